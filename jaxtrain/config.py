@@ -1,0 +1,424 @@
+"""Configs: the sections all experiments share, their checks, overrides from the environment, and the look-up of modules.
+
+A config file builds an `ml_collections.ConfigDict` from `common()`; `resolve` checks it once, before any device work, so that
+`make` may be called under a trace with tracers in the fields of `TRACEABLE`.
+"""
+
+import difflib
+import hashlib
+import importlib
+import json
+import pkgutil
+from typing import Any, Callable, Iterator, Mapping
+
+from ml_collections import ConfigDict
+
+from jaxtrain import optim, schedules, step
+from jaxtrain.types import UserError
+
+# Float fields whose values may be tracers in `make`: a sweep over them is one program.
+TRACEABLE = ("optim.learning_rate", "loss.weights.*")
+
+# Fields in which a resumed run may differ from the workdir's config: they say how long, where and how loudly, not what.
+MAY_CHANGE = ("train.num_epochs", "train.num_steps", "train.time_budget_minutes", "log.", "parallel.platform",
+              "parallel.cpu_threads", "parallel.watchdog_seconds")
+
+Limit = tuple[Callable[[Any], bool], str]  # a test of the value and the words for what is allowed
+
+
+def common() -> ConfigDict:
+  """Sections and defaults that all experiments share. INTERFACE lists them; a config file sets what differs."""
+  return ConfigDict({
+      "experiment": "",  # dotted module with load(config) and make(config, meta)
+      "seed": 0,  # root of all randomness of training
+      "stages": (),  # override dicts, one a stage; each stage starts from the best state of the one before
+      "debug": False,  # check every operation for NaN, slowly
+      "data": {
+          "source": "",  # where the rows come from; the experiment lists what it reads
+          "path": "",  # file, or name of a scikit-learn table
+          "features": (),  # names of the feature columns, in the model's order; () = the source's own
+          "label": "",  # name of the label column; empty = none
+          "group": "",  # name of the column whose values stay in one part of a split; empty = none
+          "shuffle": True,  # rows in a new order each epoch
+          "row_limit": 0,  # use the first rows only (a generator makes so many); 0 = all
+          "split": {
+              "kind": "none",  # none | random | group
+              "fractions": (0.7, 0.15, 0.15),  # train, val, test
+              "num_folds": 5,  # folds of cross-validation
+              "fold": 0,  # the fold that is tested on
+          },
+      },
+      "model": {},
+      "loss": {},
+      "optim": {
+          "name": "adam",  # adam | adamw | sgd | lamb | lion
+          "learning_rate": 1e-3,  # peak
+          "weight_decay": 0.0,  # L2 in the gradient for adam and sgd, decoupled for the others
+          "betas": (0.9, 0.999),  # decay of the moments; sgd: momentum is the first
+          "eps": 1e-8,  # added to the root of the second moment
+          "clip_norm": 0.0,  # global norm of the gradient; 0 = off
+          "schedule": "constant",  # constant | cosine | step | warmup_cosine
+          "warmup_steps": 0,  # linear warm-up from 0
+          "decay_steps": 0,  # horizon of the schedule; 0 = the run's length when first started
+          "end_value": 0.0,  # fraction of the peak at the horizon
+          "ema_decay": 0.0,  # moving average of the parameters; 0 = off
+          "plateau": {
+              "factor": 0.0,  # learning rate times this on a plateau; 0 = off
+              "patience": 10,  # values without progress before a cut, counted as PyTorch does
+              "threshold": 1e-4,  # relative progress that counts
+              "monitor": "train_loss",  # train_loss (decided inside the step) or an evaluated metric
+          },
+      },
+      "train": {
+          "batch_size": 256,  # rows per step, over all devices
+          "num_epochs": 0,  # exactly one of num_epochs and num_steps is above 0
+          "num_steps": 0,
+          "precision": "float32",  # float32 | bfloat16 (compute; parameters and losses stay float32)
+          "monitor": "val_loss",  # decides best and patience; train_loss where there is no validation part
+          "monitor_mode": "min",  # min | max
+          "patience": 0,  # evaluations without progress before stopping; 0 = off
+          "min_delta": 0.0,  # progress smaller than this does not count
+          "on_nonfinite": "halt",  # halt | skip
+          "time_budget_minutes": 0.0,  # save and exit 85 after so long; 0 = no budget
+          "num_members": 1,  # members of an ensemble trained as one run
+          "microbatch": 0,  # rows per chunk (gradient accumulation); 0 = the whole batch
+      },
+      "eval": {
+          "every_epochs": 1,  # evaluation cadence
+          "every_steps": 0,  # instead of every_epochs where above 0
+          "batch_size": 0,  # 0 = as train
+      },
+      "checkpoint": {
+          "every_epochs": 10,  # saving cadence
+          "every_steps": 0,  # instead of every_epochs where above 0
+          "keep_last": 2,  # newest checkpoints kept
+          "keep_best": 1,  # best checkpoints kept
+          "asynchronous": True,  # write in the background
+          "init": "params",  # what --init_from takes over: params (and model state) | all
+      },
+      "log": {
+          "every_steps": 0,  # interval of plain progress lines; 0 = once an epoch
+          "figures": "standard",  # none | minimal | standard | full
+          "families": (),  # figure families to draw; () = those of the preset
+          "save_artifacts": True,  # arrays behind the figures (eval/*.npz)
+          "progress": True,  # progress bar or lines
+          "tensorboard": False,  # event files for TensorBoard (extra)
+      },
+      "parallel": {
+          "mode": "jit",  # jit | pmap | canonical
+          "chunks": 4,  # fixed number of chunks of canonical
+          "platform": "auto",  # auto | cpu | gpu | tpu
+          "cpu_threads": 0,  # XLA's threads on a CPU; 0 = chosen from the work per step
+          "deterministic": False,  # flags that make a GPU repeat its bits
+          "watchdog_seconds": 0.0,  # exit 4 when no step completes for so long; 0 = off
+      },
+  })
+
+
+def at_least(low) -> Limit:
+  """Allowed: numbers from `low` up."""
+  return (lambda v: v >= low), f"{low:g} or more"
+
+
+def above(low) -> Limit:
+  """Allowed: numbers above `low`."""
+  return (lambda v: v > low), f"above {low:g}"
+
+
+def between(low, high) -> Limit:
+  """Allowed: low <= v < high."""
+  return (lambda v: low <= v < high), f"{low:g} or more and below {high:g}"
+
+
+def one_of(*names) -> Limit:
+  """Allowed: the names."""
+  return (lambda v: v in names), " | ".join(map(str, names))
+
+
+def each(limit: Limit, low_len: int = 0) -> Limit:
+  """Allowed: tuples of at least `low_len` entries that each meet a limit."""
+  test, words = limit
+  return (lambda v: len(v) >= low_len and all(isinstance(e, (int, float)) and test(e) for e in v)), f"numbers, each {words}"
+
+
+LIMITS: dict[str, Limit] = {
+    "seed": at_least(0),
+    "data.row_limit": at_least(0),
+    "optim.name": one_of(*optim.NAMES),
+    "optim.learning_rate": above(0),
+    "optim.weight_decay": at_least(0),
+    "optim.betas": ((lambda v: len(v) == 2 and all(0 <= b < 1 for b in v)), "two numbers from 0 up and below 1"),
+    "optim.eps": above(0),
+    "optim.clip_norm": at_least(0),
+    "optim.schedule": one_of(*schedules.LEARNING_RATE_SHAPES),
+    "optim.warmup_steps": at_least(0),
+    "optim.decay_steps": at_least(0),
+    "optim.end_value": ((lambda v: 0 <= v <= 1), "0 to 1"),
+    "optim.ema_decay": between(0, 1),
+    "optim.plateau.factor": between(0, 1),
+    "optim.plateau.patience": at_least(0),
+    "optim.plateau.threshold": at_least(0),
+    "train.batch_size": at_least(1),
+    "train.num_epochs": at_least(0),
+    "train.num_steps": at_least(0),
+    "train.precision": one_of("float32", "bfloat16"),
+    "train.monitor_mode": one_of("min", "max"),
+    "train.patience": at_least(0),
+    "train.min_delta": at_least(0),
+    "train.on_nonfinite": one_of(*step.ON_NONFINITE),
+    "train.time_budget_minutes": at_least(0),
+    "train.num_members": one_of(1),
+    "train.microbatch": at_least(0),
+    "eval.every_epochs": at_least(1),
+    "eval.every_steps": at_least(0),
+    "eval.batch_size": at_least(0),
+    "checkpoint.every_epochs": at_least(1),
+    "checkpoint.every_steps": at_least(0),
+    "checkpoint.keep_last": at_least(1),
+    "checkpoint.keep_best": at_least(0),
+    "checkpoint.init": one_of("params", "all"),
+    "log.every_steps": at_least(0),
+    "log.figures": one_of("none", "minimal", "standard", "full"),
+    "parallel.mode": one_of("jit", "pmap", "canonical"),
+    "parallel.chunks": at_least(1),
+    "parallel.platform": one_of("auto", "cpu", "gpu", "tpu"),
+    "parallel.cpu_threads": at_least(0),
+    "parallel.watchdog_seconds": at_least(0),
+}
+
+
+def flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+  """(dotted key, value) of every field of nested mappings, sorted by key within a section."""
+  for key in sorted(config.keys()):
+    value = config[key]
+    if isinstance(value, (Mapping, ConfigDict)):
+      yield from flatten(value, f"{prefix}{key}.")
+    else:
+      yield prefix + key, value
+
+
+def lookup(config: ConfigDict, key: str) -> Any:
+  """Value at a dotted key."""
+  value = config
+  for part in key.split("."):
+    value = value[part]
+  return value
+
+
+def assign(config: ConfigDict, key: str, value: Any) -> None:
+  """Sets the field at a dotted key that exists, keeping its type (an int becomes a float, a list a tuple).
+
+  Raises:
+    UserError: no such field (with a suggestion), or a value of another type.
+  """
+  parts, section = key.split("."), config
+  for depth, part in enumerate(parts):
+    if not isinstance(section, ConfigDict) or part not in section:
+      known = list(section.keys()) if isinstance(section, ConfigDict) else []
+      raise UserError(f"config.{key}: no such field{suggestion(part, known, '.'.join(parts[:depth]))}")
+    if depth < len(parts) - 1:
+      section = section[part]
+  if isinstance(section[parts[-1]], tuple) and isinstance(value, list):
+    value = tuple(value)
+  try:
+    section[parts[-1]] = value
+  except TypeError:
+    wanted = type(section[parts[-1]]).__name__
+    raise UserError(f"config.{key}: got {value!r}, allowed a value of type {wanted}") from None
+
+
+def substitute(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+  """A copy with traced values in fields of `TRACEABLE`: what a sweep in one program hands to `make`."""
+  config = ConfigDict(config.to_dict())
+  with config.ignore_type():
+    for key, value in values.items():
+      if not any(key == t or t.endswith("*") and key.startswith(t[:-1]) for t in TRACEABLE):
+        raise UserError(f"config.{key} may not be traced; allowed {', '.join(TRACEABLE)}")
+      parent, _, name = key.rpartition(".")
+      lookup(config, parent)[name] = value
+  return config
+
+
+def suggestion(name: str, known: list[str], prefix: str = "") -> str:
+  """Words that suggest the nearest known name, or list what there is."""
+  dot = f"{prefix}." if prefix else ""
+  close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+  within = [k for k in known if name in k or k in name]
+  if close or within:
+    return f"; did you mean config.{dot}{(close or within)[0]}?"
+  return f"; {'config.' + prefix if prefix else 'config'} has {', '.join(sorted(known))}" if known else ""
+
+
+def from_environment(config: ConfigDict, environ: Mapping[str, str]) -> dict[str, Any]:
+  """Overrides named by variables such as TRAIN__NUM_EPOCHS=20 or OPTIM__PLATEAU__FACTOR=0.5.
+
+  Variables whose first part is no section of the config are ignored.
+
+  Raises:
+    UserError: a known section and an unknown field (with a suggestion), or a value of another type.
+  """
+  overrides = {}
+  for name in sorted(environ):
+    parts = name.split("__")
+    if name != name.upper() or len(parts) < 2 or not all(parts):
+      continue
+    parts = [part.lower() for part in parts]
+    if not isinstance(config.get(parts[0]), ConfigDict):
+      continue
+    section, path = config, []
+    for part in parts:
+      if not isinstance(section, ConfigDict) or part not in section:
+        known = list(section.keys()) if isinstance(section, ConfigDict) else []
+        hint = suggestion(part, known, ".".join(path))
+        if "did you mean" in hint:
+          right = hint.rsplit("config.", 1)[1].rstrip("?")
+          hint = f"; did you mean {right.upper().replace('.', '__')}?"
+        raise UserError(f"environment variable {name}: no field config.{'.'.join(parts)}{hint}")
+      section = section[part]
+      path.append(part)
+    if isinstance(section, ConfigDict):
+      raise UserError(f"environment variable {name}: config.{'.'.join(parts)} is a section, not a field")
+    overrides[".".join(parts)] = parse_like(section, environ[name], name)
+  return overrides
+
+
+def parse_like(old: Any, text: str, name: str) -> Any:
+  """Text of an environment variable as a value of the type that the field has."""
+  try:
+    if isinstance(old, bool):
+      return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    if isinstance(old, (int, float)):
+      return type(old)(text)
+    if isinstance(old, tuple):
+      return tuple(json.loads(f"[{text}]")) if text else ()
+  except (KeyError, ValueError):
+    raise UserError(f"environment variable {name}: got {text!r}, allowed a value of type {type(old).__name__}") from None
+  return text
+
+
+def pick_variant(variant: str, variants: Mapping[str, Any]) -> Any:
+  """The named entry of a config file's variants. Raises UserError that lists them."""
+  if variant not in variants:
+    raise UserError(f"config variant: got {variant!r}, allowed {', '.join(variants)}")
+  return variants[variant]
+
+
+def load_experiment(name: str):
+  """The module of an experiment, imported by its dotted name; it has `load(config)` and `make(config, meta)`.
+
+  Raises:
+    UserError: no such module (the built-in ones are listed), or one without the two functions.
+  """
+  try:
+    module = importlib.import_module(name) if name else None
+  except ModuleNotFoundError as error:
+    if error.name is not None and not name.startswith(error.name):
+      raise
+    module = None
+  if module is None:
+    raise UserError(f"config.experiment: got {name!r}, allowed {', '.join(builtin_experiments())}, "
+                    "or a module of your own on PYTHONPATH")
+  missing = [function for function in ("load", "make") if not hasattr(module, function)]
+  if missing:
+    raise UserError(f"config.experiment: module {name} has no function {' and no function '.join(missing)}")
+  return module
+
+
+def builtin_experiments() -> list[str]:
+  """Dotted names of the experiments inside the package: modules that define load and make."""
+  package = importlib.import_module("jaxtrain.experiments")
+  names = []
+  for _, name, is_package in pkgutil.walk_packages(package.__path__, "jaxtrain.experiments."):
+    if is_package:
+      continue
+    with open(importlib.util.find_spec(name).origin, encoding="utf-8") as file:
+      text = file.read()
+    if "\ndef load(" in text and "\ndef make(" in text:
+      names.append(name)
+  return names
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+  """Checks a config and returns it as a locked copy. The one place where ranges are checked.
+
+  Raises:
+    UserError: the first field that does not fit: its dotted key, the value, the values allowed.
+  """
+  config = ConfigDict(config.to_dict())
+  module = load_experiment(config.experiment)
+  limits = LIMITS | getattr(module, "LIMITS", {})
+  for key, value in flatten(config):
+    limit = limits.get(key)
+    if limit is None and key.startswith("loss.weights."):
+      limit = at_least(0)
+    if isinstance(value, float) and value != value:
+      raise UserError(f"config.{key}: got {value}, allowed a number")
+    if limit is not None and not limit[0](value):
+      raise UserError(f"config.{key}: got {value!r}, allowed {limit[1]}")
+  check_length(config)
+  micro, batch = config.train.microbatch, config.train.batch_size
+  if micro and batch % micro:
+    raise UserError(f"config.train.microbatch: got {micro}, allowed divisors of config.train.batch_size = {batch}")
+  if micro and config.parallel.mode != "jit":
+    raise UserError("config.train.microbatch: set together with config.parallel.mode="
+                    f"{config.parallel.mode}, allowed with jit; choose config.parallel.chunks instead")
+  if config.optim.schedule == "warmup_cosine" and not config.optim.warmup_steps:
+    raise UserError("config.optim.warmup_steps: got 0, allowed 1 or more with config.optim.schedule=warmup_cosine")
+  return config.lock()
+
+
+def check_length(config: ConfigDict) -> None:
+  """Exactly one of num_epochs and num_steps is above 0, in the config or in each of its stages."""
+  epochs, steps = config.train.num_epochs, config.train.num_steps
+  if (epochs > 0) == (steps > 0):
+    raise UserError(f"config.train: got num_epochs={epochs} and num_steps={steps}, allowed exactly one of them above 0")
+
+
+def stage_config(config: ConfigDict, stage: Mapping[str, Any], index: int) -> ConfigDict:
+  """The config of one stage: the run's own with the stage's overrides, checked; seed folded in by the loop."""
+  config = ConfigDict(config.to_dict())
+  config.stages = ()
+  for key, value in flatten(stage):
+    if key == "carry_optimizer":
+      continue
+    try:
+      assign(config, key, value)
+    except UserError as error:
+      raise UserError(f"config.stages[{index}]: {error}") from None
+  for one, other in (("num_epochs", "num_steps"), ("num_steps", "num_epochs")):
+    if f"train.{one}" in dict(flatten(stage)) and f"train.{other}" not in dict(flatten(stage)):
+      config.train[other] = 0
+  return resolve(config)
+
+
+def to_record(config: ConfigDict) -> dict:
+  """The config as JSON-able nested dicts (tuples become lists)."""
+  return as_json(config.to_dict())
+
+
+def as_json(value: Any) -> Any:
+  """A value as JSON gives it back: tuples become lists."""
+  return json.loads(json.dumps(value))
+
+
+def from_record(record: Mapping[str, Any]) -> ConfigDict:
+  """The config of a stored record; lists become tuples again."""
+  def tuples(value):
+    if isinstance(value, Mapping):
+      return {key: tuples(entry) for key, entry in value.items()}
+    return tuple(tuples(entry) for entry in value) if isinstance(value, list) else value
+  return ConfigDict(tuples(record)).lock()
+
+
+def digest(config: ConfigDict) -> str:
+  """SHA-256 of all fields that make a run what it is (not those of `MAY_CHANGE`), hexadecimal."""
+  fields = {k: v for k, v in flatten(to_record(config)) if not k.startswith(MAY_CHANGE)}
+  return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: Mapping, new: Mapping) -> list[str]:
+  """One line per field in which two records differ, but for those of `MAY_CHANGE`."""
+  old, new = dict(flatten(old)), dict(flatten(new))
+  keys = [k for k in sorted(old.keys() | new.keys()) if not k.startswith(MAY_CHANGE)]
+  show = lambda record, k: repr(record[k]) if k in record else "absent"
+  return [f"config.{k}: {show(old, k)} -> {show(new, k)}" for k in keys if show(old, k) != show(new, k)]

@@ -1,0 +1,40 @@
+"""Sources over tables of arrays that live on the device."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain import rng
+from jaxtrain.data import shuffle
+from jaxtrain.types import Source, UserError
+
+
+def table_source(arrays: dict[str, np.ndarray], batch_size: int, shuffled: bool) -> Source:
+  """A source of batches from a table, each row once an epoch, the last batch padded.
+
+  Args:
+    arrays: name -> [N, ...], all with the same N. The name `weight` is taken.
+    batch_size: rows per batch, B.
+    shuffled: rows in a new random order each epoch; otherwise in the order of the table.
+
+  Returns:
+    A `Source` whose batches hold the named rows [B, ...] and `weight` [B] float32.
+
+  Raises:
+    UserError: no rows.
+  """
+  N = len(next(iter(arrays.values())))
+  if N == 0:
+    raise UserError("data: no rows are left to train or evaluate on")
+  num_batches = -(-N // batch_size)
+
+  def batch_at(data, step, key):
+    epoch, position = step // num_batches, step % num_batches
+    row = position * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+    index = jnp.minimum(row, N - 1)
+    if shuffled:
+      index = shuffle.permute(rng.step_key(key, epoch), index, N)
+    batch = jax.tree.map(lambda column: column.at[index].get(mode="promise_in_bounds"), data)
+    return batch | {"weight": (row < N).astype(jnp.float32)}
+
+  return Source(data=dict(arrays), batch_at=batch_at, num_batches=num_batches, num_rows=N)

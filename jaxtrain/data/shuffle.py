@@ -1,0 +1,49 @@
+"""Shuffling as a function: a keyed permutation of 0..n-1 evaluated at any indices, without sorting or storing it.
+
+A Feistel network over the smallest power of two that holds n is a bijection whatever its round function; indices that land
+outside 0..n-1 are sent through it again until they land inside (cycle walking), which keeps it a bijection of 0..n-1.
+
+**Source:** Luby & Rackoff 1988 (pseudorandom permutations from Feistel networks); cycle walking: Black & Rogaway 2002
+(Ciphers with arbitrary finite domains), section 3. The round function is the 32-bit finaliser of MurmurHash3 with a key added.
+"""
+
+import jax
+import jax.numpy as jnp
+
+NUM_ROUNDS = 6
+
+
+def mix(x: jax.Array) -> jax.Array:
+  """The 32-bit finaliser of MurmurHash3: every input bit affects every output bit."""
+  x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+  x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+  return x ^ (x >> 16)
+
+
+def permute(key: jax.Array, index: jax.Array, num_rows: int) -> jax.Array:
+  """Image of indices under the permutation of 0..num_rows-1 that `key` names.
+
+  Args:
+    key: typed PRNG key.
+    index: [B] int32 in 0..num_rows-1.
+    num_rows: size of the domain, static, 1..2^31-1.
+
+  Returns:
+    [B] int32 in 0..num_rows-1; distinct for distinct indices.
+  """
+  num_bits = max((num_rows - 1).bit_length(), 2)
+  low_bits = num_bits // 2
+  low_mask, high_mask = (1 << low_bits) - 1, (1 << (num_bits - low_bits)) - 1
+  round_keys = jax.random.bits(key, (NUM_ROUNDS,), jnp.uint32)
+
+  def network(x):
+    low, high = x & low_mask, x >> low_bits
+    for r in range(0, NUM_ROUNDS, 2):  # the halves may differ by a bit, so each is replaced in place, in turn
+      high = high ^ (mix(low + round_keys[r]) & high_mask)
+      low = low ^ (mix(high + round_keys[r + 1]) & low_mask)
+    return (high << low_bits) | low
+
+  outside = lambda x: x >= num_rows
+  walk = lambda x: jnp.where(outside(x), network(x), x)
+  first = network(index.astype(jnp.uint32))
+  return jax.lax.while_loop(lambda x: jnp.any(outside(x)), walk, first).astype(jnp.int32)

@@ -1,0 +1,174 @@
+"""The command: `python -m jaxtrain.main --config=FILE[:variant] [--workdir=DIR] [--mode=...] [--config.a.b=v ...]`.
+
+Flags, process set-up and exit codes (INTERFACE); everything else is called from here and can be imported without it.
+"""
+
+import datetime
+import errno
+import json
+import os
+import re
+import sys
+import traceback
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from jaxtrain import preempt
+from jaxtrain.types import UserError
+
+MODES = ("train", "eval", "check", "inspect")
+RESUME = ("auto", "never", "required")
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, FILE or FILE:variant.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; the same folder resumes. "
+                              "Default: runs/<config>-<variant>-<UTC time>.")
+MODE = flags.DEFINE_string("mode", "train", "train | eval | check | inspect")
+RESUME_FLAG = flags.DEFINE_string("resume", "auto", "auto | never (refuse a folder that holds a run) | required")
+INIT_FROM = flags.DEFINE_string("init_from", "", "WORKDIR[@best|last|STEP]: start from the state of another run.")
+JSON = flags.DEFINE_bool("json", False, "Print inspect and check as JSON.")
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses the command line. Raises UserError, in one line, for whatever does not fit."""
+  try:
+    rest = flags.FLAGS(argv, known_only=False)
+  except flags.UnrecognizedFlagError as error:
+    close = f"; did you mean --{error.suggestions[0]}?" if error.suggestions else ""
+    raise UserError(f"--{error.flagname}: no such flag{close}") from None
+  except flags.Error as error:
+    raise UserError(tidy(str(error))) from None
+  except UserError:
+    raise
+  except FileNotFoundError:
+    raise UserError(f"--config: no such file: {config_argument(argv)!r}") from None
+  except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    raise UserError(tidy(str(error))) from None
+  if len(rest) > 1:
+    hint = f"; did you mean --config.{rest[1]}?" if "=" in rest[1] else ""
+    raise UserError(f"argument {rest[1]!r} is left over{hint}")
+  if not CONFIG.value and not any(f in argv for f in ("--help", "-h", "--helpfull", "--helpshort")):
+    raise UserError("--config: required, such as --config=configs/vae.py")
+  return rest
+
+
+def config_argument(argv: list[str]) -> str:
+  """The value of --config as typed."""
+  for i, argument in enumerate(argv):
+    if argument.startswith(("--config=", "-config=")):
+      return argument.split("=", 1)[1]
+    if argument in ("--config", "-config") and i + 1 < len(argv):
+      return argv[i + 1]
+  return ""
+
+
+def tidy(message: str) -> str:
+  """The last line of a library's message, with config fields named as they are typed."""
+  lines = [line.strip() for line in message.strip().strip("'\"").replace("\\n", "\n").splitlines() if line.strip()]
+  text = "; ".join(line.replace("\\'", "'").strip("'") for line in lines[:2])
+  return re.sub(r"^flag --", "--", text)
+
+
+def read_config(environ) -> tuple:
+  """The config with the environment's overrides under the flags', and where each changed value came from."""
+  from jaxtrain import config as config_lib
+  config = CONFIG.value
+  from_flags = {key: "flag" for key in config_flags.get_override_values(flags.FLAGS["config"])}
+  overrides = {k: v for k, v in config_lib.from_environment(config, environ).items() if k not in from_flags}
+  for key, value in overrides.items():
+    config_lib.assign(config, key, value)
+  origins = {key: "environment" for key in overrides} | from_flags
+  lengths = ("train.num_epochs", "train.num_steps")
+  for one, other in (lengths, lengths[::-1]):
+    if one in origins and other not in origins:
+      config_lib.assign(config, other, 0)
+  return config, origins
+
+
+def default_workdir() -> str:
+  """runs/<config>-<variant>-<UTC time>."""
+  path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+  name = os.path.splitext(os.path.basename(path))[0]
+  now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
+  return os.path.join("runs", "-".join(part for part in (name, variant or "default", now)))
+
+
+def set_up_process(config) -> None:
+  """Settings of JAX that belong to the process, before the first device use."""
+  import jax
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+  jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+  jax.config.update("jax_debug_nans", bool(config.debug))
+
+
+def draw(workdir: str, moment: str) -> None:
+  """Figures and report of a run folder; imported here because matplotlib is slow to import."""
+  from jaxtrain import report
+  report.write_run(workdir, moment)
+
+
+def run_mode() -> None:
+  """Does what --mode says. Raises UserError and the loop's exceptions."""
+  if MODE.value not in MODES:
+    raise UserError(f"--mode: got {MODE.value!r}, allowed {' | '.join(MODES)}")
+  if RESUME_FLAG.value not in RESUME:
+    raise UserError(f"--resume: got {RESUME_FLAG.value!r}, allowed {' | '.join(RESUME)}")
+  if MODE.value in ("eval", "inspect") and not WORKDIR.value:
+    raise UserError(f"--workdir: required with --mode={MODE.value}")
+  if MODE.value == "inspect":
+    from jaxtrain import workdir as workdir_lib
+    return show(workdir_lib.inspect(WORKDIR.value))
+  config, origins = read_config(os.environ)
+  set_up_process(config)
+  from jaxtrain import loop
+  if MODE.value == "check":
+    return show(loop.check(config))
+  workdir = WORKDIR.value or default_workdir()
+  if MODE.value == "eval":
+    loop.evaluate(config, workdir)
+  else:
+    loop.train(config, workdir, resume=RESUME_FLAG.value, init_from=INIT_FROM.value or None, origins=origins, draw=draw)
+  if config.log.figures != "none":
+    draw(workdir, "end")
+    print(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}", flush=True)
+
+
+def show(described: dict) -> None:
+  """Prints a description as `key: value` lines, or as JSON."""
+  if JSON.value:
+    print(json.dumps(described))
+  else:
+    for key, value in described.items():
+      print(f"{key}: {value}")
+
+
+def main() -> int:
+  """Runs the command and returns its exit code."""
+  try:
+    app.run(lambda _: run_mode(), flags_parser=parse_flags)
+  except UserError as error:
+    return complain(str(error), preempt.USAGE)
+  except preempt.Stopped as stopped:
+    return complain(str(stopped), preempt.REQUEUE)
+  except preempt.NonFinite as error:
+    return complain(str(error), preempt.NONFINITE)
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      traceback.print_exc()
+    return complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", preempt.FAILED)
+  except SystemExit as leaving:
+    return leaving.code if isinstance(leaving.code, int) else preempt.DONE if leaving.code is None else preempt.FAILED
+  except Exception as error:
+    traceback.print_exc()
+    return complain(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", preempt.FAILED)
+  return preempt.DONE
+
+
+def complain(message: str, code: int) -> int:
+  """Prints a message for the user on stderr and passes on the exit code."""
+  print("\n".join(f"jaxtrain: {line}" for line in message.splitlines()[:4]), file=sys.stderr, flush=True)
+  return code
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,150 @@
+"""The optimiser of `config.optim`: clip, update rule, plateau, schedule; moving average of the parameters.
+
+Element-wise rules work on one flat vector of all parameters: a small model spends its time in the overhead of many
+small operations, and one vector has one of each.
+
+**Source:** Adam: Kingma & Ba 2015; AdamW: Loshchilov & Hutter 2019; LAMB: You et al. 2020; Lion: Chen et al. 2023. Clip
+and plateau follow PyTorch's `clip_grad_norm_` and `ReduceLROnPlateau`, which the originals used.
+**Departs:** the plateau is ours: optax's decides at every update and counts patience one less; the runs reproduced here
+decide once an epoch on the epoch's mean loss.
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from jaxtrain import schedules
+
+NAMES = ("adam", "adamw", "sgd", "lamb", "lion")
+
+
+class Plateau(flax.struct.PyTreeNode):
+  """State of the plateau: learning-rate factor, best value, evaluations without progress, sums of this epoch's loss."""
+  scale: jax.Array
+  best: jax.Array
+  num_bad: jax.Array
+  loss_sum: jax.Array
+  loss_count: jax.Array
+
+
+class OptState(flax.struct.PyTreeNode):
+  """State of an `Optimizer`: the update rule's own and the plateau's (None where off)."""
+  rule: Any
+  plateau: Plateau | None
+
+
+class Optimizer(NamedTuple):
+  """Pure functions of an optimiser.
+
+  Attributes:
+    init: `params -> OptState`.
+    update: `(grads, opt_state, params, step, loss) -> (params, opt_state, {"lr": , "grad_norm": })`; `loss` is the
+      step's (sum, count).
+    observe: `(opt_state, {name: value}) -> opt_state`: a plateau that watches an evaluation.
+  """
+  init: Callable[[Any], OptState]
+  update: Callable[..., tuple[Any, OptState, dict[str, jax.Array]]]
+  observe: Callable[[OptState, dict[str, jax.Array]], OptState]
+
+
+def update_rule(optim) -> optax.GradientTransformation:
+  """The update rule named by `optim.name`, without learning rate. Raises ValueError for a name not in `NAMES`."""
+  b1, b2 = optim.betas
+  decay = optax.add_decayed_weights(optim.weight_decay)
+  adam = optax.scale_by_adam(b1, b2, optim.eps)
+  rules = {
+      "adam": (decay, adam),  # L2 penalty in the gradient, as in PyTorch's Adam
+      "adamw": (adam, decay),
+      "sgd": (decay, optax.trace(b1)),
+      "lamb": (adam, decay, optax.scale_by_trust_ratio()),
+      "lion": (optax.scale_by_lion(b1, b2), decay),
+  }
+  if optim.name not in rules:
+    raise ValueError(f"config.optim.name: got {optim.name!r}, allowed {NAMES}")
+  if isinstance(optim.weight_decay, (int, float)) and optim.weight_decay == 0.0:
+    rules = {name: tuple(t for t in chain if t is not decay) for name, chain in rules.items()}
+  return optax.chain(*rules[optim.name])
+
+
+def clip_factor(norm: jax.Array, max_norm) -> jax.Array:
+  """Factor of gradient clipping, min(1, max_norm / (norm + 1e-6)), as PyTorch computes it."""
+  return jnp.minimum(1.0, max_norm / (norm + 1e-6))
+
+
+def init_plateau() -> Plateau:
+  """Plateau state at the start: factor 1, nothing seen (the best is the largest finite number: the guard refuses infinities)."""
+  zero = jnp.zeros((), jnp.float32)
+  return Plateau(jnp.ones((), jnp.float32), jnp.full((), jnp.finfo(jnp.float32).max), jnp.zeros((), jnp.int32), zero, zero)
+
+
+def judge_plateau(plateau: Plateau, value: jax.Array, settings) -> Plateau:
+  """One decision of the plateau on an epoch's value; the epoch's sums start anew.
+
+  A value counts as progress when value < best * (1 - threshold). After more than `patience` values in a row without
+  progress the factor is multiplied by `settings.factor`.
+  """
+  better = value < plateau.best * (1.0 - settings.threshold)
+  num_bad = jnp.where(better, 0, plateau.num_bad + 1)
+  cut = num_bad > settings.patience
+  zero = jnp.zeros_like(plateau.loss_sum)
+  return Plateau(scale=jnp.where(cut, plateau.scale * settings.factor, plateau.scale),
+                 best=jnp.where(better, value, plateau.best).astype(jnp.float32),
+                 num_bad=jnp.where(cut, 0, num_bad), loss_sum=zero, loss_count=zero)
+
+
+def follow_loss(plateau: Plateau, step, loss, steps_per_epoch: int, settings) -> Plateau:
+  """Adds a step's loss (sum, count); on the last step of an epoch decides on the epoch's mean."""
+  plateau = plateau.replace(loss_sum=plateau.loss_sum + loss[0], loss_count=plateau.loss_count + loss[1])
+  judge = lambda p: judge_plateau(p, p.loss_sum / jnp.maximum(p.loss_count, 1e-12), settings)
+  return jax.lax.cond((step + 1) % steps_per_epoch == 0, judge, lambda p: p, plateau)
+
+
+def make(optim, steps_per_epoch: int) -> Optimizer:
+  """Builds the optimiser of `config.optim`; `learning_rate` may be a tracer, names and switches may not.
+
+  Args:
+    optim: the config section; `decay_steps` is the schedule's horizon (config.resolve has filled it in).
+    steps_per_epoch: updates between two decisions of a plateau on the training loss.
+  """
+  rule = update_rule(optim)
+  shape = schedules.learning_rate_shape(optim.schedule, optim.decay_steps, optim.warmup_steps, optim.end_value)
+  flat = optim.name != "lamb"  # LAMB's trust ratio is per parameter array
+  pack = (lambda tree: ravel_pytree(tree)[0]) if flat else (lambda tree: tree)
+  has_plateau = optim.plateau.factor > 0
+  follows_loss = has_plateau and optim.plateau.monitor == "train_loss"
+
+  def init(params):
+    return OptState(rule.init(pack(params)), init_plateau() if has_plateau else None)
+
+  def update(grads, opt_state, params, step, loss):
+    unpack = ravel_pytree(params)[1] if flat else (lambda tree: tree)
+    grads, packed, plateau = pack(grads), pack(params), opt_state.plateau
+    grad_norm = optax.tree.norm(grads)
+    if optim.clip_norm > 0:
+      factor = clip_factor(grad_norm, optim.clip_norm)
+      grads = jax.tree.map(lambda g: g * factor, grads)
+    learning_rate = optim.learning_rate * shape(step)
+    if has_plateau:
+      learning_rate = learning_rate * plateau.scale
+    updates, rule_state = rule.update(grads, opt_state.rule, packed)
+    packed = jax.tree.map(lambda p, u: p - (learning_rate * u).astype(p.dtype), packed, updates)
+    if follows_loss:
+      plateau = follow_loss(plateau, step, loss, steps_per_epoch, optim.plateau)
+    metrics = {"lr": jnp.asarray(learning_rate, jnp.float32), "grad_norm": grad_norm}
+    return unpack(packed), OptState(rule_state, plateau), metrics
+
+  def observe(opt_state, means):
+    if not has_plateau or follows_loss:
+      return opt_state
+    return opt_state.replace(plateau=judge_plateau(opt_state.plateau, means[optim.plateau.monitor], optim.plateau))
+
+  return Optimizer(init, update, observe)
+
+
+def update_ema(ema: Any, params: Any, decay) -> Any:
+  """ema + (1 - decay) (params - ema), leaf by leaf; None stays None."""
+  return None if ema is None else optax.incremental_update(params, ema, 1.0 - decay)

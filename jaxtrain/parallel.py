@@ -1,0 +1,183 @@
+"""Devices: what `over` means in each mode, how functions are compiled, and how many threads a CPU is given.
+
+  jit        one program over all devices, the batch sharded over a one-axis mesh; `over` is the function itself
+  jit + microbatch, canonical   `over` cuts the batch into strided chunks, runs them in turn and adds their sums in order
+  pmap       jax.pmap around the same function; each device takes its strided chunk; `over` is a psum
+
+Row r of a batch belongs to chunk r mod C, so that the padding of a last batch spreads over the chunks.
+
+**Source:** DESIGN 4; what canonical needs to give the same bits on any number of devices was measured there.
+"""
+
+import os
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxtrain.types import Over, UserError
+
+AXIS = "data"
+# Below this much work a step is faster on one thread: XLA's pool costs more than it brings (README, Speed).
+SINGLE_THREAD_FLOPS = 100e6
+threads_in_use: list[int] = []  # set once, by the first device use of the process
+
+
+class Parallel(NamedTuple):
+  """A mode of execution.
+
+  Attributes:
+    over: sums of a function over the batch (see `types.Over`).
+    compile: `(fn, donate_argnums) -> jitted fn`, with arguments and results replicated over the devices.
+    put: tree -> the tree on the devices, replicated.
+    num_devices: devices that share a batch.
+    num_chunks: chunks a batch is cut into, each of which is a batch of its own to BatchNorm.
+  """
+  over: Over
+  compile: Callable[..., Callable]
+  put: Callable[[Any], Any]
+  num_devices: int
+  num_chunks: int
+
+
+def take_chunk(batch: Any, index: jax.Array, num_chunks: int) -> Any:
+  """Rows r of [B, ...] leaves with r mod num_chunks == index."""
+  cut = lambda x: x.reshape(x.shape[0] // num_chunks, num_chunks, *x.shape[1:])
+  return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(cut(x), index, axis=1, keepdims=False), batch)
+
+
+def add_in_order(stacked: Any) -> Any:
+  """Sum over the leading axis, first to last."""
+  first = jax.tree.map(lambda x: x[0], stacked)
+  count = jax.tree.leaves(stacked)[0].shape[0]
+  def body(c, total):
+    return jax.tree.map(lambda t, x: t + jax.lax.dynamic_index_in_dim(x, c, keepdims=False), total, stacked)
+  return jax.lax.fori_loop(1, count, body, first)
+
+
+def over_whole(fn, batch, key):
+  """The whole batch at once."""
+  return fn(batch, key)
+
+
+def make_over_chunks(num_chunks: int) -> Over:
+  """`over` that runs fixed chunks one after the other and adds their sums in order; keys are folded by chunk."""
+  def over(fn, batch, key):
+    run = lambda c: fn(take_chunk(batch, c, num_chunks), jax.random.fold_in(key, c))
+    return add_in_order(jax.lax.map(run, jnp.arange(num_chunks)))
+  return over
+
+
+def make_over_mesh(mesh) -> Over:
+  """`over` that shards the batch over a mesh and lets XLA place the work."""
+  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+  def over(fn, batch, key):
+    return fn(jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), batch), key)
+  return over
+
+
+def make_over_canonical(mesh, num_chunks: int) -> Over:
+  """`over` of fixed chunks, spread over a mesh: gathered, then added in one order whatever the number of devices."""
+  per_device = num_chunks // mesh.size
+  def over(fn, batch, key):
+    def local(batch, key):
+      first = jax.lax.axis_index(AXIS) * per_device
+      run = lambda c: fn(take_chunk(batch, first + c, num_chunks), jax.random.fold_in(key, first + c))
+      return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), jax.lax.map(run, jnp.arange(per_device)))
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec()), out_specs=PartitionSpec(),
+                           check_vma=False)
+    return add_in_order(mapped(batch, key))
+  return over
+
+
+def make_over_psum(num_devices: int) -> Over:
+  """`over` inside pmap: this device's chunk, summed over the devices; keys are folded by device."""
+  def over(fn, batch, key):
+    index = jax.lax.axis_index(AXIS)
+    return jax.lax.psum(fn(take_chunk(batch, index, num_devices), jax.random.fold_in(key, index)), AXIS)
+  return over
+
+
+def make(settings, batch_size: int, microbatch: int) -> Parallel:
+  """The execution of `config.parallel` on this process's devices.
+
+  Raises:
+    UserError: a batch that does not divide over devices or chunks, or chunks over devices: both numbers are named.
+  """
+  devices = jax.devices()
+  mode, D = settings.mode, len(devices)
+  C = {"jit": batch_size // microbatch if microbatch else 1, "pmap": D, "canonical": settings.chunks}[mode]
+  pieces = C * (D if mode == "jit" else 1)
+  if batch_size % pieces:
+    raise UserError(f"config.train.batch_size: got {batch_size}, allowed multiples of {pieces} "
+                    f"({C} chunks, {D} devices, config.parallel.mode={mode})")
+  if mode == "canonical" and C % D:
+    raise UserError(f"config.parallel.chunks: got {C}, allowed multiples of the number of devices, {D}")
+  if mode == "pmap":
+    wrap = lambda fn, donate=(): jax.pmap(fn, AXIS, in_axes=None, out_axes=None)
+    return Parallel(make_over_psum(D), wrap, jax.device_put, D, C)
+  options = {"xla_disable_hlo_passes": "algsimp"} if mode == "canonical" else None
+  if D == 1:
+    over = make_over_chunks(C) if C > 1 or mode == "canonical" else over_whole
+    return Parallel(over, lambda fn, donate=(): jax.jit(fn, donate_argnums=donate, compiler_options=options),
+                    jax.device_put, 1, C)
+  mesh = jax.make_mesh((D,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+  whole = NamedSharding(mesh, PartitionSpec())
+  if mode == "canonical":
+    over = make_over_canonical(mesh, C)
+  else:
+    over = make_over_mesh(mesh) if C == 1 else nest(make_over_chunks(C), make_over_mesh(mesh))
+  wrap = lambda fn, donate=(): jax.jit(fn, donate_argnums=donate, in_shardings=whole, out_shardings=whole,
+                                       compiler_options=options)
+  return Parallel(over, wrap, lambda tree: jax.device_put(tree, whole), D, C)
+
+
+def nest(outer: Over, inner: Over) -> Over:
+  """Chunks of `outer`, each of them through `inner`."""
+  return lambda fn, batch, key: outer(lambda chunk, chunk_key: inner(fn, chunk, chunk_key), batch, key)
+
+
+def check_chunk_rows(num_rows: int | None, batch_size: int, num_chunks: int) -> None:
+  """Refuses a table whose last batch leaves a chunk with fewer than 2 real rows: BatchNorm has no variance there.
+
+  Raises:
+    UserError: with the numbers.
+  """
+  if num_rows is None:
+    return
+  last = num_rows % batch_size or batch_size
+  if last // num_chunks < 2:
+    raise UserError(f"config.train.batch_size: got {batch_size}; the last batch of {num_rows} rows has {last} in "
+                    f"{num_chunks} chunks, allowed at least 2 real rows in each; choose another batch size")
+
+
+def start_devices(settings, flops_per_step: float) -> int:
+  """Starts the backend with the platform and the number of CPU threads that fit, and returns the threads (0: all).
+
+  XLA reads the environment variable NPROC when its CPU client starts and never again, so only the first call in a process
+  has a choice; later calls return what that one chose.
+  """
+  if threads_in_use:
+    return threads_in_use[0]
+  if settings.platform != "auto":
+    jax.config.update("jax_platforms", {"gpu": "cuda"}.get(settings.platform, settings.platform))
+  if settings.deterministic:
+    flags = os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else ""
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+  preset = os.environ["NPROC"] if "NPROC" in os.environ else None
+  threads = settings.cpu_threads
+  if not threads and preset is None and flops_per_step < SINGLE_THREAD_FLOPS:
+    threads = 1
+  if threads:
+    os.environ["NPROC"] = str(threads)
+  try:
+    jax.devices()
+  except RuntimeError as error:
+    raise UserError(f"config.parallel.platform: got {settings.platform!r}: {str(error).splitlines()[0]}") from None
+  finally:
+    os.environ.pop("NPROC", None)
+    if preset is not None:
+      os.environ["NPROC"] = preset
+  threads_in_use.append(threads or int(preset or 0))
+  return threads_in_use[0]

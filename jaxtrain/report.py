@@ -1,0 +1,1 @@
+def write_run(workdir, moment): pass

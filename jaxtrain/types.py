@@ -1,0 +1,109 @@
+"""The contract between experiments, data and the loop: plain containers of arrays and pure functions.
+
+Axis letters, used in every docstring: B batch rows, N observations (rows of a table), D variables or features,
+H heads, T time or diffusion step, K clusters, codes or classes, L latent dimensions, C chunks of a batch.
+
+A `Batch` is a dict of arrays with leading axis B. It always holds `weight` [B] float32: 1 for a real row, 0 for padding.
+`Metrics` is a dict: name -> (sum, count). Sums and counts are added over steps, chunks and devices and divided last.
+`Over` is `over(fn, batch, key) -> sums`: it calls `fn(chunk, chunk_key)`, which returns SUMS over the chunk's rows, and
+returns their global sums. It is all that a step knows about devices.
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import flax.struct
+import jax
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+Over = Callable[[Callable[[Batch, jax.Array], Any], Batch, jax.Array], Any]
+
+
+class UserError(ValueError):
+  """A mistake in a flag, config, file or workdir: shown as one to four lines without a traceback; exit code 2."""
+
+
+class Source(NamedTuple):
+  """A stream of batches indexed by step: the same (data, step, key) gives the same batch.
+
+  Attributes:
+    data: pytree of arrays (NumPy until the loop puts it on the devices); an argument of compiled functions.
+    batch_at: `(data, step, key) -> Batch`; `key` is the run's data stream key, constant over the run: the source itself
+      folds in the epoch (a shuffled table) or the step (a simulator).
+    num_batches: batches in one pass; None for an endless stream. An endless source used for evaluation states it.
+    num_rows: real rows in one pass; None for an endless stream.
+    window: `(start, n) -> data` for host sources: the n batches from `start`, stacked on the device.
+    bucket_at: `step -> int`, the bucket of shapes used at a step; None where all shapes are equal.
+  """
+  data: Any
+  batch_at: Callable[[Any, jax.Array, jax.Array], Batch]
+  num_batches: int | None
+  num_rows: int | None = None
+  window: Callable[[int, int], Any] | None = None
+  bucket_at: Callable[[int], int] | None = None
+
+
+class Splits(NamedTuple):
+  """Train, validation and test sources (the latter two None where absent) and JSON-able `meta` about them."""
+  train: Source
+  val: Source | None
+  test: Source | None
+  meta: dict[str, Any]
+
+
+class Experiment(NamedTuple):
+  """An experiment as pure functions; the loop never learns what a step does.
+
+  Attributes:
+    init: `key -> state`, a pytree of arrays with `.step`, `.key` (the typed root key) and `.guard`.
+    train_step: `(state, batch, key, over) -> (state, Metrics)`.
+    eval_step: `(state, batch, key, over) -> Metrics`.
+    summarise: `merged Metrics -> {name: scalar}` for what is no ratio of sums; None where all metrics are.
+    observe: `(state, {name: scalar}) -> state`, the one way evaluation enters training; None where it does not.
+    assess: `(state, splits, key) -> {split: (scalars, arrays)}`, the heavy evaluation at the end of a run.
+    predict: verb -> function, what `jaxtrain.predict` offers.
+  """
+  init: Callable[[jax.Array], Any]
+  train_step: Callable[[Any, Batch, jax.Array, Over], tuple[Any, Metrics]]
+  eval_step: Callable[[Any, Batch, jax.Array, Over], Metrics]
+  summarise: Callable[[Metrics], dict[str, Any]] | None = None
+  observe: Callable[[Any, dict[str, Any]], Any] | None = None
+  assess: Callable[[Any, Splits, jax.Array], dict[str, tuple[dict, dict]]] | None = None
+  predict: dict[str, Callable] | None = None
+
+
+class Guard(flax.struct.PyTreeNode):
+  """What the non-finite guard has seen.
+
+  Attributes:
+    num_bad: [] int32, steps whose result was not finite.
+    first_bad: [] int32, the first such step; -1 for none.
+    cause: [] int32, index into the sorted metric names of the first non-finite metric at that step; the number of
+      metrics where all metrics were finite and the new state was not; -1 for none.
+    stopped: [] bool, true once a halting run met such a step: the state no longer changes.
+  """
+  num_bad: jax.Array
+  first_bad: jax.Array
+  cause: jax.Array
+  stopped: jax.Array
+
+
+class TrainState(flax.struct.PyTreeNode):
+  """State of an experiment with one optimiser; data only, no functions inside.
+
+  Attributes:
+    step: [] int32, completed updates.
+    key: [] typed PRNG key, the run's root key; never advanced.
+    params: trainable parameters.
+    model_state: other collections of the model, such as BatchNorm statistics.
+    opt_state: state of the optimiser.
+    ema: exponential moving average of `params`; None where switched off.
+    guard: what the non-finite guard has seen.
+  """
+  step: jax.Array
+  key: jax.Array
+  params: Any
+  model_state: Any
+  opt_state: Any
+  ema: Any
+  guard: Guard
