@@ -130,11 +130,11 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
   parallel.check_chunk_rows(splits.train.num_rows, config.train.batch_size, devices.num_chunks)
 
   one_step = jax.jit(step_lib.make_one_step(experiment.train_step, splits.train, devices.over, config.train.on_nonfinite))
-  data = {"train": devices.put(splits.train.data)}
+  data, keys = {"train": devices.put(splits.train.data)}, jax.eval_shape(step_lib.stream_keys, abstract)
   if config.parallel.mode == "pmap":
-    totals = jax.eval_shape(jax.pmap(one_step, parallel.AXIS, in_axes=None, out_axes=None), abstract, data["train"])[1]
+    totals = jax.eval_shape(jax.pmap(one_step, parallel.AXIS, in_axes=None, out_axes=None), abstract, data["train"], keys)[1]
   else:
-    totals = jax.eval_shape(one_step, abstract, data["train"])[1]
+    totals = jax.eval_shape(one_step, abstract, data["train"], keys)[1]
 
   facts = facts_lib.Facts(os.path.join(workdir, "facts") if workdir else None, uuid.uuid4().hex)
   console = Console(config.log.progress, os.path.join(workdir, "log.txt") if workdir else None)

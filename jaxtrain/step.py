@@ -4,7 +4,8 @@
 ragged batch, a masked term or a chunked batch is the gradient of the mean over the rows there are.
 """
 
-from typing import Any, Callable
+import functools
+from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from jaxtrain import rng
 from jaxtrain.types import Batch, Guard, Metrics, Over, Source
 
 ON_NONFINITE = ("halt", "skip")
+PACK_UP_TO = 1 << 16  # elements; larger leaves gain nothing from sharing an operation
+TINY = 1e-30  # times any float32 still finite, and so is the sum over a state
 
 
 def make_train_step(loss_sums: Callable, term_counts: Callable[[Batch], dict[str, jax.Array]],
@@ -73,10 +76,47 @@ def init_guard() -> Guard:
   return Guard(num_bad=zero, first_bad=none, cause=none, stopped=jnp.zeros((), bool))
 
 
-def all_finite(tree: Any) -> jax.Array:
-  """[] bool: every floating-point leaf of a tree is finite everywhere."""
-  leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+class Packed(NamedTuple):
+  """A pytree with its small float32 leaves in one vector: one operation then serves dozens of tiny arrays."""
+  vector: jax.Array
+  rest: tuple[jax.Array, ...]
+
+
+def is_small(leaf: Any) -> bool:
+  """Whether a leaf goes into the vector of `Packed`."""
+  return leaf.dtype == jnp.float32 and leaf.size <= PACK_UP_TO
+
+
+def pack(tree: Any) -> Packed:
+  """Packs a tree of arrays."""
+  leaves = jax.tree.leaves(tree)
+  small = [jnp.ravel(leaf) for leaf in leaves if is_small(leaf)]
+  return Packed(jnp.concatenate(small or [jnp.zeros((0,), jnp.float32)]),
+                tuple(leaf for leaf in leaves if not is_small(leaf)))
+
+
+def unpack(packed: Packed, like: Any) -> Any:
+  """The tree that was packed; `like` has its structure, shapes and dtypes."""
+  leaves, treedef = jax.tree.flatten(like)
+  rest, offset, out = iter(packed.rest), 0, []
+  for leaf in leaves:
+    if is_small(leaf):
+      out.append(packed.vector[offset:offset + leaf.size].reshape(leaf.shape))
+      offset += leaf.size
+    else:
+      out.append(next(rest))
+  return jax.tree.unflatten(treedef, out)
+
+
+def all_finite(packed: Packed) -> jax.Array:
+  """[] bool: every floating-point number is finite.
+
+  A product with tiny numbers is finite exactly where all factors are, and takes a tenth of the time of a look at each.
+  """
+  vector = packed.vector
+  checks = [jnp.isfinite(vector @ jnp.full(vector.shape, TINY))] if vector.size else []
+  checks += [jnp.all(jnp.isfinite(leaf)) for leaf in packed.rest if jnp.issubdtype(leaf.dtype, jnp.floating)]
+  return functools.reduce(jnp.logical_and, checks, jnp.ones((), bool))
 
 
 def guard_step(state: Any, new: Any, metrics: Metrics, on_nonfinite: str) -> tuple[Any, Metrics]:
@@ -85,32 +125,44 @@ def guard_step(state: Any, new: Any, metrics: Metrics, on_nonfinite: str) -> tup
   With `halt` the state then stays as it was before the first bad step, its step counter included; with `skip` only the
   counter goes on.
   """
-  guard = state.guard
-  names = sorted(metrics)
-  metric_bad = jnp.stack([~all_finite(metrics[name]) for name in names])
-  finite = ~jnp.any(metric_bad) & all_finite(new)
+  guard, packed_metrics = state.guard, pack(metrics)
+  bare = lambda s: s.replace(guard=None, key=None, step=None)  # what a step may change but for its counter
+  old_packed, new_packed = pack(bare(state)), pack(bare(new))
+  metrics_finite = all_finite(packed_metrics)
+  finite = metrics_finite & all_finite(new_packed)
   keep = finite & ~guard.stopped
-  pick = lambda a, b: jax.tree.map(lambda x, y: x if x is y else jnp.where(keep, x, y), a, b)
   bad = ~finite & ~guard.stopped
   first = bad & (guard.num_bad == 0)
-  cause = jnp.where(jnp.any(metric_bad), jnp.argmax(metric_bad), len(names)).astype(jnp.int32)
-  guard = Guard(num_bad=guard.num_bad + bad.astype(jnp.int32), first_bad=jnp.where(first, state.step, guard.first_bad),
-                cause=jnp.where(first, cause, guard.cause),
+  guard = Guard(num_bad=guard.num_bad + bad, first_bad=jnp.where(first, state.step, guard.first_bad),
+                cause=jnp.where(first, first_nonfinite(metrics, metrics_finite), guard.cause),
                 stopped=guard.stopped | (bad & (on_nonfinite == "halt")))
-  step = state.step + (~guard.stopped).astype(state.step.dtype)
-  # The key is never advanced; the new state's own guard is the old one.
-  kept = pick(new, state).replace(step=step, guard=guard, key=state.key)
+  kept = jax.tree.map(lambda x, y: x if x is y else jnp.where(keep, x, y), new_packed, old_packed)
+  kept = unpack(kept, bare(new)).replace(guard=guard, key=state.key, step=state.step + ~guard.stopped)
   return kept, jax.tree.map(lambda x: jnp.where(keep, x, jnp.zeros_like(x)), metrics)
 
 
+def first_nonfinite(metrics: Metrics, metrics_finite: jax.Array) -> jax.Array:
+  """[] int32: index among the sorted names of the first metric that is not finite; their number where all are."""
+  names = sorted(metrics)
+  def look(_):
+    bad = [~all_finite(pack(metrics[name])) for name in names]
+    return jnp.argmax(jnp.stack(bad)).astype(jnp.int32)
+  return jax.lax.cond(metrics_finite, lambda _: jnp.full((), len(names), jnp.int32), look, None)
+
+
 def make_one_step(train_step: Callable, source: Source, over: Over, on_nonfinite: str):
-  """Returns `(state, data) -> (state, metrics)`: the step's batch and key from `state.step`, the step, the guard."""
-  def one_step(state, data):
-    batch = source.batch_at(data, state.step, rng.stream_key(state.key, "data"))
-    key = rng.step_key(rng.stream_key(state.key, "train"), state.step)
-    new, metrics = train_step(state, batch, key, over)
+  """Returns `(state, data, keys) -> (state, metrics)`: the batch and key of `state.step`, the step, the guard."""
+  def one_step(state, data, keys):
+    data_key, train_key = keys
+    batch = source.batch_at(data, state.step, data_key)
+    new, metrics = train_step(state, batch, rng.step_key(train_key, state.step), over)
     return guard_step(state, new, metrics, on_nonfinite)
   return one_step
+
+
+def stream_keys(state: Any) -> tuple[jax.Array, jax.Array]:
+  """Keys of the data and the train stream of a state's run."""
+  return rng.stream_key(state.key, "data"), rng.stream_key(state.key, "train")
 
 
 def make_repeat(one_step: Callable):
@@ -120,11 +172,14 @@ def make_repeat(one_step: Callable):
   what is reported.
   """
   def repeat(state, totals, data, n):
+    keys = stream_keys(state)
     def body(_, carry):
-      state, totals = carry
-      state, metrics = one_step(state, data)
-      return state, jax.tree.map(jnp.add, totals, metrics)
-    return jax.lax.fori_loop(0, n, body, (state, totals))
+      state, metrics = one_step(unpack(carry[0], state_like), data, keys)
+      sums, more = carry[1], pack(metrics)
+      return pack(state), jax.tree.map(jnp.add, sums, more)
+    state_like, totals_like = jax.eval_shape(lambda s, t: (s, t), state, totals)
+    packed_state, packed_totals = jax.lax.fori_loop(0, n, body, (pack(state), pack(totals)))
+    return unpack(packed_state, state_like), unpack(packed_totals, totals_like)
   return repeat
 
 

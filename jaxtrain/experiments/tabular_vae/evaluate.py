@@ -28,7 +28,7 @@ def apply_model(model, state, x: np.ndarray) -> dict[str, np.ndarray]:
 
   @jax.jit
   def block_outputs(variables, block):
-    out = model.apply(variables, block, jnp.ones(len(block)), False, None)
+    out = model.apply(variables, block, jnp.ones(len(block)))
     named = {"x_mean": out.x_mean, "mean": out.mean, "log_var": out.log_var}
     return named if out.logits is None else named | {"log_prob": jax.nn.log_softmax(out.logits)}
 

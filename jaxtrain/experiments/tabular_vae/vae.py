@@ -83,7 +83,7 @@ def make_model(config, meta) -> nets.VAE:
   model = config.model
   return nets.VAE(num_features=meta["num_features"], num_classes=num_classes, latent_dim=model.latent_dim,
                   hidden_dims=tuple(model.hidden_dims), batch_norm=model.batch_norm, head_dim=model.head_dim,
-                  dropout_rate=model.dropout_rate, precision=config.train.precision)
+                  precision=config.train.precision)
 
 
 def make(config, meta) -> Experiment:
@@ -92,14 +92,14 @@ def make(config, meta) -> Experiment:
   tx = optim.make(config.optim, meta["steps_per_epoch"])
   schedule = config.loss.kl_schedule
   masking, classifying = config.loss.mask_rate > 0, config.model.kind == "semisup"
+  dropping = classifying and config.model.dropout_rate > 0
   per_entry = config.loss.reduction == "mean"
   D, L = meta["num_features"], config.model.latent_dim
   beta_at = schedules.kl_shape(schedule.shape, schedule.start, config.loss.weights.kl, schedule.num_epochs,
                                schedule.num_cycles)
 
   def init(key):
-    batch = jnp.zeros((2, D))
-    variables = model.init(rng.stream_key(key, "init"), batch, jnp.ones((2,)), True, key)
+    variables = model.init(rng.stream_key(key, "init"), jnp.zeros((2, D)), jnp.ones((2,)), jnp.zeros((2, L)))
     params = variables["params"]
     return TrainState(step=jnp.zeros((), jnp.int32), key=key, params=params,
                       model_state={"batch_stats": variables["batch_stats"]} if config.model.batch_norm else {},
@@ -135,32 +135,40 @@ def make(config, meta) -> Experiment:
     if classifying:
       labelled = row * (batch["label"] >= 0)
       sums["class"] = row @ losses.cross_entropy_nats(out.logits, batch["label"])
-      right = jnp.argmax(out.logits, axis=-1) == batch["label"]
-      extras["accuracy"] = (labelled @ right.astype(jnp.float32), jnp.sum(labelled))
+      extras["accuracy"] = (labelled @ losses.is_top(out.logits, batch["label"]), jnp.sum(labelled))
     return sums, extras
 
-  def loss_sums(params, model_state, chunk, key):
+  def loss_sums(params, model_state, chunk, _):
     x = chunk["x"] * (1.0 - chunk["mask"]) if masking else chunk["x"]
-    out, model_state = model.apply({"params": params, **model_state}, x, chunk["weight"], True, key,
-                                   mutable=list(model_state))
+    out, model_state = model.apply({"params": params, **model_state}, x, chunk["weight"], chunk["noise"],
+                                   chunk["keep"] if dropping else None, mutable=list(model_state))
     sums, extras = sums_of(chunk, out)
     return sums, model_state, extras
 
   one_gradient = step.make_train_step(loss_sums, term_counts, weights, tx, reduction=config.loss.reduction,
                                       ema_decay=config.optim.ema_decay)
 
+  def draw(key, B):
+    """All random numbers of a step, for the whole batch: counts of the mask are known before the batch is cut into chunks,
+    and every parallel mode sees the same noise."""
+    mask_key, noise_key, keep_key = jax.random.split(key, 3)
+    drawn = {"noise": rng.normal(noise_key, (B, L))}
+    if masking:
+      drawn["mask"] = rng.bernoulli(mask_key, config.loss.mask_rate, (B, D)).astype(jnp.float32)
+    if dropping:
+      keep_rate = 1.0 - config.model.dropout_rate
+      drawn["keep"] = rng.bernoulli(keep_key, keep_rate, (B, config.model.head_dim)) / jnp.float32(keep_rate)
+    return drawn
+
   def train_step(state, batch, key, over):
-    if masking:  # drawn for the whole batch, so that its count is known before the batch is cut into chunks
-      mask_key, key = jax.random.split(key)
-      batch = batch | {"mask": jax.random.bernoulli(mask_key, config.loss.mask_rate, batch["x"].shape).astype(jnp.float32)}
     beta = jnp.asarray(beta_at(state.step // meta["steps_per_epoch"]), jnp.float32)
-    state, metrics = one_gradient(state, batch, key, over)
+    state, metrics = one_gradient(state, batch | draw(key, len(batch["weight"])), key, over)
     return state, metrics | {"beta": (beta, jnp.ones(()))}
 
   def eval_step(state, batch: Batch, key, over):
     params = state.params if state.ema is None else state.ema
     def chunk_sums(chunk, _):
-      return sums_of(chunk, model.apply({"params": params, **state.model_state}, chunk["x"], chunk["weight"], False, None))
+      return sums_of(chunk, model.apply({"params": params, **state.model_state}, chunk["x"], chunk["weight"]))
     sums, extras = over(chunk_sums, batch, key)
     rows = jnp.sum(batch["weight"])
     counts = {"recon": rows * D, "kl": rows * L}
