@@ -7,13 +7,15 @@ A config file builds an `ml_collections.ConfigDict` from `common()`; `resolve` c
 import difflib
 import hashlib
 import importlib
+import importlib.util
 import json
+import os
 import pkgutil
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Iterator, Mapping
 
 from ml_collections import ConfigDict
 
-from jaxtrain import optim, schedules, step
+from jaxtrain import limits as limits_lib
 from jaxtrain.types import UserError
 
 # Float fields whose values may be tracers in `make`: a sweep over them is one program.
@@ -22,8 +24,6 @@ TRACEABLE = ("optim.learning_rate", "loss.weights.*")
 # Fields in which a resumed run may differ from the workdir's config: they say how long, where and how loudly, not what.
 MAY_CHANGE = ("train.num_epochs", "train.num_steps", "train.time_budget_minutes", "log.", "parallel.platform",
               "parallel.cpu_threads", "parallel.watchdog_seconds")
-
-Limit = tuple[Callable[[Any], bool], str]  # a test of the value and the words for what is allowed
 
 
 def common() -> ConfigDict:
@@ -115,78 +115,6 @@ def common() -> ConfigDict:
   })
 
 
-def at_least(low) -> Limit:
-  """Allowed: numbers from `low` up."""
-  return (lambda v: v >= low), f"{low:g} or more"
-
-
-def above(low) -> Limit:
-  """Allowed: numbers above `low`."""
-  return (lambda v: v > low), f"above {low:g}"
-
-
-def between(low, high) -> Limit:
-  """Allowed: low <= v < high."""
-  return (lambda v: low <= v < high), f"{low:g} or more and below {high:g}"
-
-
-def one_of(*names) -> Limit:
-  """Allowed: the names."""
-  return (lambda v: v in names), " | ".join(map(str, names))
-
-
-def each(limit: Limit, low_len: int = 0) -> Limit:
-  """Allowed: tuples of at least `low_len` entries that each meet a limit."""
-  test, words = limit
-  return (lambda v: len(v) >= low_len and all(isinstance(e, (int, float)) and test(e) for e in v)), f"numbers, each {words}"
-
-
-LIMITS: dict[str, Limit] = {
-    "seed": at_least(0),
-    "data.row_limit": at_least(0),
-    "optim.name": one_of(*optim.NAMES),
-    "optim.learning_rate": above(0),
-    "optim.weight_decay": at_least(0),
-    "optim.betas": ((lambda v: len(v) == 2 and all(0 <= b < 1 for b in v)), "two numbers from 0 up and below 1"),
-    "optim.eps": above(0),
-    "optim.clip_norm": at_least(0),
-    "optim.schedule": one_of(*schedules.LEARNING_RATE_SHAPES),
-    "optim.warmup_steps": at_least(0),
-    "optim.decay_steps": at_least(0),
-    "optim.end_value": ((lambda v: 0 <= v <= 1), "0 to 1"),
-    "optim.ema_decay": between(0, 1),
-    "optim.plateau.factor": between(0, 1),
-    "optim.plateau.patience": at_least(0),
-    "optim.plateau.threshold": at_least(0),
-    "train.batch_size": at_least(1),
-    "train.num_epochs": at_least(0),
-    "train.num_steps": at_least(0),
-    "train.precision": one_of("float32", "bfloat16"),
-    "train.monitor_mode": one_of("min", "max"),
-    "train.patience": at_least(0),
-    "train.min_delta": at_least(0),
-    "train.on_nonfinite": one_of(*step.ON_NONFINITE),
-    "train.time_budget_minutes": at_least(0),
-    "train.num_members": one_of(1),
-    "train.microbatch": at_least(0),
-    "eval.every_epochs": at_least(1),
-    "eval.every_steps": at_least(0),
-    "eval.batch_size": at_least(0),
-    "checkpoint.every_epochs": at_least(1),
-    "checkpoint.every_steps": at_least(0),
-    "checkpoint.keep_last": at_least(1),
-    "checkpoint.keep_best": at_least(0),
-    "checkpoint.init": one_of("params", "all"),
-    "log.every_steps": at_least(0),
-    "log.figures": one_of("none", "minimal", "standard", "full"),
-    "parallel.mode": one_of("jit", "pmap", "canonical"),
-    "parallel.chunks": at_least(1),
-    "parallel.platform": one_of("auto", "cpu", "gpu", "tpu"),
-    "parallel.cpu_threads": at_least(0),
-    "parallel.watchdog_seconds": at_least(0),
-}
-
-
 def flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
   """(dotted key, value) of every field of nested mappings, sorted by key within a section."""
   for key in sorted(config.keys()):
@@ -195,6 +123,46 @@ def flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
       yield from flatten(value, f"{prefix}{key}.")
     else:
       yield prefix + key, value
+
+
+def read_file(argument: str) -> ConfigDict:
+  """The config of FILE or FILE:variant. A config file is code: it is run because the user named it.
+
+  Raises:
+    UserError: no such file, a file that fails or has no get_config, an unknown variant.
+  """
+  path, _, variant = argument.partition(":")
+  if not path:
+    raise UserError("--config: required, such as --config=configs/vae.py")
+  if not os.path.isfile(path):
+    raise UserError(f"--config: no such file {path!r}; commands run from a clone, which holds configs/")
+  if not path.endswith(".py"):
+    raise UserError(f"--config: got {path!r}, allowed a Python file with a function get_config")
+  spec = importlib.util.spec_from_file_location("jaxtrain_config_file", path)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    config = module.get_config(variant) if variant else module.get_config()
+  except UserError as error:
+    raise UserError(f"--config={argument}: {error}") from None
+  except Exception as error:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    raise UserError(f"--config: {path!r} is no config file: {reason[:200]}") from None
+  if not isinstance(config, ConfigDict):
+    raise UserError(f"--config: get_config of {path!r} returned {type(config).__name__}, allowed ConfigDict")
+  return config
+
+
+def check_field(config: ConfigDict, key: str) -> None:
+  """Raises UserError, with a suggestion, where a dotted key names no field."""
+  parts, section = key.split("."), config
+  for depth, part in enumerate(parts):
+    if not isinstance(section, ConfigDict) or part not in section:
+      known = list(section.keys()) if isinstance(section, ConfigDict) else []
+      raise UserError(f"config.{key}: no such field{suggestion(part, known, '.'.join(parts[:depth]))}")
+    section = section[part]
+  if isinstance(section, ConfigDict):
+    raise UserError(f"config.{key}: a section, not a field; it has {', '.join(sorted(section.keys()))}")
 
 
 def lookup(config: ConfigDict, key: str) -> Any:
@@ -211,19 +179,15 @@ def assign(config: ConfigDict, key: str, value: Any) -> None:
   Raises:
     UserError: no such field (with a suggestion), or a value of another type.
   """
-  parts, section = key.split("."), config
-  for depth, part in enumerate(parts):
-    if not isinstance(section, ConfigDict) or part not in section:
-      known = list(section.keys()) if isinstance(section, ConfigDict) else []
-      raise UserError(f"config.{key}: no such field{suggestion(part, known, '.'.join(parts[:depth]))}")
-    if depth < len(parts) - 1:
-      section = section[part]
-  if isinstance(section[parts[-1]], tuple) and isinstance(value, list):
+  check_field(config, key)
+  parent, _, name = key.rpartition(".")
+  section = lookup(config, parent) if parent else config
+  if isinstance(section[name], tuple) and isinstance(value, list):
     value = tuple(value)
   try:
-    section[parts[-1]] = value
+    section[name] = value
   except TypeError:
-    wanted = type(section[parts[-1]]).__name__
+    wanted = type(section[name]).__name__
     raise UserError(f"config.{key}: got {value!r}, allowed a value of type {wanted}") from None
 
 
@@ -345,12 +309,20 @@ def resolve(config: ConfigDict) -> ConfigDict:
     UserError: the first field that does not fit: its dotted key, the value, the values allowed.
   """
   config = ConfigDict(config.to_dict())
+  for key in ("features", "families"):  # flags give a list of names as one text
+    section = config.data if key == "features" else config.log
+    if len(section[key]) == 1 and isinstance(section[key][0], str):
+      section[key] = tuple(name.strip() for name in section[key][0].split(",") if name.strip())
+    if not all(isinstance(name, str) for name in section[key]):
+      raise UserError(f"config.{'data' if key == 'features' else 'log'}.{key}: got {section[key]!r}, allowed names")
+  if not all(isinstance(stage, (Mapping, ConfigDict)) for stage in config.stages):
+    raise UserError(f"config.stages: got {config.stages!r}, allowed override dicts, set in the config file")
   module = load_experiment(config.experiment)
-  limits = LIMITS | getattr(module, "LIMITS", {})
+  limits = limits_lib.COMMON | getattr(module, "LIMITS", {})
   for key, value in flatten(config):
     limit = limits.get(key)
     if limit is None and key.startswith("loss.weights."):
-      limit = at_least(0)
+      limit = limits_lib.at_least(0)
     if isinstance(value, float) and value != value:
       raise UserError(f"config.{key}: got {value}, allowed a number")
     if limit is not None and not limit[0](value):

@@ -7,9 +7,7 @@ The best state is kept in memory when it appears and written with the next check
 same steps and finds the same best again, so nothing is lost and improvements cost no saves of their own.
 """
 
-import math
 import os
-import resource
 import time
 from typing import Any, Callable, NamedTuple
 
@@ -17,7 +15,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxtrain import checkpoint, config as config_lib, facts as facts_lib, metrics as metrics_lib, preempt, rng, runs
+from jaxtrain import assembly, checkpoint, config as config_lib, evaluation, facts as facts_lib
+from jaxtrain import metrics as metrics_lib, preempt, runs
 from jaxtrain import step as step_lib, workdir as workdir_lib
 from jaxtrain.types import UserError
 
@@ -145,9 +144,9 @@ def dispatch(run: runs.Run, num_steps: int, pace: "Pace") -> None:
 def report(run: runs.Run, due) -> None:
   """The end of an epoch or an evaluation: means, validation, observe, best, facts, a line."""
   means = metrics_lib.divide(run.totals)
-  val = evaluate_part(run, run.state, "val") if due.evaluate and run.splits.val else None
-  improved = judge(run, means, val) if due.evaluate else False
-  write_report(run, means, val, due, improved)
+  val = evaluation.evaluate_part(run, run.state, "val") if due.evaluate and run.splits.val else None
+  improved = evaluation.judge(run, means, val) if due.evaluate else False
+  evaluation.write_report(run, means, val, due, improved)
   if due.epoch or run.plan.steps_per_epoch is None:
     run.totals = run.devices.put(step_lib.zero_totals(run.totals))
   if improved:
@@ -157,99 +156,6 @@ def report(run: runs.Run, due) -> None:
     if run.workdir and not due.save:
       trees = {"state": run.best_copy, "totals": runs.copy_tree(run.totals)}
       run.pending = (run.step, trees, make_record(run, run.best_value))
-
-
-def judge(run: runs.Run, means: dict[str, float], val: dict[str, float] | None) -> bool:
-  """Feeds an evaluation back into training, and says whether it is the best so far."""
-  named = {f"train_{k}": v for k, v in means.items()} | {f"val_{k}": v for k, v in (val or {}).items()}
-  if run.experiment.observe is not None:
-    run.state = jax.jit(run.experiment.observe)(run.state, {k: np.float32(v) for k, v in named.items()})
-  if run.monitor not in named:
-    raise UserError(f"config.train.monitor: got {run.monitor!r}, allowed {', '.join(sorted(named))}")
-  value, delta = named[run.monitor], run.config.train.min_delta
-  sign = 1 if run.config.train.monitor_mode == "min" else -1
-  improved = not math.isnan(value) and (run.best_value is None or sign * value < sign * run.best_value - delta)
-  if improved:
-    run.best_value, run.best_step, run.num_bad_evals = value, run.step, 0
-  else:
-    run.num_bad_evals += 1
-  return improved
-
-
-def write_report(run: runs.Run, means, val, due, improved: bool) -> None:
-  """Events, rows and a progress line of an epoch or an evaluation."""
-  if not run.facts.metric_names:
-    run.facts.declare_metrics(sorted(set(means) - {"lr", "grad_norm"} | set(evaluated_names(run))))
-  seconds, rows = run.segment_seconds, run.segment_steps * run.config.train.batch_size
-  if due.epoch and run.segment_steps == run.plan.steps_per_epoch:
-    rows = run.splits.train.num_rows
-  throughput = rows / seconds if seconds > 0 else None
-  timing = {"epoch_time_s": seconds, "throughput": throughput, "max_memory_mib": max_memory_mib()}
-  where = {"epoch": run.epoch, "step": run.step}
-  bad = int(run.state.guard.num_bad)
-  run.facts.event("on_epoch_end" if due.epoch else "on_eval", **where, split="train", **by_kind(run, means), **timing,
-                  is_best=improved, alarms=[f"{bad} steps left out as not finite"] if bad else [])
-  run.facts.row({k: v for k, v in means.items() if k not in ("lr", "grad_norm")}, **where, split="train",
-                train_loss=means["loss"], lr=optional(means, "lr"), grad_norm=optional(means, "grad_norm"), **timing)
-  run.last_means = dict(means)
-  shown = dict(means)
-  if val is not None:
-    run.facts.event("on_eval", **where, split="val", **by_kind(run, val), is_best=improved)
-    run.facts.row(val, **where, split="val", val_loss=optional(val, "loss"))
-    run.last_means |= {f"val_{k}": v for k, v in val.items()}
-    shown = {"loss": means["loss"], **{f"val_{k}": v for k, v in sorted(val.items(), key=lambda kv: kv[0] != "loss")}}
-  first = ("loss", *run.config.loss.weights) if "weights" in run.config.loss else ("loss",)
-  ordered = sorted(shown.items(), key=lambda kv: first.index(kv[0]) if kv[0] in first else len(first))
-  run.console.report(run.plan.position(run.step), dict(ordered), throughput)
-  run.segment_seconds, run.segment_steps = 0.0, 0
-
-
-def by_kind(run: runs.Run, means: dict[str, float]) -> dict[str, dict[str, float]]:
-  """Means as `losses` (the total and the terms that have weights) and `metrics` (the rest)."""
-  terms = {"loss"} | (set(run.config.loss.weights) if "weights" in run.config.loss else set())
-  return {"losses": {k: v for k, v in means.items() if k in terms},
-          "metrics": {k: v for k, v in means.items() if k not in terms}}
-
-
-def optional(means: dict[str, float], name: str) -> float | None:
-  """A metric that not every experiment has."""
-  return means[name] if name in means else None
-
-
-def max_memory_mib() -> float:
-  """Peak memory: of the first device where it keeps count, else of the process."""
-  stats = jax.local_devices()[0].memory_stats() or {}
-  if "peak_bytes_in_use" in stats:
-    return stats["peak_bytes_in_use"] / 2**20
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def evaluator(run: runs.Run, part: str) -> Callable:
-  """`(state, data, key) -> totals` over one pass of a part, compiled at first use."""
-  if part not in run.evaluators:
-    source = getattr(run.splits, part)
-    if source.num_batches is None:
-      raise UserError(f"experiment {run.config.experiment}: its {part} source must state num_batches")
-    run.data[part] = run.devices.put(source.data)
-    run.evaluators[part] = run.devices.compile(step_lib.make_evaluate(run.experiment.eval_step, source, run.devices.over))
-  return run.evaluators[part]
-
-
-def evaluate_part(run: runs.Run, state, part: str) -> dict[str, float]:
-  """Means of the evaluation metrics over a part."""
-  totals = evaluator(run, part)(state, run.data[part], rng.stream_key(state.key, "eval"))
-  return metrics_lib.finish(totals, run.experiment.summarise)
-
-
-def evaluated_names(run: runs.Run) -> list[str]:
-  """Names of the metrics that evaluating a part of this run gives."""
-  parts = [part for part in ("val", "test") if getattr(run.splits, part) is not None]
-  if not parts:
-    return []
-  compiled = evaluator(run, parts[0])
-  totals = jax.eval_shape(compiled, run.state, run.data[parts[0]], rng.stream_key(run.state.key, "eval"))
-  zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), totals)
-  return list(metrics_lib.finish(zeros, run.experiment.summarise))
 
 
 def make_record(run: runs.Run, value: float | None) -> dict:
@@ -298,16 +204,6 @@ def record_exception(run: runs.Run, error: BaseException) -> None:
     print(f"jaxtrain: this failure could not be written to the facts: {full.strerror}")
 
 
-def best_state(run: runs.Run) -> Any:
-  """The best state: from memory or its checkpoint; the current one where nothing was evaluated."""
-  if run.best_copy is not None:
-    return run.best_copy
-  if run.best_step is None or run.best_step == run.step or not run.checkpoints:
-    return run.state
-  leaves, _ = run.checkpoints.read(run.best_step)
-  return run.devices.put(checkpoint.fill(run.state, leaves, "state"))
-
-
 def finish(run: runs.Run) -> Result:
   """The end of a run: last checkpoint, the best state assessed, history."""
   if run.saved_step != run.step:
@@ -318,41 +214,20 @@ def finish(run: runs.Run) -> Result:
   run.facts.event("on_train_end", epoch=run.epoch, step=run.step, best_value=run.best_value, best_step=run.best_step,
                   stopped_early=run.stopped_early, digest=final, bad_steps=int(run.state.guard.num_bad),
                   total_time_s=time.time() - run.began)
-  best = best_state(run)
-  test = evaluate_part(run, best, "test") if run.splits.test else None
+  best = evaluation.best_state(run)
+  test = evaluation.evaluate_part(run, best, "test") if run.splits.test else None
   if test is not None:
     where = {"epoch": run.epoch, "step": run.step, "split": "test"}
-    run.facts.event("on_test_end", **where, **by_kind(run, test), best_step=run.best_step)
+    run.facts.event("on_test_end", **where, **evaluation.by_kind(run, test), best_step=run.best_step)
     run.facts.row(test, **where)
   history = facts_lib.history(run.facts.events)
   if run.workdir:
     workdir_lib.write_json(os.path.join(run.workdir, "history.json"), history)
-    assess(run, best)
-  say_final(run, test)
+    evaluation.assess(run, best)
+  evaluation.say_final(run, test)
   val_loss = run.last_means["val_loss"] if "val_loss" in run.last_means else None
   return Result(history, run.best_value, run.best_step, val_loss, test["loss"] if test and "loss" in test else None,
                 run.workdir, run.state, final)
-
-
-def assess(run: runs.Run, state) -> None:
-  """The experiment's heavy evaluation of a state, written to eval/<split>.json and .npz."""
-  if run.experiment.assess is None:
-    return
-  folder = os.path.join(run.workdir, "eval")
-  os.makedirs(folder, exist_ok=True)
-  for name, (scalars, arrays) in run.experiment.assess(state, run.splits, rng.stream_key(state.key, "report")).items():
-    workdir_lib.write_json(os.path.join(folder, f"{name}.json"),
-                           {"split": name, "step": int(state.step), "scalars": facts_lib.clean(scalars),
-                            "meta": run.splits.meta})
-    if run.config.log.save_artifacts:
-      np.savez_compressed(os.path.join(folder, f"{name}.npz"), **arrays)
-
-
-def say_final(run: runs.Run, test: dict[str, float] | None) -> None:
-  """The final metrics, in a line."""
-  parts = [f"best {run.monitor} {run.best_value:.6g} at {run.plan.position(run.best_step)}"] if run.best_value is not None else []
-  parts += [f"test {name} {value:.6g}" for name, value in (test or {}).items()]
-  run.console.say("jaxtrain: " + ("; ".join(parts) or "nothing evaluated"))
 
 
 def evaluate(config: ConfigDict, workdir: str) -> None:
@@ -369,11 +244,16 @@ def evaluate(config: ConfigDict, workdir: str) -> None:
       config = config_lib.stage_config(config, config.stages[-1], len(config.stages) - 1)
       folder = workdir_lib.last_stage(workdir)
     with runs.open_run(config, folder, resume="required", init_from=None, origins=None, read_only=True) as run:
-      best = best_state(run)
-      say_final(run, evaluate_part(run, best, "test") if run.splits.test else None)
-      assess(run, best)
+      best = evaluation.best_state(run)
+      evaluation.say_final(run, evaluation.evaluate_part(run, best, "test") if run.splits.test else None)
+      evaluation.assess(run, best)
   finally:
     lock.close()
+
+
+def check(config: ConfigDict) -> dict[str, Any]:
+  """What a run of this config would be (`--mode=check`): traced and compiled, nothing computed, nothing written."""
+  return assembly.describe(config)
 
 
 class Pace:

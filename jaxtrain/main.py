@@ -4,6 +4,7 @@ Flags, process set-up and exit codes (INTERFACE); everything else is called from
 """
 
 import datetime
+import difflib
 import errno
 import json
 import os
@@ -11,7 +12,7 @@ import re
 import sys
 import traceback
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jaxtrain import preempt
@@ -31,42 +32,41 @@ JSON = flags.DEFINE_bool("json", False, "Print inspect and check as JSON.")
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line. Raises UserError, in one line, for whatever does not fit."""
+  if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") for argument in argv[1:]):
+    return flags.FLAGS(argv)
+  from jaxtrain import config as config_lib
+  config = config_lib.read_file(config_argument(argv))
+  for argument in argv[1:]:
+    key = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+    if key:
+      config_lib.check_field(config, key.group(1))
   try:
-    rest = flags.FLAGS(argv, known_only=False)
+    rest = flags.FLAGS(argv)
   except flags.UnrecognizedFlagError as error:
-    close = f"; did you mean --{error.suggestions[0]}?" if error.suggestions else ""
-    raise UserError(f"--{error.flagname}: no such flag{close}") from None
-  except flags.Error as error:
-    raise UserError(tidy(str(error))) from None
-  except UserError:
-    raise
-  except FileNotFoundError:
-    raise UserError(f"--config: no such file: {config_argument(argv)!r}") from None
-  except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-    raise UserError(tidy(str(error))) from None
+    close = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
+    if error.flagname.startswith("conf") and "." in error.flagname:
+      close = ["config." + error.flagname.split(".", 1)[1]]
+    raise UserError(f"--{error.flagname}: no such flag{f'; did you mean --{close[0]}?' if close else ''}") from None
+  except (flags.Error, TypeError, ValueError, SyntaxError) as error:
+    wrong = re.search(r"--config\.([\w.]+)=(.*?): ", str(error) + " ")
+    if not wrong:
+      raise UserError(" ".join(str(error).split())) from None
+    wanted = type(config_lib.lookup(config, wrong.group(1))).__name__
+    raise UserError(f"--config.{wrong.group(1)}: got {wrong.group(2)!r}, allowed a value of type {wanted}") from None
   if len(rest) > 1:
-    hint = f"; did you mean --config.{rest[1]}?" if "=" in rest[1] else ""
+    hint = f"; did you mean --config.{rest[1].removeprefix('config.')}?" if "=" in rest[1] else ""
     raise UserError(f"argument {rest[1]!r} is left over{hint}")
-  if not CONFIG.value and not any(f in argv for f in ("--help", "-h", "--helpfull", "--helpshort")):
-    raise UserError("--config: required, such as --config=configs/vae.py")
   return rest
 
 
 def config_argument(argv: list[str]) -> str:
-  """The value of --config as typed."""
+  """The value of --config as typed; empty where there is none."""
   for i, argument in enumerate(argv):
     if argument.startswith(("--config=", "-config=")):
       return argument.split("=", 1)[1]
     if argument in ("--config", "-config") and i + 1 < len(argv):
       return argv[i + 1]
   return ""
-
-
-def tidy(message: str) -> str:
-  """The last line of a library's message, with config fields named as they are typed."""
-  lines = [line.strip() for line in message.strip().strip("'\"").replace("\\n", "\n").splitlines() if line.strip()]
-  text = "; ".join(line.replace("\\'", "'").strip("'") for line in lines[:2])
-  return re.sub(r"^flag --", "--", text)
 
 
 def read_config(environ) -> tuple:
@@ -115,6 +115,7 @@ def run_mode() -> None:
     raise UserError(f"--resume: got {RESUME_FLAG.value!r}, allowed {' | '.join(RESUME)}")
   if MODE.value in ("eval", "inspect") and not WORKDIR.value:
     raise UserError(f"--workdir: required with --mode={MODE.value}")
+  logging.set_verbosity(logging.WARNING)  # JAX tells at INFO of every platform that is not there
   if MODE.value == "inspect":
     from jaxtrain import workdir as workdir_lib
     return show(workdir_lib.inspect(WORKDIR.value))

@@ -1,13 +1,14 @@
-"""Report of a run: its figures, and one self-contained HTML page written from the files of its folder alone.
+"""Report of a run: its figures, and one self-contained HTML page, made from the files of its folder alone.
 
-Also a command: `python -m jaxtrain.report RUN_FOLDER` draws both again. The page holds no script and fetches nothing; all
-text from the run is escaped, because `Html` marks the only strings that are not.
+Also a command: `python -m jaxtrain.report RUN_FOLDER` draws both again. The page holds no script and fetches nothing.
+All text of a run is escaped: only strings marked `Html` are not.
 """
 
 import argparse
 import base64
+import datetime
+import glob
 import html
-import json
 import math
 import os
 import shlex
@@ -18,177 +19,291 @@ from typing import Any, Iterable
 from jaxtrain import __version__, figures
 from jaxtrain.figures import RunData, best_of, newest_event, number, time_axis, value_of
 
-MEASURES = {"r2_raw": "R² raw", "rmse_raw": "RMSE raw", "mae_raw": "MAE raw", "r2_scaled": "R² scaled"}
-LEFT_OUT = ("rmse_scaled", "mae_scaled")  # say nothing beside the others
-STYLE = """
-:root{color-scheme:light dark;--ink:#1d2329;--soft:#5b6670;--line:#dde2e7;--page:#f6f7f9;--card:#fff;--link:#1f6fb4;
---bar:#cfe2f3;--good:#0b7a57;--bad:#b3261e;--warn:#8a5a00}
+STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--page:#f6f7f9;--card:#fff;
+--link:#1f6fb4;--bar:#8dbbe3;--good:#0b7a57;--bad:#b3261e;--warn:#8a5a00}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa6b1;--line:#333b44;--page:#14181c;--card:#1c2127;
---link:#7ab5ea;--bar:#24415c;--good:#4cc79b;--bad:#f0817a;--warn:#e0ad55}}
-*{box-sizing:border-box}html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:70rem;margin:0 auto;padding:2rem 1.25rem 4rem}
-a{color:var(--link)}h1{font-size:1.9rem;line-height:1.2;margin:.15rem 0 .5rem;overflow-wrap:anywhere}
-h2{font-size:1.25rem;margin:2.75rem 0 .75rem;padding-bottom:.35rem;border-bottom:1px solid var(--line)}
-h3{font-size:1rem;margin:1.5rem 0 .5rem}p{margin:.4rem 0;max-width:46rem}.soft,.eyebrow{color:var(--soft)}
-.eyebrow{font-size:.8rem;letter-spacing:.06em;text-transform:uppercase}
-.badge{display:inline-block;padding:.05rem .6rem;border:1px solid;border-radius:1rem;font-size:.85rem;font-weight:600}
+--link:#7ab5ea;--bar:#3b6f9e;--good:#4cc79b;--bad:#f0817a;--warn:#e0ad55}}
+*{box-sizing:border-box}.soft,figcaption,.tiles span,th{color:var(--soft)}a,summary{color:var(--link)}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,"Segoe UI",Roboto,sans-serif}
+main{max-width:70rem;margin:auto;padding:2rem 1.25rem}details{margin:.8rem 0}summary{cursor:pointer}
+h1{font-size:1.9rem;line-height:1.2;margin:0 0 .4rem;overflow-wrap:anywhere}h3{font-size:1rem;margin:1.5rem 0 .4rem}
+h2{font-size:1.25rem;margin:2.75rem 0 .9rem;padding-bottom:.35rem;border-bottom:1px solid var(--line)}
+p{margin:.4rem 0;max-width:46rem;overflow-wrap:anywhere}nav{margin-top:1rem}nav a{display:inline-block;margin-right:1rem}
+.badge{padding:.05rem .6rem;border:1px solid;border-radius:1rem;font-size:.85rem;font-weight:600;margin-right:.4rem}
 .good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
-nav{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;margin:1rem 0 0;font-size:.92rem}
+.tiles>div,.scroll,pre,label{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.7rem}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.75rem;margin:1.25rem 0 .9rem}
-.tiles>div{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.7rem .9rem}
-.tiles b{display:block;font-size:1.4rem;line-height:1.3;font-weight:650;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
-.tiles span{display:block;font-size:.82rem;color:var(--soft)}
-.scroll{overflow:auto;max-height:34rem;background:var(--card);border:1px solid var(--line);border-radius:.6rem;margin:.6rem 0}
-table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:.36rem .8rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
-tr:last-child td{border-bottom:0}thead th{position:sticky;top:0;background:var(--card);font-weight:600;color:var(--soft)}
-th:first-child,td:first-child,.text td,.text th{text-align:left}.text td{white-space:normal;overflow-wrap:anywhere;min-width:8rem}
-td.bar{background:linear-gradient(90deg,var(--bar) var(--v),transparent var(--v)) no-repeat 0 50%/100% 72%}
-figure{margin:1.5rem 0 2rem}figcaption{font-size:.92rem;color:var(--soft);margin-top:.45rem;max-width:46rem}
-figcaption b{color:var(--ink)}
-.zoom{display:block;overflow:auto;background:#fff;border:1px solid var(--line);border-radius:.6rem;padding:.6rem;cursor:zoom-in}
-.zoom input{position:absolute;opacity:0}.zoom img{display:block;max-width:100%;height:auto;margin:0 auto}
-.zoom:has(:checked){cursor:zoom-out}.zoom :checked+img{max-width:none;margin:0}.zoom:focus-within{outline:2px solid var(--link)}
-code,pre{font:.86rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
-pre{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.7rem .9rem;white-space:pre-wrap;margin:.6rem 0}
-details{margin:.8rem 0}summary{cursor:pointer;color:var(--link)}.note{border-left:3px solid var(--warn);padding-left:.8rem}
-@media(max-width:40rem){main{padding:1.2rem .9rem 3rem}h1{font-size:1.5rem}.tiles{grid-template-columns:1fr 1fr}
-th,td{padding:.34rem .55rem}}
-@media print{.scroll{max-height:none;overflow:visible}nav{display:none}figure,.tiles{break-inside:avoid}}
-"""
+.tiles b{display:block;font-size:1.4rem;line-height:1.3}.tiles span{display:block;font-size:.82rem}
+.row{display:flex;flex-wrap:wrap;gap:0 2.5rem}.row>*{min-width:0}
+.scroll{overflow:auto;max-height:34rem;width:fit-content;max-width:100%;padding:0}
+table{border-collapse:collapse;font-size:.9rem}table,b{font-variant-numeric:tabular-nums}
+th,td{padding:.36rem .9rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
+th{position:sticky;top:0;background:var(--card);font-weight:600}tr:last-child td{border-bottom:0}
+th:first-child,td:first-child,.text *{text-align:left}.text td+td{white-space:normal;overflow-wrap:anywhere}
+td[style]{background:linear-gradient(90deg,var(--bar) var(--v),#0000 0) .5rem 100%/calc(100% - 1rem) 3px no-repeat}
+figure{margin:0 0 2.2rem;break-inside:avoid}figcaption{font-size:.92rem;margin-top:.45rem;max-width:46rem}
+label{display:block;overflow:auto;background:#fff;cursor:zoom-in}label:focus-within{border-color:var(--link)}
+input{position:absolute;opacity:0}img{display:block;max-width:100%;height:auto;margin:auto}:checked+img{max-width:none}
+code,pre{font:.86rem/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
+@media(max-width:40rem){main{padding:1.2rem .9rem}h1{font-size:1.5rem}.tiles{grid-template-columns:1fr 1fr}
+th,td:first-child{white-space:normal}th,td{padding:.36rem .6rem}}"""
 
 
 class Html(str):
   """Text that is HTML already."""
 
 
-def text(value: Any) -> Html:
-  """Anything as HTML: escaped, unless it is HTML already."""
-  return value if isinstance(value, Html) else Html(html.escape(str(value)))
+def tag(name: str, /, *content: Any, **attributes: str) -> Html:
+  """An element; content that is not HTML already is escaped."""
+  given = "".join(f' {key.strip("_").replace("_", "-")}="{html.escape(value)}"' for key, value in attributes.items())
+  inner = "".join(part if isinstance(part, Html) else html.escape(str(part)) for part in content)
+  return Html(f"<{name}{given}>" if name in ("img", "input", "meta") else f"<{name}{given}>{inner}</{name}>")
 
 
-def tag(name: str, *content: Any, **attributes: str) -> Html:
-  """An element."""
-  given = "".join(f' {key.rstrip("_")}="{html.escape(value)}"' for key, value in attributes.items())
-  return Html(f"<{name}{given}>{''.join(map(text, content))}</{name}>")
-
-
-def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], class_: str = "") -> Html:
-  """A table in a box of its own that scrolls; a cell is text, HTML, or a finished td."""
+def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], kind: str = "numbers") -> Html:
+  """A table in a box of its own that scrolls. A cell is text, HTML, or a finished td."""
   cell = lambda value: value if isinstance(value, Html) and value.startswith("<td") else tag("td", value)
-  body = [tag("tr", *map(cell, row)) for row in rows]
-  top = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in head)))
-  return tag("div", tag("table", top, tag("tbody", *body), class_=class_), class_="scroll", tabindex="0")
+  body = tag("tbody", *(tag("tr", *map(cell, row)) for row in rows))
+  top = [tag("thead", tag("tr", *(tag("th", name, scope="col") for name in head)))] if any(head) else []
+  return tag("div", tag("table", *top, body, class_=kind), class_="scroll", tabindex="0")
 
 
 def fmt(value: Any) -> str:
-  """A number with 4 significant digits and thousands separators; a dash for unknown; other values as Python writes them."""
-  if value is None:
-    return "–"
-  if isinstance(value, (list, tuple)):
-    return f"({', '.join(fmt_exact(entry) for entry in value)}{',' * (len(value) == 1)})"
-  given = number(value)
-  if given is None or isinstance(value, str) and math.isfinite(given):
-    return str(value)
-  if not math.isfinite(given):
-    return str(given)
-  if given == int(given) and abs(given) < 1e15:
-    return f"{int(given):,}".replace("-", "−")
-  return (f"{given:,.0f}" if 1e4 <= abs(given) < 1e9 else f"{given:.4g}").replace("-", "−")
+  """A number with 4 significant digits and thousands separators, a dash for unknown, other values as they are."""
+  given = None if isinstance(value, str) else number(value)
+  if given is None or not math.isfinite(given):
+    return "–" if value is None else str(value)
+  whole = isinstance(value, int) or 1e3 <= abs(given) < 1e9
+  return (f"{given:,.0f}" if whole else f"{given:#.4g}").replace("-", "−")
 
 
-def fmt_exact(value: Any) -> str:
-  """A config value as it is typed: lists of JSON as tuples."""
-  return fmt(value) if isinstance(value, (list, tuple)) else repr(value)
-
-
-def fmt_seconds(seconds: float | None) -> str:
-  """A duration."""
-  if seconds is None or seconds < 60:
-    return "–" if seconds is None else f"{seconds:.3g} s"
-  minutes, hours = int(seconds // 60) % 60, int(seconds // 3600)
-  return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {int(seconds) % 60:02d} s"
-
-
-def position(run: RunData, step: float | None) -> str:
-  """Where a step lies: the epoch, or the step of a stream."""
-  label, per_unit = time_axis(run)
-  return "–" if step is None else f"{label} {step / per_unit:,.6g}"
-
-
-def status(run: RunData) -> tuple[str, str, str]:
-  """The state of a run: a word, its colour, and a sentence."""
-  ended, failed = newest_event(run, "on_train_end"), newest_event(run, "on_exception")
-  if failed and (not ended or run.events.index(failed) > run.events.index(ended)):
-    return "failed", "bad", f"{failed.get('error', '')}: {failed.get('message', '')}"
-  if not ended:
-    return "incomplete", "warn", "Stopped, or still going: the same command goes on from the last checkpoint."
-  early = ended.get("stopped_early")
-  return "done", "good", "Stopped early: the monitored metric no longer improved." if early else ""
-
-
-def command_lines(run: RunData) -> list[str]:
-  """Commands that repeat the run, one for each way it was started that is known; the workdir is left to the default."""
-  lines = []
-  for start in (run.process, run.process.get("latest", {})):
-    argv = [str(part) for part in start.get("argv", ())]
-    if not argv:
-      continue
-    ours = argv[0].replace(os.sep, "/").endswith("jaxtrain/main.py")
-    keep = [part for i, part in enumerate(argv[1:], start=1) if not ours or not (
-        part.lstrip("-").startswith("workdir=") or part.lstrip("-") == "workdir" or argv[i - 1].lstrip("-") == "workdir")]
-    flat = dict(flatten(run.config))
-    environment = [f"{key.upper().replace('.', '__')}={shlex.quote(env_text(flat.get(key)))}"
-                   for key, origin in sorted(run.origins.items()) if origin == "environment"]
-    line = " ".join([*environment, "python -m jaxtrain.main" if ours else f"python {shlex.quote(argv[0])}", shlex.join(keep)])
-    lines += [line] if line not in lines else []
-  return lines
-
-
-def env_text(value: Any) -> str:
-  """A config value as an environment variable."""
-  return value if isinstance(value, str) else fmt_exact(value)
+def exact(value: Any) -> str:
+  """A value as it is typed in a config, where the lists of JSON are tuples."""
+  return f"({', '.join(map(exact, value))}{',' * (len(value) == 1)})" if isinstance(value, list) else repr(value)
 
 
 def flatten(record: dict, prefix: str = "") -> Iterable[tuple[str, Any]]:
   """Dotted keys and values of nested dicts, in order."""
   for key, value in record.items():
-    if isinstance(value, dict) and value:
-      yield from flatten(value, f"{prefix}{key}.")
-    else:
-      yield prefix + key, value
+    yield from flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
 
 
-def header(run: RunData) -> Html:
-  """What ran, how it ended, and the key numbers."""
-  word, color, sentence = status(run)
-  source = next((part.split("=", 1)[1] for part in run.process.get("argv", ()) if part.lstrip("-").startswith("config=")), "")
-  names = " · ".join(part for part in (run.config.get("experiment", ""), source) if part)
-  ended, start = newest_event(run, "on_train_end"), newest_event(run, "on_start")
-  parts = [tag("div", "jaxtrain run report", class_="eyebrow"), tag("h1", os.path.basename(os.path.abspath(run.folder))),
-           tag("p", tag("span", word, class_=f"badge {color}"), " ", sentence), tag("p", names, class_="soft")]
-  parts.append(tiles(run, start, ended))
-  if ended.get("digest"):
-    parts.append(tag("p", "Digest of the final state: ", tag("code", f"sha256:{ended['digest']} step={ended.get('step')}"),
-                     class_="soft"))
-  return tag("header", *parts)
+def duration(seconds: float) -> str:
+  """Seconds, from 100 up as hours, minutes and seconds."""
+  return f"{fmt(seconds)} s" if seconds < 100 else str(datetime.timedelta(seconds=round(seconds)))
 
 
-def tiles(run: RunData, start: dict, ended: dict) -> Html:
-  """The key numbers: best value, test, length, parameters, rows, time."""
-  monitor, value, best_step = best_of(run)
-  last = run.rows[-1]["step"] if run.rows else number(start.get("step")) or 0
-  total, per_unit = number(start.get("num_steps")), time_axis(run)[1]
-  entries = [(f"best {monitor}", fmt(value), f"at {position(run, best_step)}" if best_step else "nothing evaluated")]
-  tests = [row for row in run.rows if row["split"] == "test"]
-  if tests and value_of(tests[-1], "loss") is not None:
-    entries.append(("test loss", fmt(value_of(tests[-1], "loss")), "of the best state"))
-  done = f"{last / per_unit:,.4g} of {total / per_unit:,.4g}" if total else f"{last / per_unit:,.4g}"
-  entries.append((f"{time_axis(run)[0]}s", done, f"{int(last):,} steps of {fmt(start.get('batch_size'))} rows"))
+def status(run: RunData) -> tuple[str, str, str]:
+  """How a run ended: a word, its colour, and a sentence."""
+  last = next((e for e in reversed(run.events) if e.get("moment") in ("on_train_end", "on_exception")), {})
+  if last.get("moment") == "on_exception":
+    return "failed", "bad", f"{last.get('error', '')}: {last.get('message', '')}"
+  if not last:
+    return "incomplete", "warn", "Stopped, or still going: the same command goes on from the newest checkpoint."
+  return "done", "good", "Stopped early: the monitored metric no longer improved." if last.get("stopped_early") else ""
+
+
+def tiles(run: RunData) -> Html:
+  """The key numbers: best value, test loss, length, parameters, time."""
+  start, (monitor, value, best_step), (unit, per_unit) = newest_event(run, "on_start"), best_of(run), time_axis(run)
+  place = lambda step: f"{step / per_unit:,.6g}"
+  entries = [(f"best {monitor}", fmt(value), f"{unit} {place(best_step)}" if best_step else "nothing evaluated yet")]
+  for row in [row for row in run.rows if row["split"] == "test"][-1:]:
+    entries.append(("test loss", fmt(value_of(row, "loss")), "of the best state"))
+  step, total = run.rows[-1]["step"] if run.rows else 0, number(start.get("num_steps"))
+  entries.append((f"{unit}s", place(step) + (f" of {place(total)}" if total else ""),
+                  f"{step:,.0f} steps of {fmt(start.get('batch_size'))} rows"))
   entries.append(("parameters", fmt(start.get("parameters")), f"seed {run.config.get('seed', '–')}"))
   speeds = [row["throughput"] for row in run.rows if row.get("throughput")]
-  took = number(ended.get("total_time_s"))
-  entries.append(("total time", fmt_seconds(took), f"{statistics.median(speeds):,.0f} samples/s" if speeds else ""))
-  return tag("div", *(tag("div", tag("span", name), tag("b", shown), tag("span", note)) for name, shown, note in entries),
-             class_="tiles")
+  took = duration(sum(row.get("epoch_time_s") or 0.0 for row in run.rows))
+  entries.append(("training time", took, f"{statistics.median(speeds):,.0f} rows/s" if speeds else "not known"))
+  shown = (tag("div", tag("span", name), tag("b", value), tag("span", note)) for name, value, note in entries)
+  return tag("div", *shown, class_="tiles")
+
+
+def header(run: RunData) -> list[Html]:
+  """What ran, how it ended, its key numbers, and what went wrong."""
+  word, color, sentence = status(run)
+  argv = [str(part).lstrip("-") for part in run.process.get("argv", ())]
+  names = [run.config.get("experiment", "")] + [part[len("config="):] for part in argv if part.startswith("config=")]
+  digest = newest_event(run, "on_train_end").get("digest")
+  alarms = dict.fromkeys(alarm for event in run.events for alarm in event.get("alarms", ()))
+  skipped = dict.fromkeys(reason for start in run.starts for reason in start.get("skipped_checkpoints", ()))
+  notes = [*run.problems, *list(alarms)[-5:], *(f"passed over {reason}" for reason in skipped)]
+  return [tag("h1", os.path.basename(os.path.abspath(run.folder))), tag("p", " · ".join(names), class_="soft"),
+          tag("p", tag("span", word, class_=f"badge {color}"), sentence), tiles(run),
+          *([tag("p", "Digest of the final state ", tag("code", f"sha256:{digest}"), class_="soft")] if digest else []),
+          *(tag("p", "Note: ", note, class_="warn") for note in notes)]
+
+
+def metrics_section(run: RunData) -> list[Html]:
+  """Training metrics at the best and the last step by split, then the end-of-run evaluation, plain and per item."""
+  (unit, per_unit), best_step, columns = time_axis(run), best_of(run)[2], {}
+  for split in ("train", "val", "test"):
+    rows = [row for row in run.rows if row["split"] == split]
+    best = [row for row in rows if row["step"] == best_step and split != "test"]
+    for row in best + [row for row in rows[-1:] if row not in best]:
+      word = "best state" if split == "test" else "best" if row in best else "last"
+      where = "" if split == "test" else f" ({unit} {row['step'] / per_unit:,.6g})"
+      columns[f"{split}, {word}{where}"] = row
+  names = ["loss"] + [key[len("metric_"):] for key in dict(*run.rows[:1]) if key.startswith("metric_")] + ["lr"]
+  values = [[name] + [fmt(value_of(row, name)) for row in columns.values()] for name in dict.fromkeys(names)]
+  first = table(["metric", *columns], values) if columns else tag("p", "No epoch was completed.")
+  parts = [tag("div", tag("h3", "Training"), first)]
+  scalars = {split: record.get("scalars", {}) for split, record in run.evals.items()}
+  plain = dict.fromkeys(name for measured in scalars.values() for name in measured if "/" not in name)
+  if plain:
+    values = [[name] + [fmt(measured.get(name)) for measured in scalars.values()] for name in plain]
+    parts.append(tag("div", tag("h3", "Evaluation of the best state"), table(["measure", *scalars], values)))
+  return [tag("div", *parts, class_="row"), *items_table(scalars.get(run.split, {}), run.split)]
+
+
+def items_table(scalars: dict[str, Any], split: str) -> list[Html]:
+  """Measures named `measure/item`, such as those of each feature, as a table; R2 with a bar under it."""
+  values = {tuple(name.split("/", 1)): value for name, value in scalars.items() if "/" in name}
+  measures = [m for m in dict.fromkeys(measure for measure, _ in values) if m not in ("rmse_scaled", "mae_scaled")]
+  titles = [m.replace("r2", "R²").replace("rmse", "RMSE").replace("mae", "MAE").replace("_", " ") for m in measures]
+
+  def cell(measure, item):
+    value = number(values.get((measure, item)))
+    bar = {"style": f"--v:{100 * value:.1f}%"} if measure.startswith("r2") and value and 0 < value <= 1 else {}
+    return tag("td", fmt(values.get((measure, item))), **bar)
+
+  rows = [[item, *(cell(measure, item) for measure in measures)] for item in dict.fromkeys(item for _, item in values)]
+  return [tag("h3", f"By feature, {split}"), table(["", *titles], rows)] if rows else []
+
+
+def figures_section(drawn: list[tuple[str, str, str]]) -> list[Html]:
+  """The figures with their captions; a click or a tap shows one at full size."""
+  parts = []
+  for family, path, caption in drawn:
+    with open(path, "rb") as file:
+      source = "data:image/png;base64," + base64.b64encode(file.read()).decode()
+    image = tag("img", src=source, alt=f"{family}: {caption}")
+    image = tag("label", tag("input", type="checkbox", aria_label=f"{family} at full size"), image)
+    parts.append(tag("figure", image, tag("figcaption", tag("b", family.replace("_", " ")), ". ", caption)))
+  return parts or [tag("p", "None were drawn.")]
+
+
+def data_section(run: RunData) -> list[Html]:
+  """Rows per part, facts of the table, scaling of each feature, classes."""
+  meta = run.evals.get(run.split, {}).get("meta", {})
+  facts, scaler, names = meta.get("table", {}), meta.get("scaler", {}), meta.get("class_names", ())
+  source = str(facts.get("source") or run.config.get("data", {}).get("source", "not known"))
+  warning = "Synthetic data: generated by jaxtrain, not measured. No result here is a finding about the world."
+  parts = [tag("p", warning, class_="warn")] if source.startswith("synthetic") else []
+  rows = [("source", source)] + [(f"rows of {part}", fmt(n)) for part, n in meta.get("rows", {}).items() if n]
+  rows += [(key.replace("_", " "), fmt(value)) for key, value in facts.items() if key not in ("source", "rows")]
+  rows += [(word, fmt(len(some))) for word, some in (("features", meta.get("features")), ("classes", names)) if some]
+  parts.append(table(["", ""], rows, "text"))
+  if scaler:
+    scaling = zip(meta["features"], scaler["transforms"], map(fmt, scaler["mean"]), map(fmt, scaler["std"]))
+    parts += [tag("h3", "Features as the model sees them"),
+              table(["feature", "transform", "mean, transformed", "std, transformed"], scaling)]
+  return parts + ([tag("details", tag("summary", "Names of the classes"), tag("p", ", ".join(names)))] if names else [])
+
+
+def config_section(run: RunData) -> list[Html]:
+  """Changed values with their origin, then every field."""
+  flat, origins = dict(flatten(run.config)), run.origins
+  changed = [(key, exact(flat.get(key)), origin) for key, origin in origins.items()]
+  first = table(["changed field", "value", "set by"], changed, "text") if changed else tag("p", "As the file has it.")
+  others = table(["field", "value"], [(key, exact(value)) for key, value in flat.items() if key not in origins], "text")
+  return [first, tag("details", tag("summary", f"All other fields ({len(flat) - len(changed)})"), others)]
+
+
+def environment_section(run: RunData) -> list[Html]:
+  """Where the run was made, and the commands that repeat it, in a new folder, from the same commit."""
+  starts = [start for start in (run.process, run.process.get("latest", {})) if start]
+  both = lambda key: " then ".join(dict.fromkeys(str(start[key]) for start in starts if start.get(key)))
+  versions = run.process.get("versions", {}) | {"python": both("python")}
+  rows = [("started", both("time")), ("commit", both("git_commit")), ("platform", both("platform")),
+          ("CPUs", both("cpu_count")), ("devices", ", ".join(map(str, run.process.get("devices", ())))),
+          ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
+          ("resumed at step", ", ".join(fmt(start["resume_step"]) for start in run.starts if start.get("resume_step")))]
+  commit, _, changes = str(run.process.get("git_commit") or "").partition("+")
+  lines = {f"git checkout {commit}{'  # and what was not committed' if changes else ''}": None} if commit else {}
+  flat = dict(flatten(run.config))
+  typed = lambda value: value if isinstance(value, str) else exact(value)
+  settings = [f"{key.upper().replace('.', '__')}={shlex.quote(typed(flat.get(key)))}"
+              for key, origin in run.origins.items() if origin == "environment"]
+  for argv in ([str(part) for part in start.get("argv", ())] for start in starts):
+    if argv and argv[0].replace(os.sep, "/").endswith("jaxtrain/main.py"):
+      fields = [part.lstrip("-").split("=")[0] for part in argv]
+      keep = [argv[i] for i in range(1, len(argv)) if not {fields[i], argv[i - 1].lstrip("-")} & {"workdir", "resume"}]
+      lines[" ".join([*settings, "python -m jaxtrain.main", shlex.join(keep)])] = None
+    elif argv:
+      lines[f"python {shlex.join(argv)}"] = None
+  return [table(["", ""], [row for row in rows if row[1]], "text"), tag("h3", "Do it again"),
+          tag("pre", "\n".join(lines) or "Not known: no run.json.")]
+
+
+def stages_section(run: RunData, stages: list[tuple[RunData, list]]) -> list[Html]:
+  """Each stage's settings, key numbers and loss curves, with a link to its own page."""
+  parts = []
+  for stage, drawn in stages:
+    name = os.path.basename(stage.folder)
+    word, color, sentence = status(stage)
+    settings = flatten(dict(enumerate(run.config.get("stages", ()))).get(int(name), {}))
+    changes = ", ".join(f"{key} = {exact(value)}" for key, value in settings)
+    parts += [tag("h3", f"Stage {name} ", tag("span", word, class_=f"badge {color}"), sentence),
+              tag("p", changes, class_="soft"), tiles(stage), *figures_section(drawn[:1]),
+              tag("p", tag("a", f"Report of stage {name}", href=f"stages/{name}/report.html"))]
+  return parts
+
+
+def write_page(run: RunData, pictures: list[Html], configured: RunData) -> str:
+  """Writes report.html into the run's folder and returns its path; `configured` has the config that the page shows."""
+  name, path = os.path.basename(os.path.abspath(run.folder)), os.path.join(run.folder, "report.html")
+  sections = {"Metrics": metrics_section(run), "Figures" if configured is run else "Stages": pictures, "Data":
+              data_section(run), "Configuration": config_section(configured), "Environment": environment_section(run)}
+  links = [tag("a", title, href=f"#{title}") for title in sections]
+  parts = [tag("section", tag("h2", title), *content, id=title) for title, content in sections.items()]
+  policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+  head = tag("head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=policy),
+             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+             tag("title", f"{name} · jaxtrain"), tag("style", Html(STYLE)))
+  foot = tag("p", f"jaxtrain {__version__}, from the files of {run.folder}", class_="soft")
+  page = tag("html", head, tag("body", tag("main", *header(run), tag("nav", *links), *parts, foot)), lang="en")
+  with open(path + ".new", "w", encoding="utf-8") as file:
+    file.write(f"<!doctype html>\n{page}\n")
+  os.replace(path + ".new", path)
+  return path
+
+
+def write_run(workdir: str, moment: str) -> str | None:
+  """Draws a run's figures and writes its report, whose path it returns; with stages, one of each and one of all.
+
+  At the moment `train`, during a run, only curves are drawn and no page is written. Raises FigureError where the folder
+  is no run, or its config names figures that do not exist.
+  """
+  run, pattern = figures.read_run(workdir), os.path.join(glob.escape(workdir), "stages", "*", "config.json")
+  stages = [figures.read_run(os.path.dirname(path)) for path in sorted(glob.glob(pattern), key=lambda p: (len(p), p))]
+  drawn = [(each, figures.draw(each, moment)) for each in stages or [run]]
+  if moment == "train":
+    return None
+  for each, pictures in drawn:
+    path = write_page(each, figures_section(pictures), each)
+  if not stages:
+    return path
+  ends = ("on_train_end",) if len(stages) < len(run.config.get("stages", ())) else ()
+  note = f"the numbers above and under Metrics are of stage {os.path.basename(stages[-1].folder)}, the newest"
+  last = stages[-1]._replace(folder=workdir, problems=[note, *run.problems],
+                             events=[event for event in stages[-1].events if event.get("moment") not in ends])
+  return write_page(last, stages_section(run, drawn), run)
+
+
+def main() -> int:
+  """Runs the command and returns its exit code."""
+  parser = argparse.ArgumentParser(prog="python -m jaxtrain.report", description="Draws figures and report again.")
+  parser.add_argument("run_folder")
+  try:
+    print(write_run(parser.parse_args().run_folder, "end"))
+  except figures.FigureError as error:
+    print(f"jaxtrain: {error}", file=sys.stderr)
+    return 2
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxtrain import checkpoint, config as config_lib, facts as facts_lib, parallel, plan as plan_lib, rng
 from jaxtrain import step as step_lib, workdir as workdir_lib
+from jaxtrain.assembly import Parts, assemble, count_params
 from jaxtrain.console import Console
 from jaxtrain.types import Experiment, Splits, UserError
 
@@ -112,65 +113,58 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
 
   Args:
     stage: index of a stage; its root key is folded by it.
-    carry: what to take over from `init_from`: params | all.
+    carry: what to take over from `init_from`: params | all; empty = `config.checkpoint.init`.
     read_only: evaluate only: nothing is compiled for training, facts and records stay as they are.
   """
   began = time.time()
   config, resumed = claim(config, workdir, resume)
-  module = config_lib.load_experiment(config.experiment)
-  splits = module.load(config)
-  plan = plan_lib.make(config, splits.train.num_batches)
-  config = with_horizon(config, plan.total)
-  check_parts(config, splits)
-  root = rng.root_key(config.seed) if stage is None else rng.step_key(rng.root_key(config.seed), stage)
-  experiment = module.make(config, splits.meta)
-  abstract = jax.eval_shape(experiment.init, jax.eval_shape(lambda: jax.random.key(0)))
-  threads = parallel.start_devices(config.parallel, 6.0 * count_params(abstract) * config.train.batch_size)
-  devices = parallel.make(config.parallel, config.train.batch_size, config.train.microbatch)
-  parallel.check_chunk_rows(splits.train.num_rows, config.train.batch_size, devices.num_chunks)
-
-  one_step = jax.jit(step_lib.make_one_step(experiment.train_step, splits.train, devices.over, config.train.on_nonfinite))
-  data, keys = {"train": devices.put(splits.train.data)}, jax.eval_shape(step_lib.stream_keys, abstract)
-  if config.parallel.mode == "pmap":
-    totals = jax.eval_shape(jax.pmap(one_step, parallel.AXIS, in_axes=None, out_axes=None), abstract, data["train"], keys)[1]
-  else:
-    totals = jax.eval_shape(one_step, abstract, data["train"], keys)[1]
-
+  parts = assemble(config)
+  config, devices = parts.config, parts.devices
   facts = facts_lib.Facts(os.path.join(workdir, "facts") if workdir else None, uuid.uuid4().hex)
   console = Console(config.log.progress, os.path.join(workdir, "log.txt") if workdir else None)
-  run = Run(config, workdir, splits, experiment, devices, plan, facts, console, None, None, data, {}, began, None, None)
+  run = Run(config, workdir, parts.splits, parts.experiment, devices, parts.plan, facts, console, None, None,
+            {"train": devices.put(parts.splits.train.data)}, {}, began, None, None)
   try:
     if workdir:
       run.checkpoints = checkpoint.Checkpoints(
           os.path.join(workdir, "checkpoints"), keep_last=config.checkpoint.keep_last,
           keep_best=config.checkpoint.keep_best, mode=config.train.monitor_mode,
           asynchronous=config.checkpoint.asynchronous)
-    skipped = restore(run, abstract, totals, read_only) if resumed else []
-    if read_only:
+    skipped = restore(run, parts, read_only) if resumed else []
+    if read_only and run.state is None:
+      raise UserError(f"--workdir: {workdir!r} holds no checkpoint yet")
+    if not read_only:
       if run.state is None:
-        raise UserError(f"--workdir: {workdir!r} holds no checkpoint yet")
-      run.state = devices.put(run.state)
-      announce(run, threads, skipped)
-      yield run
-      return
-    if run.state is None:
-      run.state = devices.compile(experiment.init)(root)
-      run.totals = step_lib.zero_totals(totals)
-      if init_from:
-        run.state = take_over(run.state, init_from, carry or config.checkpoint.init)
-      start_facts(run, init_from)
-    if workdir:
-      write_records(config, workdir, origins)
+        start(run, parts, stage, init_from, carry)
+      if workdir:
+        write_records(config, workdir, origins)
     run.state, run.totals = devices.put(run.state), devices.put(run.totals)
-    compile_began = time.perf_counter()
-    compiled = devices.compile(step_lib.make_repeat(one_step), (0, 1))
-    run.repeat = compiled.lower(run.state, run.totals, data["train"], np.int32(1)).compile()
-    facts.process(resume_step=run.step, skipped_checkpoints=skipped, threads=threads, num_devices=devices.num_devices,
-                  compile_seconds=time.perf_counter() - compile_began, setup_seconds=time.time() - began)
-    announce(run, threads, skipped)
+    if not read_only:
+      compile_repeat(run, parts, skipped)
+    announce(run, parts.threads, skipped)
     yield run
   finally:
     close(run)
+
+
+def start(run: Run, parts: Parts, stage: int | None, init_from: str | None, carry: str) -> None:
+  """A fresh state, or one that starts from another run's, and the first facts."""
+  root = rng.root_key(run.config.seed)
+  run.state = run.devices.compile(run.experiment.init)(root if stage is None else rng.step_key(root, stage))
+  run.totals = step_lib.zero_totals(parts.totals)
+  if init_from:
+    run.state = take_over(run.state, init_from, carry or run.config.checkpoint.init)
+  start_facts(run, init_from)
+
+
+def compile_repeat(run: Run, parts: Parts, skipped: list[str]) -> None:
+  """Compiles many steps as one call, ahead of time, and notes what it took."""
+  began = time.perf_counter()
+  repeat = run.devices.compile(step_lib.make_repeat(parts.one_step), (0, 1))
+  run.repeat = repeat.lower(run.state, run.totals, run.data["train"], np.int32(1)).compile()
+  run.facts.process(resume_step=run.step, skipped_checkpoints=skipped, threads=parts.threads,
+                    num_devices=run.devices.num_devices, compile_seconds=time.perf_counter() - began,
+                    setup_seconds=time.time() - run.began)
 
 
 def close(run: Run) -> None:
@@ -183,30 +177,6 @@ def close(run: Run) -> None:
     run.console.close()
 
 
-def with_horizon(config, total: int):
-  """The config with the schedule's horizon filled in, and a line when a grown run keeps its old one."""
-  if config.optim.decay_steps:
-    return config
-  config = config.copy_and_resolve_references()
-  with config.unlocked():
-    config.optim.decay_steps = total
-  return config
-
-
-def check_parts(config, splits: Splits) -> None:
-  """Refuses a plateau that watches a part which the split does not have."""
-  plateau = config.optim.plateau
-  if plateau.factor > 0 and plateau.monitor.startswith("val_") and splits.val is None:
-    raise UserError(f"config.optim.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because "
-                    f"config.data.split.kind={config.data.split.kind} leaves no validation part")
-
-
-def count_params(state: Any) -> int:
-  """Number of trainable parameters of a state with `params`; of all its float leaves where there are none."""
-  tree = state.params if hasattr(state, "params") else state
-  return sum(leaf.size for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating))
-
-
 def start_facts(run: Run, init_from: str | None) -> None:
   """Empties the facts of a run that never reached a checkpoint, and writes on_start."""
   run.facts.start_fresh()
@@ -216,13 +186,13 @@ def start_facts(run: Run, init_from: str | None) -> None:
                   batch_size=run.config.train.batch_size, init_from=init_from)
 
 
-def restore(run: Run, abstract: Any, totals: Any, read_only: bool) -> list[str]:
+def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
   """Restores the newest usable checkpoint, if there is one; returns why newer ones were passed over.
 
   Raises:
     UserError: checkpoints exist and none can be used, or the data has changed since.
   """
-  found = run.checkpoints.restore_newest({"state": abstract, "totals": totals})
+  found = run.checkpoints.restore_newest({"state": parts.abstract, "totals": parts.totals})
   if found is None:
     return []
   step, trees, record, skipped = found

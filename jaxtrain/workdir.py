@@ -123,7 +123,7 @@ def inspect(workdir: str) -> dict:
   finally:
     reader.close()
   state = {path[len("state/"):]: leaf for path, leaf in leaves.items() if path.startswith("state/")}
-  described = {"workdir": top, "experiment": config["config"]["experiment"], "config_digest": config["digest"]}
+  described = {"workdir": top, "experiment": config["experiment"], "config": f"sha256:{record['config_digest']}"}
   if workdir != top:
     described["stage"] = os.path.basename(workdir)
   described |= {"steps_kept": " ".join(map(str, steps)), "best_step": record["best_step"],

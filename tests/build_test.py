@@ -1,7 +1,7 @@
-"""BUILD against the source: every file in one target, deps that are the real imports, a py_test for every test, no cycles.
+"""BUILD against the source: each file in one target, deps that are the imports, a py_test for each test, no cycles.
 
-BUILD is kept by hand; a failure says which line to add or remove. Starlark's subset in it is Python syntax, so `ast` reads it.
-Where Bazel is installed, it reads the file too (offline, with a stub of rules_python).
+BUILD is kept by hand; a failure says which line to add or remove. What it uses of Starlark is Python syntax, so `ast`
+reads it. Where Bazel is installed, it reads the file too (offline, with a stub of rules_python).
 """
 
 import ast
@@ -150,7 +150,8 @@ def true_deps(target: Target, targets: dict[str, Target], sources: dict[str, str
 def wanted_test(path: str, deps: set[str]) -> str:
   """The py_test of a test file, as it stands in BUILD."""
   lines = [f'"{dep}",' for dep in sorted(deps)]
-  listed = f"[{lines[0][:-1]}]" if len(lines) == 1 else "\n".join(["[", *(f"        {line}" for line in lines), "    ]"])
+  several = "\n".join(["[", *(f"        {line}" for line in lines), "    ]"])
+  listed = f"[{lines[0][:-1]}]" if len(lines) == 1 else several
   name = path.removesuffix(".py")
   data = '[\n        "pyproject.toml",\n        ":tree",\n    ]' if path in ABOUT_REPOSITORY else '["pyproject.toml"]'
   srcs = "".join(f'        "{src}",\n' for src in sorted((CONFTEST, path)))
@@ -163,11 +164,13 @@ def wrong_files(targets: dict[str, Target], sources: dict[str, str]) -> list[str
   found, of_file = [], owners(targets)
   for path in sources:
     if path.endswith("_test.py"):
-      test = targets.get(path.removesuffix(".py"))
+      name, srcs = path.removesuffix(".py"), sorted([CONFTEST, path])
       deps = true_deps(Target("py_test", 0, [path], [], [], [], ""), targets, sources)
-      if not test:
+      if name not in targets:
         found.append(f"BUILD: add\n\n{wanted_test(path, deps)}")
-      elif (test.kind, sorted(test.srcs), test.args, test.main) != ("py_test", sorted([CONFTEST, path]), [path], CONFTEST):
+        continue
+      test = targets[name]
+      if (test.kind, sorted(test.srcs), test.args, test.main) != ("py_test", srcs, [path], CONFTEST):
         found.append(f"BUILD:{test.line}: not the test of {path}; make it\n\n{wanted_test(path, deps)}")
     elif path != CONFTEST and path not in of_file:
       folder = path.rpartition("/")[0]
@@ -230,8 +233,8 @@ def lost_files(targets: dict[str, Target], sources: dict[str, str]) -> list[str]
   want = {path for path in sources if path.startswith("jaxtrain/") and path not in COMMANDS}
   of_file = owners(targets)
   lost = sorted({of_file[path][0] for path in want - have if path in of_file})
-  return [f'BUILD:{targets["main"].line}: py_binary "main": nothing leads to ":{name}"; a config that names its experiment '
-          f'does, through data = [":configs"]' for name in lost]
+  return [f'BUILD:{targets["main"].line}: py_binary "main": nothing leads to ":{name}"; a config that names its '
+          f'experiment does, through data = [":configs"]' for name in lost]
 
 
 def problems(text: str, sources: dict[str, str]) -> list[str]:
@@ -271,7 +274,7 @@ def test_good_build_passes():
 @pytest.mark.parametrize(("old", "new", "says"), [
     ('["jaxtrain/step.py"], deps = [":core"]', '["jaxtrain/step.py"]', '"maths": add ":core", to deps'),
     ('data = [":configs"], deps = [', 'data = [":configs"], deps = [":exp", ', '"main": remove ":exp", from deps'),
-    ('data = [":configs"], deps = [":core", ":maths"]', 'data = [":configs"], deps = [":core"]', '"main": add ":maths"'),
+    ('[":configs"], deps = [":core", ":maths"]', '[":configs"], deps = [":core"]', '"main": add ":maths", to deps'),
     ('data = [":configs"]', "data = []", 'nothing leads to ":exp"'),
     ('deps = [":core", ":exp"]', 'deps = [":core"]', '"configs": add ":exp", to deps'),
     ('"jaxtrain/exp/vae.py"]', "]", 'add "jaxtrain/exp/vae.py", to srcs of exp'),
@@ -312,10 +315,10 @@ def old_bazel(folder: pathlib.Path) -> str:
   bazel = shutil.which("bazel")
   if not bazel:
     pytest.skip("bazel is not on PATH (Debian: apt-get install bazel-bootstrap)")
-  version = subprocess.run([bazel, "--version"], cwd=folder, capture_output=True, text=True, timeout=BAZEL_SECONDS).stdout
-  major = re.search(r"bazel (\d+)\.", version)  # Debian's 4.2.3 says no_version
+  asked = subprocess.run([bazel, "--version"], cwd=folder, capture_output=True, text=True, timeout=BAZEL_SECONDS)
+  version, major = asked.stdout.strip(), re.search(r"bazel (\d+)\.", asked.stdout)  # Debian's 4.2.3 says no_version
   if major and int(major[1]) >= 7:
-    pytest.skip(f"{version.strip()} resolves MODULE.bazel over the network")
+    pytest.skip(f"{version} resolves MODULE.bazel over the network")
   return bazel
 
 

@@ -70,6 +70,8 @@ def read_csv(path: str, features: tuple[str, ...], label: str, group: str) -> Ta
   columns = dict(zip(header, zip(*rows))) if rows else {name: () for name in header}
   x = np.stack([parse_numbers(path, name, columns[name]) for name in features], axis=1)
   for d, name in enumerate(features):
+    if np.isinf(x[:, d]).any():
+      raise UserError(f"{path}: column {name!r}, row {np.flatnonzero(np.isinf(x[:, d]))[0] + 2}: infinite value")
     if len(x) and np.isnan(x[:, d]).all():
       raise UserError(f"{path}: column {name!r} is empty in every row")
   keep = ~np.isnan(x).any(axis=1)
@@ -138,6 +140,16 @@ def file_digest(path: str) -> str:
   """SHA-256 of a file's bytes, hexadecimal."""
   with open(path, "rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def select_features(table: Table, names: tuple[str, ...]) -> Table:
+  """The named feature columns, in that order. Raises UserError for a name that is not there."""
+  for name in names:
+    if name not in table.feature_names:
+      raise UserError(f"config.data.features: {table.facts['source']} has no column {name!r}; it has "
+                      f"{', '.join(table.feature_names[:12])}")
+  columns = [table.feature_names.index(name) for name in names]
+  return table._replace(features=table.features[:, columns], feature_names=tuple(names))
 
 
 def first_rows(table: Table, num_rows: int) -> Table:

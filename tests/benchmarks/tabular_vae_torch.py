@@ -2,7 +2,7 @@
 
 The tabular benchmark runs this file as a subprocess next to jaxtrain's `vae` system. It needs torch and numpy
 only, and writes one JSON file. All loops train the same model with the same objective, optimiser and schedule
-for the same number of steps (the last partial batch is kept), so they differ in speed and in random numbers only:
+for the same number of steps (the last partial batch is kept): they differ in speed and random numbers only.
 
   dataloader  the loop as it is usually written: TensorDataset, DataLoader(shuffle=True), Adam with its
               defaults, boolean indexing for the masked entries, `.item()` on every term of every step.
@@ -258,7 +258,10 @@ class Compiled(Flat):
     sizes = [shape.numel() for shape in self.shapes.values()]
     views = {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), flat.split(sizes))}
     buffers = {name: value.clone() for name, value in buffers.items()}
-    model = lambda *inputs: torch.func.functional_call(self.model, {**views, **buffers}, inputs)
+
+    def model(*inputs):
+      return torch.func.functional_call(self.model, {**views, **buffers}, inputs)
+
     terms = self.terms(model, batch, beta)
     return terms[0], (torch.stack([term.detach() for term in terms]), buffers)
 
@@ -327,6 +330,18 @@ def evaluate(model, x):
   }
 
 
+def read_table(path):
+  with np.load(path) as table:
+    x, label = table['x'], table['label']
+  if x.dtype != np.float32 or x.shape[1:] != (FEATURES,):
+    raise ValueError(f'{path}: x must be [N, {FEATURES}] float32, got {x.shape} {x.dtype}')
+  if label.dtype != np.int64 or label.shape != x.shape[:1]:
+    raise ValueError(f'{path}: label must be [{len(x)}] int64, got {label.shape} {label.dtype}')
+  if label.min() < 0 or label.max() >= CLASSES:
+    raise ValueError(f'{path}: labels must lie in 0..{CLASSES - 1}, got {label.min()}..{label.max()}')
+  return torch.from_numpy(x), torch.from_numpy(label)
+
+
 def parse_args():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--table', required=True)
@@ -346,10 +361,7 @@ def main():
   torch.set_num_interop_threads(1)
   torch.manual_seed(args.seed)
   np.random.seed(args.seed)
-  with np.load(args.table) as table:
-    x, label = torch.from_numpy(table['x']), torch.from_numpy(table['label'])
-  assert x.dtype == torch.float32 and x.shape[1:] == (FEATURES,), (x.dtype, x.shape)
-  assert label.dtype == torch.int64 and label.shape == x.shape[:1], (label.dtype, label.shape)
+  x, label = read_table(args.table)
   model = VAE(args.kind)
   model.train()
   loop = LOOPS[args.loop](model, x, label, args)

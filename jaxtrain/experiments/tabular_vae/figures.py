@@ -84,6 +84,7 @@ def draw_feature(ax, x: np.ndarray, x_mean: np.ndarray, logarithmic: bool) -> No
               linewidths=0.1)
   ax.plot([low, high], [low, high], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
   ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+  ax.tick_params(labelsize=7)
   for axis in (ax.xaxis, ax.yaxis):
     if logarithmic:
       ticks = round_values(forward, low, high)
@@ -102,7 +103,7 @@ def round_values(forward: Callable, low: float, high: float) -> np.ndarray:
     for size in [0.0] * (step == 1) + [step * 10.0 ** k for k in range(-2 if high < 1 else 0, 16)]:
       for value in (size, -size):
         at = float(forward(np.float64(value)))
-        if low <= at <= high and all(abs(at - float(forward(np.float64(v)))) > (high - low) / 5.6 for v in accepted):
+        if low <= at <= high and all(abs(at - float(forward(np.float64(v)))) > (high - low) / 6.5 for v in accepted):
           accepted.append(value)
   return np.array(sorted(accepted))
 

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain import config as config_lib
-from jaxtrain import losses, optim, rng, schedules, step
+from jaxtrain import limits, losses, optim, rng, schedules, step
 from jaxtrain.data import arrays, scaling, splits, tables
 from jaxtrain.experiments.tabular_vae import evaluate, lithology, nets
 from jaxtrain.types import Batch, Experiment, Splits, TrainState, UserError
@@ -24,33 +23,46 @@ from jaxtrain.types import Batch, Experiment, Splits, TrainState, UserError
 SOURCES = ("synthetic", "sklearn", "csv")
 
 LIMITS = {
-    "data.source": config_lib.one_of(*SOURCES),
-    "model.kind": config_lib.one_of("unsup", "semisup"),
-    "model.latent_dim": config_lib.at_least(1),
-    "model.hidden_dims": config_lib.each(config_lib.at_least(1), low_len=1),
-    "model.head_dim": config_lib.at_least(1),
-    "model.dropout_rate": config_lib.between(0, 1),
-    "loss.reduction": config_lib.one_of("sum", "mean"),
-    "loss.mask_rate": config_lib.between(0, 1),
-    "loss.kl_schedule.shape": config_lib.one_of(*schedules.KL_SHAPES),
-    "loss.kl_schedule.start": config_lib.at_least(0),
-    "loss.kl_schedule.num_epochs": config_lib.at_least(0),
-    "loss.kl_schedule.num_cycles": config_lib.at_least(1),
+    "data.source": limits.one_of(*SOURCES),
+    "model.kind": limits.one_of("unsup", "semisup"),
+    "model.latent_dim": limits.at_least(1),
+    "model.hidden_dims": limits.each(limits.at_least(1), low_len=1),
+    "model.head_dim": limits.at_least(1),
+    "model.dropout_rate": limits.between(0, 1),
+    "loss.reduction": limits.one_of("sum", "mean"),
+    "loss.mask_rate": limits.between(0, 1),
+    "loss.kl_schedule.shape": limits.one_of(*schedules.KL_SHAPES),
+    "loss.kl_schedule.start": limits.at_least(0),
+    "loss.kl_schedule.num_epochs": limits.at_least(0),
+    "loss.kl_schedule.num_cycles": limits.at_least(1),
 }
 
 
 def read_table(config) -> tables.Table:
-  """The table named by `config.data`."""
+  """The table named by `config.data`.
+
+  Raises:
+    UserError: the table cannot be read, or a field is set that its source does not use.
+  """
   data = config.data
+  unused = {"synthetic": ("path", "label", "group"), "sklearn": ("label", "group"), "csv": ()}[data.source]
+  for field in unused:
+    if data[field]:
+      raise UserError(f"config.data.{field}: got {data[field]!r}, allowed '' with config.data.source={data.source}")
   if data.source == "csv":
     table = tables.read_csv(data.path, data.features, data.label, data.group)
-  elif data.source == "sklearn":
+    return tables.first_rows(table, data.row_limit) if data.row_limit else table
+  if data.source == "sklearn":
     table = tables.read_sklearn(data.path)
+    table = tables.first_rows(table, data.row_limit) if data.row_limit else table
   else:
-    made = lithology.generate(data.row_limit or lithology.FULL_ROWS)
-    return tables.Table(made.features, lithology.FEATURES, made.label, made.class_names, made.borehole,
-                        {"source": "synthetic lithology", "rows": len(made.label), "boreholes": len(made.borehole_names)})
-  return tables.first_rows(table, data.row_limit) if data.row_limit else table
+    try:
+      made = lithology.generate(data.row_limit or lithology.FULL_ROWS)
+    except ValueError as error:
+      raise UserError(f"config.data.row_limit: {error}") from None
+    table = tables.Table(made.features, lithology.FEATURES, made.label, made.class_names, made.borehole,
+                         {"source": "synthetic lithology", "rows": len(made.label), "boreholes": len(made.borehole_names)})
+  return tables.select_features(table, data.features) if data.features else table
 
 
 def load(config) -> Splits:

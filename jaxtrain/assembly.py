@@ -1,0 +1,106 @@
+"""What follows from a config and its data alone: sources, experiment, plan, devices, and the traced step.
+
+**Departs** from DESIGN 3, which lists no such module: training, evaluation and `--mode=check` all start here.
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxtrain import checkpoint, config as config_lib, parallel, plan as plan_lib, step as step_lib
+from jaxtrain.types import Experiment, Splits, UserError
+
+
+class Parts(NamedTuple):
+  """What follows from a config and its data alone, before anything is computed.
+
+  Attributes:
+    abstract, totals: shapes of the state and of a step's metrics.
+    one_step: the guarded step, see `step.make_one_step`.
+    threads: threads that the CPU backend was given; 0 = all.
+  """
+  config: Any
+  splits: Splits
+  plan: plan_lib.Plan
+  experiment: Experiment
+  devices: parallel.Parallel
+  threads: int
+  abstract: Any
+  one_step: Callable
+  totals: Any
+
+
+def assemble(config) -> Parts:
+  """Loads the data, makes the experiment, starts the devices and traces a step.
+
+  Raises:
+    UserError: data, cadences, devices or batch size do not fit the config.
+  """
+  module = config_lib.load_experiment(config.experiment)
+  splits = module.load(config)
+  plan = plan_lib.make(config, splits.train.num_batches)
+  config = with_horizon(config, plan.total)
+  check_parts(config, splits)
+  experiment = module.make(config, splits.meta)
+  abstract = jax.eval_shape(experiment.init, jax.eval_shape(lambda: jax.random.key(0)))
+  threads = parallel.start_devices(config.parallel, 6.0 * count_params(abstract) * config.train.batch_size)
+  devices = parallel.make(config.parallel, config.train.batch_size, config.train.microbatch)
+  parallel.check_chunk_rows(splits.train.num_rows, config.train.batch_size, devices.num_chunks)
+  one_step = jax.jit(step_lib.make_one_step(experiment.train_step, splits.train, devices.over, config.train.on_nonfinite))
+  traced = jax.pmap(one_step, parallel.AXIS, in_axes=None, out_axes=None) if config.parallel.mode == "pmap" else one_step
+  totals = jax.eval_shape(traced, abstract, shapes(splits.train.data), jax.eval_shape(step_lib.stream_keys, abstract))[1]
+  return Parts(config, splits, plan, experiment, devices, threads, abstract, one_step, totals)
+
+
+def shapes(tree: Any) -> Any:
+  """Shapes and dtypes of a tree of arrays."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def with_horizon(config, total: int):
+  """The config with the schedule's horizon filled in, and a line when a grown run keeps its old one."""
+  if config.optim.decay_steps:
+    return config
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.optim.decay_steps = total
+  return config
+
+
+def check_parts(config, splits: Splits) -> None:
+  """Refuses a plateau that watches a part which the split does not have."""
+  plateau = config.optim.plateau
+  if plateau.factor > 0 and plateau.monitor.startswith("val_") and splits.val is None:
+    raise UserError(f"config.optim.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because "
+                    f"config.data.split.kind={config.data.split.kind} leaves no validation part")
+
+
+def count_params(state: Any) -> int:
+  """Number of trainable parameters of a state with `params`; of all its float leaves where there are none."""
+  tree = state.params if hasattr(state, "params") else state
+  return sum(leaf.size for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def describe(config) -> dict[str, Any]:
+  """What a run of this config would be: parameters, shapes, FLOPs and memory of a step. Compiles, computes nothing.
+
+  Raises:
+    UserError: as a run would at its start.
+  """
+  parts = assemble(config_lib.resolve(config))
+  data, step = shapes(parts.splits.train.data), jax.ShapeDtypeStruct((), jnp.int32)
+  batch = jax.eval_shape(parts.splits.train.batch_at, data, step, jax.eval_shape(lambda: jax.random.key(0)))
+  repeat = parts.devices.compile(step_lib.make_repeat(parts.one_step))
+  compiled = repeat.lower(parts.abstract, parts.totals, data, step).compile()
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  described = {"experiment": parts.config.experiment, "parameters": count_params(parts.abstract),
+               "steps": parts.plan.total, "steps_per_epoch": parts.plan.steps_per_epoch,
+               "devices": f"{parts.devices.num_devices} x {jax.devices()[0].device_kind}",
+               "mode": parts.config.parallel.mode, "cpu_threads": parts.threads or "all"}
+  for kind, tree in (("batch", batch), ("state", parts.abstract)):
+    described |= {f"{kind} {name}": f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in checkpoint.named_leaves(tree).items()}
+  described |= {"metrics": ", ".join(sorted(parts.totals)), "flops_per_step": cost["flops"] if "flops" in cost else None}
+  if memory is not None:
+    described |= {"argument_bytes": memory.argument_size_in_bytes, "temporary_bytes": memory.temp_size_in_bytes}
+  return described

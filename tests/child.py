@@ -1,0 +1,63 @@
+"""Runs of the command as child processes, for tests: start, kill, read what they left."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NOT_COMPARED = ("run_id", "time", "epoch_time_s", "throughput", "max_memory_mib", "total_time_s")
+
+
+def start(*flags: str, environ: dict[str, str] | None = None) -> subprocess.Popen:
+  """Starts `python -m jaxtrain.main` with flags from the root of the repository."""
+  command = [sys.executable, "-m", "jaxtrain.main", *flags]
+  return subprocess.Popen(command, cwd=ROOT, env=os.environ | (environ or {}), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True)
+
+
+def run(*flags: str, environ: dict[str, str] | None = None, timeout: float = 240) -> subprocess.CompletedProcess:
+  """Runs the command to its end; kills it at the timeout."""
+  process = start(*flags, environ=environ)
+  try:
+    out, err = process.communicate(timeout=timeout)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    process.communicate()
+    raise
+  return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def inspect(workdir: str) -> dict:
+  """What `--mode=inspect` computes for a run."""
+  from jaxtrain import workdir as workdir_lib
+  return workdir_lib.inspect(workdir)
+
+
+def facts(workdir: str) -> tuple[list[dict], list[str]]:
+  """Events and rows of a run without what may differ between equal runs."""
+  with open(os.path.join(workdir, "facts", "events.jsonl"), encoding="utf-8") as file:
+    events = [{k: v for k, v in json.loads(line).items() if k not in NOT_COMPARED} for line in file]
+  with open(os.path.join(workdir, "facts", "scalars.csv"), encoding="utf-8") as file:
+    header, *rows = [line.rstrip("\n").split(",") for line in file]
+  keep = [i for i, name in enumerate(header) if name not in NOT_COMPARED]
+  return events, [",".join(row[i] for i in keep) for row in [header, *rows]]
+
+
+def process_facts(workdir: str) -> list[dict]:
+  """Lines of facts/process.jsonl; [] while there are none."""
+  try:
+    with open(os.path.join(workdir, "facts", "process.jsonl"), encoding="utf-8") as file:
+      return [json.loads(line) for line in file if line.endswith("\n")]
+  except FileNotFoundError:
+    return []
+
+
+def wait_for_first_step(process: subprocess.Popen, workdir: str, starts: int, timeout: float = 240) -> None:
+  """Waits until the run's process number `starts` has done its first steps, or has ended."""
+  deadline = time.monotonic() + timeout
+  while process.poll() is None and time.monotonic() < deadline:
+    if sum("first_steps_done_after_seconds" in line for line in process_facts(workdir)) >= starts:
+      return
+    time.sleep(0.005)

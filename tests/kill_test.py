@@ -1,0 +1,86 @@
+"""Exact resume under kill -9: a run killed at any instant and started again ends as one never stopped.
+
+Half of the trials are killed at a time uniform over the training time after the first step, half at a fault point inside a
+save, a link swap or a deletion. Each trial is killed twice and then left to finish. A record of the trials is printed.
+"""
+
+import json
+import os
+import random
+import time
+
+import pytest
+
+import child
+
+FLAGS = ("--config=configs/vae.py:smoke", "--config.train.num_epochs=150", "--config.checkpoint.every_epochs=3",
+         "--config.log.figures=none", "--config.log.progress=False", "--config.data.row_limit=2000")
+FAULT_POINTS = ("before_save", "during_save", "before_link", "during_link", "before_delete", "after_save")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+  """Digest, facts and training seconds of the run never stopped."""
+  workdir = str(tmp_path_factory.mktemp("reference") / "run")
+  done = child.run(*FLAGS, f"--workdir={workdir}")
+  assert done.returncode == 0, done.stderr
+  began = [line["time"] for line in child.process_facts(workdir) if "first_steps_done_after_seconds" in line][0]
+  with open(os.path.join(workdir, "facts", "events.jsonl"), encoding="utf-8") as file:
+    ended = [json.loads(line)["time"] for line in file][-1]
+  return child.inspect(workdir)["digest"], child.facts(workdir), ended - began
+
+
+def trial(number: int, workdir: str, training_seconds: float) -> list[str]:
+  """Kills a run twice and lets it finish; returns how it was killed."""
+  draw = random.Random(number)
+  kills = []
+  for attempt in range(1, 3):
+    at_point = (number + attempt) % 2 == 0
+    if at_point:
+      fault = f"{draw.choice(FAULT_POINTS)}:{draw.randint(1, 20)}"
+      process = child.start(*FLAGS, f"--workdir={workdir}", environ={"JAXTRAIN_FAULT": fault})
+      process.communicate(timeout=240)
+      kills.append(fault if process.returncode == -9 else f"{fault} not reached")
+    else:
+      process = child.start(*FLAGS, f"--workdir={workdir}")
+      child.wait_for_first_step(process, workdir, attempt)
+      seconds = draw.uniform(0.0, training_seconds)
+      time.sleep(seconds)
+      process.kill()
+      process.communicate()
+      kills.append(f"{seconds:.3f} s" if process.returncode == -9 else f"{seconds:.3f} s after its end")
+  done = child.run(*FLAGS, f"--workdir={workdir}")
+  assert done.returncode == 0, done.stderr
+  return kills
+
+
+def check_trial(number: int, tmp_path, reference) -> None:
+  digest, facts, seconds = reference
+  workdir = str(tmp_path / "run")
+  kills = trial(number, workdir, seconds)
+  resumed = [line["resume_step"] for line in child.process_facts(workdir) if "resume_step" in line]
+  equal = child.inspect(workdir)["digest"] == digest and child.facts(workdir) == facts
+  print(f"kill trial {number}: killed at {kills}, processes began at steps {resumed}, equal {equal}")
+  assert child.inspect(workdir)["digest"] == digest
+  assert child.facts(workdir) == facts
+  for link in ("best", "last"):
+    assert os.path.isdir(os.path.join(workdir, "checkpoints", link))
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_killed_run_ends_as_one_never_stopped(number, tmp_path, reference):
+  check_trial(number, tmp_path, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(5, 30))
+def test_killed_run_ends_as_one_never_stopped_many(number, tmp_path, reference):
+  check_trial(number, tmp_path, reference)
+
+
+def test_a_fault_point_does_kill(tmp_path):
+  """The trials above would pass if nothing were ever killed: a fault point ends the process by signal 9."""
+  process = child.start(*FLAGS, f"--workdir={tmp_path / 'run'}", environ={"JAXTRAIN_FAULT": "during_save:1"})
+  process.communicate(timeout=240)
+  assert process.returncode == -9
+  assert [name for name in os.listdir(tmp_path / "run" / "checkpoints") if name.isdigit()] == []
