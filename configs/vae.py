@@ -51,6 +51,8 @@ def hybrid(kind):
   config.optim.clip_norm = 1.0
   config.optim.plateau.factor = 0.5
   config.train.monitor = "train_loss"
+  # While beta rises the loss rises with it: values of before are of another objective and are not compared.
+  config.train.monitor_from_epoch = config.loss.kl_schedule.get_ref("num_epochs")
   return config
 
 
@@ -74,6 +76,7 @@ def real(name, latent_dim):
   config.model.latent_dim = latent_dim
   config.train.batch_size = 64
   config.train.monitor = "val_loss"
+  config.train.monitor_from_epoch = 0  # the validation loss has the final beta from the start
   config.optim.plateau.monitor = "val_loss"
   return config
 
@@ -84,6 +87,7 @@ def csv():
   config.data.source, config.data.transforms = "csv", ()
   config.data.split.kind = "group"
   config.train.monitor = "val_loss"
+  config.train.monitor_from_epoch = 0  # the validation loss has the final beta from the start
   config.optim.plateau.monitor = "val_loss"
   return config
 

@@ -76,6 +76,7 @@ def common() -> ConfigDict:
           "precision": "float32",  # float32 | bfloat16 (compute; parameters and losses stay float32)
           "monitor": "val_loss",  # decides best and patience; train_loss where there is no validation part
           "monitor_mode": "min",  # min | max
+          "monitor_from_epoch": 0,  # up to here the newest counts as best: its loss is still being annealed
           "patience": 0,  # evaluations without progress before stopping; 0 = off
           "min_delta": 0.0,  # progress smaller than this does not count
           "on_nonfinite": "halt",  # halt | skip

@@ -51,9 +51,11 @@ def judge(run: runs.Run, means: dict[str, float], val: dict[str, float] | None) 
     run.state = jax.jit(run.experiment.observe)(run.state, {k: np.float32(v) for k, v in named.items()})
   if run.monitor not in named:
     raise UserError(f"config.train.monitor: got {run.monitor!r}, allowed {', '.join(sorted(named))}")
-  value, delta = named[run.monitor], run.config.train.min_delta
-  sign = 1 if run.config.train.monitor_mode == "min" else -1
-  improved = not math.isnan(value) and (run.best_value is None or sign * value < sign * run.best_value - delta)
+  value, settings = named[run.monitor], run.config.train
+  sign = 1 if settings.monitor_mode == "min" else -1
+  annealing = run.best_step is not None and 0 <= run.plan.epoch(run.best_step) <= settings.monitor_from_epoch > 0
+  progress = run.best_value is None or sign * value < sign * run.best_value - settings.min_delta
+  improved = not math.isnan(value) and (annealing or progress)
   if improved:
     run.best_value, run.best_step, run.num_bad_evals = value, run.step, 0
   else:

@@ -59,6 +59,7 @@ COMMON: dict[str, Limit] = {
     "train.num_steps": at_least(0),
     "train.precision": one_of("float32", "bfloat16"),
     "train.monitor_mode": one_of("min", "max"),
+    "train.monitor_from_epoch": at_least(0),
     "train.patience": at_least(0),
     "train.min_delta": at_least(0),
     "train.on_nonfinite": one_of(*step.ON_NONFINITE),

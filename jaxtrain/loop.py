@@ -155,11 +155,13 @@ def report(run: runs.Run, due) -> None:
       run.best_copy = runs.copy_tree(run.state)
     if run.workdir and not due.save:
       trees = {"state": run.best_copy, "totals": runs.copy_tree(run.totals)}
-      run.pending = (run.step, trees, make_record(run, run.best_value))
+      run.pending = (run.step, trees, make_record(run))
 
 
-def make_record(run: runs.Run, value: float | None) -> dict:
-  """What a checkpoint remembers beside the arrays."""
+def make_record(run: runs.Run) -> dict:
+  """What a checkpoint remembers beside the arrays; `value` ranks it, where it is the best so far of values that compare."""
+  compares = run.best_step == run.step and not 0 <= run.epoch <= run.config.train.monitor_from_epoch > 0
+  value = run.best_value if compares else None
   return {"value": value, "monitor": run.monitor, "best_step": run.best_step, "best_value": run.best_value,
           "num_bad_evals": run.num_bad_evals, "offsets": run.facts.offsets(), "run_id": run.facts.run_id,
           "metrics": facts_lib.clean(run.last_means), "meta": run.splits.meta,
@@ -178,8 +180,7 @@ def save(run: runs.Run, in_facts: bool = True) -> None:
   if run.pending:
     run.checkpoints.save(*run.pending)
     run.pending = None
-  value = run.best_value if run.best_step == run.step else None
-  run.checkpoints.save(run.step, {"state": run.state, "totals": run.totals}, make_record(run, value))
+  run.checkpoints.save(run.step, {"state": run.state, "totals": run.totals}, make_record(run))
   run.saved_step = run.step
 
 

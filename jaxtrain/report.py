@@ -1,7 +1,7 @@
-"""Report of a run: its figures, and one self-contained HTML page, made from the files of its folder alone.
+"""Report of a run: its figures and one self-contained HTML page, made from the files of its folder alone.
 
-Also a command: `python -m jaxtrain.report RUN_FOLDER` draws both again. The page holds no script and fetches nothing.
-All text of a run is escaped: only strings marked `Html` are not.
+`python -m jaxtrain.report RUN_FOLDER` draws both again. The page holds no script and fetches nothing. A run's text is
+escaped, as all strings are that are not `Html`.
 """
 
 import argparse
@@ -16,25 +16,24 @@ import statistics
 import sys
 from typing import Any, Iterable
 
-from jaxtrain import __version__, figures
+from jaxtrain import figures
 from jaxtrain.figures import RunData, best_of, newest_event, number, time_axis, value_of
 
 STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--page:#f6f7f9;--card:#fff;
 --link:#1f6fb4;--bar:#8dbbe3;--good:#0b7a57;--bad:#b3261e;--warn:#8a5a00}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa6b1;--line:#333b44;--page:#14181c;--card:#1c2127;
 --link:#7ab5ea;--bar:#3b6f9e;--good:#4cc79b;--bad:#f0817a;--warn:#e0ad55}}
-*{box-sizing:border-box}.soft,figcaption,.tiles span,th{color:var(--soft)}a,summary{color:var(--link)}
+*{box-sizing:border-box}main{max-width:70rem;margin:auto;padding:2rem 1.25rem}a,summary{color:var(--link)}
+.soft,figcaption,.tiles span,th{color:var(--soft)}.row{display:flex;flex-wrap:wrap;gap:0 2.5rem}.row>*{min-width:0}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,"Segoe UI",Roboto,sans-serif}
-main{max-width:70rem;margin:auto;padding:2rem 1.25rem}details{margin:.8rem 0}summary{cursor:pointer}
 h1{font-size:1.9rem;line-height:1.2;margin:0 0 .4rem;overflow-wrap:anywhere}h3{font-size:1rem;margin:1.5rem 0 .4rem}
 h2{font-size:1.25rem;margin:2.75rem 0 .9rem;padding-bottom:.35rem;border-bottom:1px solid var(--line)}
-p{margin:.4rem 0;max-width:46rem;overflow-wrap:anywhere}nav{margin-top:1rem}nav a{display:inline-block;margin-right:1rem}
+p{margin:.4rem 0;max-width:46rem;overflow-wrap:anywhere}nav a{display:inline-block;margin:.7rem 1rem 0 0}
 .badge{padding:.05rem .6rem;border:1px solid;border-radius:1rem;font-size:.85rem;font-weight:600;margin-right:.4rem}
-.good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
+.good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}details{margin:.8rem 0}summary{cursor:pointer}
 .tiles>div,.scroll,pre,label{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.7rem}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.75rem;margin:1.25rem 0 .9rem}
 .tiles b{display:block;font-size:1.4rem;line-height:1.3}.tiles span{display:block;font-size:.82rem}
-.row{display:flex;flex-wrap:wrap;gap:0 2.5rem}.row>*{min-width:0}
 .scroll{overflow:auto;max-height:34rem;width:fit-content;max-width:100%;padding:0}
 table{border-collapse:collapse;font-size:.9rem}table,b{font-variant-numeric:tabular-nums}
 th,td{padding:.36rem .9rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
@@ -88,11 +87,6 @@ def flatten(record: dict, prefix: str = "") -> Iterable[tuple[str, Any]]:
     yield from flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
 
 
-def duration(seconds: float) -> str:
-  """Seconds, from 100 up as hours, minutes and seconds."""
-  return f"{fmt(seconds)} s" if seconds < 100 else str(datetime.timedelta(seconds=round(seconds)))
-
-
 def status(run: RunData) -> tuple[str, str, str]:
   """How a run ended: a word, its colour, and a sentence."""
   last = next((e for e in reversed(run.events) if e.get("moment") in ("on_train_end", "on_exception")), {})
@@ -106,17 +100,17 @@ def status(run: RunData) -> tuple[str, str, str]:
 def tiles(run: RunData) -> Html:
   """The key numbers: best value, test loss, length, parameters, time."""
   start, (monitor, value, best_step), (unit, per_unit) = newest_event(run, "on_start"), best_of(run), time_axis(run)
-  place = lambda step: f"{step / per_unit:,.6g}"
-  entries = [(f"best {monitor}", fmt(value), f"{unit} {place(best_step)}" if best_step else "nothing evaluated yet")]
-  for row in [row for row in run.rows if row["split"] == "test"][-1:]:
-    entries.append(("test loss", fmt(value_of(row, "loss")), "of the best state"))
   step, total = run.rows[-1]["step"] if run.rows else 0, number(start.get("num_steps"))
-  entries.append((f"{unit}s", place(step) + (f" of {place(total)}" if total else ""),
-                  f"{step:,.0f} steps of {fmt(start.get('batch_size'))} rows"))
-  entries.append(("parameters", fmt(start.get("parameters")), f"seed {run.config.get('seed', '–')}"))
+  place = lambda step: f"{step / per_unit:,.6g}"
+  seconds = sum(row.get("epoch_time_s") or 0.0 for row in run.rows)
+  took = f"{fmt(seconds)} s" if seconds < 100 else str(datetime.timedelta(seconds=round(seconds)))
   speeds = [row["throughput"] for row in run.rows if row.get("throughput")]
-  took = duration(sum(row.get("epoch_time_s") or 0.0 for row in run.rows))
-  entries.append(("training time", took, f"{statistics.median(speeds):,.0f} rows/s" if speeds else "not known"))
+  tests = [fmt(value_of(row, "loss")) for row in run.rows if row["split"] == "test"]
+  entries = [(f"best {monitor}", fmt(value), f"{unit} {place(best_step)}" if best_step else "nothing evaluated yet"),
+             *(("test loss", shown, "of the best state") for shown in tests[-1:]),
+             (f"{unit}s", f"{place(step)} of {place(total)}" if total else place(step), f"{step:,.0f} steps"),
+             ("parameters", fmt(start.get("parameters")), f"seed {run.config.get('seed', '–')}"),
+             ("training time", took, f"{statistics.median(speeds):,.0f} rows/s" if speeds else "not known")]
   shown = (tag("div", tag("span", name), tag("b", value), tag("span", note)) for name, value, note in entries)
   return tag("div", *shown, class_="tiles")
 
@@ -127,12 +121,11 @@ def header(run: RunData) -> list[Html]:
   argv = [str(part).lstrip("-") for part in run.process.get("argv", ())]
   names = [run.config.get("experiment", "")] + [part[len("config="):] for part in argv if part.startswith("config=")]
   digest = newest_event(run, "on_train_end").get("digest")
-  alarms = dict.fromkeys(alarm for event in run.events for alarm in event.get("alarms", ()))
-  skipped = dict.fromkeys(reason for start in run.starts for reason in start.get("skipped_checkpoints", ()))
-  notes = [*run.problems, *list(alarms)[-5:], *(f"passed over {reason}" for reason in skipped)]
+  notes = run.problems + [alarm for event in run.events for alarm in event.get("alarms", ())][-1:]
+  notes += [f"passed over {reason}" for start in run.starts for reason in start.get("skipped_checkpoints", ())]
   return [tag("h1", os.path.basename(os.path.abspath(run.folder))), tag("p", " · ".join(names), class_="soft"),
           tag("p", tag("span", word, class_=f"badge {color}"), sentence), tiles(run),
-          *([tag("p", "Digest of the final state ", tag("code", f"sha256:{digest}"), class_="soft")] if digest else []),
+          *[tag("p", "Digest of the final state ", tag("code", f"sha256:{digest}"), class_="soft")] * bool(digest),
           *(tag("p", "Note: ", note, class_="warn") for note in notes)]
 
 
@@ -143,24 +136,23 @@ def metrics_section(run: RunData) -> list[Html]:
     rows = [row for row in run.rows if row["split"] == split]
     best = [row for row in rows if row["step"] == best_step and split != "test"]
     for row in best + [row for row in rows[-1:] if row not in best]:
-      word = "best state" if split == "test" else "best" if row in best else "last"
-      where = "" if split == "test" else f" ({unit} {row['step'] / per_unit:,.6g})"
-      columns[f"{split}, {word}{where}"] = row
+      where = f"{'best' if row in best else 'last'} ({unit} {row['step'] / per_unit:,.6g})"
+      columns[f"{split}, {'best state' if split == 'test' else where}"] = row
   names = ["loss"] + [key[len("metric_"):] for key in dict(*run.rows[:1]) if key.startswith("metric_")] + ["lr"]
   values = [[name] + [fmt(value_of(row, name)) for row in columns.values()] for name in dict.fromkeys(names)]
-  first = table(["metric", *columns], values) if columns else tag("p", "No epoch was completed.")
-  parts = [tag("div", tag("h3", "Training"), first)]
+  parts = [tag("div", tag("h3", "Training"), table(["metric", *columns], values)) if columns else tag("p", "None yet.")]
   scalars = {split: record.get("scalars", {}) for split, record in run.evals.items()}
   plain = dict.fromkeys(name for measured in scalars.values() for name in measured if "/" not in name)
   if plain:
     values = [[name] + [fmt(measured.get(name)) for measured in scalars.values()] for name in plain]
     parts.append(tag("div", tag("h3", "Evaluation of the best state"), table(["measure", *scalars], values)))
-  return [tag("div", *parts, class_="row"), *items_table(scalars.get(run.split, {}), run.split)]
+  return [tag("div", *parts, class_="row"), *items_table(run)]
 
 
-def items_table(scalars: dict[str, Any], split: str) -> list[Html]:
+def items_table(run: RunData) -> list[Html]:
   """Measures named `measure/item`, such as those of each feature, as a table; R2 with a bar under it."""
-  values = {tuple(name.split("/", 1)): value for name, value in scalars.items() if "/" in name}
+  record = run.evals.get(run.split, {})
+  values = {tuple(name.split("/", 1)): v for name, v in record.get("scalars", {}).items() if "/" in name}
   measures = [m for m in dict.fromkeys(measure for measure, _ in values) if m not in ("rmse_scaled", "mae_scaled")]
   titles = [m.replace("r2", "R²").replace("rmse", "RMSE").replace("mae", "MAE").replace("_", " ") for m in measures]
 
@@ -169,8 +161,10 @@ def items_table(scalars: dict[str, Any], split: str) -> list[Html]:
     bar = {"style": f"--v:{100 * value:.1f}%"} if measure.startswith("r2") and value and 0 < value <= 1 else {}
     return tag("td", fmt(values.get((measure, item))), **bar)
 
-  rows = [[item, *(cell(measure, item) for measure in measures)] for item in dict.fromkeys(item for _, item in values)]
-  return [tag("h3", f"By feature, {split}"), table(["", *titles], rows)] if rows else []
+  items = dict.fromkeys(item for _, item in values)
+  word = "feature" if items.keys() <= set(record.get("meta", {}).get("features", ())) else "item"
+  rows = [[item, *(cell(measure, item) for measure in measures)] for item in items]
+  return [tag("h3", f"By {word}, {run.split}"), table([word, *titles], rows)] if rows else []
 
 
 def figures_section(drawn: list[tuple[str, str, str]]) -> list[Html]:
@@ -192,15 +186,16 @@ def data_section(run: RunData) -> list[Html]:
   source = str(facts.get("source") or run.config.get("data", {}).get("source", "not known"))
   warning = "Synthetic data: generated by jaxtrain, not measured. No result here is a finding about the world."
   parts = [tag("p", warning, class_="warn")] if source.startswith("synthetic") else []
-  rows = [("source", source)] + [(f"rows of {part}", fmt(n)) for part, n in meta.get("rows", {}).items() if n]
-  rows += [(key.replace("_", " "), fmt(value)) for key, value in facts.items() if key not in ("source", "rows")]
+  rows = [("source", source)] + [(key, fmt(n)) for key, n in flatten({"rows": meta.get("rows", 0)}) if n]
+  rows += [(key.replace("_", " "), fmt(value)) for key, value in flatten(facts) if key not in ("source", "rows")]
   rows += [(word, fmt(len(some))) for word, some in (("features", meta.get("features")), ("classes", names)) if some]
   parts.append(table(["", ""], rows, "text"))
-  if scaler:
+  if {"transforms", "mean", "std"} <= scaler.keys():
     scaling = zip(meta["features"], scaler["transforms"], map(fmt, scaler["mean"]), map(fmt, scaler["std"]))
     parts += [tag("h3", "Features as the model sees them"),
               table(["feature", "transform", "mean, transformed", "std, transformed"], scaling)]
-  return parts + ([tag("details", tag("summary", "Names of the classes"), tag("p", ", ".join(names)))] if names else [])
+  listed = tag("summary", "Names of the classes"), tag("p", ", ".join(map(str, names)))
+  return parts + [tag("details", *listed)] * bool(names)
 
 
 def config_section(run: RunData) -> list[Html]:
@@ -209,23 +204,22 @@ def config_section(run: RunData) -> list[Html]:
   changed = [(key, exact(flat.get(key)), origin) for key, origin in origins.items()]
   first = table(["changed field", "value", "set by"], changed, "text") if changed else tag("p", "As the file has it.")
   others = table(["field", "value"], [(key, exact(value)) for key, value in flat.items() if key not in origins], "text")
-  return [first, tag("details", tag("summary", f"All other fields ({len(flat) - len(changed)})"), others)]
+  return [first, tag("details", tag("summary", f"The other {len(flat) - len(changed)} fields"), others)]
 
 
 def environment_section(run: RunData) -> list[Html]:
   """Where the run was made, and the commands that repeat it, in a new folder, from the same commit."""
   starts = [start for start in (run.process, run.process.get("latest", {})) if start]
-  both = lambda key: " then ".join(dict.fromkeys(str(start[key]) for start in starts if start.get(key)))
+  both = lambda key: " then ".join(dict.fromkeys(str(start[key]).strip("[]") for start in starts if start.get(key)))
   versions = run.process.get("versions", {}) | {"python": both("python")}
-  rows = [("started", both("time")), ("commit", both("git_commit")), ("platform", both("platform")),
-          ("CPUs", both("cpu_count")), ("devices", ", ".join(map(str, run.process.get("devices", ())))),
+  rows = [("folder", os.path.abspath(run.folder)), ("started", both("time")), ("commit", both("git_commit")),
+          ("platform", both("platform")), ("CPUs", both("cpu_count")), ("devices", both("devices")),
           ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
           ("resumed at step", ", ".join(fmt(start["resume_step"]) for start in run.starts if start.get("resume_step")))]
   commit, _, changes = str(run.process.get("git_commit") or "").partition("+")
   lines = {f"git checkout {commit}{'  # and what was not committed' if changes else ''}": None} if commit else {}
-  flat = dict(flatten(run.config))
   typed = lambda value: value if isinstance(value, str) else exact(value)
-  settings = [f"{key.upper().replace('.', '__')}={shlex.quote(typed(flat.get(key)))}"
+  settings = [f"{key.upper().replace('.', '__')}={shlex.quote(typed(dict(flatten(run.config)).get(key)))}"
               for key, origin in run.origins.items() if origin == "environment"]
   for argv in ([str(part) for part in start.get("argv", ())] for start in starts):
     if argv and argv[0].replace(os.sep, "/").endswith("jaxtrain/main.py"):
@@ -244,8 +238,8 @@ def stages_section(run: RunData, stages: list[tuple[RunData, list]]) -> list[Htm
   for stage, drawn in stages:
     name = os.path.basename(stage.folder)
     word, color, sentence = status(stage)
-    settings = flatten(dict(enumerate(run.config.get("stages", ()))).get(int(name), {}))
-    changes = ", ".join(f"{key} = {exact(value)}" for key, value in settings)
+    settings = {str(k): given for k, given in enumerate(run.config.get("stages", ()))}.get(name, {})
+    changes = ", ".join(f"{key} = {exact(value)}" for key, value in flatten(settings))
     parts += [tag("h3", f"Stage {name} ", tag("span", word, class_=f"badge {color}"), sentence),
               tag("p", changes, class_="soft"), tiles(stage), *figures_section(drawn[:1]),
               tag("p", tag("a", f"Report of stage {name}", href=f"stages/{name}/report.html"))]
@@ -257,14 +251,13 @@ def write_page(run: RunData, pictures: list[Html], configured: RunData) -> str:
   name, path = os.path.basename(os.path.abspath(run.folder)), os.path.join(run.folder, "report.html")
   sections = {"Metrics": metrics_section(run), "Figures" if configured is run else "Stages": pictures, "Data":
               data_section(run), "Configuration": config_section(configured), "Environment": environment_section(run)}
-  links = [tag("a", title, href=f"#{title}") for title in sections]
   parts = [tag("section", tag("h2", title), *content, id=title) for title, content in sections.items()]
   policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
   head = tag("head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=policy),
              tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
              tag("title", f"{name} · jaxtrain"), tag("style", Html(STYLE)))
-  foot = tag("p", f"jaxtrain {__version__}, from the files of {run.folder}", class_="soft")
-  page = tag("html", head, tag("body", tag("main", *header(run), tag("nav", *links), *parts, foot)), lang="en")
+  nav = tag("nav", *(tag("a", title, href=f"#{title}") for title in sections))
+  page = tag("html", head, tag("body", tag("main", *header(run), nav, *parts)), lang="en")
   with open(path + ".new", "w", encoding="utf-8") as file:
     file.write(f"<!doctype html>\n{page}\n")
   os.replace(path + ".new", path)
@@ -274,22 +267,20 @@ def write_page(run: RunData, pictures: list[Html], configured: RunData) -> str:
 def write_run(workdir: str, moment: str) -> str | None:
   """Draws a run's figures and writes its report, whose path it returns; with stages, one of each and one of all.
 
-  At the moment `train`, during a run, only curves are drawn and no page is written. Raises FigureError where the folder
-  is no run, or its config names figures that do not exist.
+  At the moment `train` only curves are drawn, and no page. Raises FigureError as `figures.read_run` and `select` do.
   """
   run, pattern = figures.read_run(workdir), os.path.join(glob.escape(workdir), "stages", "*", "config.json")
   stages = [figures.read_run(os.path.dirname(path)) for path in sorted(glob.glob(pattern), key=lambda p: (len(p), p))]
   drawn = [(each, figures.draw(each, moment)) for each in stages or [run]]
   if moment == "train":
     return None
-  for each, pictures in drawn:
-    path = write_page(each, figures_section(pictures), each)
+  paths = [write_page(each, figures_section(pictures), each) for each, pictures in drawn]
   if not stages:
-    return path
-  ends = ("on_train_end",) if len(stages) < len(run.config.get("stages", ())) else ()
+    return paths[0]
+  whole = len(stages) >= len(run.config.get("stages", ()))
   note = f"the numbers above and under Metrics are of stage {os.path.basename(stages[-1].folder)}, the newest"
   last = stages[-1]._replace(folder=workdir, problems=[note, *run.problems],
-                             events=[event for event in stages[-1].events if event.get("moment") not in ends])
+                             events=[e for e in stages[-1].events if whole or e.get("moment") != "on_train_end"])
   return write_page(last, stages_section(run, drawn), run)
 
 

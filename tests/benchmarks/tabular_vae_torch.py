@@ -1,4 +1,4 @@
-"""PyTorch peers of the tabular VAE benchmark: one training run, timed an epoch at a time on one CPU thread.
+r"""PyTorch peers of the tabular VAE benchmark: one training run, timed an epoch at a time on one CPU thread.
 
 The tabular benchmark runs this file as a subprocess next to jaxtrain's `vae` system. It needs torch and numpy
 only, and writes one JSON file. All loops train the same model with the same objective, optimiser and schedule

@@ -18,7 +18,7 @@ from jaxtrain.data import shuffle
 
 SIZES = (7, 64, 1000)
 NUM_KEYS = 20_000
-NUM_TESTS = 3 * 4 + 2 + 3 * 4  # positions, pairs, serial correlations
+NUM_TESTS = 3 * 4 + 2 + 3 * 3 + 1  # positions, pairs, serial correlations
 ALPHA = 1e-6 / NUM_TESTS
 
 
@@ -97,11 +97,12 @@ def test_pairs_land_everywhere_equally_often(n, first, second):
   assert statistic < stats.chi2.isf(ALPHA, n * (n - 1) - 1), statistic
 
 
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("lag", [1, 2, 3, "half"])
-def test_neighbours_are_uncorrelated(n, lag):
-  """Mean over keys of the serial correlation of the images; -1/(n - 1) for a random permutation."""
-  lag = n // 2 if lag == "half" else lag
+@pytest.mark.parametrize("n, lag", [(7, 1), (7, 2), (7, 3), (64, 1), (64, 8), (64, 32), (128, 8), (1000, 1), (1000, 2), (1000, 500)])
+def test_rows_at_a_distance_are_uncorrelated(n, lag):
+  """Mean over keys of the serial correlation of the images; -1/(n - 1) for a random permutation.
+
+  Rows whose indices share their low half are the hardest for a Feistel network: lags of 8 at 64 and 128 rows.
+  """
   image = images(n, NUM_KEYS).astype(np.float64)
   centred = image - (n - 1) / 2
   correlation = (centred[:, lag:] * centred[:, :-lag]).mean(axis=1) / ((n * n - 1) / 12)

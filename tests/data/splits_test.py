@@ -1,0 +1,100 @@
+"""Splits: a partition of the rows, groups kept whole, fractions near what was asked."""
+
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxtrain.data import splits
+from jaxtrain.types import UserError
+
+
+def split(kind, fractions=(0.7, 0.15, 0.15)):
+  return types.SimpleNamespace(kind=kind, fractions=fractions)
+
+
+def check_partition(rows, num_rows):
+  assert list(rows) == ["train", "val", "test"]
+  together = np.concatenate(list(rows.values()))
+  assert np.array_equal(np.sort(together), np.arange(num_rows))  # every row once: disjoint and complete
+  for part in rows.values():
+    assert np.array_equal(part, np.sort(part)) and part.dtype.kind == "i"
+
+
+def test_none_trains_on_everything():
+  rows = splits.split_rows(split("none"), 10, None)
+  check_partition(rows, 10)
+  assert [len(r) for r in rows.values()] == [10, 0, 0]
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.integers(20, 2000), st.sampled_from([(0.7, 0.15, 0.15), (0.8, 0.2, 0.0), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0), (0.34, 0.33, 0.33)]))
+def test_random_rows_keep_the_fractions_to_a_row(num_rows, fractions):
+  rows = splits.split_rows(split("random", fractions), num_rows, None)
+  check_partition(rows, num_rows)
+  for part, fraction in zip(rows, fractions):
+    assert abs(len(rows[part]) - fraction * num_rows) <= 1
+
+
+def test_random_rows_are_the_same_every_time_and_no_blocks():
+  first, again = (splits.split_rows(split("random"), 1000, None) for _ in range(2))
+  for part in first:
+    np.testing.assert_array_equal(first[part], again[part])
+    # Neighbours in the part are 1/fraction apart on average; a block would have them 1 apart.
+  assert first["test"].min() < 100 and first["test"].max() > 900 and first["train"].max() > 900
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.lists(st.integers(1, 60), min_size=8, max_size=40), st.integers(0, 1000))
+def test_groups_are_never_divided(sizes, seed):
+  group = np.random.RandomState(seed).permutation(np.repeat([f"well {i}" for i in range(len(sizes))], sizes)).astype(object)
+  fractions = np.array([0.7, 0.15, 0.15])
+  rows = splits.split_rows(split("group"), len(group), group)
+  check_partition(rows, len(group))
+  of = {part: set(group[r]) for part, r in rows.items()}
+  assert not of["train"] & of["val"] and not of["train"] & of["test"] and not of["val"] & of["test"]
+  for part, fraction in zip(rows, fractions):
+    # No part may be off by more than the largest group.
+    assert abs(len(rows[part]) - fraction * len(group)) <= max(sizes), (part, sizes)
+
+
+def test_many_groups_come_near_the_fractions():
+  random = np.random.RandomState(3)
+  group = np.repeat(np.arange(296), np.maximum(random.lognormal(5.99, 1.5, 296).astype(int), 2))
+  rows = splits.split_rows(split("group"), len(group), group)
+  got = [len(r) / len(group) for r in rows.values()]
+  np.testing.assert_allclose(got, [0.7, 0.15, 0.15], atol=0.005)
+
+
+def test_a_part_of_fraction_zero_gets_no_group():
+  group = np.repeat(np.arange(10), 7)
+  rows = splits.split_rows(split("group", (0.8, 0.2, 0.0)), 70, group)
+  check_partition(rows, 70)
+  assert len(rows["test"]) == 0 and len(rows["val"]) == 14
+
+
+@pytest.mark.parametrize("num_groups", [3, 4])
+def test_as_many_groups_as_parts_suffice(num_groups):
+  group = np.repeat(np.arange(num_groups), 10)
+  rows = splits.split_rows(split("group"), len(group), group)
+  check_partition(rows, len(group))
+  assert all(len(r) > 0 for r in rows.values())
+
+
+@pytest.mark.parametrize("fractions", [(0.7, 0.2, 0.2), (0.7, 0.4, -0.1), (0.7, 0.3), (0.0, 0.5, 0.5)])
+def test_bad_fractions_are_refused(fractions):
+  with pytest.raises(UserError, match="config.data.split.fractions: got"):
+    splits.split_rows(split("random", fractions), 100, None)
+
+
+def test_other_mistakes_are_refused():
+  with pytest.raises(UserError, match="config.data.split.kind: got 'wells'.*group"):
+    splits.split_rows(split("wells"), 100, None)
+  with pytest.raises(UserError, match="config.data.group"):
+    splits.split_rows(split("group"), 100, None)
+  with pytest.raises(UserError, match="got 2 groups, allowed at least 3"):
+    splits.split_rows(split("group"), 100, np.repeat([0, 1], 50))
+  with pytest.raises(UserError, match="leaves val empty|leaves test empty"):
+    splits.split_rows(split("random"), 3, None)
