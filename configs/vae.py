@@ -32,6 +32,8 @@ def base():
   config.loss.reduction = "mean"  # mean over entries | sum over the batch
   config.loss.mask_rate = 0.0  # share of input entries set to 0; 0 = no masking and no masked term
   config.loss.weights = {"recon": 1.0, "masked": 0.5, "kl": 0.5, "class": 0.5}  # kl: beta at the end of its schedule
+  config.loss.extra = ()  # your own terms, MODULE.FUNCTION(batch, out) -> [B]; each needs loss.weights.FUNCTION
+  config.eval.metrics = ()  # your own metrics, MODULE.FUNCTION(batch, out) -> (sum, count)
   config.loss.kl_schedule = {
       "shape": "constant",  # constant | linear | sigmoid | cyclical | exponential
       "start": 1e-6,  # beta at epoch 0

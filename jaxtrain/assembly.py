@@ -48,8 +48,7 @@ def assemble(config) -> Parts:
   devices = parallel.make(config.parallel, config.train.batch_size, config.train.microbatch)
   parallel.check_chunk_rows(splits.train.num_rows, config.train.batch_size, devices.num_chunks)
   one_step = jax.jit(step_lib.make_one_step(experiment.train_step, splits.train, devices.over, config.train.on_nonfinite))
-  traced = jax.pmap(one_step, parallel.AXIS, in_axes=None, out_axes=None) if config.parallel.mode == "pmap" else one_step
-  totals = jax.eval_shape(traced, abstract, shapes(splits.train.data), jax.eval_shape(step_lib.stream_keys, abstract))[1]
+  totals = jax.eval_shape(devices.compile(one_step), abstract, shapes(splits.train.data), jax.eval_shape(step_lib.stream_keys, abstract))[1]
   return Parts(config, splits, plan, experiment, devices, threads, abstract, one_step, totals)
 
 

@@ -289,6 +289,26 @@ def load_experiment(name: str):
   return module
 
 
+def load_function(field: str, name: str):
+  """The function named by a dotted path, MODULE.FUNCTION, such as a user's own metric, loss or loader.
+
+  Raises:
+    UserError: naming the config field, where there is no such module or function.
+  """
+  module, _, function = name.rpartition(".")
+  try:
+    found = getattr(importlib.import_module(module), function) if module else None
+  except ModuleNotFoundError as error:
+    if error.name is not None and not name.startswith(error.name):
+      raise
+    found = None
+  except AttributeError:
+    found = None
+  if not callable(found):
+    raise UserError(f"config.{field}: got {name!r}, allowed MODULE.FUNCTION of a module on PYTHONPATH")
+  return found
+
+
 def builtin_experiments() -> list[str]:
   """Dotted names of the experiments inside the package: modules that define load and make."""
   package = importlib.import_module("jaxtrain.experiments")

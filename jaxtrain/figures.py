@@ -123,8 +123,7 @@ def number(value: Any) -> float | None:
 
 def value_of(row: dict, name: str) -> float | None:
   """A metric of a row of scalars.csv."""
-  columns = (f"metric_{name}", name, f"{row['split']}_{name}")
-  return next((row[column] for column in columns if row.get(column) is not None), None)
+  return next((row[c] for c in (f"metric_{name}", name, f"{row['split']}_{name}") if row.get(c) is not None), None)
 
 
 def best_of(run: RunData) -> tuple[str, float | None, float | None]:
@@ -175,7 +174,8 @@ def draw_curves(ax, run: RunData, name: str) -> None:
   values = np.concatenate([points[1] for points in found.values() if points])
   if best_step is not None:
     at, shown = best_step / per_unit, "" if value is None else f" {value:.4g}"
-    text = f"best {monitor}{shown} ({label} {at:,.6g})"
+    after = run.config.get("train", {}).get("monitor_from_epoch")
+    text = f"best {monitor}{shown} ({label} {at:,.6g}{f', compared after {after}' if after else ''})"
     ax.axvline(at, color=MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1, label=text)
     if test := curve(run, "test", name):
       ax.plot(at, test[1][-1], "D", color=COLORS["test"], markersize=5, label="test, best state")

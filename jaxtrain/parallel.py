@@ -99,6 +99,51 @@ def make_over_psum(num_devices: int) -> Over:
   return over
 
 
+class Replicated:
+  """`jax.pmap` of a function whose arguments and results are equal on all devices; called and lowered like a jitted one."""
+
+  def __init__(self, fn: Callable, num_devices: int):
+    self.fn, self.devices = fn, jnp.arange(num_devices)  # pmap wants an argument that differs by device
+
+  def mapped(self, num_arguments: int) -> Callable:
+    """The pmapped function of (device number, arguments)."""
+    return jax.pmap(lambda _, *args: self.fn(*args), AXIS, in_axes=(0, *[None] * num_arguments), out_axes=None)
+
+  def __call__(self, *args):
+    return self.mapped(len(args))(self.devices, *args)
+
+  def lower(self, *args):
+    """As `jax.jit(fn).lower`; its `compile()` gives a function of the arguments alone."""
+    return Lowered(self.mapped(len(args)).lower(self.devices, *args), self.devices)
+
+
+class Lowered(NamedTuple):
+  """A lowered `Replicated`."""
+  inner: Any
+  devices: jax.Array
+
+  def compile(self) -> "Compiled":
+    """The compiled function of the arguments alone."""
+    return Compiled(self.inner.compile(), self.devices)
+
+
+class Compiled(NamedTuple):
+  """A compiled `Replicated`."""
+  inner: Any
+  devices: jax.Array
+
+  def __call__(self, *args):
+    return self.inner(self.devices, *args)
+
+  def cost_analysis(self):
+    """As of any compiled function."""
+    return self.inner.cost_analysis()
+
+  def memory_analysis(self):
+    """As of any compiled function."""
+    return self.inner.memory_analysis()
+
+
 def make(settings, batch_size: int, microbatch: int) -> Parallel:
   """The execution of `config.parallel` on this process's devices.
 
@@ -115,8 +160,7 @@ def make(settings, batch_size: int, microbatch: int) -> Parallel:
   if mode == "canonical" and C % D:
     raise UserError(f"config.parallel.chunks: got {C}, allowed multiples of the number of devices, {D}")
   if mode == "pmap":
-    wrap = lambda fn, donate=(): jax.pmap(fn, AXIS, in_axes=None, out_axes=None)
-    return Parallel(make_over_psum(D), wrap, jax.device_put, D, C)
+    return Parallel(make_over_psum(D), lambda fn, donate=(): Replicated(fn, D), jax.device_put, D, C)
   options = {"xla_disable_hlo_passes": "algsimp"} if mode == "canonical" else None
   if D == 1:
     over = make_over_chunks(C) if C > 1 or mode == "canonical" else over_whole

@@ -122,6 +122,8 @@ def needed_files(path: str, sources: dict[str, str]) -> set[str]:
     names |= names_in_strings(tree)
   by_name = {other.removesuffix(".py").removesuffix("/__init__").replace("/", "."): other for other in sources}
   by_name["configs"] = next((other for other in sources if other.startswith("configs/")), "")
+  if path.startswith("tests/"):  # pyproject.toml puts tests/ on the path of its helpers
+    by_name |= {name.removeprefix("tests."): other for name, other in by_name.items() if name.startswith("tests.")}
   needed = set()
   for name in [*names, *([path.removesuffix(".py").replace("/", ".")] if path.startswith("jaxtrain/") else [])]:
     while name:
@@ -295,14 +297,17 @@ def test_bad_build_is_found(old, new, says):
 
 def test_strings_name_what_a_test_starts():
   code = """
+import child
+
 def test_a():
   '''Not jaxtrain.exp.vae, this is a docstring.'''
   run("-m", "jaxtrain.main")
   run("-c", "from jaxtrain import step")
   read(root / "configs")
 """
-  needed = needed_files("tests/a_test.py", SOURCES | {"tests/a_test.py": code})
-  assert needed == {f"jaxtrain/{name}.py" for name in ("__init__", "main", "step")} | {"configs/vae.py"}
+  needed = needed_files("tests/a_test.py", SOURCES | {"tests/a_test.py": code, "tests/child.py": ""})
+  modules = {f"jaxtrain/{name}.py" for name in ("__init__", "main", "step")}
+  assert needed == modules | {"configs/vae.py", "tests/child.py"}
 
 
 def test_second_target_of_a_name_is_refused():

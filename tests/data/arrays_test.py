@@ -1,5 +1,7 @@
 """Batches from a table: every row once an epoch, in an order of the epoch's own, the last batch padded."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,14 +14,20 @@ from jaxtrain.types import UserError
 KEY = rng.key_for(0, "data")
 
 
+@functools.cache
 def table(num_rows, batch_size, shuffled=True):
   columns = {"id": np.arange(num_rows, dtype=np.int32), "x": np.arange(2.0 * num_rows, dtype=np.float32).reshape(num_rows, 2)}
   return arrays.table_source(columns, batch_size, shuffled)
 
 
+@functools.cache
+def compiled(batch_at):
+  return jax.jit(jax.vmap(batch_at, (None, 0, None)))
+
+
 def batches(source, steps, key=KEY):
   """The batches of steps, stacked; compiled with the data as an argument, as the loop does."""
-  return jax.tree.map(np.asarray, jax.jit(jax.vmap(source.batch_at, (None, 0, None)))(source.data, jnp.asarray(steps), key))
+  return jax.tree.map(np.asarray, compiled(source.batch_at)(source.data, jnp.asarray(steps), key))
 
 
 def real_ids(batch):
@@ -27,7 +35,7 @@ def real_ids(batch):
 
 
 @pytest.mark.parametrize("num_rows, batch_size, num_batches, last",
-                         [(10, 4, 3, 2), (12, 4, 3, 4), (3, 8, 1, 3), (1, 1, 1, 1), (9, 1, 9, 1)])
+                         [(11, 4, 3, 3), (12, 4, 3, 4), (3, 8, 1, 3), (1, 1, 1, 1)])
 def test_every_row_comes_once_an_epoch(num_rows, batch_size, num_batches, last):
   source = table(num_rows, batch_size)
   assert (source.num_batches, source.num_rows) == (num_batches, num_rows)
@@ -55,14 +63,15 @@ def test_an_unshuffled_table_keeps_its_order():
   for epoch in (0, 3):
     batch = batches(source, epoch * 3 + np.arange(3))
     np.testing.assert_array_equal(real_ids(batch), np.arange(10))
+    np.testing.assert_array_equal(batch["weight"][-1], [1, 1, 0, 0])
 
 
 def test_a_step_alone_gives_the_batch_it_gives_in_a_row():
   source = table(11, 4)
-  together = batches(source, np.arange(6))
+  together = batches(source, 3 + np.arange(3))
   alone = jax.jit(source.batch_at)(source.data, jnp.int32(4), KEY)
   for name in together:
-    np.testing.assert_array_equal(together[name][4], alone[name])
+    np.testing.assert_array_equal(together[name][1], alone[name])
 
 
 def test_the_lithology_table_has_932_batches_and_ends_with_170_rows():
@@ -77,7 +86,7 @@ def test_data_is_an_argument():
   """The batch comes from the data handed over, not from the arrays the source was made of."""
   source = table(6, 6, shuffled=False)
   other = {"id": source.data["id"] + 100, "x": -source.data["x"]}
-  batch = source.batch_at(other, jnp.int32(0), KEY)
+  batch = jax.jit(source.batch_at)(other, jnp.int32(0), KEY)
   np.testing.assert_array_equal(batch["id"], np.arange(100, 106))
 
 

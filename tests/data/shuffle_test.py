@@ -42,14 +42,14 @@ def test_every_size_up_to_300_is_permuted():
       np.testing.assert_array_equal(np.sort(image), np.arange(n), err_msg=str(n))
 
 
-@settings(deadline=None, max_examples=12, derandomize=True)
+@settings(deadline=None, max_examples=6, derandomize=True)
 @given(st.integers(301, 300_000), st.integers(0, 2**31 - 1))
 def test_large_sizes_are_permuted(n, seed):
   image = np.asarray(permute(jax.random.key(seed), jnp.arange(n), n))
   assert np.array_equal(np.bincount(image, minlength=n), np.ones(n))
 
 
-@pytest.mark.parametrize("n", [238_506, 2**17, 2**17 + 1, 2**17 - 1])
+@pytest.mark.parametrize("n", [238_506, 2**17, 2**17 + 1])
 def test_sizes_of_note_are_permuted(n):
   image = np.asarray(permute(jax.random.key(42), jnp.arange(n), n))
   assert image.dtype == np.int32 and np.array_equal(np.bincount(image, minlength=n), np.ones(n))

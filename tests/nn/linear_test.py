@@ -3,20 +3,29 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxtrain.nn.linear import Linear
 
 
-def test_value_and_gradient():
+@pytest.mark.parametrize("D, F", [(3, 2), (2, 3), (3, 3)])
+def test_value_and_gradient(D, F):
   random = np.random.RandomState(0)
-  x, kernel, bias, pull = (random.normal(size=s) for s in ((5, 3), (3, 2), (2,), (5, 2)))
-  apply = lambda x, params: Linear(2).apply({"params": params}, x)
-  x32, params = jnp.asarray(x, jnp.float32), {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
-  np.testing.assert_allclose(apply(x32, params), x @ kernel + bias, rtol=1e-5, atol=1e-6)
-  grads = jax.grad(lambda x, p: jnp.sum(pull.astype(np.float32) * apply(x, p)), argnums=(0, 1))(x32, params)
-  np.testing.assert_allclose(grads[0], pull @ kernel.T, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(grads[1]["kernel"], x.T @ pull, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(grads[1]["bias"], pull.sum(axis=0), rtol=1e-5, atol=1e-6)
+  x, kernel, bias, pull = (random.normal(size=s) for s in ((5, D), (D, F), (F,), (5, F)))
+  stored = lambda k: k if D <= F else k.T  # the longer side is last
+  x32, params = (jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), t) for t in (x, {"kernel": stored(kernel), "bias": bias}))
+
+  @jax.jit
+  def run(x, params):
+    y, pull_back = jax.vjp(lambda x, p: Linear(F).apply({"params": p}, x), x, params)
+    return y, *pull_back(pull.astype(np.float32))
+
+  y, dx, grads = run(x32, params)
+  close = lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+  close(y, x @ kernel + bias)
+  close(dx, pull @ kernel.T)
+  close(grads["kernel"], stored(x.T @ pull))
+  close(grads["bias"], pull.sum(axis=0))
 
 
 def test_initialisation_fills_plus_minus_one_over_root_fan_in():

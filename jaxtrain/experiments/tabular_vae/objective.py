@@ -1,0 +1,135 @@
+"""The loss of the tabular VAE: its terms, their counts and weights, and the random numbers of a step.
+
+With x~ the input whose masked entries are 0 and r the reconstruction from a sample z ~ q(z | x~):
+  mean reduction (hybrid): mean (r-x)^2 + w_masked mean_masked (r-x)^2 + beta_t mean KL_nats + w_class mean CE
+  sum reduction (standard): sum (r-x)^2 + beta sum KL_nats + w_class sum CE, over the batch
+Masked targets are the unmasked values; KL is averaged over latent dimensions in the mean reduction; the mean of the masked
+term is over the masked entries, 0 where there are none; CE runs over labelled rows.
+
+**Source:** Kingma & Welling 2014, eq. 10; spec tabular_vae 4 (recipes of the lithology VAE).
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxtrain import losses, rng, schedules
+from jaxtrain.experiments.tabular_vae import nets
+from jaxtrain.types import Batch, Metrics
+
+
+class Objective(NamedTuple):
+  """What the loss needs to know.
+
+  Attributes:
+    model: the network.
+    loss: `config.loss`; its weights may be tracers.
+    steps_per_epoch: beta is held over an epoch.
+    dropout_rate: of the classifier.
+    extra_terms, extra_metrics: the user's own functions by name.
+  """
+  model: nets.VAE
+  loss: Any
+  steps_per_epoch: int
+  dropout_rate: float
+  extra_terms: dict[str, Callable]
+  extra_metrics: dict[str, Callable]
+
+  @property
+  def masking(self) -> bool:
+    """Whether input entries are masked and there is a term for them."""
+    return self.loss.mask_rate > 0
+
+  @property
+  def classifying(self) -> bool:
+    """Whether the model has a classifier."""
+    return self.model.num_classes > 0
+
+  @property
+  def dropping(self) -> bool:
+    """Whether there is dropout."""
+    return self.classifying and self.dropout_rate > 0
+
+
+def beta(o: Objective, step: jax.Array) -> jax.Array:
+  """Weight of the KL term at a step: its schedule at the epoch, counted from 0."""
+  schedule = o.loss.kl_schedule
+  shape = schedules.kl_shape(schedule.shape, schedule.start, o.loss.weights.kl, schedule.num_epochs, schedule.num_cycles)
+  return jnp.asarray(shape(step // o.steps_per_epoch), jnp.float32)
+
+
+def weights(o: Objective, step: jax.Array) -> dict[str, Any]:
+  """Weight of each term at a step."""
+  names = ["recon"] + ["masked"] * o.masking + ["class"] * o.classifying + list(o.extra_terms)
+  return {name: o.loss.weights[name] for name in names} | {"kl": beta(o, step)}
+
+
+def draw(o: Objective, key: jax.Array, num_rows: int) -> Batch:
+  """All random numbers of a step, for the whole batch.
+
+  Counts of the mask are then known before the batch is cut into chunks, and every parallel mode sees the same noise.
+  """
+  mask_key, noise_key, keep_key = jax.random.split(key, 3)
+  drawn = {"noise": rng.normal(noise_key, (num_rows, o.model.latent_dim))}
+  if o.masking:
+    drawn["mask"] = rng.bernoulli(mask_key, o.loss.mask_rate, (num_rows, o.model.num_features)).astype(jnp.float32)
+  if o.dropping:
+    keep_rate = 1.0 - o.dropout_rate
+    drawn["keep"] = rng.bernoulli(keep_key, keep_rate, (num_rows, o.model.head_dim)) / jnp.float32(keep_rate)
+  return drawn
+
+
+def term_counts(o: Objective, batch: Batch) -> dict[str, jax.Array]:
+  """Entries of the whole batch that each term runs over."""
+  num_rows = jnp.sum(batch["weight"])
+  counts = {"recon": num_rows * o.model.num_features, "kl": num_rows * o.model.latent_dim}
+  if "mask" in batch:
+    counts["masked"] = jnp.sum(batch["weight"] @ batch["mask"])
+  if o.classifying:
+    counts["class"] = jnp.sum(batch["weight"] * (batch["label"] >= 0))
+  return counts | {name: num_rows for name in o.extra_terms}
+
+
+def term_sums(o: Objective, batch: Batch, out: nets.Output) -> tuple[dict[str, jax.Array], Metrics]:
+  """Sums of each term over the rows of a chunk, and extra metrics with their counts."""
+  row, kl_nats = batch["weight"], losses.gaussian_kl_nats(out.mean, out.log_var)
+  square = jnp.square(batch["x"] - out.x_mean)
+  sums = {"recon": jnp.sum(row @ square), "kl": jnp.sum(row @ kl_nats)}
+  extras = {"kl_nats": (sums["kl"], jnp.sum(row))}
+  if "mask" in batch:
+    sums["masked"] = jnp.sum(row @ (batch["mask"] * square))
+  if o.classifying:
+    labelled = row * (batch["label"] >= 0)
+    sums["class"] = row @ losses.cross_entropy_nats(out.logits, batch["label"])
+    extras["accuracy"] = (labelled @ losses.is_top(out.logits, batch["label"]), jnp.sum(labelled))
+  sums |= {name: row @ function(batch, out) for name, function in o.extra_terms.items()}
+  return sums, extras | {name: function(batch, out) for name, function in o.extra_metrics.items()}
+
+
+def loss_sums(o: Objective, params, model_state, chunk: Batch, key):
+  """Term sums of a training chunk, the new model state, extra metrics (see `step.make_train_step`)."""
+  del key  # the chunk holds its random numbers
+  x = chunk["x"] * (1.0 - chunk["mask"]) if o.masking else chunk["x"]
+  out, model_state = o.model.apply({"params": params, **model_state}, x, chunk["weight"], chunk["noise"],
+                                   chunk["keep"] if o.dropping else None, mutable=list(model_state))
+  sums, extras = term_sums(o, chunk, out)
+  return sums, model_state, extras
+
+
+def evaluate(o: Objective, params, model_state, batch: Batch, key, over) -> Metrics:
+  """Terms of an evaluation batch, from the posterior mean, without masking."""
+  def chunk_sums(chunk, _):
+    return term_sums(o, chunk, o.model.apply({"params": params, **model_state}, chunk["x"], chunk["weight"]))
+  sums, extras = over(chunk_sums, batch, key)
+  counts = term_counts(o, batch)
+  if o.loss.reduction == "sum":
+    counts = {name: jnp.sum(batch["weight"]) for name in counts}
+  return {name: (sums[name], counts[name]) for name in sums} | extras
+
+
+def summarise(o: Objective, totals: Metrics) -> dict[str, jax.Array]:
+  """The evaluation loss from the means of its terms, at the final weights, so that it compares across epochs."""
+  names = ["recon", "kl"] + ["class"] * o.classifying + list(o.extra_terms)
+  means = {name: totals[name][0] / jnp.maximum(totals[name][1], 1.0) for name in names}
+  return {"loss": sum(o.loss.weights[name] * means[name] for name in names)}

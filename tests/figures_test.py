@@ -1,0 +1,304 @@
+"""Figures on small run folders that the tests write: what is drawn, what is left out, what a damaged run loses."""
+
+import csv
+import json
+import os
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from jaxtrain import figures
+from jaxtrain.experiments.tabular_vae import figures as vae_figures
+
+CURVES = ["losses", "metrics", "learning_rate"]
+ALL = [*CURVES, "reconstruction", "latent", "classes"]
+VAE = "jaxtrain.experiments.tabular_vae.vae"
+HEADER = ["epoch", "split", "step", "train_loss", "val_loss", "lr", "grad_norm", "epoch_time_s", "throughput",
+          "max_memory_mib", "metric_accuracy", "metric_beta", "metric_kl", "metric_loss", "metric_recon"]
+
+
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch):
+  """Few pixels, for speed."""
+  monkeypatch.setitem(figures.STYLE, "savefig.dpi", 60)
+
+
+def make_run(folder, *, num_epochs=4, steps_per_epoch=10, parts=("train", "val", "test"), features=("depth", "mass"),
+             classes=("ooze", "clay", "sand"), transforms=None, predicted=True, end="on_train_end", config=None,
+             process=None):
+  """Writes a run folder like the loop's and returns it; `process` is run.json."""
+  folder = os.fspath(folder)
+  os.makedirs(os.path.join(folder, "facts"))
+  os.makedirs(os.path.join(folder, "eval"))
+  record = {"experiment": VAE, "seed": 3, "loss": {"weights": {"recon": 1.0, "kl": 0.5}}, "optim": {"clip_norm": 1.0},
+            "train": {"monitor": "val_loss"}, "log": {"figures": "standard", "families": []}, "data": {"source": "csv"},
+            "origins": {}}
+  write_json(folder, "config.json", record | (config or {}))
+  write_json(folder, "run.json", process or {})
+  write_facts(folder, num_epochs, steps_per_epoch, parts, end)
+  for seed, part in enumerate(parts):
+    write_eval(folder, part, np.random.default_rng(seed), features, classes, transforms, predicted)
+  return folder
+
+
+def write_json(folder, name, value):
+  """A JSON file of the run."""
+  with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+    json.dump(value, file)
+
+
+def write_facts(folder, num_epochs, steps_per_epoch, parts, end):
+  """events.jsonl and scalars.csv; steps_per_epoch None makes a stream. The best evaluation is the last but one."""
+  size = steps_per_epoch or 125
+  events = [{"moment": "on_start", "epoch": 0, "step": 0, "steps_per_epoch": steps_per_epoch, "num_steps": 40,
+             "parameters": 12345, "batch_size": 64}]
+  rows = []
+  for k in range(1, num_epochs + 1):
+    where = {"epoch": k if steps_per_epoch else -1, "step": k * size}
+    best = k == max(num_epochs - 1, 1)
+    events.append({"moment": "on_epoch_end", "split": "train", "is_best": best, "alarms": [], **where})
+    loss = 2.0 + 4.0 ** (3 - 4 * k)
+    terms = {"metric_loss": loss, "metric_recon": loss / 2, "metric_kl": 0.3 * k, "metric_accuracy": 0.2 * k}
+    rows.append({**where, "split": "train", "train_loss": loss, "lr": 1e-3, "grad_norm": 0.5 + k, "epoch_time_s": 0.5,
+                 "throughput": 2000.0, "metric_beta": 0.1 * k, **terms})
+    if "val" in parts:
+      rows.append({**where, "split": "val", "val_loss": loss + (0 if best else 0.5), **terms})
+  if end:
+    events.append({"moment": end, "best_step": max(num_epochs - 1, 1) * size, "digest": "ab" * 32, "step": 40,
+                   "stopped_early": False, "error": "NonFinite", "message": "step 7: loss is not finite"})
+    if "test" in parts:
+      rows.append({**where, "split": "test", **terms})
+  with open(os.path.join(folder, "facts", "scalars.csv"), "w", encoding="utf-8", newline="") as file:
+    writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+  with open(os.path.join(folder, "facts", "events.jsonl"), "w", encoding="utf-8") as file:
+    file.writelines(json.dumps(event) + "\n" for event in events)
+
+
+def write_eval(folder, part, rng, features, classes, transforms, predicted, N=200, L=3):
+  """eval/<part>.json and .npz; the reconstruction of feature d has an error of size d."""
+  D, K = len(features), len(classes)
+  x = np.exp(rng.normal(size=(N, D)))
+  x_mean = x + rng.normal(size=(N, D)) * np.arange(D) / D
+  scalars = {"rows": 1234, "active_dims_sd": 2}
+  for d, name in enumerate(features):
+    scalars |= {f"r2_raw/{name}": 0.9 - d / 100, f"rmse_raw/{name}": 0.25, f"mae_raw/{name}": 0.125,
+                f"r2_scaled/{name}": 0.8, f"rmse_scaled/{name}": 7.75, f"mae_scaled/{name}": 7.5}
+  scaler = {"transforms": list(transforms or ["identity"] * D), "mean": [0.5] * D, "std": [1.5] * D}
+  meta = {"features": list(features), "class_names": list(classes), "scaler": scaler,
+          "rows": {"train": 1234, "val": 99}, "table": {"source": "wells.csv", "rows": 1333, "rows_dropped": 17}}
+  write_json(folder, f"eval/{part}.json", {"split": part, "step": 30, "scalars": scalars, "meta": meta})
+  arrays = {"sample_x": x, "sample_x_mean": x_mean, "sample_components": rng.normal(size=(N, min(L, 2))),
+            "component_share": np.array([0.6, 0.3])[:min(L, 2)], "kl_nats_per_dim": np.array([1.5, 0.4, 0.001])[:L]}
+  if K:
+    arrays |= {"sample_label": rng.integers(-1, K, size=N), "class_count": np.arange(K, 0, -1) ** 2}
+  if K and predicted:
+    arrays["predicted_count"] = np.arange(K)
+  np.savez_compressed(os.path.join(folder, "eval", f"{part}.npz"), **arrays)
+
+
+def drawn_names(folder, moment="end"):
+  """Draws and returns the families drawn, after a look at every picture."""
+  drawn = figures.draw(figures.read_run(folder), moment)
+  for name, path, caption in drawn:
+    pixels = matplotlib.image.imread(path)
+    ink = (pixels[..., :3] < 0.9).any(axis=-1)
+    assert min(pixels.shape[:2]) >= 60 and 280 <= pixels.shape[1] <= 600, name
+    assert 0.01 < ink.mean() < 0.8 and len(np.unique(pixels[..., :3] @ (1, 256, 65536))) > 50, name
+    assert len(caption) > 30 and caption.startswith("Look for"), name
+  return [name for name, _, _ in drawn]
+
+
+@pytest.mark.parametrize("parts", [("train", "val", "test"), ("train",)])
+def test_every_family_draws(tmp_path, parts):
+  folder = make_run(tmp_path / "run", parts=parts)
+  assert drawn_names(folder) == ALL
+  assert sorted(os.listdir(os.path.join(folder, "figures"))) == sorted(f"{name}-end-e004.png" for name in ALL)
+  assert figures.read_run(folder).split == parts[-1]
+
+
+@pytest.mark.parametrize(("preset", "moment", "wanted"), [
+    ("none", "end", []), ("minimal", "end", ["losses"]), ("standard", "end", ALL), ("full", "end", ALL),
+    ("full", "train", CURVES)])
+def test_presets(tmp_path, preset, moment, wanted):
+  folder = make_run(tmp_path / "run", config={"log": {"figures": preset, "families": []}})
+  assert list(figures.select(figures.read_run(folder).config, moment)) == wanted
+
+
+def test_families_replace_the_preset(tmp_path):
+  config = {"experiment": VAE, "log": {"figures": "minimal", "families": ["classes", "metrics"]}}
+  assert list(figures.select(config, "end")) == ["classes", "metrics"]
+  assert list(figures.select(config, "train")) == ["metrics"]
+
+
+@pytest.mark.parametrize(("log", "says"), [
+    ({"figures": "standard", "families": ["latnet"]}, "config.log.families: got 'latnet', allowed " + ", ".join(ALL)),
+    ({"figures": "lots", "families": []}, "config.log.figures: got 'lots', allowed none | minimal | standard | full")])
+def test_unknown_names(log, says):
+  with pytest.raises(figures.FigureError) as caught:
+    figures.select({"experiment": VAE, "log": log}, "end")
+  assert str(caught.value) == says
+
+
+@pytest.mark.parametrize("experiment", [
+    "outside.vae", "os.path", "jaxtrain.experiments", "jaxtrain.experiments.none.such", "jaxtrain.experiments..vae",
+    "jaxtrain.experiments_outside.vae", "", None])
+def test_only_our_figures_modules_are_imported(tmp_path, monkeypatch, experiment):
+  (tmp_path / "outside").mkdir()
+  (tmp_path / "outside" / "figures.py").write_text("raise SystemExit('a run folder was run')")
+  monkeypatch.syspath_prepend(tmp_path)
+  assert figures.experiment_families(experiment) == {}
+
+
+def test_a_failing_family_loses_no_other(tmp_path, monkeypatch, capsys):
+  def broken(run):
+    raise KeyError("no\nsuch thing")
+  monkeypatch.setitem(figures.FAMILIES, "metrics", broken)
+  folder = make_run(tmp_path / "run")
+  with np.load(os.path.join(folder, "eval", "test.npz")) as stored:
+    arrays = dict(stored)
+  np.savez(os.path.join(folder, "eval", "test.npz"), **arrays | {"sample_x_mean": arrays["sample_x_mean"][:, :1]})
+  run = figures.read_run(folder)
+  assert [name for name, _, _ in figures.draw(run, "end")] == ["losses", "learning_rate", "latent", "classes"]
+  lines = capsys.readouterr().err.splitlines()
+  assert [line.split(":")[1].split()[1] for line in lines] == ["metrics", "reconstruction"]
+  assert [f"jaxtrain: {problem}" for problem in run.problems] == lines
+
+
+def test_stream_has_step_names_and_axes(tmp_path):
+  folder = make_run(tmp_path / "run", steps_per_epoch=None)
+  assert drawn_names(folder) == ALL
+  assert "losses-end-s000500.png" in os.listdir(os.path.join(folder, "figures"))
+  assert figures.losses(figures.read_run(folder)).axes[0].get_xlabel() == "step"
+
+
+def replace_text(folder, name, change):
+  """Changes a file's text; None removes the file."""
+  path = os.path.join(folder, name)
+  with open(path, encoding="latin-1", newline="") as file:
+    text = change(file.read())
+  os.remove(path)
+  if text is not None:
+    with open(path, "w", encoding="latin-1", newline="") as file:
+      file.write(text)
+
+
+@pytest.mark.parametrize(("name", "change", "wanted", "num_problems"), [
+    ("facts/scalars.csv", lambda text: "", ["latent"], 0),
+    ("facts/scalars.csv", lambda text: text.splitlines()[0] + "\n", ["latent"], 0),
+    ("facts/scalars.csv", lambda text: text[:-9], ["losses", "latent"], 0),
+    ("facts/scalars.csv", lambda text: "\n".join(text.splitlines()[:2]) + "\n", ["losses", "latent"], 0),  # one epoch
+    ("facts/scalars.csv", lambda text: None, ["latent"], 0),
+    ("facts/events.jsonl", lambda text: None, ["losses", "latent"], 0),
+    ("facts/events.jsonl", lambda text: "{broken\n[]\n" + text[:-3], ["losses", "latent"], 0),
+    ("eval/test.npz", lambda text: text[:len(text) // 2], ["losses", "latent"], 1),  # val is shown
+    ("eval/test.npz", lambda text: None, ["losses", "latent"], 0),
+    ("eval/test.json", lambda text: text[:50], ["losses", "latent"], 1),
+    ("run.json", lambda text: None, ["losses", "latent"], 0)])
+def test_files_that_a_kill_left_short(tmp_path, name, change, wanted, num_problems):
+  folder = make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": ["losses", "latent"]}})
+  replace_text(folder, name, change)
+  assert drawn_names(folder) == wanted
+  run = figures.read_run(folder)
+  assert len(run.problems) == num_problems and all(name in problem for problem in run.problems)
+  assert run.split == ("val" if name.startswith("eval") else "test")
+  if wanted == ["latent"]:
+    assert os.listdir(os.path.join(folder, "figures")) == ["latent-end-eNA.png"]
+
+
+def test_half_a_row_is_not_read_as_a_number(tmp_path):
+  folder = make_run(tmp_path / "run")
+  before = figures.read_run(folder).rows
+  replace_text(folder, "facts/scalars.csv", lambda text: text[:-4])
+  assert figures.read_run(folder).rows == before[:-1]
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "holds no run"), ("{", "config.json cannot be read")])
+def test_no_run(tmp_path, content, says):
+  if content:
+    (tmp_path / "config.json").write_text(content)
+  with pytest.raises(figures.FigureError) as caught:
+    figures.read_run(str(tmp_path))
+  assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_curves_without_a_finite_value_are_left_out(tmp_path):
+  run = figures.read_run(make_run(tmp_path / "run", parts=("train",)))
+  row = {"epoch": "1", "split": "train", "step": "10", "train_loss": "nan", "metric_kl": "-inf", "metric_recon": ""}
+  run = run._replace(rows=[figures.parse_row(row)])
+  assert figures.losses(run) is None
+  rows = [figures.parse_row(row | {"step": step, "metric_recon": "0.5"}) for step in ("20", "30")]
+  assert [ax.get_title() for ax in figures.losses(run._replace(rows=run.rows + rows)).axes] == ["recon"]
+
+
+def test_losses_panels_scale_and_best(tmp_path):
+  axes = figures.losses(figures.read_run(make_run(tmp_path / "run"))).axes
+  assert [ax.get_title() for ax in axes] == ["loss", "recon", "kl"]
+  assert [ax.get_yscale() for ax in axes] == ["linear", "linear", "linear"]
+  lines = {line.get_label(): line for line in axes[0].get_lines()}
+  assert list(lines) == ["train", "val", "best val_loss 2 (epoch 3)", "test, best state"]
+  assert list(lines["best val_loss 2 (epoch 3)"].get_xdata()) == [3, 3]
+  assert list(lines["train"].get_xdata()) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("values", "scale"), [([900.0, 90, 9, 8, 7], "log"), ([1.0, 2, 3, 4, 90], "log"),
+                                               ([1e-6, 1, 2, 3, 4], "linear"), ([-1.0, 900, 1, 1, 1], "linear")])
+def test_logarithmic_axis_for_falls_and_spikes_of_positive_values(tmp_path, values, scale):
+  run = figures.read_run(make_run(tmp_path / "run", parts=("train",)))
+  rows = [{"split": "train", "epoch": k + 1, "step": 10.0 * (k + 1), "train_loss": v} for k, v in enumerate(values)]
+  assert figures.losses(run._replace(rows=rows)).axes[0].get_yscale() == scale
+
+
+def test_hard_tables(tmp_path):
+  features = [f"a_very_long_name $of$ feature\nnumber {d} " * 3 for d in range(64)]
+  classes = [f"class ${k} with a name that goes on and on & on" for k in range(139)]
+  transforms = [("identity", "log1p", "signed_log1p")[d % 3] for d in range(64)]
+  folder = make_run(tmp_path / "run", features=features, classes=classes, transforms=transforms, num_epochs=1)
+  assert drawn_names(folder) == ALL
+
+
+@pytest.mark.parametrize(("options", "wanted"), [({"classes": ()}, ALL[:5]), ({"predicted": False}, ALL)])
+def test_without_labels_or_predictions(tmp_path, options, wanted):
+  assert drawn_names(make_run(tmp_path / "run", **options)) == wanted
+
+
+def test_one_latent_dimension(tmp_path):
+  folder = make_run(tmp_path / "run", parts=("train",))
+  write_eval(folder, "train", np.random.default_rng(0), ["a"], ["b", "c"], None, True, L=1)
+  assert drawn_names(folder) == ALL
+
+
+def test_shown_features_span_all_ranks():
+  r2 = list(np.random.default_rng(0).permutation(64) / 64) + [float("nan"), None]
+  shown = [r2[d] for d in vae_figures.pick_features(r2)]
+  assert len(shown) == 12 and shown == sorted(shown, reverse=True) and (shown[0], shown[-1]) == (63 / 64, 0.0)
+  assert vae_figures.pick_features([0.1, None, 0.3]) == [0, 1, 2]
+
+
+def test_reconstruction_titles_and_range(tmp_path):
+  folder = make_run(tmp_path / "run", transforms=("identity", "signed_log1p"))
+  axes = vae_figures.reconstruction(figures.read_run(folder)).axes
+  assert [ax.get_title() for ax in axes] == ["depth", "mass"]
+  assert [ax.texts[0].get_text() for ax in axes] == ["R² 0.900   (scaled 0.800)", "R² 0.890   (scaled 0.800)"]
+  assert all(ax.get_xlim() == ax.get_ylim() for ax in axes)
+
+
+@pytest.mark.parametrize("span", [(-4.0, 9.0), (0.0, 5.0), (2.0, 5.7), (0.0, 0.5), (-0.01, 0.01)])
+def test_round_values(span):
+  forward = lambda v: np.sign(v) * np.log1p(np.abs(v))
+  values = vae_figures.round_values(forward, *span)
+  places = forward(values)
+  assert 1 <= len(values) <= 7 and places.min() >= span[0] and places.max() <= span[1]
+  assert (np.diff(places) > (span[1] - span[0]) / 6.5).all()
+
+
+def test_same_run_same_bytes(tmp_path):
+  folder = make_run(tmp_path / "run")
+  contents = []
+  for _ in range(2):
+    for _, path, _ in figures.draw(figures.read_run(folder), "end"):
+      with open(path, "rb") as file:
+        contents.append(file.read())
+  assert len(contents) == 12 and contents[:6] == contents[6:]
