@@ -108,7 +108,7 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
     while run.step < target:
       dispatch(run, min(target - run.step, pace.num_steps()), pace)
       watchdog.beat()
-      if stop.reason() and run.step < plan.total:
+      if stop.reason() and run.step < target:
         leave(run, stop.reason())
     due = plan.due(run.step)
     if due.epoch or due.evaluate:
@@ -119,6 +119,8 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
       save(run)
       if draw and run.workdir and run.config.log.figures == "full":
         draw(run.workdir, "train")
+    if stop.reason() and run.step < plan.total and not run.stopped_early:
+      leave(run, stop.reason())  # after what was due: a resumed run goes on from here and would not report it
 
 
 def dispatch(run: runs.Run, num_steps: int, pace: "Pace") -> None:
@@ -186,7 +188,8 @@ def save(run: runs.Run, in_facts: bool = True) -> None:
 
 def leave(run: runs.Run, reason: str) -> None:
   """Saves between two things due and raises preempt.Stopped."""
-  save(run, in_facts=False)
+  if run.saved_step != run.step:
+    save(run, in_facts=False)
   if run.checkpoints:
     run.checkpoints.wait()
   run.facts.process(stopped_by=reason, step=run.step)
