@@ -243,12 +243,12 @@ def from_environment(config: ConfigDict, environ: Mapping[str, str]) -> dict[str
       path.append(part)
     if isinstance(section, ConfigDict):
       raise UserError(f"environment variable {name}: config.{'.'.join(parts)} is a section, not a field")
-    overrides[".".join(parts)] = parse_like(section, environ[name], name)
+    overrides[".".join(parts)] = parse_like(section, environ[name], f"environment variable {name}")
   return overrides
 
 
 def parse_like(old: Any, text: str, name: str) -> Any:
-  """Text of an environment variable as a value of the type that the field has."""
+  """Text as a value of the type that the field has; `name` says where the text came from."""
   try:
     if isinstance(old, bool):
       return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -257,7 +257,7 @@ def parse_like(old: Any, text: str, name: str) -> Any:
     if isinstance(old, tuple):
       return tuple(json.loads(f"[{text}]")) if text else ()
   except (KeyError, ValueError):
-    raise UserError(f"environment variable {name}: got {text!r}, allowed a value of type {type(old).__name__}") from None
+    raise UserError(f"{name}: got {text!r}, allowed a value of type {type(old).__name__}") from None
   return text
 
 

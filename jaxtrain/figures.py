@@ -153,9 +153,9 @@ def curve(run: RunData, split: str, name: str) -> tuple[np.ndarray, np.ndarray] 
 
 
 def clip_text(text: Any, width: int) -> str:
-  """Text for a figure: one line, no longer than `width`, never read as mathematics."""
-  text = " ".join(str(text).split())
-  return (text if len(text) <= width else text[:width - 1].rstrip() + "…").replace("$", r"\$")
+  """Text for a figure: one line, no longer than `width` (the middle is left out), never read as mathematics."""
+  text, tail = " ".join(str(text).split()), width // 3
+  return (text if len(text) <= width else f"{text[:width - tail - 1]}…{text[-tail:]}").replace("$", r"\$")
 
 
 def new_figure(width: float, height: float, layout: str | None = "constrained") -> Figure:

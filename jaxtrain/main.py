@@ -7,6 +7,7 @@ import datetime
 import difflib
 import errno
 import json
+import keyword
 import os
 import re
 import sys
@@ -29,6 +30,8 @@ RESUME_FLAG = flags.DEFINE_string("resume", "auto", "auto | never (refuse a fold
 INIT_FROM = flags.DEFINE_string("init_from", "", "WORKDIR[@best|last|STEP]: start from the state of another run.")
 JSON = flags.DEFINE_bool("json", False, "Print inspect and check as JSON.")
 
+keyword_overrides: dict = {}  # fields whose path holds a word of Python, set past ml_collections
+
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line. Raises UserError, in one line, for whatever does not fit."""
@@ -36,12 +39,19 @@ def parse_flags(argv: list[str]) -> list[str]:
     return flags.FLAGS(argv)
   from jaxtrain import config as config_lib
   config = config_lib.read_file(config_argument(argv))
-  for argument in argv[1:]:
-    key = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
-    if key:
-      config_lib.check_field(config, key.group(1))
+  plain = []
+  for argument in argv:
+    field = re.match(r"--?(?:no)?config\.([\w.]+)(?:=(.*))?$", argument, re.DOTALL)
+    if field:
+      key, text = field.groups()
+      config_lib.check_field(config, key)
+      if text is not None and any(keyword.iskeyword(part) for part in key.split(".")):
+        # ml_collections reads a field's path as Python and stumbles over loss.weights.class
+        keyword_overrides[key] = config_lib.parse_like(config_lib.lookup(config, key), text, f"--config.{key}")
+        continue
+    plain.append(argument)
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(plain)
   except flags.UnrecognizedFlagError as error:
     close = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
     if error.flagname.startswith("conf") and "." in error.flagname:
@@ -73,7 +83,9 @@ def read_config(environ) -> tuple:
   """The config with the environment's overrides under the flags', and where each changed value came from."""
   from jaxtrain import config as config_lib
   config = CONFIG.value
-  from_flags = {key: "flag" for key in config_flags.get_override_values(flags.FLAGS["config"])}
+  for key, value in keyword_overrides.items():
+    config_lib.assign(config, key, value)
+  from_flags = {key: "flag" for key in [*config_flags.get_override_values(flags.FLAGS["config"]), *keyword_overrides]}
   overrides = {k: v for k, v in config_lib.from_environment(config, environ).items() if k not in from_flags}
   for key, value in overrides.items():
     config_lib.assign(config, key, value)

@@ -217,8 +217,9 @@ def start_devices(settings, flops_per_step: float) -> int:
     os.environ["NPROC"] = str(threads)
   try:
     jax.devices()
-  except RuntimeError as error:
-    raise UserError(f"config.parallel.platform: got {settings.platform!r}: {str(error).splitlines()[0]}") from None
+  except (RuntimeError, AssertionError) as error:  # jax asserts that some platform is left
+    reason = str(error).splitlines()[0] if str(error) else "no such device on this machine"
+    raise UserError(f"config.parallel.platform: got {settings.platform!r}: {reason}") from None
   finally:
     os.environ.pop("NPROC", None)
     if preset is not None:

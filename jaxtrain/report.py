@@ -11,6 +11,7 @@ import glob
 import html
 import math
 import os
+import pathlib
 import shlex
 import statistics
 import sys
@@ -42,7 +43,7 @@ th:first-child,td:first-child,.text *{text-align:left}.text td+td{white-space:no
 td[style]{background:linear-gradient(90deg,var(--bar) var(--v),#0000 0) .5rem 100%/calc(100% - 1rem) 3px no-repeat}
 figure{margin:0 0 2.2rem;break-inside:avoid}figcaption{font-size:.92rem;margin-top:.45rem;max-width:46rem}
 label{display:block;overflow:auto;background:#fff;cursor:zoom-in}label:focus-within{border-color:var(--link)}
-input{position:absolute;opacity:0}img{display:block;max-width:100%;height:auto;margin:auto}:checked+img{max-width:none}
+input{position:absolute;opacity:0}img{display:block;max-width:100%;height:auto;margin:auto}:checked+img{max-width:none;width:auto}
 code,pre{font:.86rem/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
 @media(max-width:40rem){main{padding:1.2rem .9rem}h1{font-size:1.5rem}.tiles{grid-template-columns:1fr 1fr}
 th,td:first-child{white-space:normal}th,td{padding:.36rem .6rem}}"""
@@ -171,9 +172,10 @@ def figures_section(drawn: list[tuple[str, str, str]]) -> list[Html]:
   """The figures with their captions; a click or a tap shows one at full size."""
   parts = []
   for family, path, caption in drawn:
-    with open(path, "rb") as file:
-      source = "data:image/png;base64," + base64.b64encode(file.read()).decode()
-    image = tag("img", src=source, alt=f"{family}: {caption}")
+    data = pathlib.Path(path).read_bytes()
+    width = str(int.from_bytes(data[16:20], "big") * 4 // 5)  # 4/5 of what its header says, so that all text is one size
+    source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    image = tag("img", src=source, width=width, alt=f"{family}: {caption}")
     image = tag("label", tag("input", type="checkbox", aria_label=f"{family} at full size"), image)
     parts.append(tag("figure", image, tag("figcaption", tag("b", family.replace("_", " ")), ". ", caption)))
   return parts or [tag("p", "None were drawn.")]
@@ -258,8 +260,7 @@ def write_page(run: RunData, pictures: list[Html], configured: RunData) -> str:
              tag("title", f"{name} · jaxtrain"), tag("style", Html(STYLE)))
   nav = tag("nav", *(tag("a", title, href=f"#{title}") for title in sections))
   page = tag("html", head, tag("body", tag("main", *header(run), nav, *parts)), lang="en")
-  with open(path + ".new", "w", encoding="utf-8") as file:
-    file.write(f"<!doctype html>\n{page}\n")
+  pathlib.Path(path + ".new").write_text(f"<!doctype html>\n{page}\n", encoding="utf-8")
   os.replace(path + ".new", path)
   return path
 
@@ -269,7 +270,7 @@ def write_run(workdir: str, moment: str) -> str | None:
 
   At the moment `train` only curves are drawn, and no page. Raises FigureError as `figures.read_run` and `select` do.
   """
-  run, pattern = figures.read_run(workdir), os.path.join(glob.escape(workdir), "stages", "*", "config.json")
+  run, pattern = figures.read_run(workdir), os.path.join(glob.escape(workdir), "stages", "[0-9]*", "config.json")
   stages = [figures.read_run(os.path.dirname(path)) for path in sorted(glob.glob(pattern), key=lambda p: (len(p), p))]
   drawn = [(each, figures.draw(each, moment)) for each in stages or [run]]
   if moment == "train":

@@ -245,12 +245,23 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
   on = f"{run.devices.num_devices} x {first.device_kind}" + (f", {threads} thread{'s' * (threads > 1)}" if threads else "")
   run.console.say(f"jaxtrain: {config.experiment.rpartition('.')[2]}, {count_params(run.state):,} parameters, "
                   f"{run.plan.total:,} steps of {config.train.batch_size}, on {on}, in {where}")
+  if "table" in run.splits.meta:
+    run.console.say(f"jaxtrain: data: {describe_table(run.splits.meta['table'])}")
   for reason in skipped:
     run.console.say(f"jaxtrain: passed over {reason}")
   if run.step:
     run.console.say(f"jaxtrain: resumed at step {run.step:,}")
   if run.step and config.optim.schedule != "constant" and config.optim.decay_steps != run.plan.total:
     run.console.say(f"jaxtrain: the learning-rate schedule keeps its horizon of {config.optim.decay_steps:,} steps")
+
+
+def describe_table(table: dict) -> str:
+  """What a table's facts say of its rows: how many there are, were dropped, have no label."""
+  dropped = table["rows_dropped"] if "rows_dropped" in table else 0
+  unlabelled = table["rows_unlabelled"] if "rows_unlabelled" in table else 0
+  words = [f"{table['source']}, {table['rows']:,} rows"]
+  words += [f"{dropped:,} of {table['rows'] + dropped:,} rows dropped for missing features"] * bool(dropped)
+  return "; ".join(words + [f"{unlabelled:,} rows unlabelled"] * bool(unlabelled))
 
 
 def copy_tree(tree: Any) -> Any:

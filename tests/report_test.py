@@ -95,6 +95,7 @@ def test_text_of_the_run_is_escaped(tmp_path):
                     process={"argv": ["/x/jaxtrain/main.py", f"--config={bad}"], "platform": bad, "git_commit": bad})
   page = page_of(folder)
   assert not {"script", "i"} & {tag for tag, _ in page.elements} and page.text.count(bad) >= 8
+  assert report.tag("a", "x", href='"><b>') == '<a href="&quot;&gt;&lt;b&gt;">x</a>'
   assert "a<i>&b" in page.text and ["data.source", repr(bad), bad] in page.rows
 
 
@@ -199,8 +200,8 @@ def test_stages(tmp_path, num_stages, badge):
 
 @pytest.mark.parametrize(("value", "shown"), [
     (None, "–"), (0, "0"), (20000, "20,000"), (-3, "−3"), (True, "True"), (1.0, "1.000"), (0.95712, "0.9571"),
-    (0.0, "0.000"), (128.0115, "128.0"), (1234.56, "1,235"), (-98765.4, "−98,765"), (1.5e12, "1.500e+12"), (2e-7, "2.000e−07"),
-    (float("nan"), "nan"), ("nan", "nan"), ("007", "007"), ("1e5", "1e5"), ([1], "[1]")])
+    (0.0, "0.000"), (128.0115, "128.0"), (1234.56, "1,235"), (-98765.4, "−98,765"), (1.5e12, "1.500e+12"),
+    (2e-7, "2.000e−07"), (float("nan"), "nan"), ("nan", "nan"), ("007", "007"), ("1e5", "1e5"), ([1], "[1]")])
 def test_numbers(value, shown):
   assert report.fmt(value) == shown
 

@@ -36,14 +36,14 @@ def reconstruction(run: RunData) -> Figure | None:
   shown = pick_features(r2)
   columns = min(4, len(shown))
   rows = -(-len(shown) // columns)
-  width, height = 0.3 + PITCH[0] * max(columns, 2), 0.25 + PITCH[1] * rows
+  width, height = 0.5 + PITCH[0] * max(columns, 2), 0.25 + PITCH[1] * rows
   figure = new_figure(width, height, layout=None)
   for k, d in enumerate(shown):
     left, top = 0.75 + PITCH[0] * (k % columns), 0.45 + PITCH[1] * (k // columns)
     ax = figure.add_axes((left / width, 1 - (top + SIDE) / height, SIDE / width, SIDE / height))
     draw_feature(ax, x[:, d], x_mean[:, d], record["meta"]["scaler"]["transforms"][d].endswith("log1p"))
-    ax.set_title(clip_text(names[d], 26), fontsize=8.5, pad=17)
-    ax.annotate(r2_text(r2[d], scaled[d]), (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8.5)
+    ax.set_title(clip_text(names[d], 29), fontsize=8, pad=17)
+    ax.annotate(r2_text(r2[d], scaled[d]), (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8)
   chosen = "" if len(shown) == len(names) else f"; {len(shown)} of {len(names)} features, from the best R² to the worst"
   text = f"measured: {len(x):,} of {run.split}'s {record['scalars']['rows']:,} rows, R² over all{chosen}"
   figure.text(0.75 / width, 0.08 / height, text, fontsize=8.5, color=MUTED)
@@ -109,8 +109,8 @@ def round_values(forward: Callable, low: float, high: float) -> np.ndarray:
 
 
 def latent(run: RunData) -> Figure | None:
-  """Look for classes that keep apart in the map, and for grey bars: dimensions that carry nothing, their posterior
-  having collapsed to the prior.
+  """Look for classes that keep apart in the map, and for dimensions without a bar: their posterior has collapsed to the
+  prior, and they carry nothing.
   """
   points, kl_nats = run.arrays.get("sample_components"), run.arrays.get("kl_nats_per_dim")
   if points is None or kl_nats is None:
@@ -178,13 +178,14 @@ def classes(run: RunData) -> Figure | None:
       ax.annotate(f"{values[k]:,}", (max(values[k], 0.7), y), (3, 0), textcoords="offset points", va="center",
                   fontsize=6.5, color=MUTED)
   ax.set_yticks(range(len(order)), [clip_text(names[k], 34) for k in order], color=INK)
-  ax.set(xscale="log", xlabel="rows (logarithmic)", ylim=(len(order) - 0.4, -0.6), xlim=(0.7, count.max() * 2))
+  ax.set(xscale="log", ylim=(len(order) - 0.4, -0.6), xlim=(0.7, count.max() * 2))
   ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.12g}")
   ax.grid(axis="y", visible=False)
   ax.tick_params(axis="y", length=0)
   rest = int((count > 0).sum()) - len(order)
-  left = f"; {rest} smaller classes with {count.sum() - count[order].sum():,} rows not shown" if rest else ""
-  ax.set_title(f"{run.split}: {int((count > 0).sum())} classes, {count.sum():,} labelled rows{left}", fontsize=8.5)
+  left = f"; {rest} smaller classes with {count.sum() - count[order].sum():,} rows are not shown" if rest else ""
+  ax.set(title=f"{run.split}: {int((count > 0).sum())} classes, {count.sum():,} labelled rows",
+         xlabel=f"rows, logarithmic{left}")
   if predicted is not None:
     figure.legend(loc="outside upper left", ncols=2)
   return figure

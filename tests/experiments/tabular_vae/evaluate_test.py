@@ -1,0 +1,157 @@
+"""End-of-run evaluation against NumPy and scikit-learn."""
+
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+from sklearn.decomposition import PCA
+
+from jaxtrain.data import arrays, scaling
+from jaxtrain.experiments.tabular_vae import evaluate, nets
+from jaxtrain.types import Splits
+
+
+def test_errors_per_column():
+  random = np.random.RandomState(0)
+  x = random.normal(size=(50, 3)) * [1, 10, 0.1] + [0, 100, -5]
+  x_mean = x + random.normal(size=(50, 3)) * [0.5, 20, 0.01]
+  got = evaluate.errors(x, x_mean, ["a", "b", "c"], "raw")
+  assert len(got) == 9
+  for d, name in enumerate("abc"):
+    assert got[f"r2_raw/{name}"] == pytest.approx(sk.r2_score(x[:, d], x_mean[:, d]), rel=1e-12)
+    assert got[f"rmse_raw/{name}"] == pytest.approx(np.sqrt(sk.mean_squared_error(x[:, d], x_mean[:, d])), rel=1e-12)
+    assert got[f"mae_raw/{name}"] == pytest.approx(sk.mean_absolute_error(x[:, d], x_mean[:, d]), rel=1e-12)
+  assert got["r2_raw/b"] < 0  # worse than the mean
+
+
+def test_perfect_mean_and_constant_columns():
+  x = np.stack([np.arange(10.0), np.arange(10.0), np.full(10, 3.0)], axis=1)
+  x_mean = np.stack([np.arange(10.0), np.full(10, 4.5), np.full(10, 4.0)], axis=1)
+  got = evaluate.errors(x, x_mean, ["same", "mean", "constant"], "scaled")
+  assert got["r2_scaled/same"] == 1.0 and got["rmse_scaled/same"] == 0.0 and got["r2_scaled/mean"] == pytest.approx(0, abs=1e-12)
+  assert np.isnan(got["r2_scaled/constant"]) and got["mae_scaled/constant"] == 1.0
+
+
+def test_errors_of_float32_are_added_in_float64():
+  x = (1e4 + np.arange(100_000) % 7).astype(np.float32)[:, None]
+  got = evaluate.errors(x, x + np.float32(0.5), ["a"], "raw")
+  assert got["rmse_raw/a"] == pytest.approx(0.5, rel=1e-9)
+  assert got["r2_raw/a"] == pytest.approx(1 - 0.25 / x.astype(np.float64).var(), rel=1e-9)
+
+
+def test_use_of_the_latent_space():
+  """Three dimensions: one in use, one collapsed, one whose mean varies less than 0.1 but whose variance carries KL."""
+  random = np.random.RandomState(1)
+  sd = np.array([1.5, 0.001, 0.05])
+  mean = (random.normal(size=(4000, 3)) * sd).astype(np.float32)
+  log_var = np.tile(np.array([-2.0, 0.0, -1.0], np.float32), (4000, 1))
+  scalars, kl_nats = evaluate.latent_use(mean, log_var)
+  want = 0.5 * ((mean.astype(np.float64) ** 2).mean(axis=0) + np.exp([-2.0, 0.0, -1.0]) - 1 - [-2.0, 0.0, -1.0])
+  np.testing.assert_allclose(kl_nats, want, rtol=1e-6, atol=1e-9)
+  assert scalars == {"active_dims_sd": 1, "active_dims_kl": 2, "kl_nats": pytest.approx(want.sum(), rel=1e-6)}
+  assert json.dumps(scalars)
+
+
+def test_principal_components_are_scikit_learns():
+  random = np.random.RandomState(2)
+  mean = (random.normal(size=(200, 5)) @ random.normal(size=(5, 5)) + 3).astype(np.float32)
+  components, share = evaluate.principal_components(mean)
+  pca = PCA(2, svd_solver="full")
+  want = pca.fit_transform(mean.astype(np.float64))
+  signs = np.sign((components * want).sum(axis=0))
+  np.testing.assert_allclose(components * signs, want, rtol=1e-3, atol=1e-4)
+  np.testing.assert_allclose(share, pca.explained_variance_ratio_, rtol=1e-5)
+
+
+def test_principal_components_of_a_single_latent_dimension_are_still_two_columns():
+  components, share = evaluate.principal_components(np.arange(10, dtype=np.float32)[:, None])
+  assert components.shape == (10, 2) and share.shape == (2,)
+
+
+def scores(num_classes=8, num_rows=300, seed=3):
+  random = np.random.RandomState(seed)
+  label = random.choice(num_classes, num_rows, p=np.arange(1, num_classes + 1) / np.arange(1, num_classes + 1).sum())
+  logits = random.normal(size=(num_rows, num_classes)) + 1.5 * np.eye(num_classes)[label]
+  return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32), label.astype(np.int32)
+
+
+def test_classification_scores_are_scikit_learns():
+  log_prob, label = scores()
+  got = evaluate.classification(log_prob, label)
+  pred = log_prob.argmax(axis=1)
+  assert got["accuracy"] == pytest.approx(sk.accuracy_score(label, pred), rel=1e-12)
+  assert got["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(label, pred), rel=1e-12)
+  assert got["accuracy_top5"] == pytest.approx(sk.top_k_accuracy_score(label, log_prob, k=5), rel=1e-12)
+  prob = np.exp(log_prob.astype(np.float64))
+  assert got["nll_nats"] == pytest.approx(sk.log_loss(label, prob / prob.sum(axis=1, keepdims=True)), rel=1e-5)
+  assert 0.1 < got["balanced_accuracy"] != got["accuracy"] < got["accuracy_top5"] < 1
+
+
+def test_unlabelled_rows_and_absent_classes_are_left_out():
+  log_prob, label = scores()
+  label[label == 7] = -1
+  got = evaluate.classification(log_prob, label)
+  seen = label >= 0
+  pred, truth = log_prob.argmax(axis=1)[seen], label[seen]
+  assert got["accuracy"] == pytest.approx((pred == truth).mean())
+  assert got["balanced_accuracy"] == pytest.approx(np.mean([(pred[truth == k] == k).mean() for k in range(7)]))
+  assert evaluate.classification(log_prob, np.full_like(label, -1)) == {}
+
+
+@pytest.fixture(scope="module")
+def trained():
+  """A small model, its state as the loop would hand it over, and the meta of a table."""
+  model = nets.VAE(num_features=3, num_classes=4, latent_dim=2, hidden_dims=(5,), batch_norm=True, head_dim=4, precision="float32")
+  random = np.random.RandomState(4)
+  shapes = jax.eval_shape(lambda key: model.init(key, np.zeros((2, 3), np.float32), np.ones(2), np.zeros((2, 2))), jax.random.key(0))
+  variables = jax.tree.map(lambda leaf: random.uniform(0.1, 1, leaf.shape).astype(np.float32), shapes)
+  raw = np.exp(random.normal(size=(23, 3)))
+  scaler = scaling.fit(raw, ("log1p", "identity", "signed_log1p"), ("a", "b", "c"))
+  meta = {"features": ["a", "b", "c"], "class_names": ["p", "q", "r", "s"], "scaler": scaler}
+  state = types.SimpleNamespace(params=variables["params"], model_state={"batch_stats": variables["batch_stats"]}, ema=None)
+  return model, state, meta, raw
+
+
+def test_rows_are_applied_in_blocks_without_changing_a_row(trained, monkeypatch):
+  model, state, meta, raw = trained
+  x = scaling.scale(meta["scaler"], raw)
+  whole = evaluate.apply_model(model, state, x)
+  monkeypatch.setattr(evaluate, "BLOCK", 10)  # 10, 10 and 3
+  for name, value in evaluate.apply_model(model, state, x).items():
+    assert value.shape[0] == 23
+    np.testing.assert_allclose(value, whole[name], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(np.exp(whole["log_prob"]).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_assess_reports_every_part_in_raw_and_scaled_units(trained):
+  model, state, meta, raw = trained
+  x, label = scaling.scale(meta["scaler"], raw), np.arange(23, dtype=np.int32) % 5 - 1
+  source = lambda rows: arrays.table_source({"x": x[rows], "label": label[rows]}, 8, False)
+  made = Splits(source(slice(0, 15)), None, source(slice(15, 23)), meta)
+  got = evaluate.make_assess(model, meta)(state, made, jax.random.key(1))
+  assert set(got) == {"train", "test"}
+  for name, rows in (("train", slice(0, 15)), ("test", slice(15, 23))):
+    scalars, found = got[name]
+    out = evaluate.apply_model(model, state, x[rows])
+    back = scaling.unscale(meta["scaler"], out["x_mean"])
+    assert scalars["rows"] == len(x[rows])
+    assert scalars["rmse_raw/a"] == pytest.approx(np.sqrt(((back - raw[rows]) ** 2).mean(axis=0)[0]), rel=1e-5)
+    assert scalars["mae_scaled/b"] == pytest.approx(np.abs(out["x_mean"] - x[rows]).mean(axis=0)[1], rel=1e-5)
+    labelled = label[rows] >= 0
+    assert scalars["accuracy"] == pytest.approx((out["log_prob"].argmax(axis=1) == label[rows])[labelled].mean())
+    np.testing.assert_array_equal(found["class_count"], np.bincount(label[rows][labelled], minlength=4))
+    assert found["predicted_count"].sum() == len(x[rows])
+    np.testing.assert_allclose(found["sample_x"], raw[rows], rtol=1e-5)  # fewer rows than a sample: all of them, in order
+    np.testing.assert_array_equal(found["sample_label"], label[rows])
+    assert found["sample_components"].shape == (len(x[rows]), 2)
+
+
+def test_the_moving_average_is_what_is_assessed(trained):
+  model, state, meta, raw = trained
+  x, other = scaling.scale(meta["scaler"], raw), jax.tree.map(lambda leaf: 0.5 * leaf, state.params)
+  averaged = types.SimpleNamespace(params=state.params, model_state=state.model_state, ema=other)
+  replaced = types.SimpleNamespace(params=other, model_state=state.model_state, ema=None)
+  np.testing.assert_array_equal(evaluate.apply_model(model, averaged, x)["mean"], evaluate.apply_model(model, replaced, x)["mean"])
