@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from typing import Any
 
 import jax
@@ -128,6 +129,7 @@ class Checkpoints:
     self.manager = None
     self.saver: threading.Thread | None = None
     self.error: BaseException | None = None
+    self.cpu_seconds = 0.0  # of the saver's threads, orbax's own left out
 
   def opened(self):
     """Orbax's manager, made at first use because orbax is slow to import."""
@@ -161,10 +163,12 @@ class Checkpoints:
 
   def write_guarded(self, step: int, arrays: dict, record: dict) -> None:
     """`write` in the saver's thread: an error is kept for the caller's next `wait`."""
+    began = time.thread_time()
     try:
       self.write(step, arrays, record)
     except BaseException as error:
       self.error = error
+    self.cpu_seconds += time.thread_time() - began
 
   def write(self, step: int, arrays: dict, record: dict) -> None:
     """Writes, commits, points the links at it, deletes what is no longer kept."""

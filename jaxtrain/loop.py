@@ -111,10 +111,12 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
       if stop.reason() and run.step < target:
         leave(run, stop.reason())
     due = plan.due(run.step)
+    began = time.perf_counter()
     if due.epoch or due.evaluate:
       report(run, due)
     elif due.log:
       run.console.report(plan.position(run.step), metrics_lib.divide(run.totals), None)
+    run.spent["report"] += time.perf_counter() - began
     if due.save and run.step < plan.total:
       save(run)
       if draw and run.workdir and run.config.log.figures == "full":
@@ -139,6 +141,7 @@ def dispatch(run: runs.Run, num_steps: int, pace: "Pace") -> None:
   pace.took(num_steps, seconds)
   run.step += num_steps
   run.segment_seconds += seconds
+  run.spent["train"] += seconds
   run.segment_steps += num_steps
   run.console.advance(num_steps)
 
@@ -177,6 +180,7 @@ def save(run: runs.Run, in_facts: bool = True) -> None:
   """
   if not run.checkpoints:
     return
+  began = time.perf_counter()
   if in_facts:
     run.facts.event("on_checkpoint", epoch=run.epoch, step=run.step, best_step=run.best_step)
   if run.pending:
@@ -184,6 +188,7 @@ def save(run: runs.Run, in_facts: bool = True) -> None:
     run.pending = None
   run.checkpoints.save(run.step, {"state": run.state, "totals": run.totals}, make_record(run))
   run.saved_step = run.step
+  run.spent["save"] += time.perf_counter() - began
 
 
 def leave(run: runs.Run, reason: str) -> None:
@@ -215,6 +220,8 @@ def finish(run: runs.Run) -> Result:
   if run.checkpoints:
     run.checkpoints.wait()
   final = checkpoint.digest(run.state)
+  saver = {"saver_cpu": run.checkpoints.cpu_seconds} if run.checkpoints else {}
+  run.facts.process(seconds=run.spent | saver)
   run.facts.event("on_train_end", epoch=run.epoch, step=run.step, best_value=run.best_value, best_step=run.best_step,
                   stopped_early=run.stopped_early, digest=final, bad_steps=int(run.state.guard.num_bad),
                   total_time_s=time.time() - run.began)

@@ -22,7 +22,9 @@ from jaxtrain.types import UserError
 MODES = ("train", "eval", "check", "inspect")
 RESUME = ("auto", "never", "required")
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, FILE or FILE:variant.", lock_config=True)
+read_argv: list[str] = []  # what ml_collections looks at for overrides; set by parse_flags
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, FILE or FILE:variant.", lock_config=True,
+                                         sys_argv=read_argv)
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; the same folder resumes. "
                               "Default: runs/<config>-<variant>-<UTC time>.")
 MODE = flags.DEFINE_string("mode", "train", "train | eval | check | inspect")
@@ -50,8 +52,11 @@ def parse_flags(argv: list[str]) -> list[str]:
         keyword_overrides[key] = config_lib.parse_like(config_lib.lookup(config, key), text, f"--config.{key}")
         continue
     plain.append(argument)
+  # ml_collections wants the file before its overrides; people put it where they like
+  read_argv[:] = sorted(plain, key=lambda argument: not argument.startswith(("--config=", "-config=")))
+  read_argv.insert(0, read_argv.pop(read_argv.index(argv[0])))
   try:
-    rest = flags.FLAGS(plain)
+    rest = flags.FLAGS(read_argv)
   except flags.UnrecognizedFlagError as error:
     close = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
     if error.flagname.startswith("conf") and "." in error.flagname:

@@ -7,7 +7,6 @@ escaped, as all strings are that are not `Html`.
 import argparse
 import base64
 import datetime
-import glob
 import html
 import math
 import os
@@ -43,10 +42,10 @@ th:first-child,td:first-child,.text *{text-align:left}.text td+td{white-space:no
 td[style]{background:linear-gradient(90deg,var(--bar) var(--v),#0000 0) .5rem 100%/calc(100% - 1rem) 3px no-repeat}
 figure{margin:0 0 2.2rem;break-inside:avoid}figcaption{font-size:.92rem;margin-top:.45rem;max-width:46rem}
 label{display:block;overflow:auto;background:#fff;cursor:zoom-in}label:focus-within{border-color:var(--link)}
-input{position:absolute;opacity:0}img{display:block;max-width:100%;height:auto;margin:auto}:checked+img{max-width:none;width:auto}
+input{position:absolute;opacity:0}img{display:block;max-width:100%;height:auto;margin:auto}
 code,pre{font:.86rem/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
 @media(max-width:40rem){main{padding:1.2rem .9rem}h1{font-size:1.5rem}.tiles{grid-template-columns:1fr 1fr}
-th,td:first-child{white-space:normal}th,td{padding:.36rem .6rem}}"""
+th,td:first-child{white-space:normal}th,td{padding:.36rem .6rem}}:checked+img{max-width:none;width:auto}"""
 
 
 class Html(str):
@@ -173,7 +172,7 @@ def figures_section(drawn: list[tuple[str, str, str]]) -> list[Html]:
   parts = []
   for family, path, caption in drawn:
     data = pathlib.Path(path).read_bytes()
-    width = str(int.from_bytes(data[16:20], "big") * 4 // 5)  # 4/5 of what its header says, so that all text is one size
+    width = str(int.from_bytes(data[16:20], "big") * 4 // 5)  # of what its header says: text is of one size in all
     source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     image = tag("img", src=source, width=width, alt=f"{family}: {caption}")
     image = tag("label", tag("input", type="checkbox", aria_label=f"{family} at full size"), image)
@@ -270,8 +269,8 @@ def write_run(workdir: str, moment: str) -> str | None:
 
   At the moment `train` only curves are drawn, and no page. Raises FigureError as `figures.read_run` and `select` do.
   """
-  run, pattern = figures.read_run(workdir), os.path.join(glob.escape(workdir), "stages", "[0-9]*", "config.json")
-  stages = [figures.read_run(os.path.dirname(path)) for path in sorted(glob.glob(pattern), key=lambda p: (len(p), p))]
+  run, found = figures.read_run(workdir), pathlib.Path(workdir).glob("stages/[0-9]*/config.json")
+  stages = [figures.read_run(str(path.parent)) for path in sorted(found, key=lambda path: (len(str(path)), path))]
   drawn = [(each, figures.draw(each, moment)) for each in stages or [run]]
   if moment == "train":
     return None

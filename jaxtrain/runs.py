@@ -50,6 +50,7 @@ class Run:
   last_means: dict[str, float] = dataclasses.field(default_factory=dict)
   segment_seconds: float = 0.0  # training time since the last report
   segment_steps: int = 0
+  spent: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.0, "report": 0.0, "save": 0.0})
 
   @property
   def epoch(self) -> int:

@@ -16,6 +16,8 @@ from jaxtrain.parallel import over_whole
 from jaxtrain.types import TrainState
 
 NUM_STEPS = 6
+# A test calls what it compiles a few times: half the time to compile is worth more than fast code.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def section(**fields):
@@ -43,7 +45,7 @@ def run(settings, params, grads):
   """Parameters after each update and the metrics of each."""
   tx = optim.make(settings, 10)
   params = float32(params)
-  update = jax.jit(tx.update)
+  update = jax.jit(tx.update, compiler_options=QUICK)
   state, all_params, all_metrics = tx.init(params), [], []
   for t, g in enumerate(grads):
     params, state, metrics = update(float32(g), state, params, jnp.int32(t), (jnp.float32(1), jnp.float32(1)))
@@ -256,7 +258,7 @@ def test_plateau_on_the_training_loss_decides_once_an_epoch_on_the_mean_over_row
   state = TrainState(jnp.int32(0), jax.random.key(3), params, {}, tx.init(params), None, step.init_guard())
   one_step = step.make_one_step(train_step, source, over_whole, "halt")
   none = step.zero_totals(jax.eval_shape(one_step, state, source.data, step.stream_keys(state))[1])
-  repeat = jax.jit(step.make_repeat(one_step))
+  repeat = jax.jit(step.make_repeat(one_step), compiler_options=QUICK)
 
   reference, scale = PyTorchPlateau(0.5, 1, 1e-4), 1.0
   batch_means_differ = False
@@ -277,15 +279,15 @@ def test_plateau_on_the_training_loss_decides_once_an_epoch_on_the_mean_over_row
 def test_plateau_on_an_evaluated_metric_moves_by_observe_alone():
   settings = section(plateau__factor=0.1, plateau__patience=0, plateau__monitor="val_loss")
   tx, params = optim.make(settings, 1), {"a": jnp.ones(2)}
-  state = tx.init(params)
+  state, update = tx.init(params), jax.jit(tx.update, compiler_options=QUICK)
   for t in range(3):
-    params, state, _ = tx.update({"a": jnp.ones(2)}, state, params, jnp.int32(t), (jnp.float32(t), jnp.float32(1)))
+    params, state, _ = update({"a": jnp.ones(2)}, state, params, jnp.int32(t), (jnp.float32(t), jnp.float32(1)))
   assert float(state.plateau.scale) == 1.0
   state = tx.observe(state, {"val_loss": jnp.float32(2.0), "train_loss": jnp.float32(1.0)})
   assert float(state.plateau.scale) == 1.0
   state = tx.observe(state, {"val_loss": jnp.float32(2.0), "train_loss": jnp.float32(0.5)})
   assert float(state.plateau.scale) == pytest.approx(0.1)
-  _, _, metrics = tx.update({"a": jnp.ones(2)}, state, params, jnp.int32(3), (jnp.float32(1), jnp.float32(1)))
+  _, _, metrics = update({"a": jnp.ones(2)}, state, params, jnp.int32(3), (jnp.float32(1), jnp.float32(1)))
   assert float(metrics["lr"]) == pytest.approx(1e-4)
 
 

@@ -12,6 +12,8 @@ from jaxtrain import optim, parallel, step
 from jaxtrain.data import arrays
 from jaxtrain.types import Source, TrainState
 
+# A test calls what it compiles a few times: half the time to compile is worth more than fast code.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 D = 3
 WEIGHTS = {"recon": 1.5, "masked": 0.25}
 
@@ -44,7 +46,7 @@ def compiled_step(reduction, num_chunks):
   """`(state, batch) -> (state, metrics)`, compiled; whole batches where num_chunks is 0."""
   over = parallel.make_over_chunks(num_chunks) if num_chunks else parallel.over_whole
   train_step = make_train_step(reduction=reduction)
-  return jax.jit(lambda state, batch: train_step(state, batch, jax.random.key(0), over))
+  return jax.jit(lambda state, batch: train_step(state, batch, jax.random.key(0), over), compiler_options=QUICK)
 
 
 def make_state(tx=None, ema=False, seed=0):
@@ -90,11 +92,11 @@ def table(num_rows=11, batch_size=4):
   return arrays.table_source({k: v.astype(np.float32) for k, v in rows.items()}, batch_size, True)
 
 
-def machine(train_step, source, state, over=parallel.over_whole, on_nonfinite="halt"):
+def machine(train_step, source, state, over=parallel.over_whole, on_nonfinite="halt", options=QUICK):
   """`(compiled repeat, zero totals)`."""
   one_step = step.make_one_step(train_step, source, over, on_nonfinite)
   metrics = jax.eval_shape(one_step, state, source.data, step.stream_keys(state))[1]
-  return jax.jit(step.make_repeat(one_step)), step.zero_totals(metrics)
+  return jax.jit(step.make_repeat(one_step), compiler_options=options), step.zero_totals(metrics)
 
 
 def equal(a, b):
@@ -180,7 +182,7 @@ def test_names_of_terms_counts_and_weights_must_agree():
 def test_any_split_of_the_steps_gives_the_same_bits():
   tx = make_optimiser("adam", 0.05, clip_norm=1.0)
   state, source = make_state(tx, ema=True), table()
-  repeat, zeros = machine(make_train_step(tx, ema_decay=0.75), source, state)
+  repeat, zeros = machine(make_train_step(tx, ema_decay=0.75), source, state, options=None)
   straight = repeat(state, zeros, source.data, 7)
   pieces = (state, zeros)
   for n in (1, 2, 4):
@@ -261,7 +263,7 @@ def test_a_state_that_overflows_behind_finite_metrics_is_caught():
 
 @functools.cache
 def compiled_guard():
-  return jax.jit(lambda state, new, metrics: step.guard_step(state, new, metrics, "halt"))
+  return jax.jit(lambda state, new, metrics: step.guard_step(state, new, metrics, "halt"), compiler_options=QUICK)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -295,7 +297,8 @@ def test_evaluation_counts_every_row_once():
     return {name: (sums[name], term_counts(batch)[name]) for name in sums}
   state = make_state()
   for over in (parallel.over_whole, parallel.make_over_chunks(2)):
-    totals = jax.jit(step.make_evaluate(eval_step, source, over))(state, source.data, jax.random.key(1))
+    evaluate = jax.jit(step.make_evaluate(eval_step, source, over), compiler_options=QUICK)
+    totals = evaluate(state, source.data, jax.random.key(1))
     everything = {k: np.asarray(v) for k, v in source.data.items()} | {"weight": np.ones(11)}
     _, _, sums, counts = closed_form(state.params, everything, "mean")
     for name in sums:

@@ -34,7 +34,7 @@ def reconstruction(run: RunData) -> Figure | None:
   names = record["meta"]["features"]
   r2, scaled = ([number(record["scalars"].get(f"r2_{unit}/{name}")) for name in names] for unit in ("raw", "scaled"))
   shown = pick_features(r2)
-  columns = min(4, len(shown))
+  columns = 3 if len(shown) in (5, 6, 9) else min(4, len(shown))
   rows = -(-len(shown) // columns)
   width, height = 0.5 + PITCH[0] * max(columns, 2), 0.25 + PITCH[1] * rows
   figure = new_figure(width, height, layout=None)
@@ -42,7 +42,7 @@ def reconstruction(run: RunData) -> Figure | None:
     left, top = 0.75 + PITCH[0] * (k % columns), 0.45 + PITCH[1] * (k // columns)
     ax = figure.add_axes((left / width, 1 - (top + SIDE) / height, SIDE / width, SIDE / height))
     draw_feature(ax, x[:, d], x_mean[:, d], record["meta"]["scaler"]["transforms"][d].endswith("log1p"))
-    ax.set_title(clip_text(names[d], 29), fontsize=8, pad=17)
+    ax.set_title(clip_text(names[d], 27), fontsize=8, pad=17)
     ax.annotate(r2_text(r2[d], scaled[d]), (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8)
   chosen = "" if len(shown) == len(names) else f"; {len(shown)} of {len(names)} features, from the best R² to the worst"
   text = f"measured: {len(x):,} of {run.split}'s {record['scalars']['rows']:,} rows, R² over all{chosen}"
@@ -159,7 +159,9 @@ def draw_map(ax, run: RunData, points: np.ndarray) -> None:
 
 
 def classes(run: RunData) -> Figure | None:
-  """Look for rare classes whose predicted count falls far below the true one: the classifier gives them up."""
+  """Look for classes too rare to learn from, and, where there is a classifier, for those whose predicted count is far
+  below the true one: it gives them up.
+  """
   count, predicted = run.arrays.get("class_count"), run.arrays.get("predicted_count")
   if count is None or not count.sum():
     return None
@@ -178,7 +180,8 @@ def classes(run: RunData) -> Figure | None:
       ax.annotate(f"{values[k]:,}", (max(values[k], 0.7), y), (3, 0), textcoords="offset points", va="center",
                   fontsize=6.5, color=MUTED)
   ax.set_yticks(range(len(order)), [clip_text(names[k], 34) for k in order], color=INK)
-  ax.set(xscale="log", ylim=(len(order) - 0.4, -0.6), xlim=(0.7, count.max() * 2))
+  longest = max(values[order].max() for values, _, _ in series)
+  ax.set(xscale="log", ylim=(len(order) - 0.4, -0.6), xlim=(0.7, 2 * longest))
   ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.12g}")
   ax.grid(axis="y", visible=False)
   ax.tick_params(axis="y", length=0)

@@ -66,9 +66,10 @@ def test_principal_components_are_scikit_learns():
   np.testing.assert_allclose(share, pca.explained_variance_ratio_, rtol=1e-5)
 
 
-def test_principal_components_of_a_single_latent_dimension_are_still_two_columns():
+def test_a_single_latent_dimension_is_its_own_component():
   components, share = evaluate.principal_components(np.arange(10, dtype=np.float32)[:, None])
-  assert components.shape == (10, 2) and share.shape == (2,)
+  np.testing.assert_allclose(np.abs(components[:, 0]), np.abs(np.arange(10) - 4.5), rtol=1e-6)
+  assert share[0] == pytest.approx(1.0)
 
 
 def scores(num_classes=8, num_rows=300, seed=3):
