@@ -180,7 +180,7 @@ def draw_curves(ax, run: RunData, name: str) -> None:
     if test := curve(run, "test", name):
       ax.plot(at, test[1][-1], "D", color=COLORS["test"], markersize=5, label="test, best state")
   ax.set(title=clip_text(name, 30), xlabel=label, xlim=(0, max(row["step"] for row in run.rows) / per_unit * 1.02))
-  ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+  ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
   low, middle, high = np.nanmin(values), np.nanmedian(values), np.nanmax(values)
   if low > 0 and high > 8 * middle:  # a fall or a spike that would flatten the rest
     ax.set_yscale("log")
@@ -240,9 +240,8 @@ def learning_rate(run: RunData) -> Figure | None:
   figure = draw_panels(run, [names], 3 * max(len(names), 1.7), 2.6) if names else None
   clip = number(run.config.get("optim", {}).get("clip_norm"))
   if names[-1:] == ["grad_norm"] and clip:
-    ax = figure.axes[-1]
-    ax.axhline(clip, color=INK, linewidth=0.9, linestyle=":")
-    ax.annotate(f"clipped at {clip:g}", (1, clip), (0, 3), ax.get_yaxis_transform(), "offset points", ha="right")
+    figure.axes[-1].axhline(clip, color=INK, linewidth=0.9, linestyle=":")
+    figure.axes[-1].set_title(f"grad_norm, clipped at {clip:g} (dotted)")
   return figure
 
 

@@ -20,10 +20,12 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def affine_forward(x, kernel, bias):
+  """`affine` and what its gradient needs."""
   return affine(x, kernel, bias), (x, kernel)
 
 
 def affine_backward(saved, dy):
+  """Gradients of x, kernel and bias from that of the result, dy [B, F]."""
   x, kernel = saved
   D, F = x.shape[-1], dy.shape[-1]
   dbias = jnp.ones(len(dy), dy.dtype) @ dy

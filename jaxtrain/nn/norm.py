@@ -59,6 +59,7 @@ def normalise(x: jax.Array, share: jax.Array, scale: jax.Array, bias: jax.Array,
 
 
 def normalise_forward(x, share, scale, bias, eps):
+  """`normalise` and what its gradient needs."""
   mean = share @ x
   centred = x - mean[None]
   var = share @ jnp.square(centred)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import config as config_lib
-from jaxtrain import limits, optim, rng, schedules, step
+from jaxtrain import fields, optim, rng, schedules, step
 from jaxtrain.data import arrays, scaling, splits, tables
 from jaxtrain.experiments.tabular_vae import evaluate, lithology, nets, objective
 from jaxtrain.types import Experiment, Splits, TrainState, UserError
@@ -21,17 +21,17 @@ SOURCES = ("synthetic", "sklearn", "csv")
 
 LIMITS = {
     "data.source": ((lambda v: v in SOURCES or "." in v), " | ".join(SOURCES) + " | MODULE.FUNCTION(config) -> Table"),
-    "model.kind": limits.one_of("unsup", "semisup"),
-    "model.latent_dim": limits.at_least(1),
-    "model.hidden_dims": limits.each(limits.at_least(1), low_len=1),
-    "model.head_dim": limits.at_least(1),
-    "model.dropout_rate": limits.between(0, 1),
-    "loss.reduction": limits.one_of("sum", "mean"),
-    "loss.mask_rate": limits.between(0, 1),
-    "loss.kl_schedule.shape": limits.one_of(*schedules.KL_SHAPES),
-    "loss.kl_schedule.start": limits.at_least(0),
-    "loss.kl_schedule.num_epochs": limits.at_least(0),
-    "loss.kl_schedule.num_cycles": limits.at_least(1),
+    "model.kind": fields.one_of("unsup", "semisup"),
+    "model.latent_dim": fields.at_least(1),
+    "model.hidden_dims": fields.each(fields.at_least(1), low_len=1),
+    "model.head_dim": fields.at_least(1),
+    "model.dropout_rate": fields.between(0, 1),
+    "loss.reduction": fields.one_of("sum", "mean"),
+    "loss.mask_rate": fields.between(0, 1),
+    "loss.kl_schedule.shape": fields.one_of(*schedules.KL_SHAPES),
+    "loss.kl_schedule.start": fields.at_least(0),
+    "loss.kl_schedule.num_epochs": fields.at_least(0),
+    "loss.kl_schedule.num_cycles": fields.at_least(1),
 }
 
 
