@@ -26,7 +26,7 @@ DEFAULTS: dict[str, Any] = {
         "shuffle": True,  # rows in a new order each epoch
         "row_limit": 0,  # use the first rows only (a generator makes so many); 0 = all
         "split": {
-            "kind": "none",  # none | random | group
+            "kind": "none",  # none | random | group | entropy_balanced | leave_out
             "fractions": (0.7, 0.15, 0.15),  # train, val, test
             "num_folds": 5,  # folds of cross-validation
             "fold": 0,  # the fold that is tested on
@@ -87,7 +87,7 @@ DEFAULTS: dict[str, Any] = {
         "families": (),  # figure families to draw; () = those of the preset
         "save_artifacts": True,  # arrays behind the figures (eval/*.npz)
         "progress": True,  # progress bar or lines
-        "tensorboard": False,  # event files for TensorBoard (extra)
+        "tensorboard": False,  # event files for TensorBoard; not written yet
     },
     "parallel": {
         "mode": "jit",  # jit | pmap | canonical
@@ -154,8 +154,8 @@ LIMITS: dict[str, Limit] = {
     "train.min_delta": at_least(0),
     "train.on_nonfinite": one_of(*step.ON_NONFINITE),
     "train.time_budget_minutes": at_least(0),
-    "train.num_members": one_of(1),
-    "train.microbatch": at_least(0),
+    "train.num_members": ((lambda v: v == 1), "1: ensembles are not trained yet"),
+    "train.microbatch": ((lambda v: v >= 0), "0 or more (-1, the largest that fits, is not there yet)"),
     "eval.every_epochs": at_least(1),
     "eval.every_steps": at_least(0),
     "eval.batch_size": at_least(0),
@@ -166,6 +166,7 @@ LIMITS: dict[str, Limit] = {
     "checkpoint.init": one_of("params", "all"),
     "log.every_steps": at_least(0),
     "log.figures": one_of("none", "minimal", "standard", "full"),
+    "log.tensorboard": ((lambda v: not v), "False: TensorBoard files are not written yet"),
     "parallel.mode": one_of("jit", "pmap", "canonical"),
     "parallel.chunks": at_least(1),
     "parallel.platform": one_of("auto", "cpu", "gpu", "tpu"),

@@ -260,6 +260,14 @@ def test_without_labels_or_predictions(tmp_path, options, wanted):
   assert drawn_names(make_run(tmp_path / "run", **options)) == wanted
 
 
+@pytest.mark.parametrize(("num_classes", "scale"), [(3, "linear"), (9, "log")])
+def test_uneven_classes_are_on_a_logarithmic_axis(tmp_path, num_classes, scale):
+  run = figures.read_run(make_run(tmp_path / "run", classes=[f"class {k}" for k in range(num_classes)]))
+  ax = vae_figures.classes(run).axes[0]
+  ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+  assert ax.get_xscale() == scale and ends[0] == pytest.approx(num_classes ** 2)
+
+
 def test_one_latent_dimension(tmp_path):
   folder = make_run(tmp_path / "run", parts=("train",))
   write_eval(folder, "train", np.random.default_rng(0), ["a"], ["b", "c"], None, True, L=1)

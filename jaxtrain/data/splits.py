@@ -8,18 +8,21 @@ import numpy as np
 
 from jaxtrain.types import UserError
 
-KINDS = ("none", "random", "group")
+KINDS = ("none", "random", "group", "entropy_balanced", "leave_out")
 SPLIT_SEED = 42
 
 
-def split_rows(split, num_rows: int, group: np.ndarray | None) -> dict[str, np.ndarray]:
+def split_rows(split, num_rows: int, group: np.ndarray | None, label: np.ndarray | None = None) -> dict[str, np.ndarray]:
   """Row indices of each part, sorted.
 
   Args:
     split: `config.data.split`. `none`: all rows train. `random`: rows are drawn. `group`: whole groups are drawn, so that
-      no group has rows in two parts (neighbouring rows of a group are near duplicates).
+      no group has rows in two parts (neighbouring rows of a group are near duplicates). `leave_out`: groups are dealt to
+      `num_folds` folds of about equal size; fold `fold` tests, the next one validates. `entropy_balanced`: the same, with
+      the groups of each dominant label dealt out evenly.
     num_rows: N.
-    group: [N] group of each row, any sortable type; needed by `group`.
+    group: [N] group of each row, any sortable type; needed by all kinds but `none` and `random`.
+    label: [N] int32, -1 = unlabelled; needed by `entropy_balanced`.
 
   Returns:
     {"train": [n] int64, "val": ..., "test": ...}; a part whose fraction is 0 is empty.
@@ -33,6 +36,11 @@ def split_rows(split, num_rows: int, group: np.ndarray | None) -> dict[str, np.n
     raise UserError(f"config.data.split.kind: got {split.kind!r}, allowed {KINDS}")
   if split.kind == "none":
     return {"train": np.arange(num_rows), "val": np.arange(0), "test": np.arange(0)}
+  if split.kind != "random" and group is None:
+    raise UserError(f"config.data.split.kind={split.kind} needs config.data.group, the column whose values stay together; "
+                    "set it, or choose --config.data.split.kind=random")
+  if split.kind in ("entropy_balanced", "leave_out"):
+    return split_folds(split, group, label)
   fractions = np.asarray(split.fractions, float)
   if fractions.shape != (3,) or (fractions < 0).any() or abs(fractions.sum() - 1) > 1e-6 or fractions[0] == 0:
     raise UserError(f"config.data.split.fractions: got {tuple(split.fractions)}, allowed three numbers (train, val, "
@@ -42,9 +50,6 @@ def split_rows(split, num_rows: int, group: np.ndarray | None) -> dict[str, np.n
     bounds = np.round(np.cumsum(fractions)[:2] * num_rows).astype(int)
     rows = dict(zip(parts, np.split(random.permutation(num_rows), bounds)))
   else:
-    if group is None:
-      raise UserError("config.data.split.kind=group needs config.data.group, the column whose values stay together; "
-                      "set it, or choose --config.data.split.kind=random")
     rows = split_groups(fractions, group, random, parts)
   for part, fraction in zip(parts, fractions):
     if fraction > 0 and len(rows[part]) == 0:
@@ -68,3 +73,37 @@ def split_groups(fractions, group, random, parts) -> dict[str, np.ndarray]:
     part_of_group[g] = np.argmax(deficit)
     filled[part_of_group[g]] += sizes[g]
   return {part: np.flatnonzero(part_of_group[code] == i) for i, part in enumerate(parts)}
+
+
+def split_folds(split, group, label) -> dict[str, np.ndarray]:
+  """Groups dealt to folds: fold `split.fold` tests, the next one validates, the others train.
+
+  Strata are the groups' dominant labels; those with fewer groups than folds are one stratum (spec tabular_vae 2.3).
+  """
+  K, names, code = split.num_folds, *np.unique(group, return_inverse=True)
+  if K < 3 or K > len(names):
+    raise UserError(f"config.data.split.num_folds: got {K}, allowed 3 to {len(names)}, the number of groups")
+  if not 0 <= split.fold < K:
+    raise UserError(f"config.data.split.fold: got {split.fold}, allowed 0 to {K - 1}")
+  stratum = np.zeros(len(names), int)
+  if split.kind == "entropy_balanced":
+    if label is None or (label < 0).all():
+      raise UserError("config.data.split.kind=entropy_balanced needs labels; set config.data.label, or choose leave_out")
+    counts = np.zeros((len(names), label.max() + 1))
+    np.add.at(counts, (code[label >= 0], label[label >= 0]), 1)
+    stratum = counts.argmax(axis=1)
+    small = np.bincount(stratum)[stratum] < K
+    stratum[small] = -1
+  random, sizes = np.random.RandomState(SPLIT_SEED), np.bincount(code)
+  rows_in_fold, fold_of_group = np.zeros(K), np.zeros(len(names), int)
+  for value in np.unique(stratum):
+    members = random.permutation(np.flatnonzero(stratum == value))
+    for start in range(0, len(members), K):  # K groups at a time, one to each fold: the largest to the emptiest
+      few = members[start:start + K]
+      few = few[np.argsort(-sizes[few], kind="stable")]
+      folds = np.argsort(rows_in_fold, kind="stable")[:len(few)]
+      fold_of_group[few] = folds
+      rows_in_fold[folds] += sizes[few]
+  fold, val = fold_of_group[code], (split.fold + 1) % K
+  return {"train": np.flatnonzero((fold != split.fold) & (fold != val)), "val": np.flatnonzero(fold == val),
+          "test": np.flatnonzero(fold == split.fold)}

@@ -11,6 +11,8 @@ from jaxtrain import rng
 from jaxtrain.data import arrays
 from jaxtrain.types import UserError
 
+# A test calls what it compiles a few times: half the time to compile is worth more than fast code.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 KEY = rng.key_for(0, "data")
 
 
@@ -22,7 +24,7 @@ def table(num_rows, batch_size, shuffled=True):
 
 @functools.cache
 def compiled(batch_at):
-  return jax.jit(jax.vmap(batch_at, (None, 0, None)))
+  return jax.jit(jax.vmap(batch_at, (None, 0, None)), compiler_options=QUICK)
 
 
 def batches(source, steps, key=KEY):
@@ -69,7 +71,7 @@ def test_an_unshuffled_table_keeps_its_order():
 def test_a_step_alone_gives_the_batch_it_gives_in_a_row():
   source = table(11, 4)
   together = batches(source, 3 + np.arange(3))
-  alone = jax.jit(source.batch_at)(source.data, jnp.int32(4), KEY)
+  alone = jax.jit(source.batch_at, compiler_options=QUICK)(source.data, jnp.int32(4), KEY)
   for name in together:
     np.testing.assert_array_equal(together[name][1], alone[name])
 
@@ -86,7 +88,7 @@ def test_data_is_an_argument():
   """The batch comes from the data handed over, not from the arrays the source was made of."""
   source = table(6, 6, shuffled=False)
   other = {"id": source.data["id"] + 100, "x": -source.data["x"]}
-  batch = jax.jit(source.batch_at)(other, jnp.int32(0), KEY)
+  batch = jax.jit(source.batch_at, compiler_options=QUICK)(other, jnp.int32(0), KEY)
   np.testing.assert_array_equal(batch["id"], np.arange(100, 106))
 
 

@@ -99,3 +99,21 @@ def test_other_mistakes_are_refused():
     splits.split_rows(split("group"), 100, np.repeat([0, 1], 50))
   with pytest.raises(UserError, match="leaves val empty|leaves test empty"):
     splits.split_rows(split("random"), 3, None)
+
+
+@pytest.mark.parametrize("kind", ["entropy_balanced", "leave_out"])
+def test_folds_partition_keep_groups_whole_and_cover_every_row_once(kind):
+  random = np.random.RandomState(3)
+  group = np.repeat(np.arange(40), random.randint(5, 60, 40))
+  label = (group % 4).astype(np.int32)  # dominant label of a group, ten groups each
+  tested = []
+  for fold in range(5):
+    split = types.SimpleNamespace(kind=kind, fractions=(0.7, 0.15, 0.15), num_folds=5, fold=fold)
+    rows = splits.split_rows(split, len(group), group, label)
+    assert np.array_equal(np.sort(np.concatenate(list(rows.values()))), np.arange(len(group)))
+    assert not set(group[rows["train"]]) & (set(group[rows["val"]]) | set(group[rows["test"]]))
+    assert not set(group[rows["val"]]) & set(group[rows["test"]])
+    if kind == "entropy_balanced":  # ten groups of each label over five folds
+      assert [len(set(group[rows["test"]][label[rows["test"]] == k])) for k in range(4)] == [2, 2, 2, 2]
+    tested.append(rows["test"])
+  assert np.array_equal(np.sort(np.concatenate(tested)), np.arange(len(group)))

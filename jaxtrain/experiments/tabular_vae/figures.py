@@ -1,7 +1,8 @@
 """Figures of the tabular VAE, from eval/<split>.json and .npz alone: reconstruction, latent space, classes.
 
 **Source:** spec tabular_vae 8. **Departs:** the latent map is by principal components, which need no extra package; of
-many features those at even ranks of R2 are shown, so that the worst is always among them.
+many features those at even ranks of R2 are shown, so that the worst is always among them; counts of classes are on a
+logarithmic axis only where they span a factor of 20.
 """
 
 from typing import Callable
@@ -173,22 +174,25 @@ def classes(run: RunData) -> Figure | None:
   if predicted is not None:
     series.append((predicted, PREDICTED, f"predicted, {predicted.sum():,} rows"))
   height = 0.78 / len(series)
+  uneven = count.max() > 20 * count[order[-1]]
+  first = 0.7 if uneven else 0.0  # where bars begin
   for j, (values, color, text) in enumerate(series):
     where = np.arange(len(order)) + (j - (len(series) - 1) / 2) * height
-    ax.barh(where, np.maximum(values[order], 0.7), height, color=color, label=text)
+    ax.barh(where, np.maximum(values[order], first) - first, height, first, color=color, label=text)
     for y, k in zip(where, order):
-      ax.annotate(f"{values[k]:,}", (max(values[k], 0.7), y), (3, 0), textcoords="offset points", va="center",
+      ax.annotate(f"{values[k]:,}", (max(values[k], first), y), (3, 0), textcoords="offset points", va="center",
                   fontsize=6.5, color=MUTED)
   ax.set_yticks(range(len(order)), [clip_text(names[k], 34) for k in order], color=INK)
   longest = max(values[order].max() for values, _, _ in series)
-  ax.set(xscale="log", ylim=(len(order) - 0.4, -0.6), xlim=(0.7, 2 * longest))
+  ax.set(xscale="log" if uneven else "linear", ylim=(len(order) - 0.4, -0.6),
+         xlim=(first, longest * (2 if uneven else 1.08)))
   ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.12g}")
   ax.grid(axis="y", visible=False)
   ax.tick_params(axis="y", length=0)
   rest = int((count > 0).sum()) - len(order)
   left = f"; {rest} smaller classes with {count.sum() - count[order].sum():,} rows are not shown" if rest else ""
   ax.set(title=f"{run.split}: {int((count > 0).sum())} classes, {count.sum():,} labelled rows",
-         xlabel=f"rows, logarithmic{left}")
+         xlabel=f"rows{', logarithmic' if uneven else ''}{left}")
   if predicted is not None:
     figure.legend(loc="outside upper left", ncols=2)
   return figure

@@ -73,7 +73,7 @@ def load(config) -> Splits:
       raise UserError(f"config.loss.weights: no weight {name!r} for the term {path!r} of config.loss.extra")
   if config.model.kind == "semisup" and table.label is None:
     raise UserError("config.data.label: got '', allowed the name of the label column with config.model.kind=semisup")
-  rows = splits.split_rows(config.data.split, len(table.features), table.group)
+  rows = splits.split_rows(config.data.split, len(table.features), table.group, table.label)
   transforms = scaling.check_names(config.data.transforms, table.features.shape[1])
   scaler = scaling.fit(table.features[rows["train"]], transforms, table.feature_names)
   x = scaling.scale(scaler, table.features)
