@@ -119,9 +119,26 @@ def set_up_process(config) -> None:
 
 
 def draw(workdir: str, moment: str) -> None:
-  """Figures and report of a run folder; imported here because matplotlib is slow to import."""
-  from jaxtrain import report
-  report.write_run(workdir, moment)
+  """Figures and report of a run folder; imported here because matplotlib is slow to import.
+
+  Raises:
+    UserError: `log.families` names a figure family that there is not.
+  """
+  from jaxtrain import figures, report
+  try:
+    report.write_run(workdir, moment)
+  except figures.FigureError as error:
+    raise UserError(str(error)) from None
+
+
+def check_families(config) -> None:
+  """Refuses an unknown figure family before anything is trained. Raises UserError."""
+  if config.log.families:
+    from jaxtrain import config as config_lib, figures
+    try:
+      figures.select(config_lib.to_record(config), "end")
+    except figures.FigureError as error:
+      raise UserError(str(error)) from None
 
 
 def run_mode() -> None:
@@ -137,6 +154,7 @@ def run_mode() -> None:
     from jaxtrain import workdir as workdir_lib
     return show(workdir_lib.inspect(WORKDIR.value))
   config, origins = read_config(os.environ)
+  check_families(config)
   set_up_process(config)
   from jaxtrain import loop
   if MODE.value == "check":

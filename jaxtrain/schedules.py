@@ -61,24 +61,26 @@ def kl_shape(name: str, start, end, num_steps: float, num_cycles: int = 4, sharp
     `position -> weight`.
 
   Raises:
-    ValueError: an unknown name.
+    ValueError: an unknown name, or `exponential` from 0.
   """
-  def fraction(position):
-    return jnp.clip(position / num_steps, 0.0, 1.0) if num_steps > 0 else jnp.ones_like(position, jnp.float32)
+  if name == "exponential" and isinstance(start, (int, float)) and start <= 0:
+    raise ValueError(f"KL schedule exponential: got start {start}, allowed above 0")
+  length = max(num_steps, 1)
 
   def logistic(f):
     squash = lambda t: 1.0 / (1.0 + jnp.exp(-sharpness * (t - 0.5)))
     return (squash(f) - squash(0.0)) / (squash(1.0) - squash(0.0))
 
   ramp = lambda f: start + (end - start) * f
+  cycle = lambda position: jnp.mod(position * num_cycles, length) / length  # whole numbers first: no rounded quotient
   shapes = {
-      "constant": lambda position: end + 0.0 * fraction(position),
-      "linear": lambda position: ramp(fraction(position)),
-      "sigmoid": lambda position: ramp(logistic(fraction(position))),
-      "exponential": lambda position: start * (end / start) ** fraction(position),
-      "cyclical": lambda position: ramp(jnp.where(
-          fraction(position) < 1.0, jnp.minimum(2.0 * jnp.mod(fraction(position) * num_cycles, 1.0), 1.0), 1.0)),
+      "constant": lambda position: end + 0.0 * position,
+      "linear": lambda position: ramp(position / length),
+      "sigmoid": lambda position: ramp(logistic(position / length)),
+      "exponential": lambda position: start * (end / start) ** (position / length),
+      "cyclical": lambda position: ramp(jnp.minimum(2.0 * cycle(position), 1.0)),
   }
   if name not in shapes:
     raise ValueError(f"KL schedule: got {name!r}, allowed {KL_SHAPES}")
-  return shapes[name]
+  inside = lambda position: shapes[name](jnp.clip(position, 0, length))
+  return lambda position: jnp.where(position >= num_steps, end, inside(position))

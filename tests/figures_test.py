@@ -15,8 +15,6 @@ from jaxtrain.experiments.tabular_vae import figures as vae_figures
 CURVES = ["losses", "metrics", "learning_rate"]
 ALL = [*CURVES, "reconstruction", "latent", "classes"]
 VAE = "jaxtrain.experiments.tabular_vae.vae"
-HEADER = ["epoch", "split", "step", "train_loss", "val_loss", "lr", "grad_norm", "epoch_time_s", "throughput",
-          "max_memory_mib", "metric_accuracy", "metric_beta", "metric_kl", "metric_loss", "metric_recon"]
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +69,7 @@ def write_facts(folder, num_epochs, steps_per_epoch, parts, end):
     if "test" in parts:
       rows.append({**where, "split": "test", **terms})
   with open(os.path.join(folder, "facts", "scalars.csv"), "w", encoding="utf-8", newline="") as file:
-    writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+    writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
   with open(os.path.join(folder, "facts", "events.jsonl"), "w", encoding="utf-8") as file:
@@ -182,7 +180,6 @@ def replace_text(folder, name, change):
 
 
 @pytest.mark.parametrize(("name", "change", "wanted", "num_problems"), [
-    ("facts/scalars.csv", lambda text: "", ["latent"], 0),
     ("facts/scalars.csv", lambda text: text.splitlines()[0] + "\n", ["latent"], 0),
     ("facts/scalars.csv", lambda text: text[:-9], ["losses", "latent"], 0),
     ("facts/scalars.csv", lambda text: "\n".join(text.splitlines()[:2]) + "\n", ["losses", "latent"], 0),  # one epoch
@@ -191,8 +188,7 @@ def replace_text(folder, name, change):
     ("facts/events.jsonl", lambda text: "{broken\n[]\n" + text[:-3], ["losses", "latent"], 0),
     ("eval/test.npz", lambda text: text[:len(text) // 2], ["losses", "latent"], 1),  # val is shown
     ("eval/test.npz", lambda text: None, ["losses", "latent"], 0),
-    ("eval/test.json", lambda text: text[:50], ["losses", "latent"], 1),
-    ("run.json", lambda text: None, ["losses", "latent"], 0)])
+    ("eval/test.json", lambda text: text[:50], ["losses", "latent"], 1)])
 def test_files_that_a_kill_left_short(tmp_path, name, change, wanted, num_problems):
   folder = make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": ["losses", "latent"]}})
   replace_text(folder, name, change)
@@ -291,18 +287,14 @@ def test_reconstruction_titles_and_range(tmp_path):
 
 @pytest.mark.parametrize("span", [(-4.0, 9.0), (0.0, 5.0), (2.0, 5.7), (0.0, 0.5), (-0.01, 0.01)])
 def test_round_values(span):
-  forward = lambda v: np.sign(v) * np.log1p(np.abs(v))
-  values = vae_figures.round_values(forward, *span)
-  places = forward(values)
+  values = vae_figures.round_values(lambda v: np.sign(v) * np.log1p(np.abs(v)), *span)
+  places = np.sign(values) * np.log1p(np.abs(values))
   assert 1 <= len(values) <= 7 and places.min() >= span[0] and places.max() <= span[1]
   assert (np.diff(places) > (span[1] - span[0]) / 6.5).all()
 
 
 def test_same_run_same_bytes(tmp_path):
   folder = make_run(tmp_path / "run")
-  contents = []
-  for _ in range(2):
-    for _, path, _ in figures.draw(figures.read_run(folder), "end"):
-      with open(path, "rb") as file:
-        contents.append(file.read())
+  drawn = (figures.draw(figures.read_run(folder), "end") for _ in range(2))
+  contents = [pathlib.Path(path).read_bytes() for figure in drawn for _, path, _ in figure]
   assert len(contents) == 12 and contents[:6] == contents[6:]

@@ -45,6 +45,7 @@ BAD = {
     "hidden sizes": ((SMOKE, "--config.model.hidden_dims=64,0"), {}, "got (64, 0), allowed numbers, each 1 or more"),
     "model kind": ((SMOKE, "--config.model.kind=supervised"), {}, "allowed unsup | semisup"),
     "members": ((SMOKE, "--config.train.num_members=2"), {}, "config.train.num_members: got 2, allowed 1"),
+    "figure family": ((SMOKE, "--config.log.families=loses"), {}, "losses"),
     "folds": ((SMOKE, "--config.data.split.kind=leave_out", "--config.data.split.fold=5"), {}, "fold: got 5, allowed 0 to 4"),
     "split needs a group": (("--config=configs/vae.py:csv", "--config.data.path=README.md", "--config.data.features=a"), {},
                             "has no column 'a'"),

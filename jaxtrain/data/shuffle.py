@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 NUM_ROUNDS = 6
+SMALL_BITS, SMALL_ROUNDS = 8, 24  # halves of a bit or three mix slowly (tests: chi-square over keys)
 
 
 def mix(x: jax.Array) -> jax.Array:
@@ -34,11 +35,12 @@ def permute(key: jax.Array, index: jax.Array, num_rows: int) -> jax.Array:
   num_bits = max((num_rows - 1).bit_length(), 2)
   low_bits = num_bits // 2
   low_mask, high_mask = (1 << low_bits) - 1, (1 << (num_bits - low_bits)) - 1
-  round_keys = jax.random.bits(key, (NUM_ROUNDS,), jnp.uint32)
+  num_rounds = NUM_ROUNDS if num_bits > SMALL_BITS else SMALL_ROUNDS
+  round_keys = jax.random.bits(key, (num_rounds,), jnp.uint32)
 
   def network(x):
     low, high = x & low_mask, x >> low_bits
-    for r in range(0, NUM_ROUNDS, 2):  # the halves may differ by a bit, so each is replaced in place, in turn
+    for r in range(0, num_rounds, 2):  # the halves may differ by a bit, so each is replaced in place, in turn
       high = high ^ (mix(low + round_keys[r]) & high_mask)
       low = low ^ (mix(high + round_keys[r + 1]) & low_mask)
     return (high << low_bits) | low

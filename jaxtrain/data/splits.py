@@ -68,8 +68,10 @@ def split_groups(fractions, group, random, parts) -> dict[str, np.ndarray]:
   order = random.permutation(len(names))
   # The largest groups first, so that the small ones even out what they leave.
   order = order[np.argsort(-sizes[order], kind="stable")]
-  for g in order:
-    deficit = np.where(fractions > 0, fractions * len(group) - filled, -np.inf)
+  for i, g in enumerate(order):
+    empty = (fractions > 0) & (filled == 0)
+    open_to = empty if len(order) - i <= empty.sum() else fractions > 0  # the last groups go to parts that have none
+    deficit = np.where(open_to, fractions * len(group) - filled, -np.inf)
     part_of_group[g] = np.argmax(deficit)
     filled[part_of_group[g]] += sizes[g]
   return {part: np.flatnonzero(part_of_group[code] == i) for i, part in enumerate(parts)}

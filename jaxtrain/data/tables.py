@@ -62,16 +62,16 @@ def read_csv(path: str, features: tuple[str, ...], label: str, group: str) -> Ta
   if not features:
     raise UserError("config.data.features: got (), allowed the names of the numeric columns, such as "
                     "--config.data.features=\"('density','porosity')\"")
-  header, rows = read_rows(path)
+  header, rows, lines = read_rows(path)
   for field, names in (("features", features), ("label", (label,) if label else ()), ("group", (group,) if group else ())):
     for name in names:
       if name not in header:
         raise UserError(f"config.data.{field}: {path} has no column {name!r}; it has {', '.join(header)}")
   columns = dict(zip(header, zip(*rows))) if rows else {name: () for name in header}
-  x = np.stack([parse_numbers(path, name, columns[name]) for name in features], axis=1)
+  x = np.stack([parse_numbers(path, name, columns[name], lines) for name in features], axis=1)
   for d, name in enumerate(features):
     if np.isinf(x[:, d]).any():
-      raise UserError(f"{path}: column {name!r}, row {np.flatnonzero(np.isinf(x[:, d]))[0] + 2}: infinite value")
+      raise UserError(f"{path}: column {name!r}, row {lines[np.flatnonzero(np.isinf(x[:, d]))[0]]}: infinite value")
     if len(x) and np.isnan(x[:, d]).all():
       raise UserError(f"{path}: column {name!r} is empty in every row")
   keep = ~np.isnan(x).any(axis=1)
@@ -89,13 +89,17 @@ def read_csv(path: str, features: tuple[str, ...], label: str, group: str) -> Ta
   return Table(x, tuple(features), code, class_names, np.asarray(columns[group], object)[keep] if group else None, facts)
 
 
-def read_rows(path: str) -> tuple[list[str], list[list[str]]]:
-  """Header and rows of a CSV file; every row has as many cells as the header."""
+def read_rows(path: str) -> tuple[list[str], list[list[str]], list[int]]:
+  """Header, rows and the rows' line numbers of a CSV file; every row has as many cells as the header."""
   try:
     with open(path, newline="", encoding="utf-8-sig") as file:
       reader = csv.reader(file)
       header = [name.strip() for name in next(reader, [])]
-      rows = [row for row in reader if row]
+      rows, lines = [], []
+      for row in reader:
+        if row:
+          rows.append(row)
+          lines.append(reader.line_num)
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise UserError(f"config.data.path: cannot read {path!r} as CSV: {getattr(error, 'strerror', None) or error}") from error
   if not header:
@@ -103,13 +107,13 @@ def read_rows(path: str) -> tuple[list[str], list[list[str]]]:
   repeated = sorted({name for name in header if header.count(name) > 1})
   if repeated:
     raise UserError(f"{path}: column names must differ; {repeated[0]!r} stands more than once")
-  for number, row in enumerate(rows, start=2):
+  for number, row in zip(lines, rows):
     if len(row) != len(header):
       raise UserError(f"{path}: row {number} has {len(row)} cells, the header has {len(header)}")
-  return header, rows
+  return header, rows, lines
 
 
-def parse_numbers(path: str, name: str, cells: tuple[str, ...]) -> np.ndarray:
+def parse_numbers(path: str, name: str, cells: tuple[str, ...], lines: list[int]) -> np.ndarray:
   """Cells of a numeric column as float64, NaN where missing."""
   try:
     return np.asarray(cells, np.float64)
@@ -122,7 +126,7 @@ def parse_numbers(path: str, name: str, cells: tuple[str, ...]) -> np.ndarray:
     try:
       values[i] = float(cell)
     except ValueError:
-      raise UserError(f"{path}: column {name!r}, row {i + 2}: {cell!r} is not a number") from None
+      raise UserError(f"{path}: column {name!r}, row {lines[i]}: {cell!r} is not a number") from None
   return values
 
 

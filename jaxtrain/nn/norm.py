@@ -50,10 +50,11 @@ def normalise(x: jax.Array, share: jax.Array, scale: jax.Array, bias: jax.Array,
   """Normalises rows by their weighted mean and variance.
 
   Args:
-    x: [B, D] float32. share: [B], each row's share in the statistics, adding to 1. scale, bias: [D].
+    x: [B, D] float32. share: [B], each row's share in the statistics, adding to 1; 0 marks padding. scale, bias: [D].
 
   Returns:
-    y [B, D], and the mean and biased variance [D], which carry no gradient.
+    y [B, D], and the mean and biased variance [D], which carry no gradient. A row of padding comes out as `bias` and carries
+    no gradient: a unit without variance over the real rows would blow it up by 1 / sqrt(eps).
   """
   return normalise_forward(x, share, scale, bias, eps)[0]
 
@@ -61,22 +62,22 @@ def normalise(x: jax.Array, share: jax.Array, scale: jax.Array, bias: jax.Array,
 def normalise_forward(x, share, scale, bias, eps):
   """`normalise` and what its gradient needs."""
   mean = share @ x
-  centred = x - mean[None]
+  real = (share > 0).astype(x.dtype)
+  centred = (x - mean[None]) * real[:, None]
   var = share @ jnp.square(centred)
   inverse = jax.lax.rsqrt(var + eps)
-  return (centred * (inverse * scale)[None] + bias[None], mean, var), (centred, inverse, share, scale)
+  return (centred * (inverse * scale)[None] + bias[None], mean, var), (centred, inverse, share, real, scale)
 
 
 def normalise_backward(eps, saved, cotangents):
   """dx_i = scale inverse (dy_i - share_i (sum_j dy_j + xhat_i sum_j dy_j xhat_j)), xhat = centred inverse."""
   del eps
-  centred, inverse, share, scale = saved
+  centred, inverse, share, real, scale = saved
   dy = cotangents[0]
-  ones = jnp.ones(len(dy), dy.dtype)
-  dbias = ones @ dy
-  dscale = (ones @ (dy * centred)) * inverse
+  dbias = real @ dy
+  dscale = (real @ (dy * centred)) * inverse
   factor = scale * inverse
-  dx = factor[None] * dy - share[:, None] * ((factor * dbias)[None] + (factor * inverse * dscale)[None] * centred)
+  dx = factor[None] * dy * real[:, None] - share[:, None] * ((factor * dbias)[None] + (factor * inverse * dscale)[None] * centred)
   return dx, jnp.zeros_like(share), dscale, dbias
 
 

@@ -75,7 +75,6 @@ def test_a_part_of_fraction_zero_gets_no_group():
   assert len(rows["test"]) == 0 and len(rows["val"]) == 14
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the training part takes all but one of few groups")
 @pytest.mark.parametrize("num_groups", [3, 4])
 def test_as_many_groups_as_parts_suffice(num_groups):
   group = np.repeat(np.arange(num_groups), 10)

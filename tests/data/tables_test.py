@@ -125,7 +125,6 @@ def test_an_infinite_number_names_column_and_row(write, cell):
   complaint(write(GOOD.replace("0.25", cell)), "table.csv", "'MS'", "row 4")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: blank lines are not counted")
 def test_the_row_named_is_the_line_of_the_file_also_behind_blank_lines(write):
   complaint(write(GOOD.replace("351-U1438-B,1.7", "\n\n351-U1438-B,1.7").replace("0.25", "bad")), "'MS'", "row 6")
 

@@ -130,7 +130,6 @@ def test_half_precision_keeps_its_dtype_and_float32_statistics():
   np.testing.assert_allclose(new["batch_stats"]["mean"], want_stats["mean"], rtol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a unit without variance multiplies padding rows by 1 / sqrt(eps) = 316")
 def test_padding_rows_are_not_blown_up_where_real_rows_do_not_vary():
   x = jnp.asarray([[0.0], [0.0], [1.0]])
   y, _ = run(x, np.array([1.0, 1.0, 0.0]), {"scale": np.ones(1), "bias": np.full(1, 0.5)}, {"mean": np.zeros(1), "var": np.ones(1)}, True)

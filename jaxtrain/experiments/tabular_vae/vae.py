@@ -67,6 +67,8 @@ def read_table(config) -> tables.Table:
 def load(config) -> Splits:
   """Reads the table, fits its transforms on the training rows, and makes a source of each part."""
   table = read_table(config)
+  if config.loss.kl_schedule.shape == "exponential" and config.loss.kl_schedule.start == 0:
+    raise UserError("config.loss.kl_schedule.start: got 0, allowed above 0 with the shape exponential")
   for path in config.loss.extra:
     name = path.rpartition(".")[2]
     if name not in config.loss.weights:
