@@ -5,7 +5,7 @@ arrays and a JSON item with the layout, the digests and what the loop wants to r
 array of bytes: orbax costs about a millisecond a leaf, and the states of small models have dozens of tiny ones.
 
 **Source:** digest as in INTERFACE; orbax 0.12 has no checksum of its own (STACK 3: 24 of 25 flipped bytes went unseen).
-**Departs:** imports `preempt`, of the same rank, for the fault points that its tests drive.
+**Departs**: imports `preempt`, of the same rank, for the fault points that its tests drive.
 """
 
 import hashlib

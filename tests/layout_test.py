@@ -16,11 +16,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Modules and folders of jaxtrain by rank, and the ranks that a row may import. DESIGN 3 has the table without limits,
+# Modules and folders of jaxtrain by rank, and the ranks that a row may import. DESIGN 3 has the table without fields,
 # workdir, console, plan, assembly, runs and evaluation. `figures.py` of an experiment has a rule of its own.
 ROWS = (
     ("types", "rng"),
-    ("losses", "schedules", "nn", "optim", "step", "limits", "config"),
+    ("losses", "schedules", "nn", "optim", "step", "fields", "config"),
     ("data",),
     ("experiments",),
     ("parallel", "checkpoint", "preempt", "metrics", "facts", "workdir", "console", "plan"),
