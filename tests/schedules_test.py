@@ -69,9 +69,8 @@ def test_sigmoid_is_a_rescaled_logistic_curve():
   np.testing.assert_allclose(values(schedules.kl_shape("sigmoid", 0.2, 0.8, 40), f * 40), want, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name, num_epochs", [("linear", 1), ("linear", 30), ("linear", 41),
-                                              ("cyclical", 30), ("cyclical", 41),
-                                              ("sigmoid", 30), ("sigmoid", 41)])
+@pytest.mark.parametrize("name", ["linear", "sigmoid", "cyclical"])
+@pytest.mark.parametrize("num_epochs", [1, 30, 41])
 def test_kl_shapes_meet_their_ends_exactly(name, num_epochs):
   # XLA divides by a constant as a product with its reciprocal: 41 * (1 / 41) < 1 in float32.
   got = values(schedules.kl_shape(name, 0.0, 0.75, num_epochs), [0, num_epochs, num_epochs + 1])
@@ -83,8 +82,7 @@ def test_annealing_over_no_epochs_is_at_its_end_at_once(name):
   np.testing.assert_allclose(values(schedules.kl_shape(name, 0.1, 0.9, 0), [0, 1, 50]), 0.9, rtol=1e-6)
 
 
-@pytest.mark.parametrize("num_epochs, num_cycles", [(20, 4), (30, 3)] + [
-    numbers for numbers in ((25, 5), (50, 10), (55, 5), (82, 2))])
+@pytest.mark.parametrize("num_epochs, num_cycles", [(20, 4), (25, 5), (50, 10), (55, 5), (82, 2)])
 def test_every_ramp_of_cyclical_starts_from_the_start_value(num_epochs, num_cycles):
   position = np.arange(num_epochs)
   want = np.minimum(2 * (position * num_cycles % num_epochs) / num_epochs, 1)  # remainder in whole numbers

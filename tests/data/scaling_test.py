@@ -72,7 +72,7 @@ def test_training_rows_alone_are_fitted_and_others_may_lie_outside():
   np.testing.assert_allclose(scaling.scale(scaler, x)[:100].mean(axis=0), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("value", [0.0, 5.0] + [v for v in (0.1, 1.7, 123.456)])
+@pytest.mark.parametrize("value", [0.0, 5.0, 0.1, 1.7, 123.456])
 def test_a_constant_column_counts_as_standard_deviation_one(value):
   """Rounding of the mean must not turn into a tiny standard deviation: another row would be scaled to 1e17."""
   scaler = scaling.fit(np.full((1000, 1), value), ("identity",), ("a",))

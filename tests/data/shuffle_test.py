@@ -104,13 +104,12 @@ def test_pairs_land_everywhere_equally_often(n, first, second):
   assert statistic < stats.chi2.isf(ALPHA, n * (n - 1) - 1), statistic
 
 
-@pytest.mark.parametrize("n, lag", [(7, 1), (7, 3), (64, 1), (1000, 1), (1000, 2), (1000, 500)] + [
-    numbers for numbers in ((7, 2), (64, 8), (64, 32), (128, 8))])
+# The halves of an index mix most slowly between rows that share their low half: lags of 8 at 64, of 16 at 512.
+@pytest.mark.parametrize("n, lag", [
+    (7, 1), (7, 2), (7, 3), (64, 1), (64, 8), (64, 32), (128, 8), (1000, 1), (1000, 500),
+    pytest.param(512, 16, marks=pytest.mark.xfail(strict=True, reason="bug: six rounds are too few for 9 to 11 bits"))])
 def test_rows_at_a_distance_are_uncorrelated(n, lag):
-  """Mean over keys of the serial correlation of the images; -1/(n - 1) for a random permutation.
-
-  Rows whose indices share their low half are the hardest for a Feistel network: lags of 8 at 64 and 128 rows.
-  """
+  """Mean over keys of the serial correlation of the images; -1/(n - 1) for a random permutation."""
   image = images(n, NUM_KEYS).astype(np.float64)
   centred = image - (n - 1) / 2
   correlation = (centred[:, lag:] * centred[:, :-lag]).mean(axis=1) / ((n * n - 1) / 12)
