@@ -8,6 +8,7 @@ array of bytes: orbax costs about a millisecond a leaf, and the states of small 
 **Departs**: imports `preempt`, of the same rank, for the fault points that its tests drive.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -178,7 +179,12 @@ class Checkpoints:
     if step in committed_steps(self.folder):
       manager.delete(step)
     preempt.fault_point("during_save")
-    manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)))
+    try:
+      manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)))
+    except ValueError as error:  # what tensorstore makes of a full disk
+      if "No space left" in str(error):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.path.join(self.folder, str(step))) from None
+      raise
     preempt.fault_point("before_link")
     self.repair()
     preempt.fault_point("before_delete")

@@ -128,5 +128,9 @@ class Lock:
     self.file.flush()
 
   def close(self) -> None:
-    """Releases the workdir."""
+    """Releases the workdir, and removes it where nothing was written into it."""
+    folder = os.path.dirname(self.file.name)
+    if os.listdir(folder) == [".lock"]:
+      os.remove(self.file.name)
+      os.rmdir(folder)
     self.file.close()

@@ -59,6 +59,15 @@ BAD = {
 }
 
 
+def test_heavy_imports_load_only_where_used():
+  """Figures, orbax and data libraries are not imported with the loop; the report imports no jax."""
+  code = ("import sys\nimport jaxtrain.loop\nfrom jaxtrain import config\nconfig.load_experiment('jaxtrain.experiments.tabular_vae.vae')\n"
+          "heavy = ('orbax', 'matplotlib', 'sklearn', 'grain', 'tensorflow_datasets', 'numpyro', 'pandas', 'torch')\n"
+          "print([name for name in heavy if name in sys.modules])")
+  done = subprocess.run([sys.executable, "-c", code], cwd=child.ROOT, capture_output=True, text=True, timeout=120)
+  assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
   """Answers to all bad inputs, a few at a time; each in a folder where nothing may appear."""
@@ -71,7 +80,7 @@ def answers(tmp_path_factory):
     return child.run(*flags, *QUIET if flags and flags[0].startswith("--config=configs/vae") else (), environ=variables)
 
   with concurrent.futures.ThreadPoolExecutor(3) as pool:
-    return dict(zip(BAD, pool.map(ask, BAD)))
+    return dict(zip(BAD, pool.map(ask, BAD))) | {"folder": folder}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -80,6 +89,7 @@ def test_bad_input_is_one_line_and_exit_2(name, answers):
   assert done.returncode == 2, done.stderr[-1500:]
   assert BAD[name][2] in done.stderr
   assert "Traceback" not in done.stderr and done.stdout == ""
+  assert not os.path.exists(answers["folder"] / name.replace(" ", "_"))  # nothing half-written
   assert len(done.stderr.strip().splitlines()) <= 4 and all(line.startswith("jaxtrain: ") for line in done.stderr.splitlines())
 
 
