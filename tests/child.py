@@ -61,3 +61,8 @@ def wait_for_first_step(process: subprocess.Popen, workdir: str, starts: int, ti
     if sum("first_steps_done_after_seconds" in line for line in process_facts(workdir)) >= starts:
       return
     time.sleep(0.005)
+
+
+def resume_steps(workdir: str) -> list[int]:
+  """The step at which each process of a run began."""
+  return [line["resume_step"] for line in process_facts(workdir) if "resume_step" in line]

@@ -63,7 +63,7 @@ def test_trains_resumes_and_repeats(case, table, tmp_path):
   resumed = loop.train(small(*case, table), str(tmp_path / "stopped"))
   assert resumed.digest == straight.digest
   assert resumed.history["loss"] == straight.history["loss"]
-  assert child.process_facts(str(tmp_path / "stopped"))[-2]["resume_step"] > 0
+  assert child.resume_steps(str(tmp_path / "stopped"))[-1] > 0
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)

@@ -58,7 +58,7 @@ def check_trial(number: int, num_kills: int, tmp_path, reference) -> None:
   digest, facts, seconds = reference
   workdir = str(tmp_path / "run")
   kills = trial(number, num_kills, workdir, seconds)
-  resumed = [line["resume_step"] for line in child.process_facts(workdir) if "resume_step" in line]
+  resumed = child.resume_steps(workdir)
   equal = child.inspect(workdir)["digest"] == digest and child.facts(workdir) == facts
   print(f"kill trial {number}: killed at {kills}, processes began at steps {resumed}, equal {equal}")
   assert child.inspect(workdir)["digest"] == digest

@@ -84,9 +84,9 @@ def test_uniform_logits_cost_log_k():
 
 
 def test_is_top_counts_right_predictions_of_labelled_rows():
-  logits = jnp.asarray([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0], [-5.0, -6.0, -7.0], [2.0, 2.0, 0.0], [1.0, 3.0, 2.0]])
-  label = np.array([1, 2, 0, 1, -1], np.int32)  # right, wrong, right, tied, unlabelled
-  np.testing.assert_array_equal(is_top(logits, label), [1.0, 0.0, 1.0, 1.0, 0.0])
+  logits = jnp.asarray([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0], [-5.0, -6.0, -7.0], [2.0, 2.0, 0.0], [1.0, 3.0, 2.0], [-5.0, -6.0, -7.0]])
+  label = np.array([1, 2, 0, 1, -1, -1], np.int32)  # right, wrong, right, tied, unlabelled, unlabelled
+  np.testing.assert_array_equal(is_top(logits, label), [1.0, 0.0, 1.0, 1.0, 0.0, 0.0])
   random = np.random.RandomState(4)
   logits, label = random.normal(size=(300, 7)), random.randint(0, 7, 300).astype(np.int32)
   np.testing.assert_array_equal(is_top(jnp.asarray(logits, jnp.float32), label), logits.argmax(axis=1) == label)
