@@ -54,7 +54,7 @@ def hybrid(kind):
   config.optim.plateau.factor = 0.5
   config.train.monitor = "train_loss"
   # While beta rises the loss rises with it: values of before are of another objective and are not compared.
-  config.train.monitor_from_epoch = config.loss.kl_schedule.get_ref("num_epochs")
+  config.train.monitor_from_epoch = 30
   return config
 
 

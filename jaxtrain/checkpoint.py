@@ -8,9 +8,11 @@ array of bytes: orbax costs about a millisecond a leaf, and the states of small 
 **Departs**: imports `preempt`, of the same rank, for the fault points that its tests drive.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
@@ -122,6 +124,68 @@ def read_record(folder: str, step: int) -> dict:
     return json.load(file)
 
 
+def digest_record(record: dict) -> str:
+  """SHA-256 of a record's JSON but for the entry that holds it, hexadecimal."""
+  bare = {key: value for key, value in record.items() if key != "record_digest"}
+  return hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()
+
+
+def read_checked(folder: str, step: int) -> dict:
+  """The JSON item of a checkpoint. Raises ValueError or OSError where it is missing, damaged or changed."""
+  record = read_record(folder, step)
+  if "record_digest" not in record or record["record_digest"] != digest_record(record):
+    raise ValueError("the digest of its record does not hold; the file has changed")
+  return record
+
+
+def records(folder: str) -> dict[int, dict]:
+  """Records of the committed steps that can be read, ascending; restore names the others."""
+  found = {}
+  for step in committed_steps(folder):
+    with contextlib.suppress(OSError, ValueError):
+      found[step] = read_checked(folder, step)
+  return found
+
+
+def ranking(folder: str, mode: str) -> list[int]:
+  """Committed steps that have a value, best first, the earlier first among equals."""
+  sign = 1 if mode == "min" else -1
+  values = {step: record["value"] for step, record in records(folder).items() if record["value"] is not None}
+  return sorted(values, key=lambda step: (sign * values[step], step))
+
+
+def best_step(folder: str, mode: str) -> int | None:
+  """The best step as the newest record names it, if it is there; else the best by value, else the newest."""
+  found = records(folder)
+  if found and found[max(found)]["best_step"] in found:
+    return found[max(found)]["best_step"]
+  by_value, steps = ranking(folder, mode), committed_steps(folder)
+  return by_value[0] if by_value else (steps[-1] if steps else None)
+
+
+def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
+  """Leaves and record of a step; changes nothing in the folder, whose run may be saving meanwhile.
+
+  Raises:
+    UserError: the checkpoint is not whole, or a digest does not hold.
+  """
+  import orbax.checkpoint as ocp  # slow to import
+  logging.getLogger("absl").setLevel(logging.ERROR)
+  try:
+    record = read_checked(folder, step)
+    with quiet_stderr(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+      arrays = reader.restore(os.path.abspath(os.path.join(folder, str(step), "state")))
+    leaves = unpack(arrays, record["layout"])
+    _, every = digest_leaves(leaves)
+    changed = [path for path, value in record["leaf_digests"].items() if path not in every or every[path] != value]
+  except Exception as error:  # orbax raises many types for damaged files
+    lines = (str(error) or type(error).__name__).strip().splitlines()
+    raise UserError(f"checkpoint {step} cannot be read: {lines[0][:200]}") from None
+  if changed:
+    raise UserError(f"checkpoint {step}: the digest of {changed[0]} does not hold; the file has changed")
+  return leaves, record
+
+
 class Checkpoints:
   """The checkpoints of one run. Saving packs and digests in the caller's thread and writes in one of its own."""
 
@@ -136,7 +200,6 @@ class Checkpoints:
   def opened(self):
     """Orbax's manager, made at first use because orbax is slow to import."""
     if self.manager is None:
-      import logging
       import orbax.checkpoint as ocp
       logging.getLogger("absl").setLevel(logging.ERROR)
       self.ocp = ocp
@@ -157,6 +220,8 @@ class Checkpoints:
     _, every = digest_leaves(leaves)
     arrays, layout = pack(leaves)
     record = record | {"digest": whole, "layout": layout, "leaf_digests": every}
+    record = json.loads(json.dumps(record))
+    record["record_digest"] = digest_record(record)
     if self.asynchronous:
       self.saver = threading.Thread(target=self.write_guarded, args=(step, arrays, record))
       self.saver.start()
@@ -180,11 +245,13 @@ class Checkpoints:
       manager.delete(step)
     preempt.fault_point("during_save")
     try:
-      manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)))
+      saved = manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)))
     except ValueError as error:  # what tensorstore makes of a full disk
       if "No space left" in str(error):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.path.join(self.folder, str(step))) from None
       raise
+    if not saved:
+      raise OSError(errno.EEXIST, "orbax did not save, because a later step is there", os.path.join(self.folder, str(step)))
     preempt.fault_point("before_link")
     self.repair()
     preempt.fault_point("before_delete")
@@ -192,67 +259,18 @@ class Checkpoints:
       manager.delete(old)
     preempt.fault_point("after_save")
 
-  def values(self) -> dict[int, float]:
-    """Monitored value of each committed step that has one."""
-    found = {}
-    for step in committed_steps(self.folder):
-      try:
-        value = read_record(self.folder, step)["value"]
-      except (OSError, ValueError, KeyError):
-        continue  # damaged: restore names it, links pass over it
-      if value is not None:
-        found[step] = value
-    return found
-
-  def ranking(self) -> list[int]:
-    """Committed steps that have a value, best first, the earlier first among equals."""
-    sign = 1 if self.mode == "min" else -1
-    values = self.values()
-    return sorted(values, key=lambda step: (sign * values[step], step))
-
-  def best_step(self) -> int | None:
-    """The best step as the newest record names it, if it is there; else the best by value, else the newest."""
-    steps = committed_steps(self.folder)
-    for step in reversed(steps):
-      try:
-        named = read_record(self.folder, step)["best_step"]
-      except (OSError, ValueError, KeyError):
-        continue  # damaged
-      if named in steps:
-        return named
-      break
-    ranking = self.ranking()
-    return ranking[0] if ranking else (steps[-1] if steps else None)
-
   def kept(self) -> set[int]:
     """Steps that the policy keeps."""
-    best = self.best_step()
-    return set(committed_steps(self.folder)[-self.keep_last:]) | set(self.ranking()[:self.keep_best]) | (
-        {best} if best is not None and self.keep_best else set())
+    best = best_step(self.folder, self.mode)  # always: the end of the run assesses it
+    return set(committed_steps(self.folder)[-self.keep_last:]) | set(ranking(self.folder, self.mode)[:self.keep_best]) | (
+        {best} if best is not None else set())
 
   def repair(self) -> None:
     """Points `best` and `last` at the committed steps they should name."""
     steps = committed_steps(self.folder)
-    for name, step in (("last", steps[-1] if steps else None), ("best", self.best_step())):
+    for name, step in (("last", steps[-1] if steps else None), ("best", best_step(self.folder, self.mode))):
       if step is not None:
         point(os.path.join(self.folder, name), str(step))
-
-  def read(self, step: int) -> tuple[dict[str, np.ndarray], dict]:
-    """Leaves and record of a step. Raises UserError where it is not whole or its digest does not hold."""
-    manager = self.opened()
-    try:
-      record = read_record(self.folder, step)
-      args = self.ocp.args.Composite(state=self.ocp.args.StandardRestore())
-      with quiet_stderr():
-        leaves = unpack(manager.restore(step, args=args)["state"], record["layout"])
-    except Exception as error:  # orbax raises many types for damaged files
-      lines = (str(error) or type(error).__name__).strip().splitlines()
-      raise UserError(f"checkpoint {step} cannot be read: {lines[0][:200]}") from None
-    _, every = digest_leaves(leaves)
-    for path, value in record["leaf_digests"].items():
-      if path not in every or every[path] != value:
-        raise UserError(f"checkpoint {step}: the digest of {path} does not hold; the file has changed")
-    return leaves, record
 
   def restore_newest(self, template: dict[str, Any]) -> tuple[int, dict[str, Any], dict, list[str]] | None:
     """(step, tree, record, reasons of those skipped) of the newest usable checkpoint; None where there is none at all.
@@ -263,7 +281,7 @@ class Checkpoints:
     skipped = []
     for step in reversed(committed_steps(self.folder)):
       try:
-        leaves, record = self.read(step)
+        leaves, record = read(self.folder, step)
         return step, {name: fill(tree, leaves, name) for name, tree in template.items()}, record, skipped
       except UserError as error:
         skipped.append(str(error))

@@ -23,15 +23,19 @@ class Console:
     if self.bar is not None:
       self.bar.clear()
     print(text, flush=True)
+    self.note(text)
+
+  def note(self, text: str) -> None:
+    """Keeps a line in log.txt without printing it."""
     if self.log:
       self.log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
       self.log.flush()
 
-  def start(self, step: int, total: int, unit: str) -> None:
+  def start(self, step: int, total: int) -> None:
     """Starts the bar where standard error is a terminal."""
     if self.enabled and sys.stderr.isatty():
       from tqdm import tqdm
-      self.bar = tqdm(total=total, initial=step, unit="step", desc=unit, dynamic_ncols=True)
+      self.bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
 
   def advance(self, num_steps: int) -> None:
     """Moves the bar."""
@@ -43,10 +47,12 @@ class Console:
     shown = [f"{name} {value:.4g}" for name, value in list(means.items())[:SHOWN]]
     if throughput:
       shown.append(f"{throughput:,.0f} samples/s")
+    line = f"{position}  " + "  ".join(shown)
     if self.bar is not None:
       self.bar.set_postfix_str("  ".join(shown), refresh=False)
+      self.note(line)
     elif self.enabled:
-      self.say(f"{position}  " + "  ".join(shown))
+      self.say(line)
 
   def close(self) -> None:
     """Ends bar and log."""

@@ -69,7 +69,11 @@ def best_state(run: runs.Run) -> Any:
     return run.best_copy
   if run.best_step is None or run.best_step == run.step or not run.checkpoints:
     return run.state
-  leaves, _ = run.checkpoints.read(run.best_step)
+  try:
+    leaves, _ = checkpoint.read(run.checkpoints.folder, run.best_step)
+  except UserError as error:
+    run.console.say(f"jaxtrain: the best state is lost ({error}); the final one is assessed")
+    return run.state
   return run.devices.put(checkpoint.fill(run.state, leaves, "state"))
 
 

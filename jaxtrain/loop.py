@@ -60,37 +60,39 @@ def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto
   config = config_lib.resolve(config)
   lock = preempt.Lock(workdir) if workdir else None
   try:
-    if config.stages:
-      return train_stages(config, workdir, resume, init_from, origins, draw)
-    return train_one(config, workdir, draw, resume=resume, init_from=init_from, origins=origins)
+    with preempt.Stop(config.train.time_budget_minutes) as stop:
+      if config.stages:
+        return train_stages(config, workdir, stop, resume, init_from, origins, draw)
+      return train_one(config, workdir, stop, draw, resume=resume, init_from=init_from, origins=origins)
   finally:
     if lock:
       lock.close()
 
 
-def train_stages(config, workdir, resume, init_from, origins, draw) -> Result:
+def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Result:
   """Runs `config.stages` one after the other, each in stages/<k>/ from the best state of the one before."""
   if workdir is None:
     raise UserError("config.stages: a run with stages needs a workdir, because each starts from the files of the one before")
   stages = [config_lib.stage_config(config, stage, k) for k, stage in enumerate(config.stages)]
   config, _ = runs.claim(config, workdir, resume)
-  workdir_lib.write_json(os.path.join(workdir, "config.json"), config_lib.to_record(config) | {"origins": origins or {}})
+  runs.write_records(config, workdir, origins, {})
   for k, stage in enumerate(stages):
     settings = config.stages[k]
     carry = "all" if "carry_optimizer" in settings and settings["carry_optimizer"] else "params"
     source = os.path.join(workdir, "stages", str(k - 1)) + "@best" if k else init_from
-    result = train_one(stage, os.path.join(workdir, "stages", str(k)), draw, resume="auto", init_from=source, origins=origins,
+    result = train_one(stage, os.path.join(workdir, "stages", str(k)), stop, draw, resume="auto", init_from=source, origins=origins,
                        stage=k, carry=carry if k else "")
+  workdir_lib.write_json(os.path.join(workdir, "history.json"), result.history)  # the last stage's
   return result._replace(workdir=workdir)
 
 
-def train_one(config, workdir, draw, **options) -> Result:
+def train_one(config, workdir, stop: preempt.Stop, draw, **options) -> Result:
   """One run from its start or its newest checkpoint to its end."""
   with runs.open_run(config, workdir, **options) as run:
     watchdog = preempt.Watchdog(config.parallel.watchdog_seconds)
     try:
-      with preempt.Stop(config.train.time_budget_minutes) as stop:
-        fit(run, stop, watchdog, draw)
+      fit(run, stop, watchdog, draw)
+      watchdog.close()
       return finish(run)
     except BaseException as error:
       record_exception(run, error)
@@ -102,8 +104,10 @@ def train_one(config, workdir, draw, **options) -> Result:
 def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> None:
   """Trains until the last step, an early stop, or a request to leave."""
   plan, pace = run.plan, Pace()
-  run.console.start(run.step, plan.total, plan.steps_per_epoch)
+  run.console.start(run.step, plan.total)
   while run.step < plan.total and not run.stopped_early:
+    if stop.reason():  # after all that was due: a resumed run goes on from here and would not report it
+      leave(run, stop.reason())
     target = plan.next_due(run.step)
     while run.step < target:
       dispatch(run, min(target - run.step, pace.num_steps()), pace)
@@ -121,8 +125,7 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
       save(run)
       if draw and run.workdir and run.config.log.figures == "full":
         draw(run.workdir, "train")
-    if stop.reason() and run.step < plan.total and not run.stopped_early:
-      leave(run, stop.reason())  # after what was due: a resumed run goes on from here and would not report it
+    watchdog.beat()
 
 
 def dispatch(run: runs.Run, num_steps: int, pace: "Pace") -> None:
@@ -252,8 +255,11 @@ def evaluate(config: ConfigDict, workdir: str) -> None:
   try:
     folder = workdir
     if config.stages:
-      config = config_lib.stage_config(config, config.stages[-1], len(config.stages) - 1)
       folder = workdir_lib.last_stage(workdir)
+      if folder == workdir:
+        raise UserError(f"--workdir: {workdir!r} holds no checkpoint yet")
+      k = int(os.path.basename(folder))
+      config = config_lib.stage_config(config, config.stages[k], k)
     with runs.open_run(config, folder, resume="required", init_from=None, origins=None, read_only=True) as run:
       best = evaluation.best_state(run)
       evaluation.say_final(run, evaluation.evaluate_part(run, best, "test") if run.splits.test else None)

@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import time
 import uuid
@@ -82,6 +83,9 @@ def claim(config, workdir: str | None, resume: str):
   if resume == "required" and old is None:
     raise UserError(f"--resume=required: {workdir!r} holds no run")
   if old is None:
+    if workdir and checkpoint.committed_steps(os.path.join(workdir, "checkpoints")):
+      raise UserError(f"--workdir: {workdir!r} holds checkpoints and no config.json; restore that file, or choose another "
+                      "workdir")
     return config, False
   if resume == "never":
     raise UserError(f"--resume=never: {workdir!r} holds a run; choose another workdir")
@@ -98,11 +102,11 @@ def claim(config, workdir: str | None, resume: str):
   return config, True
 
 
-def write_records(config, workdir: str, origins: dict[str, str] | None) -> None:
-  """Writes config.json and run.json."""
+def write_records(config, workdir: str, origins: dict[str, str] | None, data: dict) -> None:
+  """Writes config.json and run.json; `data` is what is known of the table, its SHA-256 included."""
   workdir_lib.write_json(os.path.join(workdir, "config.json"), config_lib.to_record(config) | {"origins": origins or {}})
   path = os.path.join(workdir, "run.json")
-  now = workdir_lib.describe_process([str(d) for d in jax.devices()])
+  now = workdir_lib.describe_process([str(d) for d in jax.devices()]) | {"data": data}
   first = workdir_lib.read_json(path)
   workdir_lib.write_json(path, (first or now) | {"latest": now})
 
@@ -138,7 +142,7 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
       if run.state is None:
         start(run, parts, stage, init_from, carry)
       if workdir:
-        write_records(config, workdir, origins)
+        write_records(config, workdir, origins, run.splits.meta["table"] if "table" in run.splits.meta else {})
     run.state, run.totals = devices.put(run.state), devices.put(run.totals)
     if not read_only:
       compile_repeat(run, parts, skipped)
@@ -199,12 +203,16 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
   step, trees, record, skipped = found
   meta = dict(config_lib.flatten(record["meta"]))
   now = dict(config_lib.flatten(config_lib.as_json(run.splits.meta)))
-  changed = [key for key in sorted(meta.keys() | now.keys()) if (key in meta) != (key in now) or meta[key] != now[key]]
+  changed = [key for key in sorted(meta.keys() | now.keys())
+             if (key in meta) != (key in now) or not same_value(meta[key], now[key])]
   if changed:
     key = changed[0]
     raise UserError(f"--workdir: the data has changed since {run.workdir!r} was started: {key} was "
                     f"{meta[key] if key in meta else 'absent'!r}, is {now[key] if key in now else 'absent'!r}; restore it, or "
                     "choose another workdir")
+  if step > run.plan.total:
+    raise UserError(f"config.train: the run in {run.workdir!r} is at step {step:,}, allowed a length of that or more; got "
+                    f"{run.plan.total:,} steps")
   if not read_only:
     run.checkpoints.drop_after(step)
     run.checkpoints.repair()
@@ -212,8 +220,17 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
   run.facts.run_id = record["run_id"]
   run.state, run.totals, run.step, run.saved_step = trees["state"], trees["totals"], step, step
   run.best_value, run.best_step, run.num_bad_evals = record["best_value"], record["best_step"], record["num_bad_evals"]
-  run.last_means = record["metrics"]
+  run.last_means = {name: float(value) for name, value in record["metrics"].items()}
   return skipped
+
+
+def same_value(old: Any, new: Any) -> bool:
+  """Whether two values of a table's description agree: numbers but for what another processor's last digit changes."""
+  if isinstance(old, list) and isinstance(new, list):
+    return len(old) == len(new) and all(same_value(a, b) for a, b in zip(old, new))
+  if isinstance(old, float) and isinstance(new, float):
+    return math.isclose(old, new, rel_tol=1e-9, abs_tol=1e-12)
+  return old == new
 
 
 def take_over(state: Any, reference: str, what: str) -> Any:
@@ -225,12 +242,7 @@ def take_over(state: Any, reference: str, what: str) -> Any:
   folder, which = workdir_lib.parse_reference(reference)
   folder = workdir_lib.last_stage(folder)
   step = workdir_lib.find_step(folder, which)
-  reader = checkpoint.Checkpoints(os.path.join(folder, "checkpoints"), keep_last=1, keep_best=0, mode="min",
-                                  asynchronous=False)
-  try:
-    leaves, _ = reader.read(step)
-  finally:
-    reader.close()
+  leaves, _ = checkpoint.read(os.path.join(folder, "checkpoints"), step)
   own = ("step", "key", "guard") if what == "all" else ("step", "key", "guard", "opt_state")
   fields = [f.name for f in dataclasses.fields(state) if f.name not in own]
   try:

@@ -86,9 +86,7 @@ def find_step(workdir: str, which: str) -> int:
   if which == "last":
     return steps[-1]
   if which == "best":
-    link = os.path.join(folder, "best")
-    name = os.path.basename(os.path.realpath(link))
-    return int(name) if name.isdigit() and int(name) in steps else steps[-1]
+    return checkpoint.best_step(folder, "min")
   if int(which) not in steps:
     raise UserError(f"{workdir!r} holds no checkpoint of step {which}, allowed {', '.join(map(str, steps))}")
   return int(which)
@@ -110,18 +108,14 @@ def inspect(workdir: str) -> dict:
   steps = checkpoint.committed_steps(folder)
   if not steps:
     raise UserError(f"--workdir: {top!r} holds no checkpoint yet")
-  reader = checkpoint.Checkpoints(folder, keep_last=1, keep_best=0, mode="min", asynchronous=False)
-  try:
-    for step in reversed(steps):
-      try:
-        leaves, record = reader.read(step)
-        break
-      except UserError as error:
-        print(f"jaxtrain: {error}", file=sys.stderr)
-    else:
-      raise UserError(f"--workdir: no checkpoint of {top!r} can be read")
-  finally:
-    reader.close()
+  for step in reversed(steps):
+    try:
+      leaves, record = checkpoint.read(folder, step)
+      break
+    except UserError as error:
+      print(f"jaxtrain: {error}", file=sys.stderr)
+  else:
+    raise UserError(f"--workdir: no checkpoint of {top!r} can be read")
   state = {path[len("state/"):]: leaf for path, leaf in leaves.items() if path.startswith("state/")}
   described = {"workdir": top, "experiment": config["experiment"], "config": f"sha256:{record['config_digest']}"}
   if workdir != top:
