@@ -45,11 +45,32 @@ def assemble(config) -> Parts:
   experiment = module.make(config, splits.meta)
   abstract = jax.eval_shape(experiment.init, jax.eval_shape(lambda: jax.random.key(0)))
   threads = parallel.start_devices(config.parallel, 6.0 * count_params(abstract) * config.train.batch_size)
-  devices = parallel.make(config.parallel, config.train.batch_size, config.train.microbatch)
+  devices = parallel.make(config.parallel, config.train.batch_size, config.eval.batch_size or config.train.batch_size,
+                          config.train.microbatch)
   parallel.check_chunk_rows(splits.train.num_rows, config.train.batch_size, devices.num_chunks)
   one_step = jax.jit(step_lib.make_one_step(experiment.train_step, splits.train, devices.over, config.train.on_nonfinite))
   totals = jax.eval_shape(devices.compile(one_step), abstract, shapes(splits.train.data), jax.eval_shape(step_lib.stream_keys, abstract))[1]
+  check_monitors(config, experiment, splits, devices, abstract, totals)
   return Parts(config, splits, plan, experiment, devices, threads, abstract, one_step, totals)
+
+
+def check_monitors(config, experiment: Experiment, splits: Splits, devices: parallel.Parallel, abstract, totals) -> None:
+  """Refuses a monitored metric that training and evaluation do not give, before anything is trained."""
+  plateau = config.optim.plateau
+  watched = {"train.monitor": config.train.monitor}
+  if plateau.factor > 0:
+    watched["optim.plateau.monitor"] = plateau.monitor
+  names = [f"train_{name}" for name in totals] + ["val_loss"]
+  if all(name in names for name in watched.values()):
+    return  # most runs: no need to trace the evaluation
+  if splits.val is not None:
+    evaluate = devices.compile(step_lib.make_evaluate(experiment.eval_step, splits.val, devices.over))
+    sums = jax.eval_shape(evaluate, abstract, shapes(splits.val.data), abstract.key)
+    extra = jax.eval_shape(experiment.summarise, sums) if experiment.summarise else {}
+    names += [f"val_{name}" for name in [*sums, *extra] if name != "loss"]
+  for field, name in watched.items():
+    if name not in names:
+      raise UserError(f"config.{field}: got {name!r}, allowed {', '.join(sorted(names))}")
 
 
 def shapes(tree: Any) -> Any:
@@ -58,7 +79,7 @@ def shapes(tree: Any) -> Any:
 
 
 def with_horizon(config, total: int):
-  """The config with the schedule's horizon filled in, and a line when a grown run keeps its old one."""
+  """The config with the schedule's horizon filled in: the run's length where none is set."""
   if config.optim.decay_steps:
     return config
   config = config.copy_and_resolve_references()
@@ -68,7 +89,10 @@ def with_horizon(config, total: int):
 
 
 def check_parts(config, splits: Splits) -> None:
-  """Refuses a plateau that watches a part which the split does not have."""
+  """Refuses sources that the loop cannot read, and a plateau that watches a part which the split does not have."""
+  for name, source in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+    if source is not None and (source.window is not None or source.bucket_at is not None):
+      raise UserError(f"experiment {config.experiment}: its {name} source has windows or buckets, which the loop cannot read yet")
   plateau = config.optim.plateau
   if plateau.factor > 0 and plateau.monitor.startswith("val_") and splits.val is None:
     raise UserError(f"config.optim.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because "

@@ -4,6 +4,7 @@ A config file builds an `ml_collections.ConfigDict` from `common()`; `resolve` c
 `make` may be called under a trace with tracers in the fields of `TRACEABLE`.
 """
 
+import ast
 import copy
 import difflib
 import hashlib
@@ -171,10 +172,19 @@ def parse_like(old: Any, text: str, name: str) -> Any:
     if isinstance(old, (int, float)):
       return type(old)(text)
     if isinstance(old, tuple):
-      return tuple(json.loads(f"[{text}]")) if text else ()
-  except (KeyError, ValueError):
+      return parse_tuple(text)
+  except (KeyError, ValueError, SyntaxError):
     raise UserError(f"{name}: got {text!r}, allowed a value of type {type(old).__name__}") from None
   return text
+
+
+def parse_tuple(text: str) -> tuple:
+  """A tuple as flags take it: "('a','b')", "64,32" or "a,b"."""
+  try:
+    value = ast.literal_eval(text if text.strip().startswith("(") else f"({text},)" if text.strip() else "()")
+  except (SyntaxError, ValueError):
+    return tuple(name.strip() for name in text.split(","))
+  return value if isinstance(value, tuple) else (value,)
 
 
 def pick_variant(variant: str, variants: Mapping[str, Any]) -> Any:
@@ -246,12 +256,12 @@ def resolve(config: ConfigDict) -> ConfigDict:
     UserError: the first field that does not fit: its dotted key, the value, the values allowed.
   """
   config = ConfigDict(config.to_dict())
-  for key in ("features", "families"):  # flags give a list of names as one text
-    section = config.data if key == "features" else config.log
-    if len(section[key]) == 1 and isinstance(section[key][0], str):
-      section[key] = tuple(name.strip() for name in section[key][0].split(",") if name.strip())
-    if not all(isinstance(name, str) for name in section[key]):
-      raise UserError(f"config.{'data' if key == 'features' else 'log'}.{key}: got {section[key]!r}, allowed names")
+  for key, value in flatten(config):
+    if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], str):  # flags give a list of names as one text
+      assign(config, key, tuple(name.strip() for name in value[0].split(",") if name.strip()))
+  for key in ("data.features", "log.families"):
+    if not all(isinstance(name, str) for name in lookup(config, key)):
+      raise UserError(f"config.{key}: got {lookup(config, key)!r}, allowed names")
   if not all(isinstance(stage, (Mapping, ConfigDict)) for stage in config.stages):
     raise UserError(f"config.stages: got {config.stages!r}, allowed override dicts, set in the config file")
   module = load_experiment(config.experiment)
@@ -262,7 +272,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
       limit = fields.at_least(0)
     if isinstance(value, float) and value != value:
       raise UserError(f"config.{key}: got {value}, allowed a number")
-    if limit is not None and not limit[0](value):
+    if limit is not None and not allows(limit, value):
       raise UserError(f"config.{key}: got {value!r}, allowed {limit[1]}")
   check_length(config)
   micro, batch = config.train.microbatch, config.train.batch_size
@@ -274,6 +284,14 @@ def resolve(config: ConfigDict) -> ConfigDict:
   if config.optim.schedule == "warmup_cosine" and not config.optim.warmup_steps:
     raise UserError("config.optim.warmup_steps: got 0, allowed 1 or more with config.optim.schedule=warmup_cosine")
   return config.lock()
+
+
+def allows(limit: fields.Limit, value: Any) -> bool:
+  """Whether a value passes a limit; one of the wrong kind does not."""
+  try:
+    return bool(limit[0](value))
+  except TypeError:
+    return False
 
 
 def check_length(config: ConfigDict) -> None:

@@ -116,7 +116,8 @@ def write_report(run: runs.Run, means, val, due, improved: bool) -> None:
   first = ("loss", *run.config.loss.weights) if "weights" in run.config.loss else ("loss",)
   ordered = sorted(shown.items(), key=lambda kv: first.index(kv[0]) if kv[0] in first else len(first))
   run.console.report(run.plan.position(run.step), dict(ordered), throughput)
-  run.segment_seconds, run.segment_steps = 0.0, 0
+  if due.epoch or run.plan.steps_per_epoch is None:
+    run.segment_seconds, run.segment_steps = 0.0, 0
 
 
 def by_kind(run: runs.Run, means: dict[str, float]) -> dict[str, dict[str, float]]:

@@ -160,12 +160,14 @@ def history(events: list[dict]) -> dict[str, list]:
 
   Every list has one entry per epoch; a metric that an epoch does not have is None there.
   """
-  moments = [event for event in events if event["moment"] in ("on_epoch_end", "on_eval")]
+  ends = {event["step"] for event in events if event["moment"] == "on_epoch_end"}
+  moments = [event for event in events if event["moment"] in ("on_epoch_end", "on_eval")
+             and (event["step"] in ends or not ends)]
   by_epoch: dict[int, dict[str, Any]] = {}
   for event in moments:
     entry = by_epoch.setdefault(event["step"], {"epoch": event["epoch"], "step": event["step"]})
     prefix = "" if event["split"] == "train" else f"{event['split']}_"
-    entry |= {prefix + name: value for name, value in (event["losses"] | event["metrics"]).items()}
+    entry |= {prefix + name: float(value) for name, value in (event["losses"] | event["metrics"]).items()}
     if event["split"] == "train":
       entry |= {"seconds": event["epoch_time_s"], "samples_per_s": event["throughput"]}
   names = list(dict.fromkeys(name for entry in by_epoch.values() for name in entry))

@@ -16,7 +16,7 @@ DEFAULTS: dict[str, Any] = {
     "experiment": "",  # dotted module with load(config) and make(config, meta)
     "seed": 0,  # root of all randomness of training
     "stages": (),  # override dicts, one a stage; each stage starts from the best state of the one before
-    "debug": False,  # check every operation for NaN, slowly
+    "debug": False,  # reserved: the guard already names step and metric
     "data": {
         "source": "",  # where the rows come from; the experiment lists what it reads
         "path": "",  # file, or name of a scikit-learn table
@@ -128,6 +128,10 @@ def each(limit: Limit, low_len: int = 0) -> Limit:
 
 # Limits of the fields that all experiments share; an experiment module adds its own as LIMITS.
 LIMITS: dict[str, Limit] = {
+    "debug": ((lambda v: not v), "False: the guard names the first step and metric that are not finite"),
+    "data.split.fractions": ((lambda v: len(v) == 3 and all(f >= 0 for f in v)), "three numbers from 0 up"),
+    "data.split.num_folds": at_least(3),
+    "data.split.fold": at_least(0),
     "seed": between(0, 2**32),
     "data.row_limit": at_least(0),
     "optim.name": one_of(*optim.NAMES),

@@ -82,7 +82,7 @@ def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Res
     source = os.path.join(workdir, "stages", str(k - 1)) + "@best" if k else init_from
     result = train_one(stage, os.path.join(workdir, "stages", str(k)), stop, draw, resume="auto", init_from=source, origins=origins,
                        stage=k, carry=carry if k else "")
-  workdir_lib.write_json(os.path.join(workdir, "history.json"), result.history)  # the last stage's
+  workdir_lib.write_json(os.path.join(workdir, "history.json"), facts_lib.clean(result.history))  # the last stage's
   return result._replace(workdir=workdir)
 
 
@@ -236,7 +236,7 @@ def finish(run: runs.Run) -> Result:
     run.facts.row(test, **where)
   history = facts_lib.history(run.facts.events)
   if run.workdir:
-    workdir_lib.write_json(os.path.join(run.workdir, "history.json"), history)
+    workdir_lib.write_json(os.path.join(run.workdir, "history.json"), facts_lib.clean(history))
     evaluation.assess(run, best)
   evaluation.say_final(run, test)
   val_loss = run.last_means["val_loss"] if "val_loss" in run.last_means else None

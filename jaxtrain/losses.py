@@ -7,6 +7,15 @@ import jax
 import jax.numpy as jnp
 
 
+def sum_rows(weight: jax.Array, x: jax.Array) -> jax.Array:
+  """Weighted sum over rows, [B] and [B, ...] to [...], as a product in full float32.
+
+  On a CPU a product with the weights runs several times as fast as a reduction over rows. The precision is stated because
+  accelerators otherwise round the factors of a product.
+  """
+  return jnp.matmul(weight, x, precision=jax.lax.Precision.HIGHEST)
+
+
 def squared_error(x: jax.Array, x_mean: jax.Array) -> jax.Array:
   """Sum of squared errors per row.
 

@@ -110,12 +110,11 @@ def default_workdir() -> str:
   return os.path.join("runs", "-".join(part for part in (name, variant or "default", now)))
 
 
-def set_up_process(config) -> None:
+def set_up_process() -> None:
   """Settings of JAX that belong to the process, before the first device use."""
   import jax
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-  jax.config.update("jax_debug_nans", bool(config.debug))
 
 
 def draw(workdir: str, moment: str) -> None:
@@ -155,7 +154,7 @@ def run_mode() -> None:
     return show(workdir_lib.inspect(WORKDIR.value))
   config, origins = read_config(os.environ)
   check_families(config)
-  set_up_process(config)
+  set_up_process()
   from jaxtrain import loop
   if MODE.value == "check":
     return show(loop.check(config))
@@ -164,9 +163,8 @@ def run_mode() -> None:
     loop.evaluate(config, workdir)
   else:
     loop.train(config, workdir, resume=RESUME_FLAG.value, init_from=INIT_FROM.value or None, origins=origins, draw=draw)
-  if config.log.figures != "none":
-    draw(workdir, "end")
-    print(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}", flush=True)
+  draw(workdir, "end")
+  print(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}", flush=True)
 
 
 def show(described: dict) -> None:

@@ -104,10 +104,14 @@ class Replicated:
 
   def __init__(self, fn: Callable, num_devices: int):
     self.fn, self.devices = fn, jnp.arange(num_devices)  # pmap wants an argument that differs by device
+    self.by_arguments: dict[int, Callable] = {}
 
   def mapped(self, num_arguments: int) -> Callable:
     """The pmapped function of (device number, arguments)."""
-    return jax.pmap(lambda _, *args: self.fn(*args), AXIS, in_axes=(0, *[None] * num_arguments), out_axes=None)
+    if num_arguments not in self.by_arguments:
+      self.by_arguments[num_arguments] = jax.pmap(lambda _, *args: self.fn(*args), AXIS,
+                                                  in_axes=(0, *[None] * num_arguments), out_axes=None)
+    return self.by_arguments[num_arguments]
 
   def __call__(self, *args):
     return self.mapped(len(args))(self.devices, *args)
@@ -144,7 +148,7 @@ class Compiled(NamedTuple):
     return self.inner.memory_analysis()
 
 
-def make(settings, batch_size: int, microbatch: int) -> Parallel:
+def make(settings, batch_size: int, eval_size: int, microbatch: int) -> Parallel:
   """The execution of `config.parallel` on this process's devices.
 
   Raises:
@@ -154,9 +158,10 @@ def make(settings, batch_size: int, microbatch: int) -> Parallel:
   mode, D = settings.mode, len(devices)
   C = {"jit": batch_size // microbatch if microbatch else 1, "pmap": D, "canonical": settings.chunks}[mode]
   pieces = C * (D if mode == "jit" else 1)
-  if batch_size % pieces:
-    raise UserError(f"config.train.batch_size: got {batch_size}, allowed multiples of {pieces} "
-                    f"({C} chunks, {D} devices, config.parallel.mode={mode})")
+  for section, size in (("train", batch_size), ("eval", eval_size)):
+    if size % pieces:
+      raise UserError(f"config.{section}.batch_size: got {size}, allowed multiples of {pieces} "
+                      f"({C} chunks, {D} devices, config.parallel.mode={mode})")
   if mode == "canonical" and C % D:
     raise UserError(f"config.parallel.chunks: got {C}, allowed multiples of the number of devices, {D}")
   if mode == "pmap":

@@ -273,7 +273,8 @@ def describe_table(table: dict) -> str:
   dropped = table["rows_dropped"] if "rows_dropped" in table else 0
   unlabelled = table["rows_unlabelled"] if "rows_unlabelled" in table else 0
   words = [f"{table['source']}, {table['rows']:,} rows"]
-  words += [f"{dropped:,} of {table['rows'] + dropped:,} rows dropped for missing features"] * bool(dropped)
+  beyond = table["rows_beyond_limit"] if "rows_beyond_limit" in table else 0
+  words += [f"{dropped:,} of {table['rows'] + beyond + dropped:,} rows dropped for missing features"] * bool(dropped)
   return "; ".join(words + [f"{unlabelled:,} rows unlabelled"] * bool(unlabelled))
 
 

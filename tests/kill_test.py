@@ -37,18 +37,19 @@ def trial(number: int, num_kills: int, workdir: str, training_seconds: float) ->
   for attempt in range(1, num_kills + 1):
     at_point = (number + attempt) % 2 == 0
     if at_point:
-      fault = f"{draw.choice(FAULT_POINTS)}:{draw.randint(1, 20 // attempt)}"
+      fault = f"{draw.choice(FAULT_POINTS)}:{draw.randint(1, 8 // attempt)}"
       process = child.start(*FLAGS, f"--workdir={workdir}", environ={"JAXTRAIN_FAULT": fault})
       process.communicate(timeout=240)
       kills.append(fault if process.returncode == -9 else f"{fault} not reached")
     else:
       process = child.start(*FLAGS, f"--workdir={workdir}")
       child.wait_for_first_step(process, workdir, attempt)
-      seconds = draw.uniform(0.0, training_seconds / attempt)
+      seconds = draw.uniform(0.0, 0.7 * training_seconds / attempt)
       time.sleep(seconds)
       process.kill()
       process.communicate()
       kills.append(f"{seconds:.3f} s" if process.returncode == -9 else f"{seconds:.3f} s after its end")
+  assert not all(kill.endswith(("not reached", "after its end")) for kill in kills)
   done = child.run(*FLAGS, f"--workdir={workdir}")
   assert done.returncode == 0, done.stderr
   return kills

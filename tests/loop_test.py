@@ -291,3 +291,59 @@ def test_digest_is_what_interface_says():
   key = jax.random.key(7)
   data = np.asarray(jax.random.key_data(key))
   assert checkpoint.digest({"k": key}) == hashlib.sha256(b"k\0uint32\0(2,)\0" + data.tobytes()).hexdigest()
+
+
+def test_the_bar_on_a_terminal_shows_progress(monkeypatch, capsys, tmp_path):
+  import sys
+  monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+  workdir = str(tmp_path / "run")
+  loop.train(configured(log__progress=True), workdir)
+  shown = capsys.readouterr()
+  assert "42/42" in shown.err and "loss" in shown.err
+  with open(os.path.join(workdir, "log.txt"), encoding="utf-8") as file:
+    assert sum("epoch " in line for line in file) >= 6
+
+
+def test_keep_best_0_still_assesses_the_best(tmp_path):
+  result = loop.train(configured(checkpoint__keep_best=0, checkpoint__every_epochs=1, checkpoint__keep_last=1,
+                                 train__monitor_mode="max"), str(tmp_path / "run"))
+  assert result.best_step == 7 and result.test_loss == pytest.approx(result.history["val_loss"][0], rel=1e-6)
+
+
+def test_a_shorter_length_than_was_trained_is_refused(tmp_path):
+  loop.train(configured(), str(tmp_path / "run"))
+  with pytest.raises(UserError, match="is at step 42, allowed a length of that or more"):
+    loop.train(configured(train__num_epochs=3), str(tmp_path / "run"))
+
+
+def test_reading_a_run_leaves_a_save_under_way(tmp_path):
+  workdir = str(tmp_path / "run")
+  loop.train(configured(), workdir)
+  half = os.path.join(workdir, "checkpoints", "49.orbax-checkpoint-tmp")
+  os.mkdir(half)
+  child.inspect(workdir)
+  loop.train(configured(train__num_epochs=1), str(tmp_path / "other"), init_from=workdir)
+  assert os.path.isdir(half)
+
+
+def test_a_changed_record_is_passed_over(tmp_path, capsys):
+  workdir = str(tmp_path / "run")
+  loop.train(configured(checkpoint__every_epochs=2), workdir)
+  path = os.path.join(workdir, "checkpoints", "42", "record", "metadata")
+  with open(path, encoding="utf-8") as file:
+    text = file.read()
+  with open(path, "w", encoding="utf-8") as file:
+    file.write(text.replace('"num_bad_evals": 0', '"num_bad_evals": 9'))
+  assert '"num_bad_evals": 0' in text
+  loop.train(configured(checkpoint__every_epochs=2), workdir)
+  assert "passed over checkpoint 42" in capsys.readouterr().out
+
+
+def test_evaluation_batches_that_do_not_divide_are_refused():
+  with pytest.raises(UserError, match="config.eval.batch_size: got 50, allowed multiples of 4"):
+    loop.train(configured(eval__batch_size=50, parallel__mode="canonical"))
+
+
+def test_a_wrong_plateau_monitor_is_refused_at_start():
+  with pytest.raises(UserError, match="config.optim.plateau.monitor: got 'val_los', allowed .*val_loss"):
+    loop.check(configured(optim__plateau__factor=0.5, optim__plateau__monitor="val_los"))

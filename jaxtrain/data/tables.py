@@ -159,6 +159,8 @@ def select_features(table: Table, names: tuple[str, ...]) -> Table:
 def first_rows(table: Table, num_rows: int) -> Table:
   """The first rows of a table."""
   cut = lambda column: None if column is None else column[:num_rows]
-  features = table.features[:num_rows]
-  return table._replace(features=features, label=cut(table.label), group=cut(table.group),
-                        facts=table.facts | {"rows": len(features)})
+  features, label = table.features[:num_rows], cut(table.label)
+  facts = table.facts | {"rows": len(features), "rows_beyond_limit": len(table.features) - len(features)}
+  if "rows_unlabelled" in facts and label is not None:
+    facts["rows_unlabelled"] = int((label == -1).sum())
+  return table._replace(features=features, label=label, group=cut(table.group), facts=facts)

@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtrain import losses
+
 
 @jax.custom_vjp
 def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -28,7 +30,7 @@ def affine_backward(saved, dy):
   """Gradients of x, kernel and bias from that of the result, dy [B, F]."""
   x, kernel = saved
   D, F = x.shape[-1], dy.shape[-1]
-  dbias = jnp.ones(len(dy), dy.dtype) @ dy
+  dbias = losses.sum_rows(jnp.ones(len(dy), dy.dtype), dy)
   if D <= F:
     return dy @ kernel.T, x.T @ dy, dbias
   return dy @ kernel, dy.T @ x, dbias

@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtrain import losses
+
 
 class BatchNorm(nn.Module):
   """Normalises each feature over the rows of weight 1; the collection `batch_stats` holds running `mean` and `var`.
@@ -61,10 +63,10 @@ def normalise(x: jax.Array, share: jax.Array, scale: jax.Array, bias: jax.Array,
 
 def normalise_forward(x, share, scale, bias, eps):
   """`normalise` and what its gradient needs."""
-  mean = share @ x
+  mean = losses.sum_rows(share, x)
   real = (share > 0).astype(x.dtype)
   centred = (x - mean[None]) * real[:, None]
-  var = share @ jnp.square(centred)
+  var = losses.sum_rows(share, jnp.square(centred))
   inverse = jax.lax.rsqrt(var + eps)
   return (centred * (inverse * scale)[None] + bias[None], mean, var), (centred, inverse, share, real, scale)
 
@@ -74,8 +76,8 @@ def normalise_backward(eps, saved, cotangents):
   del eps
   centred, inverse, share, real, scale = saved
   dy = cotangents[0]
-  dbias = real @ dy
-  dscale = (real @ (dy * centred)) * inverse
+  dbias = losses.sum_rows(real, dy)
+  dscale = losses.sum_rows(real, dy * centred) * inverse
   factor = scale * inverse
   dx = factor[None] * dy * real[:, None] - share[:, None] * ((factor * dbias)[None] + (factor * inverse * dscale)[None] * centred)
   return dx, jnp.zeros_like(share), dscale, dbias

@@ -21,8 +21,7 @@ def apply_model(model, state, x: np.ndarray) -> dict[str, np.ndarray]:
   """Reconstruction, posterior and logits of x [N, D] in standardised units, block by block.
 
   Returns:
-    `x_mean` [N, D], `mean` and `log_var` [N, L], and `pred` [N] int32, `class_nats` [N, K] log-probabilities where the
-    model has a classifier.
+    `x_mean` [N, D], `mean` and `log_var` [N, L], and `log_prob` [N, K] in nats where the model has a classifier.
   """
   params = state.params if state.ema is None else state.ema
 

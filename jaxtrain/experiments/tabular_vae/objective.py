@@ -85,7 +85,7 @@ def term_counts(o: Objective, batch: Batch) -> dict[str, jax.Array]:
   num_rows = jnp.sum(batch["weight"])
   counts = {"recon": num_rows * o.model.num_features, "kl": num_rows * o.model.latent_dim}
   if "mask" in batch:
-    counts["masked"] = jnp.sum(batch["weight"] @ batch["mask"])
+    counts["masked"] = jnp.sum(losses.sum_rows(batch["weight"], batch["mask"]))
   if o.classifying:
     counts["class"] = jnp.sum(batch["weight"] * (batch["label"] >= 0))
   return counts | {name: num_rows for name in o.extra_terms}
@@ -95,15 +95,15 @@ def term_sums(o: Objective, batch: Batch, out: nets.Output) -> tuple[dict[str, j
   """Sums of each term over the rows of a chunk, and extra metrics with their counts."""
   row, kl_nats = batch["weight"], losses.gaussian_kl_nats(out.mean, out.log_var)
   square = jnp.square(batch["x"] - out.x_mean)
-  sums = {"recon": jnp.sum(row @ square), "kl": jnp.sum(row @ kl_nats)}
+  sums = {"recon": jnp.sum(losses.sum_rows(row, square)), "kl": jnp.sum(losses.sum_rows(row, kl_nats))}
   extras = {"kl_nats": (sums["kl"], jnp.sum(row))}
   if "mask" in batch:
-    sums["masked"] = jnp.sum(row @ (batch["mask"] * square))
+    sums["masked"] = jnp.sum(losses.sum_rows(row, batch["mask"] * square))
   if o.classifying:
     labelled = row * (batch["label"] >= 0)
-    sums["class"] = row @ losses.cross_entropy_nats(out.logits, batch["label"])
-    extras["accuracy"] = (labelled @ losses.is_top(out.logits, batch["label"]), jnp.sum(labelled))
-  sums |= {name: row @ function(batch, out) for name, function in o.extra_terms.items()}
+    sums["class"] = losses.sum_rows(row, losses.cross_entropy_nats(out.logits, batch["label"]))
+    extras["accuracy"] = (losses.sum_rows(labelled, losses.is_top(out.logits, batch["label"])), jnp.sum(labelled))
+  sums |= {name: losses.sum_rows(row, function(batch, out)) for name, function in o.extra_terms.items()}
   return sums, extras | {name: function(batch, out) for name, function in o.extra_metrics.items()}
 
 

@@ -19,6 +19,9 @@ from jaxtrain.types import Experiment, Splits, TrainState, UserError
 
 SOURCES = ("synthetic", "sklearn", "csv")
 
+# Names of terms and metrics that the user's own may not have.
+TAKEN = ("loss", "recon", "kl", "masked", "class", "accuracy", "kl_nats", "beta", "lr", "grad_norm", "weight", "x", "label")
+
 LIMITS = {
     "data.source": ((lambda v: v in SOURCES or "." in v), " | ".join(SOURCES) + " | MODULE.FUNCTION(config) -> Table"),
     "model.kind": fields.one_of("unsup", "semisup"),
@@ -95,8 +98,14 @@ def load(config) -> Splits:
 
 
 def named_functions(field: str, paths: tuple[str, ...]) -> dict:
-  """Functions of dotted paths by their own names."""
-  return {path.rpartition(".")[2]: config_lib.load_function(field, path) for path in paths}
+  """Functions of dotted paths by their own names. Raises UserError for a name that is taken."""
+  found = {}
+  for path in paths:
+    name = path.rpartition(".")[2]
+    if name in found or name in TAKEN:
+      raise UserError(f"config.{field}: the name {name!r} of {path!r} is taken; rename the function")
+    found[name] = config_lib.load_function(field, path)
+  return found
 
 
 def make_model(config, meta) -> nets.VAE:

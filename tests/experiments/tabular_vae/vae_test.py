@@ -397,3 +397,13 @@ def test_a_classifier_needs_labels(tmp_path):
   config.model.kind = "semisup"
   with pytest.raises(UserError, match="config.data.label"):
     vae.load(config)
+
+
+@pytest.mark.parametrize("variant", ["hybrid", "hybrid_semisup", "digits", "breast_cancer", "csv"])
+def test_every_hybrid_recipe_anneals_over_thirty_epochs(variant):
+  import os
+
+  import child
+  config = config_lib.read_file(os.path.join(child.ROOT, "configs", "vae.py") + ":" + variant)
+  assert config.loss.kl_schedule.num_epochs == 30 and config.loss.kl_schedule.shape == "linear"
+  assert config.train.monitor_from_epoch == (30 if variant.startswith("hybrid") else 0)
