@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import checkpoint, config as config_lib, parallel, plan as plan_lib, step as step_lib
+from jaxtrain import config as config_lib, packing, parallel, plan as plan_lib, step as step_lib
 from jaxtrain.types import Experiment, Splits, UserError
 
 
@@ -122,7 +122,7 @@ def describe(config) -> dict[str, Any]:
                "devices": f"{parts.devices.num_devices} x {jax.devices()[0].device_kind}",
                "mode": parts.config.parallel.mode, "cpu_threads": parts.threads or "all"}
   for kind, tree in (("batch", batch), ("state", parts.abstract)):
-    described |= {f"{kind} {name}": f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in checkpoint.named_leaves(tree).items()}
+    described |= {f"{kind} {name}": f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in packing.named_leaves(tree).items()}
   described |= {"metrics": ", ".join(sorted(parts.totals)), "flops_per_step": cost["flops"] if "flops" in cost else None}
   if memory is not None:
     described |= {"argument_bytes": memory.argument_size_in_bytes, "temporary_bytes": memory.temp_size_in_bytes}

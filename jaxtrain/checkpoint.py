@@ -5,7 +5,7 @@ arrays and a JSON item with the layout, the digests and what the loop wants to r
 array of bytes: orbax costs about a millisecond a leaf, and the states of small models have dozens of tiny ones.
 
 **Source:** digest as in INTERFACE; orbax 0.12 has no checksum of its own (STACK 3: 24 of 25 flipped bytes went unseen).
-**Departs**: imports `preempt`, of the same rank, for the fault points that its tests drive.
+**Departs**: imports `packing` and `preempt`, of the same rank: the arrays it stores, and the fault points that its tests drive.
 """
 
 import contextlib
@@ -19,97 +19,11 @@ import threading
 import time
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxtrain import preempt
+from jaxtrain import packing, preempt
 from jaxtrain.types import UserError
 
-PACK_BELOW = 1 << 20  # bytes; larger leaves are arrays of their own
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-  """Leaves by key path such as `params/encoder/kernel`, sorted by path."""
-  pairs = jax.tree_util.tree_leaves_with_path(tree)
-  return dict(sorted((jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in pairs))
-
-
-def is_key(leaf: Any) -> bool:
-  """Whether a leaf is an array of typed PRNG keys."""
-  return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def host_leaves(tree: Any) -> dict[str, np.ndarray]:
-  """Leaves by path as little-endian C-order NumPy arrays, keys by their key data; one transfer."""
-  leaves = {path: jax.random.key_data(leaf) if is_key(leaf) else leaf for path, leaf in named_leaves(tree).items()}
-  return {path: np.asarray(leaf, order="C") for path, leaf in jax.device_get(leaves).items()}
-
-
-def leaf_bytes(path: str, leaf: np.ndarray) -> bytes:
-  """What a leaf adds to a digest: path, NUL, dtype, NUL, shape, NUL, bytes."""
-  head = b"\0".join((path.encode(), str(leaf.dtype).encode(), str(leaf.shape).encode(), b""))
-  return head + leaf.tobytes()
-
-
-def digest_leaves(leaves: dict[str, np.ndarray]) -> tuple[str, dict[str, str]]:
-  """SHA-256 over all leaves sorted by path, and of each leaf, hexadecimal."""
-  whole, each = hashlib.sha256(), {}
-  for path in sorted(leaves):
-    data = leaf_bytes(path, leaves[path])
-    whole.update(data)
-    each[path] = hashlib.sha256(data).hexdigest()
-  return whole.hexdigest(), each
-
-
-def digest(state: Any) -> str:
-  """SHA-256 of a state, as INTERFACE defines it."""
-  return digest_leaves(host_leaves(state))[0]
-
-
-def pack(leaves: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[dict]]:
-  """Arrays to store and the layout: each leaf's path, dtype, shape and offset in `packed` (None: an array of its own)."""
-  arrays, layout, chunks, offset = {}, [], [], 0
-  for path, leaf in leaves.items():
-    small = leaf.nbytes < PACK_BELOW
-    layout.append({"path": path, "dtype": str(leaf.dtype), "shape": list(leaf.shape), "offset": offset if small else None})
-    if small:
-      chunks.append(leaf.tobytes())
-      offset += leaf.nbytes
-    else:
-      arrays[path.replace("/", ".")] = leaf
-  return arrays | {"packed": np.frombuffer(b"".join(chunks) or b"\0", np.uint8)}, layout
-
-
-def unpack(arrays: dict[str, np.ndarray], layout: list[dict]) -> dict[str, np.ndarray]:
-  """The leaves by path that `pack` stored."""
-  packed = np.asarray(arrays["packed"]).tobytes()
-  leaves = {}
-  for entry in layout:
-    if entry["offset"] is None:
-      leaves[entry["path"]] = np.asarray(arrays[entry["path"].replace("/", ".")])
-    else:
-      dtype = np.dtype(entry["dtype"])
-      count = int(np.prod(entry["shape"]))
-      leaves[entry["path"]] = np.frombuffer(packed, dtype, count, entry["offset"]).reshape(entry["shape"])
-  return leaves
-
-
-def fill(template: Any, leaves: dict[str, np.ndarray], prefix: str) -> Any:
-  """The template with its leaves replaced by stored ones at `prefix/path`.
-
-  Raises:
-    UserError: a leaf is missing, or has another shape or dtype.
-  """
-  def one(path, leaf):
-    name = prefix + "/" + jax.tree_util.keystr(path, simple=True, separator="/")
-    if name not in leaves:
-      raise UserError(f"the checkpoint has no {name}")
-    want = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
-    got = leaves[name]
-    if tuple(got.shape) != tuple(want.shape) or str(got.dtype) != str(want.dtype):
-      raise UserError(f"the checkpoint's {name} is {got.dtype}{list(got.shape)}, the run needs {want.dtype}{list(want.shape)}")
-    return jax.random.wrap_key_data(jax.numpy.asarray(got)) if is_key(leaf) else jax.numpy.asarray(got)
-  return jax.tree_util.tree_map_with_path(one, template)
 
 
 def committed_steps(folder: str) -> list[int]:
@@ -175,8 +89,8 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
     record = read_checked(folder, step)
     with quiet_stderr(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
       arrays = reader.restore(os.path.abspath(os.path.join(folder, str(step), "state")))
-    leaves = unpack(arrays, record["layout"])
-    _, every = digest_leaves(leaves)
+    leaves = packing.unpack(arrays, record["layout"])
+    _, every = packing.digest_leaves(leaves)
     changed = [path for path, value in record["leaf_digests"].items() if path not in every or every[path] != value]
   except Exception as error:  # orbax raises many types for damaged files
     lines = (str(error) or type(error).__name__).strip().splitlines()
@@ -184,6 +98,16 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
   if changed:
     raise UserError(f"checkpoint {step}: the digest of {changed[0]} does not hold; the file has changed")
   return leaves, record
+
+
+def prepare(step: int, tree: dict[str, Any], record: dict) -> tuple[int, dict[str, np.ndarray], dict]:
+  """(step, arrays to store, record with layout and digests) of a dict of trees, from one copy on the host."""
+  leaves = packing.host_leaves(tree)
+  whole, _ = packing.digest_leaves({path[len("state/"):]: leaf for path, leaf in leaves.items() if path.startswith("state/")})
+  _, every = packing.digest_leaves(leaves)
+  arrays, layout = packing.pack(leaves)
+  record = json.loads(json.dumps(record | {"digest": whole, "layout": layout, "leaf_digests": every}))
+  return step, arrays, record | {"record_digest": digest_record(record)}
 
 
 class Checkpoints:
@@ -195,44 +119,44 @@ class Checkpoints:
     self.manager = None
     self.saver: threading.Thread | None = None
     self.error: BaseException | None = None
-    self.cpu_seconds = 0.0  # of the saver's threads, orbax's own left out
+    self.cpu_seconds = 0.0  # of the saver's threads, orbax's own and its import left out
+    self.import_seconds = 0.0
 
   def opened(self):
     """Orbax's manager, made at first use because orbax is slow to import."""
     if self.manager is None:
+      began = time.thread_time()
       import orbax.checkpoint as ocp
+      self.import_seconds = time.thread_time() - began
+      self.cpu_seconds -= self.import_seconds
       logging.getLogger("absl").setLevel(logging.ERROR)
       self.ocp = ocp
       self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
           max_to_keep=None, cleanup_tmp_directories=True, enable_async_checkpointing=False))
     return self.manager
 
-  def save(self, step: int, tree: dict[str, Any], record: dict) -> None:
-    """Saves a dict of trees and a JSON-able record as checkpoint `step`; waits for the save before.
+  def save(self, *checkpoints: tuple[int, dict[str, Any], dict]) -> None:
+    """Saves (step, dict of trees, JSON-able record) each, in order; waits for the save before.
 
     Raises:
-      OSError: this save or the one before could not be written.
+      OSError: a save before this one could not be written; of a synchronous one, this.
     """
     preempt.fault_point("before_save")
     self.wait()
-    leaves = host_leaves(tree)
-    whole, _ = digest_leaves({path[len("state/"):]: leaf for path, leaf in leaves.items() if path.startswith("state/")})
-    _, every = digest_leaves(leaves)
-    arrays, layout = pack(leaves)
-    record = record | {"digest": whole, "layout": layout, "leaf_digests": every}
-    record = json.loads(json.dumps(record))
-    record["record_digest"] = digest_record(record)
+    prepared = [prepare(*checkpoint) for checkpoint in checkpoints]
     if self.asynchronous:
-      self.saver = threading.Thread(target=self.write_guarded, args=(step, arrays, record))
+      self.saver = threading.Thread(target=self.write_guarded, args=(prepared,))
       self.saver.start()
     else:
-      self.write(step, arrays, record)
+      self.write_guarded(prepared)
+      self.wait()
 
-  def write_guarded(self, step: int, arrays: dict, record: dict) -> None:
-    """`write` in the saver's thread: an error is kept for the caller's next `wait`."""
+  def write_guarded(self, prepared: list[tuple[int, dict, dict]]) -> None:
+    """Writes one after the other; an error is kept for the caller's next `wait`."""
     began = time.thread_time()
     try:
-      self.write(step, arrays, record)
+      for step, arrays, record in prepared:
+        self.write(step, arrays, record)
     except BaseException as error:
       self.error = error
     self.cpu_seconds += time.thread_time() - began
@@ -282,7 +206,7 @@ class Checkpoints:
     for step in reversed(committed_steps(self.folder)):
       try:
         leaves, record = read(self.folder, step)
-        return step, {name: fill(tree, leaves, name) for name, tree in template.items()}, record, skipped
+        return step, {name: packing.fill(tree, leaves, name) for name, tree in template.items()}, record, skipped
       except UserError as error:
         skipped.append(str(error))
     if skipped:

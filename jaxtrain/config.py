@@ -4,7 +4,6 @@ A config file builds an `ml_collections.ConfigDict` from `common()`; `resolve` c
 `make` may be called under a trace with tracers in the fields of `TRACEABLE`.
 """
 
-import ast
 import copy
 import difflib
 import hashlib
@@ -160,31 +159,8 @@ def from_environment(config: ConfigDict, environ: Mapping[str, str]) -> dict[str
       path.append(part)
     if isinstance(section, ConfigDict):
       raise UserError(f"environment variable {name}: config.{'.'.join(parts)} is a section, not a field")
-    overrides[".".join(parts)] = parse_like(section, environ[name], f"environment variable {name}")
+    overrides[".".join(parts)] = fields.parse_like(section, environ[name], f"environment variable {name}")
   return overrides
-
-
-def parse_like(old: Any, text: str, name: str) -> Any:
-  """Text as a value of the type that the field has; `name` says where the text came from."""
-  try:
-    if isinstance(old, bool):
-      return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-    if isinstance(old, (int, float)):
-      return type(old)(text)
-    if isinstance(old, tuple):
-      return parse_tuple(text)
-  except (KeyError, ValueError, SyntaxError):
-    raise UserError(f"{name}: got {text!r}, allowed a value of type {type(old).__name__}") from None
-  return text
-
-
-def parse_tuple(text: str) -> tuple:
-  """A tuple as flags take it: "('a','b')", "64,32" or "a,b"."""
-  try:
-    value = ast.literal_eval(text if text.strip().startswith("(") else f"({text},)" if text.strip() else "()")
-  except (SyntaxError, ValueError):
-    return tuple(name.strip() for name in text.split(","))
-  return value if isinstance(value, tuple) else (value,)
 
 
 def pick_variant(variant: str, variants: Mapping[str, Any]) -> Any:

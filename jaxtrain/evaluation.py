@@ -11,7 +11,7 @@ from typing import Any, Callable
 import jax
 import numpy as np
 
-from jaxtrain import checkpoint, facts as facts_lib, metrics as metrics_lib, rng, runs, step as step_lib
+from jaxtrain import checkpoint, facts as facts_lib, metrics as metrics_lib, packing, rng, runs, step as step_lib
 from jaxtrain import workdir as workdir_lib
 from jaxtrain.types import UserError
 
@@ -74,7 +74,7 @@ def best_state(run: runs.Run) -> Any:
   except UserError as error:
     run.console.say(f"jaxtrain: the best state is lost ({error}); the final one is assessed")
     return run.state
-  return run.devices.put(checkpoint.fill(run.state, leaves, "state"))
+  return run.devices.put(packing.fill(run.state, leaves, "state"))
 
 
 def assess(run: runs.Run, state) -> None:

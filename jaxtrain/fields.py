@@ -4,9 +4,11 @@
 and `config.py` is long enough without.
 """
 
+import ast
 from typing import Any, Callable
 
 from jaxtrain import optim, schedules, step
+from jaxtrain.types import UserError
 
 Limit = tuple[Callable[[Any], bool], str]  # a test of the value and the words for what is allowed
 
@@ -177,3 +179,26 @@ LIMITS: dict[str, Limit] = {
     "parallel.cpu_threads": at_least(0),
     "parallel.watchdog_seconds": at_least(0),
 }
+
+
+def parse_like(old: Any, text: str, name: str) -> Any:
+  """Text as a value of the type that the field has; `name` says where the text came from."""
+  try:
+    if isinstance(old, bool):
+      return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    if isinstance(old, (int, float)):
+      return type(old)(text)
+    if isinstance(old, tuple):
+      return parse_tuple(text)
+  except (KeyError, ValueError, SyntaxError):
+    raise UserError(f"{name}: got {text!r}, allowed a value of type {type(old).__name__}") from None
+  return text
+
+
+def parse_tuple(text: str) -> tuple:
+  """A tuple as flags take it: "('a','b')", "64,32" or "a,b"."""
+  try:
+    value = ast.literal_eval(text if text.strip().startswith("(") else f"({text},)" if text.strip() else "()")
+  except (SyntaxError, ValueError):
+    return tuple(name.strip() for name in text.split(","))
+  return value if isinstance(value, tuple) else (value,)

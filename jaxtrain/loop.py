@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxtrain import assembly, checkpoint, config as config_lib, evaluation, facts as facts_lib
-from jaxtrain import metrics as metrics_lib, preempt, runs
+from jaxtrain import assembly, config as config_lib, evaluation, facts as facts_lib
+from jaxtrain import metrics as metrics_lib, packing, preempt, runs
 from jaxtrain import step as step_lib, workdir as workdir_lib
 from jaxtrain.types import UserError
 
@@ -75,7 +75,8 @@ def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Res
     raise UserError("config.stages: a run with stages needs a workdir, because each starts from the files of the one before")
   stages = [config_lib.stage_config(config, stage, k) for k, stage in enumerate(config.stages)]
   config, _ = runs.claim(config, workdir, resume)
-  runs.write_records(config, workdir, origins, {})
+  runs.write_config(config, workdir, origins)
+  runs.write_process(workdir, {})
   for k, stage in enumerate(stages):
     settings = config.stages[k]
     carry = "all" if "carry_optimizer" in settings and settings["carry_optimizer"] else "params"
@@ -141,6 +142,7 @@ def dispatch(run: runs.Run, num_steps: int, pace: "Pace") -> None:
                             "(--config.train.on_nonfinite=skip goes on without such steps)")
   if run.segment_steps == 0 and pace.first:
     run.facts.process(first_steps_done_after_seconds=time.time() - run.began)
+    runs.write_process(run.workdir, run.splits.meta["table"] if "table" in run.splits.meta else {})  # asks git: not before
   pace.took(num_steps, seconds)
   run.step += num_steps
   run.segment_seconds += seconds
@@ -173,7 +175,7 @@ def make_record(run: runs.Run) -> dict:
   return {"value": value, "monitor": run.monitor, "best_step": run.best_step, "best_value": run.best_value,
           "num_bad_evals": run.num_bad_evals, "offsets": run.facts.offsets(), "run_id": run.facts.run_id,
           "metrics": facts_lib.clean(run.last_means), "meta": run.splits.meta,
-          "config_digest": config_lib.digest(run.config)}
+          "config_digest": run.config_digest}
 
 
 def save(run: runs.Run, in_facts: bool = True) -> None:
@@ -186,10 +188,9 @@ def save(run: runs.Run, in_facts: bool = True) -> None:
   began = time.perf_counter()
   if in_facts:
     run.facts.event("on_checkpoint", epoch=run.epoch, step=run.step, best_step=run.best_step)
-  if run.pending:
-    run.checkpoints.save(*run.pending)
-    run.pending = None
-  run.checkpoints.save(run.step, {"state": run.state, "totals": run.totals}, make_record(run))
+  now = (run.step, {"state": run.state, "totals": run.totals}, make_record(run))
+  run.checkpoints.save(*([run.pending] if run.pending else []), now)
+  run.pending = None
   run.saved_step = run.step
   run.spent["save"] += time.perf_counter() - began
 
@@ -222,8 +223,8 @@ def finish(run: runs.Run) -> Result:
     save(run)
   if run.checkpoints:
     run.checkpoints.wait()
-  final = checkpoint.digest(run.state)
-  saver = {"saver_cpu": run.checkpoints.cpu_seconds} if run.checkpoints else {}
+  final = packing.digest(run.state)
+  saver = {"saver_cpu": run.checkpoints.cpu_seconds, "orbax_import": run.checkpoints.import_seconds} if run.checkpoints else {}
   run.facts.process(seconds=run.spent | saver)
   run.facts.event("on_train_end", epoch=run.epoch, step=run.step, best_value=run.best_value, best_step=run.best_step,
                   stopped_early=run.stopped_early, digest=final, bad_steps=int(run.state.guard.num_bad),

@@ -39,7 +39,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line. Raises UserError, in one line, for whatever does not fit."""
   if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") for argument in argv[1:]):
     return flags.FLAGS(argv)
-  from jaxtrain import config as config_lib
+  from jaxtrain import config as config_lib, fields
   config = config_lib.read_file(config_argument(argv))
   plain = []
   for argument in argv:
@@ -49,7 +49,7 @@ def parse_flags(argv: list[str]) -> list[str]:
       config_lib.check_field(config, key)
       if text is not None and any(keyword.iskeyword(part) for part in key.split(".")):
         # ml_collections reads a field's path as Python and stumbles over loss.weights.class
-        keyword_overrides[key] = config_lib.parse_like(config_lib.lookup(config, key), text, f"--config.{key}")
+        keyword_overrides[key] = fields.parse_like(config_lib.lookup(config, key), text, f"--config.{key}")
         continue
     plain.append(argument)
   # ml_collections wants the file before its overrides; people put it where they like

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain import checkpoint, config as config_lib, facts as facts_lib, parallel, plan as plan_lib, rng
+from jaxtrain import checkpoint, config as config_lib, facts as facts_lib, packing, parallel, plan as plan_lib, rng
 from jaxtrain import step as step_lib, workdir as workdir_lib
 from jaxtrain.assembly import Parts, assemble, count_params
 from jaxtrain.console import Console
@@ -51,6 +51,7 @@ class Run:
   last_means: dict[str, float] = dataclasses.field(default_factory=dict)
   segment_seconds: float = 0.0  # training time since the last report
   segment_steps: int = 0
+  config_digest: str = ""
   spent: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.0, "report": 0.0, "save": 0.0})
 
   @property
@@ -102,13 +103,17 @@ def claim(config, workdir: str | None, resume: str):
   return config, True
 
 
-def write_records(config, workdir: str, origins: dict[str, str] | None, data: dict) -> None:
-  """Writes config.json and run.json; `data` is what is known of the table, its SHA-256 included."""
+def write_config(config, workdir: str, origins: dict[str, str] | None) -> None:
+  """Writes config.json."""
   workdir_lib.write_json(os.path.join(workdir, "config.json"), config_lib.to_record(config) | {"origins": origins or {}})
-  path = os.path.join(workdir, "run.json")
-  now = workdir_lib.describe_process([str(d) for d in jax.devices()]) | {"data": data}
-  first = workdir_lib.read_json(path)
-  workdir_lib.write_json(path, (first or now) | {"latest": now})
+
+
+def write_process(workdir: str | None, data: dict) -> None:
+  """Writes run.json: the run's first process and its latest; `data` is what is known of the table, its SHA-256 included."""
+  if workdir:
+    path = os.path.join(workdir, "run.json")
+    now = workdir_lib.describe_process([str(d) for d in jax.devices()]) | {"data": data}
+    workdir_lib.write_json(path, (workdir_lib.read_json(path) or now) | {"latest": now})
 
 
 @contextlib.contextmanager
@@ -129,6 +134,7 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
   console = Console(config.log.progress, os.path.join(workdir, "log.txt") if workdir else None)
   run = Run(config, workdir, parts.splits, parts.experiment, devices, parts.plan, facts, console, None, None,
             {"train": devices.put(parts.splits.train.data)}, {}, began, None, None)
+  run.config_digest = config_lib.digest(config)
   try:
     if workdir:
       run.checkpoints = checkpoint.Checkpoints(
@@ -142,7 +148,7 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
       if run.state is None:
         start(run, parts, stage, init_from, carry)
       if workdir:
-        write_records(config, workdir, origins, run.splits.meta["table"] if "table" in run.splits.meta else {})
+        write_config(config, workdir, origins)
     run.state, run.totals = devices.put(run.state), devices.put(run.totals)
     if not read_only:
       compile_repeat(run, parts, skipped)
@@ -185,7 +191,7 @@ def close(run: Run) -> None:
 def start_facts(run: Run, init_from: str | None) -> None:
   """Empties the facts of a run that never reached a checkpoint, and writes on_start."""
   run.facts.start_fresh()
-  run.facts.event("on_start", epoch=run.epoch, step=run.step, config_digest=config_lib.digest(run.config),
+  run.facts.event("on_start", epoch=run.epoch, step=run.step, config_digest=run.config_digest,
                   experiment=run.config.experiment, seed=run.config.seed, parameters=count_params(run.state),
                   num_steps=run.plan.total, steps_per_epoch=run.plan.steps_per_epoch,
                   batch_size=run.config.train.batch_size, init_from=init_from)
@@ -246,7 +252,7 @@ def take_over(state: Any, reference: str, what: str) -> Any:
   own = ("step", "key", "guard") if what == "all" else ("step", "key", "guard", "opt_state")
   fields = [f.name for f in dataclasses.fields(state) if f.name not in own]
   try:
-    return state.replace(**{name: checkpoint.fill(getattr(state, name), leaves, f"state/{name}") for name in fields})
+    return state.replace(**{name: packing.fill(getattr(state, name), leaves, f"state/{name}") for name in fields})
   except UserError as error:
     raise UserError(f"--init_from={reference}: {error}") from None
 
@@ -278,10 +284,9 @@ def describe_table(table: dict) -> str:
   return "; ".join(words + [f"{unlabelled:,} rows unlabelled"] * bool(unlabelled))
 
 
+@jax.jit
 def copy_tree(tree: Any) -> Any:
-  """Copies of all leaves, which outlive the donation of the originals."""
+  """Copies of all leaves, which outlive the donation of the originals; one call, because leaves are many and small."""
   def one(leaf):
-    if checkpoint.is_key(leaf):
-      return jax.random.wrap_key_data(jnp.array(jax.random.key_data(leaf), copy=True))
-    return jnp.array(leaf, copy=True)
+    return jax.random.wrap_key_data(jnp.copy(jax.random.key_data(leaf))) if packing.is_key(leaf) else jnp.copy(leaf)
   return jax.tree.map(one, tree)

@@ -1,7 +1,7 @@
 """The files that say what a run is: config.json, run.json, history.json; finding and describing a run.
 
 **Departs** from DESIGN 3, which lists no such module: main, the loop and later commands all need these files, and none of
-them should know how the others write them. Imports `checkpoint`, of the same rank, to describe what a run has saved.
+them should know how the others write them. Imports `checkpoint` and `packing`, of the same rank, to describe what a run has saved.
 """
 
 import datetime
@@ -13,7 +13,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from jaxtrain import checkpoint
+from jaxtrain import checkpoint, packing
 from jaxtrain.types import UserError
 
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -124,4 +124,4 @@ def inspect(workdir: str) -> dict:
                 "best_value": record["best_value"], "monitor": record["monitor"],
                 "parameters": sum(leaf.size for path, leaf in state.items() if path.startswith("params/"))}
   described |= {f"metric {name}": value for name, value in record["metrics"].items()}
-  return described | {"digest": f"sha256:{checkpoint.digest_leaves(state)[0]} step={step}"}
+  return described | {"digest": f"sha256:{packing.digest_leaves(state)[0]} step={step}"}

@@ -17,13 +17,13 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # Modules and folders of jaxtrain by rank, and the ranks that a row may import. DESIGN 3 has the table without fields,
-# workdir, console, plan, assembly, runs and evaluation. `figures.py` of an experiment has a rule of its own.
+# packing, workdir, console, plan, assembly, runs and evaluation. `figures.py` of an experiment has a rule of its own.
 ROWS = (
     ("types", "rng"),
     ("losses", "schedules", "nn", "optim", "step", "fields", "config"),
     ("data",),
     ("experiments",),
-    ("parallel", "checkpoint", "preempt", "metrics", "facts", "workdir", "console", "plan"),
+    ("parallel", "packing", "checkpoint", "preempt", "metrics", "facts", "workdir", "console", "plan"),
     ("assembly", "runs", "evaluation", "loop"),
     ("main", "predict", "sweep", "serve"),
     ("figures", "report"),
@@ -31,13 +31,15 @@ ROWS = (
 MAY_IMPORT = ((), (0,), (0, 1), (0, 1, 2), (0,), (0, 1, 4), (0, 4), ())
 LEFTWARDS = (1, 5, 7)  # rows in which a module may import the names to its left
 COMMANDS, PICTURES = 6, 7
-COMMANDS_ALSO = ("config", "loop")  # beyond the ranks
+COMMANDS_ALSO = ("fields", "config", "loop")  # beyond the ranks
 LAZY = ("figures", "report")  # what main imports inside a function only
 
 # Sideways imports for which the table has no row. The module's docstring says why under **Departs**, naming the other.
 DEPARTURES = (
     ("checkpoint", "preempt"),  # the points at which a test kills a save
     ("workdir", "checkpoint"),  # a workdir's description is made from its checkpoints
+    ("checkpoint", "packing"),  # the arrays it stores
+    ("workdir", "packing"),  # the digest of what is stored
 )
 
 TOP_LEVEL = ("pyproject.toml", "README.md", "BUILD", "MODULE.bazel", "LICENSE", "configs", "launch", "tests",
@@ -314,7 +316,7 @@ GOOD = {
     "jaxtrain/optim.py": DOC,
     "jaxtrain/preempt.py": DOC + "from jaxtrain.types import UserError",
     "jaxtrain/step.py": DOC + "from jaxtrain import __version__, optim\nfrom jaxtrain.types import UserError",
-    "jaxtrain/checkpoint.py": "'''Saves.\n\n**Departs**: preempt has them.'''\nfrom jaxtrain import preempt",
+    "jaxtrain/checkpoint.py": "'''Saves.\n\n**Departs**: packing and preempt have them.'''\nfrom jaxtrain import packing, preempt",
     "jaxtrain/figures.py": DOC + "import numpy as np",
     "jaxtrain/report.py": DOC + "from jaxtrain import figures",
     "jaxtrain/data/arrays.py": DOC + "import jax",

@@ -11,7 +11,7 @@ import pytest
 
 import child
 import outside
-from jaxtrain import checkpoint, config as config_lib, loop, preempt
+from jaxtrain import checkpoint, config as config_lib, loop, packing, preempt
 from jaxtrain.types import UserError
 
 
@@ -287,10 +287,10 @@ def test_digest_is_what_interface_says():
   import hashlib
   tree = {"b": jnp.arange(3, dtype=jnp.int32), "a": {"x": jnp.float32(1.5)}}
   text = b"a/x\0float32\0()\0" + np.float32(1.5).tobytes() + b"b\0int32\0(3,)\0" + np.arange(3, dtype=np.int32).tobytes()
-  assert checkpoint.digest(tree) == hashlib.sha256(text).hexdigest()
+  assert packing.digest(tree) == hashlib.sha256(text).hexdigest()
   key = jax.random.key(7)
   data = np.asarray(jax.random.key_data(key))
-  assert checkpoint.digest({"k": key}) == hashlib.sha256(b"k\0uint32\0(2,)\0" + data.tobytes()).hexdigest()
+  assert packing.digest({"k": key}) == hashlib.sha256(b"k\0uint32\0(2,)\0" + data.tobytes()).hexdigest()
 
 
 def test_the_bar_on_a_terminal_shows_progress(monkeypatch, capsys, tmp_path):

@@ -3,8 +3,8 @@
   python tests/benchmarks/tabular_vae.py --json=out.json                  # speed, start, overheads (about 10 minutes)
   python tests/benchmarks/tabular_vae.py --losses --epochs=40             # final losses, 3 seeds each (an hour)
 
-Peers (tabular_vae_torch.py): (a) `dataloader`, the loop as the originals wrote it; (b) `fast`, eager PyTorch tuned for this
-size of model; (c) `compiled`, whole steps in one torch.compile graph. Every process is pinned to the same core, PyTorch has one
+Peers (tabular_vae_torch.py): (a) `dataloader`, the loop as the originals wrote it; (b) `foreach`, the loop a careful user
+writes; `fast`, eager PyTorch tuned hard for this size of model; `compiled`, whole steps in one torch.compile graph. Every process is pinned to the same core, PyTorch has one
 thread, and the processes take turns, round after round, so that a slow minute of the machine falls on all alike. Quoted are
 medians over rounds of a process's median epoch, the first epoch left out. Needs `pip install -e '.[bench]'`, Linux.
 
@@ -24,7 +24,7 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PAIRS = [(recipe, kind) for recipe in ("hybrid", "standard") for kind in ("unsup", "semisup")]
-PEERS = ("dataloader", "fast", "compiled")
+PEERS = ("dataloader", "foreach", "fast", "compiled")
 
 
 def pinned(command: list[str], core: int, environ: dict[str, str] | None = None) -> subprocess.Popen:

@@ -6,6 +6,7 @@ for the same number of steps (the last partial batch is kept): they differ in sp
 
   dataloader  the loop as it is usually written: TensorDataset, DataLoader(shuffle=True), Adam with its
               defaults, boolean indexing for the masked entries, `.item()` on every term of every step.
+  foreach     the loop a careful user writes: permuted tensor cut into views, foreach Adam, nothing read back.
   fast        eager PyTorch tuned for this size of model: the table is permuted once an epoch and cut into
               views, noise and masks are drawn once an epoch, parameters and gradients are views of one flat
               vector (so that fused Adam, clipping and zeroing are one call each), and no step reads a value
@@ -160,6 +161,32 @@ class Dataloader:
     pass
 
 
+class Foreach:
+  """The usual tuned loop: the table permuted once an epoch and cut into views, foreach Adam, no value read back."""
+
+  def __init__(self, model, x, label, args):
+    self.model, self.x, self.label, self.args = model, x, label, args
+    self.optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, foreach=True)
+
+  def epoch(self, beta):
+    order, recipe, history = torch.randperm(len(self.x)), self.args.recipe, []
+    columns = [self.x[order]] + ([self.label[order]] if self.args.kind == 'semisup' else [])
+    for x, *label in zip(*(column.split(self.args.batch_size) for column in columns)):
+      mask = (torch.rand_like(x) < MASK_RATIO).float() if recipe == 'hybrid' else None
+      self.optimizer.zero_grad(set_to_none=True)
+      inputs = x if mask is None else x * (1 - mask)
+      terms = objective(recipe, self.model(inputs), x, label[0] if label else None, mask, beta)
+      terms[0].backward()
+      if recipe == 'hybrid':
+        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM, foreach=True)
+      self.optimizer.step()
+      history.append(torch.stack([term.detach() for term in terms]) * (1 if recipe == 'standard' else len(x)))
+    return (torch.stack(history).double().sum(0) / len(self.x)).tolist()
+
+  def finish(self):
+    pass
+
+
 class Flat:
   """What the tuned loops share: flat parameters, and the table of an epoch with all its random numbers."""
 
@@ -297,7 +324,7 @@ class Compiled(Flat):
     self.model.load_state_dict(self.state[3], strict=False)
 
 
-LOOPS = {'dataloader': Dataloader, 'fast': Fast, 'compiled': Compiled}
+LOOPS = {'dataloader': Dataloader, 'fast': Fast, 'compiled': Compiled, 'foreach': Foreach}
 
 
 def train(loop, args):
