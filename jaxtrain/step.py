@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import optim as optim_lib
+from jaxtrain import losses, optim as optim_lib
 from jaxtrain import rng
 from jaxtrain.types import Batch, Guard, Metrics, Over, Source
 
@@ -114,7 +114,7 @@ def all_finite(packed: Packed) -> jax.Array:
   A product with tiny numbers is finite exactly where all factors are, and takes a tenth of the time of a look at each.
   """
   vector = packed.vector
-  checks = [jnp.isfinite(vector @ jnp.full(vector.shape, TINY))] if vector.size else []
+  checks = [jnp.isfinite(losses.sum_rows(vector, jnp.full(vector.shape, TINY)))] if vector.size else []
   checks += [jnp.all(jnp.isfinite(leaf)) for leaf in packed.rest if jnp.issubdtype(leaf.dtype, jnp.floating)]
   return functools.reduce(jnp.logical_and, checks, jnp.ones((), bool))
 

@@ -84,7 +84,8 @@ def test_uniform_logits_cost_log_k():
 
 
 def test_is_top_counts_right_predictions_of_labelled_rows():
-  logits = jnp.asarray([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0], [-5.0, -6.0, -7.0], [2.0, 2.0, 0.0], [1.0, 3.0, 2.0], [-5.0, -6.0, -7.0]])
+  up, down, tie = [1.0, 3.0, 2.0], [-5.0, -6.0, -7.0], [2.0, 2.0, 0.0]
+  logits = jnp.asarray([up, up, down, tie, up, down])
   label = np.array([1, 2, 0, 1, -1, -1], np.int32)  # right, wrong, right, tied, unlabelled, unlabelled
   np.testing.assert_array_equal(is_top(logits, label), [1.0, 0.0, 1.0, 1.0, 0.0, 0.0])
   random = np.random.RandomState(4)

@@ -20,9 +20,10 @@ def test_an_empty_count_is_not_a_number():
 
 
 def test_arrays_give_a_name_for_each_entry():
-  got = metrics.divide({"usage": (jnp.asarray([2.0, 4.0, 0.0]), jnp.asarray([4.0, 4.0, 0.0])), "act": (jnp.asarray([1.0, 3.0]), jnp.float32(2))})
+  got = metrics.divide({"usage": (jnp.asarray([2.0, 4.0, 0.0]), jnp.asarray([4.0, 4.0, 0.0])),
+                        "act": (jnp.asarray([1.0, 3.0]), jnp.float32(2))})
   assert list(got) == ["act/0", "act/1", "usage/0", "usage/1", "usage/2"]  # sorted by name
-  assert [got["act/0"], got["act/1"], got["usage/0"], got["usage/1"]] == [0.5, 1.5, 0.5, 1.0] and math.isnan(got["usage/2"])
+  assert list(got.values())[:4] == [0.5, 1.5, 0.5, 1.0] and math.isnan(got["usage/2"])
 
 
 def test_division_is_in_float64_and_gives_plain_floats():

@@ -170,7 +170,8 @@ def test_the_learning_rate_follows_warm_up_and_cosine():
   cosine = lambda part: 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * part))
   rates = 0.2 * np.array([0.0, 0.5, 1.0, cosine(1 / 3), cosine(2 / 3), 0.1])
   np.testing.assert_allclose([m["lr"] for m in metrics], rates, rtol=1e-5, atol=1e-8)
-  want = [{k: params[k] - sum(r * g[k] for r, g in zip(rates[:n], grads)) for k in params} for n in range(1, NUM_STEPS + 1)]
+  moved = lambda k, n: params[k] - sum(r * g[k] for r, g in zip(rates[:n], grads))
+  want = [{k: moved(k, n) for k in params} for n in range(1, NUM_STEPS + 1)]
   compare(got, want)
 
 
@@ -222,8 +223,8 @@ def plateau_path(values, factor, patience, threshold):
 
 # Quarters and powers of two: no comparison is within float32 rounding of a tie.
 @settings(deadline=None, max_examples=200, derandomize=True)
-@given(st.lists(st.integers(1, 24), min_size=60, max_size=60), st.integers(0, 12), st.sampled_from([0.0, 1e-4, 0.25, 0.5]),
-       st.sampled_from([0.5, 0.25]), st.booleans())
+@given(st.lists(st.integers(1, 24), min_size=60, max_size=60), st.integers(0, 12),
+       st.sampled_from([0.0, 1e-4, 0.25, 0.5]), st.sampled_from([0.5, 0.25]), st.booleans())
 def test_plateau_cuts_when_pytorchs_does(quarters, patience, threshold, factor, falling):
   values = np.asarray(quarters) / 4
   if falling:

@@ -12,7 +12,8 @@ from jaxtrain.types import UserError
 
 def config(num_epochs=0, num_steps=0, eval_epochs=1, eval_steps=0, save_epochs=10, save_steps=0, log_steps=0):
   space = types.SimpleNamespace
-  return space(train=space(num_epochs=num_epochs, num_steps=num_steps), eval=space(every_epochs=eval_epochs, every_steps=eval_steps),
+  return space(train=space(num_epochs=num_epochs, num_steps=num_steps),
+               eval=space(every_epochs=eval_epochs, every_steps=eval_steps),
                checkpoint=space(every_epochs=save_epochs, every_steps=save_steps), log=space(every_steps=log_steps))
 
 
@@ -33,11 +34,12 @@ def test_steps_take_the_place_of_epochs():
   reached, step = [], 0
   while step < made.total:
     step = made.next_due(step)
-    reached.append((step, "".join(n for n, yes in zip("epoch evaluate save log".split(), made.due(step)) for n in n[:1] if yes)))
-  assert reached == [(100, "l"), (200, "l"), (250, "s"), (300, "el"), (400, "el"), (500, "sl"), (600, "el"), (700, "l"),
-                     (750, "s"), (800, "el"), (900, "el"), (1000, "esl")]
+    reached.append((step, "".join(letter for letter, due in zip("EVSL", made.due(step)) if due)))
+  # Epoch ends, V evaluation, S save, L log.
+  assert reached == [(100, "L"), (200, "L"), (250, "S"), (300, "VL"), (400, "EL"), (500, "SL"), (600, "VL"), (700, "L"),
+                     (750, "S"), (800, "EL"), (900, "VL"), (1000, "VSL")]
   assert made.due(400).epoch and not made.due(400).evaluate and made.due(300).evaluate and not made.due(300).epoch
-  assert made.due(1000) == plan.Due(epoch=False, evaluate=True, save=True, log=True)  # the end, in the middle of an epoch
+  assert made.due(1000) == plan.Due(epoch=False, evaluate=True, save=True, log=True)  # ends in the middle of an epoch
   assert made.position(250) == "step 250/1000"
 
 

@@ -1,7 +1,7 @@
 """Random numbers: named streams, and the project's own normal and Bernoulli draws against their distributions.
 
-False alarms: keys are fixed, so unchanged code goes on passing; for changed code that is right, each statistical bound of
-this file fails with a chance below 1e-7.
+False alarms: keys are fixed, so unchanged code goes on passing; for changed code that is right, each statistical bound
+of this file fails with a chance below 1e-7.
 """
 
 import functools

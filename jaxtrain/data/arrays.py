@@ -21,9 +21,12 @@ def table_source(arrays: dict[str, np.ndarray], batch_size: int, shuffled: bool)
     A `Source` whose batches hold the named rows [B, ...] and `weight` [B] float32.
 
   Raises:
-    UserError: no rows.
+    UserError: no rows. ValueError: columns of unequal length, or one named `weight`.
   """
   N = len(next(iter(arrays.values())))
+  if "weight" in arrays or any(len(column) != N for column in arrays.values()):
+    raise ValueError(f"columns {({name: len(column) for name, column in arrays.items()})}: the name weight is taken, and all "
+                     "columns must have as many rows")
   if N == 0:
     raise UserError("data: no rows are left to train or evaluate on")
   num_batches = -(-N // batch_size)

@@ -10,7 +10,7 @@ outside 0..n-1 are sent through it again until they land inside (cycle walking),
 import jax
 import jax.numpy as jnp
 
-NUM_ROUNDS = 6
+NUM_ROUNDS = 8
 SMALL_BITS, SMALL_ROUNDS = 8, 24  # halves of a bit or three mix slowly (tests: chi-square over keys)
 
 

@@ -18,7 +18,7 @@ KEY = rng.key_for(0, "data")
 
 @functools.cache
 def table(num_rows, batch_size, shuffled=True):
-  columns = {"id": np.arange(num_rows, dtype=np.int32), "x": np.arange(2.0 * num_rows, dtype=np.float32).reshape(num_rows, 2)}
+  columns = {"id": np.arange(num_rows, dtype=np.int32), "x": np.arange(2 * num_rows, dtype=np.float32).reshape(-1, 2)}
   return arrays.table_source(columns, batch_size, shuffled)
 
 

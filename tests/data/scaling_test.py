@@ -17,7 +17,8 @@ COLUMNS = ("density", "susceptibility", "red")
 
 def table(num_rows=200):
   random = np.random.RandomState(0)
-  return np.stack([random.normal(1.7, 0.25, num_rows), random.standard_t(2, num_rows) * 50, random.uniform(0, 255, num_rows)], axis=1)
+  columns = random.normal(1.7, 0.25, num_rows), random.standard_t(2, num_rows) * 50, random.uniform(0, 255, num_rows)
+  return np.stack(columns, axis=1)
 
 
 def test_the_formulas_of_the_spec():
@@ -50,7 +51,7 @@ def test_unscale_undoes_scale(x):
   scaler = scaling.fit(x, NAMES, COLUMNS)
   back = scaling.unscale(scaler, scaling.scale(scaler, x))
   assert back.dtype == np.float64
-  # float32 keeps z to 6e-8 of its size, at most sqrt(12) here; the logarithms turn an absolute error into a relative one.
+  # float32 keeps z to 6e-8 of its size, at most sqrt(12) here; the logarithms make a relative error of an absolute one.
   largest = np.abs(x[:, 0] - x[:, 0].mean()).max()
   np.testing.assert_allclose(back[:, 0], x[:, 0], rtol=1e-6, atol=1e-6 * largest)
   for d in (1, 2):

@@ -30,7 +30,8 @@ def test_none_trains_on_everything():
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
-@given(st.integers(20, 2000), st.sampled_from([(0.7, 0.15, 0.15), (0.8, 0.2, 0.0), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0), (0.34, 0.33, 0.33)]))
+@given(st.integers(20, 2000), st.sampled_from([(0.7, 0.15, 0.15), (0.8, 0.2, 0.0), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0),
+                                               (0.34, 0.33, 0.33)]))
 def test_random_rows_keep_the_fractions_to_a_row(num_rows, fractions):
   rows = splits.split_rows(split("random", fractions), num_rows, None)
   check_partition(rows, num_rows)
@@ -49,7 +50,8 @@ def test_random_rows_are_the_same_every_time_and_no_blocks():
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(st.lists(st.integers(1, 60), min_size=8, max_size=40), st.integers(0, 1000))
 def test_groups_are_never_divided(sizes, seed):
-  group = np.random.RandomState(seed).permutation(np.repeat([f"well {i}" for i in range(len(sizes))], sizes)).astype(object)
+  wells = np.repeat([f"well {i}" for i in range(len(sizes))], sizes).astype(object)
+  group = np.random.RandomState(seed).permutation(wells)
   fractions = np.array([0.7, 0.15, 0.15])
   rows = splits.split_rows(split("group"), len(group), group)
   check_partition(rows, len(group))

@@ -13,7 +13,8 @@ def test_value_and_gradient(D, F):
   random = np.random.RandomState(0)
   x, kernel, bias, pull = (random.normal(size=s) for s in ((5, D), (D, F), (F,), (5, F)))
   stored = lambda k: k if D <= F else k.T  # the longer side is last
-  x32, params = (jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), t) for t in (x, {"kernel": stored(kernel), "bias": bias}))
+  float32 = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
+  x32, params = float32(x), float32({"kernel": stored(kernel), "bias": bias})
 
   @jax.jit
   def run(x, params):

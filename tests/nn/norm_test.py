@@ -132,6 +132,7 @@ def test_half_precision_keeps_its_dtype_and_float32_statistics():
 
 def test_padding_rows_are_not_blown_up_where_real_rows_do_not_vary():
   x = jnp.asarray([[0.0], [0.0], [1.0]])
-  y, _ = run(x, np.array([1.0, 1.0, 0.0]), {"scale": np.ones(1), "bias": np.full(1, 0.5)}, {"mean": np.zeros(1), "var": np.ones(1)}, True)
+  params, stats = {"scale": np.ones(1), "bias": np.full(1, 0.5)}, {"mean": np.zeros(1), "var": np.ones(1)}
+  y, _ = run(x, np.array([1.0, 1.0, 0.0]), params, stats, True)
   np.testing.assert_allclose(y[:2, 0], 0.5)
   assert abs(float(y[2, 0])) < 10

@@ -11,8 +11,8 @@ from jaxtrain.experiments.tabular_vae import nets
 
 
 def make(num_classes=139, precision="float32", **fields):
-  settings = dict(num_features=6, num_classes=num_classes, latent_dim=10, hidden_dims=(64, 32), batch_norm=True, head_dim=64,
-                  precision=precision)
+  settings = dict(num_features=6, num_classes=num_classes, latent_dim=10, hidden_dims=(64, 32), batch_norm=True,
+                  head_dim=64, precision=precision)
   return nets.VAE(**settings | fields)
 
 
@@ -21,7 +21,8 @@ def init(model, key):
 
 
 # A test calls what it compiles a few times: half the time to compile is worth more than fast code.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 @functools.cache
@@ -46,8 +47,8 @@ def test_parameter_counts(fields, want):
 
 
 def test_linear_layers_start_within_one_over_root_fan_in():
-  fan_in = {"encoder/Linear_0": 6, "encoder/Linear_1": 64, "posterior": 32, "decoder/Linear_0": 10, "decoder/Linear_1": 32,
-            "output": 64, "head": 10, "head_output": 64}
+  fan_in = {"encoder/Linear_0": 6, "encoder/Linear_1": 64, "posterior": 32, "decoder/Linear_0": 10,
+            "decoder/Linear_1": 32, "output": 64, "head": 10, "head_output": 64}
   params = variables()["params"]
   for path, n in fan_in.items():
     layer = functools.reduce(lambda tree, name: tree[name], path.split("/"), params)
@@ -84,7 +85,7 @@ def test_evaluation_decodes_the_posterior_mean_of_each_row_alone():
   decode = quick_jit(lambda z: make().apply(variables(), z, weight, False, method="decode"))
   np.testing.assert_allclose(out.x_mean, decode(out.mean), rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(out.logits, classify(out.mean), rtol=1e-5, atol=1e-6)
-  assert (out.x_mean.shape, out.mean.shape, out.log_var.shape, out.logits.shape) == ((16, 6), (16, 10), (16, 10), (16, 139))
+  assert [leaf.shape for leaf in out] == [(16, 6), (16, 10), (16, 10), (16, 139)]
   # No row sees another: reversing rows reverses outputs.
   _, reversed_out = run(variables(), x[::-1], weight, noise, keep)
   np.testing.assert_allclose(reversed_out.x_mean[::-1], out.x_mean, rtol=1e-5, atol=1e-6)
@@ -110,9 +111,9 @@ def test_dropout_multiplies_the_hidden_units_of_the_classifier():
 
 
 def test_without_classes_there_is_no_classifier():
-  out = jax.eval_shape(lambda key: make(num_classes=0).apply(init(make(num_classes=0), key), jnp.zeros((3, 6)), jnp.ones(3)),
-                       jax.random.key(0))
-  assert out.logits is None
+  model = make(num_classes=0)
+  out = jax.eval_shape(lambda key: model.apply(init(model, key), jnp.zeros((3, 6)), jnp.ones(3)), jax.random.key(0))
+  assert out.logits is None and out.x_mean.shape == (3, 6)
 
 
 def test_half_precision_is_close_and_keeps_float32_parameters_and_outputs():
@@ -120,7 +121,8 @@ def test_half_precision_is_close_and_keeps_float32_parameters_and_outputs():
   both = {}
   for precision in ("float32", "bfloat16"):
     model = make(precision=precision)
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(jax.eval_shape(lambda k: init(model, k), jax.random.key(0))))
+    started = jax.eval_shape(functools.partial(init, model), jax.random.key(0))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(started))
     def loss(params):
       out, new = model.apply({**variables(), "params": params}, x, weight, noise, keep, mutable=["batch_stats"])
       return jnp.mean(jnp.square(out.x_mean - x)) + jnp.mean(out.logits ** 2), (out, new)

@@ -143,7 +143,8 @@ def draw(recipe, key):
 def experiment_of(variant):
   """Experiment and config of a variant; plain gradient descent without clip, so that parameters show the gradient."""
   config = get_config(variant)
-  config.optim.name, config.optim.betas, config.optim.clip_norm, config.optim.plateau.factor = "sgd", (0.0, 0.0), 0.0, 0.0
+  config.optim.name, config.optim.betas = "sgd", (0.0, 0.0)
+  config.optim.clip_norm, config.optim.plateau.factor = 0.0, 0.0
   config.optim.learning_rate = RATE[variant.split("_")[0]]
   config.optim.decay_steps = 1000
   return vae.make(config, META), config
@@ -205,6 +206,12 @@ def split_off(metrics):
 KEY = rng.step_key(rng.key_for(3, "train"), STEP)
 
 
+def check_statistics(state, want):
+  """BatchNorm's running statistics agree."""
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+  jax.tree.map(close, dict(state.model_state["batch_stats"]), want)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_loss_metrics_and_running_statistics(variant):
   state, batch = state_of(variant), make_batch()
@@ -212,33 +219,37 @@ def test_loss_metrics_and_running_statistics(variant):
   new, metrics = train_step(variant)(state, batch, KEY)
   metrics, ours = split_off(metrics)
   check(metrics, want)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), dict(new.model_state["batch_stats"]), stats)
+  check_statistics(new, stats)
   assert int(new.step) == STEP + 1 and ours["lr"] == (RATE[variant.split("_")[0]], 1.0)
-  change = [np.asarray(a, np.float64) - np.asarray(b) for a, b in zip(*map(jax.tree.leaves, (state.params, new.params)))]
-  np.testing.assert_allclose(ours["grad_norm"][0] * ours["lr"][0], np.sqrt(sum((c ** 2).sum() for c in change)), rtol=1e-5)
+  change = jax.tree.leaves(jax.tree.map(np.subtract, float64(state.params), float64(new.params)))
+  moved = np.sqrt(sum((c ** 2).sum() for c in change))
+  np.testing.assert_allclose(ours["grad_norm"][0] * ours["lr"][0], moved, rtol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradient_equals_finite_differences_of_the_reference(variant):
   recipe, state, batch = Recipe(variant), state_of(variant), make_batch()
-  rows, running, params = real_rows(batch, draw(recipe, KEY)), float64(state.model_state["batch_stats"]), float64(state.params)
+  params, running = float64(state.params), float64(state.model_state["batch_stats"])
+  rows = real_rows(batch, draw(recipe, KEY))
   new, metrics = train_step(variant)(state, batch, KEY)
   rate = float(metrics["lr"][0])
   grads = jax.tree.map(lambda a, b: (np.asarray(a, np.float64) - np.asarray(b)) / rate, state.params, new.params)
   leaves, random = jax.tree.leaves(params), np.random.RandomState(2)
 
   def loss(leaves):
-    return objective(recipe, forward(jax.tree.unflatten(jax.tree.structure(params), leaves), running, rows, True)[0], epoch=2)[0]
+    sums, _ = forward(jax.tree.unflatten(jax.tree.structure(params), leaves), running, rows, True)
+    return objective(recipe, sums, epoch=2)[0]
 
   def slope(i, direction, size):
-    up, down = ([leaf + sign * size * direction if j == i else leaf for j, leaf in enumerate(leaves)] for sign in (1, -1))
-    return (loss(up) - loss(down)) / (2 * size)
+    moved = lambda by: [leaf + by * direction if j == i else leaf for j, leaf in enumerate(leaves)]
+    return (loss(moved(size)) - loss(moved(-size))) / (2 * size)
 
   for i, grad in enumerate(jax.tree.leaves(grads)):
     for _ in range(3):  # three coordinates of each array
       coordinate = np.zeros(grad.shape)
       coordinate[tuple(random.randint(n) for n in grad.shape)] = 1
-      assert (grad * coordinate).sum() == pytest.approx(slope(i, coordinate, 1e-6), rel=1e-3, abs=1e-4 * np.abs(grad).max()), i
+      want = slope(i, coordinate, 1e-6)
+      assert (grad * coordinate).sum() == pytest.approx(want, rel=1e-3, abs=1e-4 * np.abs(grad).max()), i
     direction = random.normal(size=grad.shape)  # and a direction through all of it
     want = slope(i, direction, 1e-7)
     assert (grad * direction).sum() == pytest.approx(want, rel=1e-3, abs=1e-3 * np.linalg.norm(grad)), i
@@ -273,22 +284,25 @@ def test_chunks_share_noise_and_counts_and_have_batch_statistics_of_their_own():
     chunk = {name: column[c::C] for name, column in columns.items()}
     sums, new_stats = forward(params, running, real_rows(chunk, {}), True)
     total = {name: total.get(name, 0) + value for name, value in sums.items()}
-    stats = jax.tree.map(lambda a, s: a + sums["rows"] / REAL * s, stats or jax.tree.map(np.zeros_like, new_stats), new_stats)
+    stats = stats or jax.tree.map(np.zeros_like, new_stats)
+    stats = jax.tree.map(lambda a, s: a + sums["rows"] / REAL * s, stats, new_stats)
   new, metrics = train_step(variant, C)(state, batch, KEY)
   check(split_off(metrics)[0], objective(recipe, total, epoch=2)[1])
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), dict(new.model_state["batch_stats"]), stats)
+  check_statistics(new, stats)
 
 
 def test_padding_changes_nothing():
   variant, batch, other = "hybrid_semisup", make_batch(), make_batch()
   other["x"][REAL:], other["label"][REAL:] = 1e3, 0
-  one, two = (train_step(variant)(state_of(variant), b, KEY) for b in (batch, other))
-  assert np.isfinite(float(two[1]["grad_norm"][0]))
-  jax.tree.map(np.testing.assert_array_equal, (one[0].params, one[0].model_state, one[1]), (two[0].params, two[0].model_state, two[1]))
+  def results(batch):
+    new, metrics = train_step(variant)(state_of(variant), batch, KEY)
+    return new.params, new.model_state, metrics
+  assert np.isfinite(float(results(other)[2]["grad_norm"][0]))
+  jax.tree.map(np.testing.assert_array_equal, results(batch), results(other))
 
 
 def test_few_real_rows_beside_padding_give_finite_gradients():
-  """A unit that is 0 in all real rows has variance 0; a padding row, masked otherwise, must not be blown up by 1 / sqrt(eps)."""
+  """A unit that is 0 in all real rows has variance 0: 1 / sqrt(eps) must not blow up padding rows, masked otherwise."""
   variant, batch = "hybrid_semisup", make_batch()
   batch["weight"] = (np.arange(B) < 2).astype(np.float32)
   batch["x"][2:] = batch["x"][1]  # what a table's last batch looks like: copies of its last row
@@ -301,7 +315,8 @@ def test_a_batch_without_masked_entries_or_labels_has_zero_for_those_terms():
   variant, batch, state = "hybrid_semisup", make_batch(), state_of("hybrid_semisup")
   batch["weight"] = (np.arange(B) < 3).astype(np.float32)
   batch["x"][3:], batch["label"][:] = 0.0, -1
-  key = next(k for k in map(jax.random.key, range(200)) if draw(Recipe(variant), k)["mask"][:3].sum() == 0)  # 15 % of keys
+  empty = lambda key: draw(Recipe(variant), key)["mask"][:3].sum() == 0  # for 15 % of keys
+  key = next(key for key in map(jax.random.key, range(200)) if empty(key))
   want, _ = expected(variant, state, batch, key)
   new, metrics = train_step(variant)(state, batch, key)
   check(split_off(metrics)[0], want, rtol=1e-4)
@@ -324,8 +339,10 @@ def test_beta_is_a_staircase_of_epochs_counted_from_zero():
 @pytest.mark.parametrize("variant", ["standard", "hybrid"])
 def test_the_recipes_are_those_of_the_spec(variant):
   config = get_config(variant)
-  assert (config.optim.name, config.optim.learning_rate, config.optim.betas, config.optim.eps) == ("adam", 1e-3, (0.9, 0.999), 1e-8)
-  assert (config.train.batch_size, config.train.num_epochs, config.seed, config.data.split.kind) == (256, 100, 42, "none")
+  rule = config.optim
+  assert (rule.name, rule.learning_rate, rule.betas, rule.eps) == ("adam", 1e-3, (0.9, 0.999), 1e-8)
+  assert (config.train.batch_size, config.train.num_epochs, config.seed) == (256, 100, 42)
+  assert config.data.split.kind == "none"
   assert config.optim.schedule == "constant" and config.optim.weight_decay == 0 and config.data.shuffle
   assert config.data.transforms == ("identity", "signed_log1p", "signed_log1p", "log1p", "log1p", "log1p")
   plateau = config.optim.plateau
