@@ -16,7 +16,6 @@ class Console:
     self.enabled = enabled
     self.log = open(log_file, "a", encoding="utf-8") if log_file else None
     self.bar = None
-    self.latest = ""
 
   def say(self, text: str) -> None:
     """Prints a line and keeps it in log.txt."""
