@@ -5,8 +5,9 @@
   python -m jaxtrain.main --config=configs/vae.py:csv --config.data.path=table.csv --config.data.features="('a','b')" \
       --config.data.group=well
 
-Variants: hybrid (default), standard, hybrid_semisup, standard_semisup: the two recipes and two models of the lithology VAE
-(spec tabular_vae 3-5) on all rows of the synthetic table; digits, breast_cancer: scikit-learn's real data; csv: your file;
+Variants: hybrid (default), standard, hybrid_semisup, standard_semisup: the two recipes and two models of the lithology
+VAE (spec tabular_vae 3-5) on all rows of the synthetic table; digits, breast_cancer: scikit-learn's real data; csv:
+your file;
 smoke: the default, seconds long.
 """
 

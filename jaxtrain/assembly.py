@@ -48,13 +48,16 @@ def assemble(config) -> Parts:
   devices = parallel.make(config.parallel, config.train.batch_size, config.eval.batch_size or config.train.batch_size,
                           config.train.microbatch)
   parallel.check_chunk_rows(splits.train.num_rows, config.train.batch_size, devices.num_chunks)
-  one_step = jax.jit(step_lib.make_one_step(experiment.train_step, splits.train, devices.over, config.train.on_nonfinite))
-  totals = jax.eval_shape(devices.compile(one_step), abstract, shapes(splits.train.data), jax.eval_shape(step_lib.stream_keys, abstract))[1]
+  one_step = jax.jit(step_lib.make_one_step(experiment.train_step, splits.train, devices.over,
+                                            config.train.on_nonfinite))
+  totals = jax.eval_shape(devices.compile(one_step), abstract, shapes(splits.train.data),
+                          jax.eval_shape(step_lib.stream_keys, abstract))[1]
   check_monitors(config, experiment, splits, devices, abstract, totals)
   return Parts(config, splits, plan, experiment, devices, threads, abstract, one_step, totals)
 
 
-def check_monitors(config, experiment: Experiment, splits: Splits, devices: parallel.Parallel, abstract, totals) -> None:
+def check_monitors(config, experiment: Experiment, splits: Splits, devices: parallel.Parallel, abstract,
+                   totals) -> None:
   """Refuses a monitored metric that training and evaluation do not give, before anything is trained."""
   plateau = config.optim.plateau
   watched = {"train.monitor": config.train.monitor}
@@ -92,7 +95,8 @@ def check_parts(config, splits: Splits) -> None:
   """Refuses sources that the loop cannot read, and a plateau that watches a part which the split does not have."""
   for name, source in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
     if source is not None and (source.window is not None or source.bucket_at is not None):
-      raise UserError(f"experiment {config.experiment}: its {name} source has windows or buckets, which the loop cannot read yet")
+      raise UserError(f"experiment {config.experiment}: its {name} source has windows or buckets, which the loop "
+                      "cannot read yet")
   plateau = config.optim.plateau
   if plateau.factor > 0 and plateau.monitor.startswith("val_") and splits.val is None:
     raise UserError(f"config.optim.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because "
@@ -122,8 +126,10 @@ def describe(config) -> dict[str, Any]:
                "devices": f"{parts.devices.num_devices} x {jax.devices()[0].device_kind}",
                "mode": parts.config.parallel.mode, "cpu_threads": parts.threads or "all"}
   for kind, tree in (("batch", batch), ("state", parts.abstract)):
-    described |= {f"{kind} {name}": f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in packing.named_leaves(tree).items()}
-  described |= {"metrics": ", ".join(sorted(parts.totals)), "flops_per_step": cost["flops"] if "flops" in cost else None}
+    described |= {f"{kind} {name}": f"{leaf.dtype}{list(leaf.shape)}"
+                  for name, leaf in packing.named_leaves(tree).items()}
+  described |= {"metrics": ", ".join(sorted(parts.totals)),
+                "flops_per_step": cost["flops"] if "flops" in cost else None}
   if memory is not None:
     described |= {"argument_bytes": memory.argument_size_in_bytes, "temporary_bytes": memory.temp_size_in_bytes}
   return described

@@ -1,11 +1,13 @@
 """Checkpoints: orbax on disk, a digest per leaf and over all, the newest usable one back, `best` and `last` as links.
 
-A checkpoint is a folder `checkpoints/<step>/` that orbax writes under another name and renames when it is whole. It holds the
-arrays and a JSON item with the layout, the digests and what the loop wants to remember. Small leaves are packed into one
-array of bytes: orbax costs about a millisecond a leaf, and the states of small models have dozens of tiny ones.
+A checkpoint is a folder `checkpoints/<step>/` that orbax writes under another name and renames when it is whole. It
+holds the arrays and a JSON item with the layout, the digests and what the loop wants to remember. Small leaves are
+packed into one array of bytes: orbax costs about a millisecond a leaf, and the states of small models have dozens of
+tiny ones.
 
 **Source:** digest as in INTERFACE; orbax 0.12 has no checksum of its own (STACK 3: 24 of 25 flipped bytes went unseen).
-**Departs**: imports `packing` and `preempt`, of the same rank: the arrays it stores, and the fault points that its tests drive.
+**Departs**: imports `packing` and `preempt`, of the same rank: the arrays it stores, and the fault points that its
+tests drive.
 """
 
 import contextlib
@@ -100,18 +102,21 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
   return leaves, record
 
 
-def prepare(step: int, tree: dict[str, Any], record: dict) -> tuple[int, dict[str, np.ndarray], dict]:
-  """(step, arrays to store, record with layout and digests) of a dict of trees, from one copy on the host."""
-  leaves = packing.host_leaves(tree)
-  whole, _ = packing.digest_leaves({path[len("state/"):]: leaf for path, leaf in leaves.items() if path.startswith("state/")})
+def prepare(leaves: dict[str, np.ndarray], record: dict) -> tuple[dict[str, np.ndarray], dict]:
+  """(arrays to store, record with layout and digests) of the leaves of a dict of trees."""
+  whole, _ = packing.digest_leaves({path[len("state/"):]: leaf for path, leaf in leaves.items()
+                                    if path.startswith("state/")})
   _, every = packing.digest_leaves(leaves)
   arrays, layout = packing.pack(leaves)
   record = json.loads(json.dumps(record | {"digest": whole, "layout": layout, "leaf_digests": every}))
-  return step, arrays, record | {"record_digest": digest_record(record)}
+  return arrays, record | {"record_digest": digest_record(record)}
 
 
 class Checkpoints:
-  """The checkpoints of one run. Saving packs and digests in the caller's thread and writes in one of its own."""
+  """The checkpoints of one run. Saving copies to the host in the caller's thread; one of its own digests and writes.
+
+  On a CPU that copy may be a view of the device's buffer: a donated buffer that is still looked at is not reused.
+  """
 
   def __init__(self, folder: str, *, keep_last: int, keep_best: int, mode: str, asynchronous: bool):
     self.folder, self.keep_last, self.keep_best, self.mode = os.path.abspath(folder), keep_last, keep_best, mode
@@ -143,20 +148,20 @@ class Checkpoints:
     """
     preempt.fault_point("before_save")
     self.wait()
-    prepared = [prepare(*checkpoint) for checkpoint in checkpoints]
+    copies = [(step, packing.host_leaves(tree), record) for step, tree, record in checkpoints]
     if self.asynchronous:
-      self.saver = threading.Thread(target=self.write_guarded, args=(prepared,))
+      self.saver = threading.Thread(target=self.write_guarded, args=(copies,))
       self.saver.start()
     else:
-      self.write_guarded(prepared)
+      self.write_guarded(copies)
       self.wait()
 
-  def write_guarded(self, prepared: list[tuple[int, dict, dict]]) -> None:
+  def write_guarded(self, copies: list[tuple[int, dict, dict]]) -> None:
     """Writes one after the other; an error is kept for the caller's next `wait`."""
     began = time.thread_time()
     try:
-      for step, arrays, record in prepared:
-        self.write(step, arrays, record)
+      for step, leaves, record in copies:
+        self.write(step, *prepare(leaves, record))
     except BaseException as error:
       self.error = error
     self.cpu_seconds += time.thread_time() - began
@@ -169,13 +174,15 @@ class Checkpoints:
       manager.delete(step)
     preempt.fault_point("during_save")
     try:
-      saved = manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)))
+      saved = manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays),
+                                                         record=ocp.args.JsonSave(record)))
     except ValueError as error:  # what tensorstore makes of a full disk
       if "No space left" in str(error):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.path.join(self.folder, str(step))) from None
       raise
     if not saved:
-      raise OSError(errno.EEXIST, "orbax did not save, because a later step is there", os.path.join(self.folder, str(step)))
+      raise OSError(errno.EEXIST, "orbax did not save, because a later step is there",
+                    os.path.join(self.folder, str(step)))
     preempt.fault_point("before_link")
     self.repair()
     preempt.fault_point("before_delete")
@@ -186,8 +193,8 @@ class Checkpoints:
   def kept(self) -> set[int]:
     """Steps that the policy keeps."""
     best = best_step(self.folder, self.mode)  # always: the end of the run assesses it
-    return set(committed_steps(self.folder)[-self.keep_last:]) | set(ranking(self.folder, self.mode)[:self.keep_best]) | (
-        {best} if best is not None else set())
+    kept = {*committed_steps(self.folder)[-self.keep_last:], *ranking(self.folder, self.mode)[:self.keep_best]}
+    return kept | {best} if best is not None else kept
 
   def repair(self) -> None:
     """Points `best` and `last` at the committed steps they should name."""
@@ -264,7 +271,8 @@ def remove(path: str) -> None:
 
 
 class quiet_stderr:
-  """Sends file descriptor 2 to nowhere meanwhile: reading damaged files makes orbax print pages beside its exception."""
+  """Sends file descriptor 2 to nowhere meanwhile: reading damaged files makes orbax print pages beside its exception.
+  """
 
   def __enter__(self):
     self.saved, self.sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -1,7 +1,8 @@
-"""Configs: the sections all experiments share, their checks, overrides from the environment, and the look-up of modules.
+"""Configs: the sections all experiments share, their checks, overrides from the environment, and the look-up of
+modules.
 
-A config file builds an `ml_collections.ConfigDict` from `common()`; `resolve` checks it once, before any device work, so that
-`make` may be called under a trace with tracers in the fields of `TRACEABLE`.
+A config file builds an `ml_collections.ConfigDict` from `common()`; `resolve` checks it once, before any device work,
+so that `make` may be called under a trace with tracers in the fields of `TRACEABLE`.
 """
 
 import copy
@@ -233,7 +234,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
   """
   config = ConfigDict(config.to_dict())
   for key, value in flatten(config):
-    if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], str):  # flags give a list of names as one text
+    # flags give a list of names as one text
+    if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], str):
       assign(config, key, tuple(name.strip() for name in value[0].split(",") if name.strip()))
   for key in ("data.features", "log.families"):
     if not all(isinstance(name, str) for name in lookup(config, key)):

@@ -23,7 +23,8 @@ def evaluator(run: runs.Run, part: str) -> Callable:
     if source.num_batches is None:
       raise UserError(f"experiment {run.config.experiment}: its {part} source must state num_batches")
     run.data[part] = run.devices.put(source.data)
-    run.evaluators[part] = run.devices.compile(step_lib.make_evaluate(run.experiment.eval_step, source, run.devices.over))
+    run.evaluators[part] = run.devices.compile(step_lib.make_evaluate(run.experiment.eval_step, source,
+                                                                      run.devices.over))
   return run.evaluators[part]
 
 
@@ -142,6 +143,8 @@ def max_memory_mib() -> float:
 
 def say_final(run: runs.Run, test: dict[str, float] | None) -> None:
   """The final metrics, in a line."""
-  parts = [f"best {run.monitor} {run.best_value:.6g} at {run.plan.position(run.best_step)}"] if run.best_value is not None else []
+  parts = []
+  if run.best_value is not None:
+    parts.append(f"best {run.monitor} {run.best_value:.6g} at {run.plan.position(run.best_step)}")
   parts += [f"test {name} {value:.6g}" for name, value in (test or {}).items()]
   run.console.say("jaxtrain: " + ("; ".join(parts) or "nothing evaluated"))

@@ -1,7 +1,8 @@
 """Facts of a run: what happened, written once, as JSON lines and a CSV; all pictures and pages read only these.
 
-`facts/events.jsonl` and `facts/scalars.csv` are cut back to a checkpoint's offsets when a run resumes, so that a killed and
-resumed run leaves the same facts as one never stopped. `facts/process.jsonl` has a line per process and is never cut.
+`facts/events.jsonl` and `facts/scalars.csv` are cut back to a checkpoint's offsets when a run resumes, so that a killed
+and resumed run leaves the same facts as one never stopped. `facts/process.jsonl` has a line per process and is never
+cut.
 """
 
 import csv
@@ -47,7 +48,8 @@ class Facts:
       path = os.path.join(self.folder, name)
       size = os.path.getsize(path) if os.path.exists(path) else 0
       if size < offset:
-        raise UserError(f"{path}: {size} bytes, fewer than the {offset} that the checkpoint knows of; restore the file, or "
+        raise UserError(f"{path}: {size} bytes, fewer than the {offset} that the checkpoint knows of; restore the "
+                        "file, or "
                         "start a new workdir")
       with open(path, "ab") as file:
         file.truncate(offset)
@@ -156,7 +158,8 @@ def read_cell(name: str, text: str) -> Any:
 
 
 def history(events: list[dict]) -> dict[str, list]:
-  """Lists per epoch (per evaluation for a stream) from events: training metrics by name, validation ones as `val_<name>`.
+  """Lists per epoch (per evaluation for a stream) from events: training metrics by name, validation ones as
+  `val_<name>`.
 
   Every list has one entry per epoch; a metric that an epoch does not have is None there.
   """

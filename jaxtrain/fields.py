@@ -1,7 +1,7 @@
 """Fields that all experiments share: their defaults, and what values they may take, checked once by `config.resolve`.
 
-**Departs** from DESIGN 3, which lists no such module: experiments state the limits of their own fields with the same words,
-and `config.py` is long enough without.
+**Departs** from DESIGN 3, which lists no such module: experiments state the limits of their own fields with the same
+words, and `config.py` is long enough without.
 """
 
 import ast
@@ -125,7 +125,8 @@ def one_of(*names) -> Limit:
 def each(limit: Limit, low_len: int = 0) -> Limit:
   """Allowed: tuples of at least `low_len` entries that each meet a limit."""
   test, words = limit
-  return (lambda v: len(v) >= low_len and all(isinstance(e, (int, float)) and test(e) for e in v)), f"numbers, each {words}"
+  fits = lambda element: isinstance(element, (int, float)) and test(element)
+  return (lambda v: len(v) >= low_len and all(map(fits, v))), f"numbers, each {words}"
 
 
 # Limits of the fields that all experiments share; an experiment module adds its own as LIMITS.

@@ -1,10 +1,10 @@
 """The one loop: run to the next thing due, evaluate, observe, best, facts, save, stop.
 
-It knows `state.step` and nothing of what a step does. Position in a run is that one integer; metrics of a started epoch are
-carried on the device and saved with the state, so that no stop and no split into dispatches changes a reported bit.
+It knows `state.step` and nothing of what a step does. Position in a run is that one integer; metrics of a started epoch
+are carried on the device and saved with the state, so that no stop and no split into dispatches changes a reported bit.
 
-The best state is kept in memory when it appears and written with the next checkpoint. A run killed in between repeats the
-same steps and finds the same best again, so nothing is lost and improvements cost no saves of their own.
+The best state is kept in memory when it appears and written with the next checkpoint. A run killed in between repeats
+the same steps and finds the same best again, so nothing is lost and improvements cost no saves of their own.
 """
 
 import os
@@ -72,7 +72,8 @@ def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto
 def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Result:
   """Runs `config.stages` one after the other, each in stages/<k>/ from the best state of the one before."""
   if workdir is None:
-    raise UserError("config.stages: a run with stages needs a workdir, because each starts from the files of the one before")
+    raise UserError("config.stages: a run with stages needs a workdir, because each starts from the files of the one "
+                    "before")
   stages = [config_lib.stage_config(config, stage, k) for k, stage in enumerate(config.stages)]
   config, _ = runs.claim(config, workdir, resume)
   runs.write_config(config, workdir, origins)
@@ -81,7 +82,8 @@ def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Res
     settings = config.stages[k]
     carry = "all" if "carry_optimizer" in settings and settings["carry_optimizer"] else "params"
     source = os.path.join(workdir, "stages", str(k - 1)) + "@best" if k else init_from
-    result = train_one(stage, os.path.join(workdir, "stages", str(k)), stop, draw, resume="auto", init_from=source, origins=origins,
+    result = train_one(stage, os.path.join(workdir, "stages", str(k)), stop, draw, resume="auto", init_from=source,
+                       origins=origins,
                        stage=k, carry=carry if k else "")
   workdir_lib.write_json(os.path.join(workdir, "history.json"), facts_lib.clean(result.history))  # the last stage's
   return result._replace(workdir=workdir)
@@ -142,7 +144,8 @@ def dispatch(run: runs.Run, num_steps: int, pace: "Pace") -> None:
                             "(--config.train.on_nonfinite=skip goes on without such steps)")
   if run.segment_steps == 0 and pace.first:
     run.facts.process(first_steps_done_after_seconds=time.time() - run.began)
-    runs.write_process(run.workdir, run.splits.meta["table"] if "table" in run.splits.meta else {})  # asks git: not before
+    # asks git: not before
+    runs.write_process(run.workdir, run.splits.meta["table"] if "table" in run.splits.meta else {})
   pace.took(num_steps, seconds)
   run.step += num_steps
   run.segment_seconds += seconds
@@ -169,7 +172,9 @@ def report(run: runs.Run, due) -> None:
 
 
 def make_record(run: runs.Run) -> dict:
-  """What a checkpoint remembers beside the arrays; `value` ranks it, where it is the best so far of values that compare."""
+  """What a checkpoint remembers beside the arrays; `value` ranks it, where it is the best so far of values that
+  compare.
+  """
   compares = run.best_step == run.step and not 0 <= run.epoch <= run.config.train.monitor_from_epoch > 0
   value = run.best_value if compares else None
   return {"value": value, "monitor": run.monitor, "best_step": run.best_step, "best_value": run.best_value,
@@ -224,7 +229,8 @@ def finish(run: runs.Run) -> Result:
   if run.checkpoints:
     run.checkpoints.wait()
   final = packing.digest(run.state)
-  saver = {"saver_cpu": run.checkpoints.cpu_seconds, "orbax_import": run.checkpoints.import_seconds} if run.checkpoints else {}
+  saver = {"saver_cpu": run.checkpoints.cpu_seconds,
+           "orbax_import": run.checkpoints.import_seconds} if run.checkpoints else {}
   run.facts.process(seconds=run.spent | saver)
   run.facts.event("on_train_end", epoch=run.epoch, step=run.step, best_value=run.best_value, best_step=run.best_step,
                   stopped_early=run.stopped_early, digest=final, bad_steps=int(run.state.guard.num_bad),

@@ -33,6 +33,7 @@ INIT_FROM = flags.DEFINE_string("init_from", "", "WORKDIR[@best|last|STEP]: star
 JSON = flags.DEFINE_bool("json", False, "Print inspect and check as JSON.")
 
 keyword_overrides: dict = {}  # fields whose path holds a word of Python, set past ml_collections
+run_folder: list[str] = []  # of the run under way, for the traceback of a failure
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -159,6 +160,7 @@ def run_mode() -> None:
   if MODE.value == "check":
     return show(loop.check(config))
   workdir = WORKDIR.value or default_workdir()
+  run_folder[:] = [workdir]
   if MODE.value == "eval":
     loop.evaluate(config, workdir)
   else:
@@ -187,15 +189,28 @@ def main() -> int:
   except preempt.NonFinite as error:
     return complain(str(error), preempt.NONFINITE)
   except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-      traceback.print_exc()
-    return complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", preempt.FAILED)
+    where = "" if error.errno in (errno.ENOSPC, errno.EDQUOT) else keep_traceback()
+    file = f": {error.filename}" if error.filename else ""
+    return complain(f"{error.strerror or error}{file}{where}", preempt.FAILED)
   except SystemExit as leaving:
     return leaving.code if isinstance(leaving.code, int) else preempt.DONE if leaving.code is None else preempt.FAILED
   except Exception as error:
-    traceback.print_exc()
-    return complain(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", preempt.FAILED)
+    reason = str(error).splitlines()[0] if str(error) else ""
+    return complain(f"{type(error).__name__}: {reason}{keep_traceback()}", preempt.FAILED)
   return preempt.DONE
+
+
+def keep_traceback() -> str:
+  """Adds the traceback to the run's log.txt, or prints it where that cannot be; returns a hint for the user."""
+  try:
+    os.makedirs(run_folder[0], exist_ok=True)
+    path = os.path.join(run_folder[0], "log.txt")
+    with open(path, "a", encoding="utf-8") as log:
+      log.write(traceback.format_exc())
+    return f" (traceback in {path})"
+  except (IndexError, OSError):
+    traceback.print_exc()
+    return ""
 
 
 def complain(message: str, code: int) -> int:

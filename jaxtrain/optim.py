@@ -76,7 +76,9 @@ def clip_factor(norm: jax.Array, max_norm) -> jax.Array:
 
 
 def init_plateau() -> Plateau:
-  """Plateau state at the start: factor 1, nothing seen (the best is a huge finite number: the guard refuses infinities)."""
+  """Plateau state at the start: factor 1, nothing seen (the best is a huge finite number: the guard refuses
+  infinities).
+  """
   zero = jnp.zeros((), jnp.float32)
   return Plateau(jnp.ones((), jnp.float32), jnp.full((), 1e30, jnp.float32), jnp.zeros((), jnp.int32), zero, zero)
 

@@ -54,11 +54,13 @@ def digest(state: Any) -> str:
 
 
 def pack(leaves: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[dict]]:
-  """Arrays to store and the layout: each leaf's path, dtype, shape and offset in `packed` (None: an array of its own)."""
+  """Arrays to store and the layout: each leaf's path, dtype, shape and offset in `packed` (None: an array of its own).
+  """
   arrays, layout, chunks, offset = {}, [], [], 0
   for path, leaf in leaves.items():
     small = leaf.nbytes < PACK_BELOW
-    layout.append({"path": path, "dtype": str(leaf.dtype), "shape": list(leaf.shape), "offset": offset if small else None})
+    layout.append({"path": path, "dtype": str(leaf.dtype), "shape": list(leaf.shape), "offset": offset if small
+                   else None})
     if small:
       chunks.append(leaf.tobytes())
       offset += leaf.nbytes
@@ -94,6 +96,7 @@ def fill(template: Any, leaves: dict[str, np.ndarray], prefix: str) -> Any:
     want = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
     got = leaves[name]
     if tuple(got.shape) != tuple(want.shape) or str(got.dtype) != str(want.dtype):
-      raise UserError(f"the checkpoint's {name} is {got.dtype}{list(got.shape)}, the run needs {want.dtype}{list(want.shape)}")
+      raise UserError(f"the checkpoint's {name} is {got.dtype}{list(got.shape)}, the run needs "
+                      f"{want.dtype}{list(want.shape)}")
     return jax.random.wrap_key_data(jax.numpy.asarray(got)) if is_key(leaf) else jax.numpy.asarray(got)
   return jax.tree_util.tree_map_with_path(one, template)

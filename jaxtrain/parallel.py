@@ -1,8 +1,8 @@
 """Devices: what `over` means in each mode, how functions are compiled, and how many threads a CPU is given.
 
   jit        one program over all devices, the batch sharded over a one-axis mesh; `over` is the function itself
-  jit + microbatch, canonical   `over` cuts the batch into strided chunks, runs them in turn and adds their sums in order
-  pmap       jax.pmap around the same function; each device takes its strided chunk; `over` is a psum
+  jit + microbatch, canonical   `over` cuts the batch into strided chunks, runs them in turn and adds their sums in
+  order pmap       jax.pmap around the same function; each device takes its strided chunk; `over` is a psum
 
 Row r of a batch belongs to chunk r mod C, so that the padding of a last batch spreads over the chunks.
 
@@ -100,7 +100,9 @@ def make_over_psum(num_devices: int) -> Over:
 
 
 class Replicated:
-  """`jax.pmap` of a function whose arguments and results are equal on all devices; called and lowered like a jitted one."""
+  """`jax.pmap` of a function whose arguments and results are equal on all devices; called and lowered like a jitted
+  one.
+  """
 
   def __init__(self, fn: Callable, num_devices: int):
     self.fn, self.devices = fn, jnp.arange(num_devices)  # pmap wants an argument that differs by device
@@ -204,8 +206,8 @@ def check_chunk_rows(num_rows: int | None, batch_size: int, num_chunks: int) -> 
 def start_devices(settings, flops_per_step: float) -> int:
   """Starts the backend with the platform and the number of CPU threads that fit, and returns the threads (0: all).
 
-  XLA reads the environment variable NPROC when its CPU client starts and never again, so only the first call in a process
-  has a choice; later calls return what that one chose.
+  XLA reads the environment variable NPROC when its CPU client starts and never again, so only the first call in a
+  process has a choice; later calls return what that one chose.
   """
   if threads_in_use:
     return threads_in_use[0]

@@ -64,12 +64,14 @@ def make(config, steps_per_epoch: int | None) -> Plan:
     if section.every_steps:
       return section.every_steps
     if steps_per_epoch is None:
-      raise UserError(f"config.{name}.every_steps: got 0, allowed 1 or more, because the training source is endless and has "
+      raise UserError(f"config.{name}.every_steps: got 0, allowed 1 or more, because the training source is endless "
+                      "and has "
                       "no epochs")
     return section.every_epochs * steps_per_epoch
 
   if config.train.num_epochs and steps_per_epoch is None:
-    raise UserError(f"config.train.num_epochs: got {config.train.num_epochs}, allowed 0 (set num_steps), because the training "
+    raise UserError(f"config.train.num_epochs: got {config.train.num_epochs}, allowed 0 (set num_steps), because the "
+                    "training "
                     "source is endless and has no epochs")
   total = config.train.num_steps or config.train.num_epochs * steps_per_epoch
   return Plan(total, steps_per_epoch, cadence(config.eval, "eval"), cadence(config.checkpoint, "checkpoint"),

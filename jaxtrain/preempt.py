@@ -118,7 +118,8 @@ class Lock:
       raise UserError(f"--workdir: cannot write {workdir!r}: {error.strerror}") from None
     try:
       fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      if not os.path.exists(self.file.name) or not os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.file.name)):
+      if not os.path.exists(self.file.name) or not os.path.samestat(os.fstat(self.file.fileno()),
+                                                                    os.stat(self.file.name)):
         raise OSError  # its holder removed it meanwhile, so another may hold a new one
     except OSError:
       self.file.seek(0)

@@ -100,7 +100,10 @@ def status(run: RunData) -> tuple[str, str, str]:
 def tiles(run: RunData) -> Html:
   """The key numbers: best value, test loss, length, parameters, time."""
   start, (monitor, value, best_step), (unit, per_unit) = newest_event(run, "on_start"), best_of(run), time_axis(run)
-  step, total = run.rows[-1]["step"] if run.rows else 0, number(start.get("num_steps"))
+  length = run.config.get("train", {})  # not that of on_start: a run may grow
+  step = run.rows[-1]["step"] if run.rows else 0
+  total = length.get("num_steps") or length.get("num_epochs", 0) * (number(start.get("steps_per_epoch")) or 0)
+  total = total or number(start.get("num_steps"))
   place = lambda step: f"{step / per_unit:,.6g}"
   seconds = sum(row.get("epoch_time_s") or 0.0 for row in run.rows)
   took = f"{fmt(seconds)} s" if seconds < 100 else str(datetime.timedelta(seconds=round(seconds)))

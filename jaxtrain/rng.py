@@ -36,8 +36,8 @@ def key_for(seed: int, stream: str) -> jax.Array:
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """Standard normal numbers, float32, in two halves drawn one after the other.
 
-  On a CPU XLA fuses `jax.random.normal` into its consumer and then loops over the consumer's last axis; for a short one (10
-  latent dimensions) that takes five times as long. What comes out of a loop of two turns is not fused.
+  On a CPU XLA fuses `jax.random.normal` into its consumer and then loops over the consumer's last axis; for a short one
+  (10 latent dimensions) that takes five times as long. What comes out of a loop of two turns is not fused.
   """
   size = math.prod(shape)
   half = -(-size // 2)

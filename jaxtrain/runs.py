@@ -77,7 +77,8 @@ def claim(config, workdir: str | None, resume: str):
   A resumed run keeps the schedule horizon it was first started with.
 
   Raises:
-    UserError: the folder holds a run of another config (the differences are listed), or `resume` forbids or demands a run.
+    UserError: the folder holds a run of another config (the differences are listed), or `resume` forbids or demands a
+      run.
   """
   path = os.path.join(workdir, "config.json") if workdir else None
   old = workdir_lib.read_json(path) if path else None
@@ -85,7 +86,8 @@ def claim(config, workdir: str | None, resume: str):
     raise UserError(f"--resume=required: {workdir!r} holds no run")
   if old is None:
     if workdir and checkpoint.committed_steps(os.path.join(workdir, "checkpoints")):
-      raise UserError(f"--workdir: {workdir!r} holds checkpoints and no config.json; restore that file, or choose another "
+      raise UserError(f"--workdir: {workdir!r} holds checkpoints and no config.json; restore that file, or choose "
+                      "another "
                       "workdir")
     return config, False
   if resume == "never":
@@ -105,11 +107,14 @@ def claim(config, workdir: str | None, resume: str):
 
 def write_config(config, workdir: str, origins: dict[str, str] | None) -> None:
   """Writes config.json."""
-  workdir_lib.write_json(os.path.join(workdir, "config.json"), config_lib.to_record(config) | {"origins": origins or {}})
+  workdir_lib.write_json(os.path.join(workdir, "config.json"), config_lib.to_record(config)
+                         | {"origins": origins or {}})
 
 
 def write_process(workdir: str | None, data: dict) -> None:
-  """Writes run.json: the run's first process and its latest; `data` is what is known of the table, its SHA-256 included."""
+  """Writes run.json: the run's first process and its latest; `data` is what is known of the table, its SHA-256
+  included.
+  """
   if workdir:
     path = os.path.join(workdir, "run.json")
     now = workdir_lib.describe_process([str(d) for d in jax.devices()]) | {"data": data}
@@ -214,10 +219,12 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
   if changed:
     key = changed[0]
     raise UserError(f"--workdir: the data has changed since {run.workdir!r} was started: {key} was "
-                    f"{meta[key] if key in meta else 'absent'!r}, is {now[key] if key in now else 'absent'!r}; restore it, or "
+                    f"{meta[key] if key in meta else 'absent'!r}, is {now[key] if key in now else 'absent'!r}; restore "
+                    "it, or "
                     "choose another workdir")
   if step > run.plan.total:
-    raise UserError(f"config.train: the run in {run.workdir!r} is at step {step:,}, allowed a length of that or more; got "
+    raise UserError(f"config.train: the run in {run.workdir!r} is at step {step:,}, allowed a length of that or more; "
+                    "got "
                     f"{run.plan.total:,} steps")
   if not read_only:
     run.checkpoints.drop_after(step)
@@ -240,7 +247,8 @@ def same_value(old: Any, new: Any) -> bool:
 
 
 def take_over(state: Any, reference: str, what: str) -> Any:
-  """A fresh state with the fields of another run's checkpoint: parameters and model state, or all but step, key and guard.
+  """A fresh state with the fields of another run's checkpoint: parameters and model state, or all but step, key and
+  guard.
 
   Raises:
     UserError: no such checkpoint, or its arrays do not fit.
@@ -261,7 +269,8 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
   """The first line: what runs, on which devices, where; then what a resume found."""
   first, config = jax.devices()[0], run.config
   where = run.workdir or "no files"
-  on = f"{run.devices.num_devices} x {first.device_kind}" + (f", {threads} thread{'s' * (threads > 1)}" if threads else "")
+  on = f"{run.devices.num_devices} x {first.device_kind}" + (f", {threads} thread{'s' * (threads > 1)}" if threads
+                                                             else "")
   run.console.say(f"jaxtrain: {config.experiment.rpartition('.')[2]}, {count_params(run.state):,} parameters, "
                   f"{run.plan.total:,} steps of {config.train.batch_size}, on {on}, in {where}")
   if "table" in run.splits.meta:

@@ -1,7 +1,7 @@
 """One training step from a loss, the non-finite guard around any step, and many steps in one compiled call.
 
-**Source:** DESIGN 4. Loss terms are (sum, count): counts are added over the whole batch first, so that the gradient of a
-ragged batch, a masked term or a chunked batch is the gradient of the mean over the rows there are.
+**Source:** DESIGN 4. Loss terms are (sum, count): counts are added over the whole batch first, so that the gradient of
+a ragged batch, a masked term or a chunked batch is the gradient of the mean over the rows there are.
 """
 
 import functools

@@ -3,10 +3,10 @@
 Axis letters, used in every docstring: B batch rows, N observations (rows of a table), D variables or features,
 H heads, T time or diffusion step, K clusters, codes or classes, L latent dimensions, C chunks of a batch.
 
-A `Batch` is a dict of arrays with leading axis B. It always holds `weight` [B] float32: 1 for a real row, 0 for padding.
-`Metrics` is a dict: name -> (sum, count). Sums and counts are added over steps, chunks and devices and divided last.
-`Over` is `over(fn, batch, key) -> sums`: it calls `fn(chunk, chunk_key)`, which returns SUMS over the chunk's rows, and
-returns their global sums. It is all that a step knows about devices.
+A `Batch` is a dict of arrays with leading axis B. It always holds `weight` [B] float32: 1 for a real row, 0 for
+padding. `Metrics` is a dict: name -> (sum, count). Sums and counts are added over steps, chunks and devices and divided
+last. `Over` is `over(fn, batch, key) -> sums`: it calls `fn(chunk, chunk_key)`, which returns SUMS over the chunk's
+rows, and returns their global sums. It is all that a step knows about devices.
 """
 
 from typing import Any, Callable, NamedTuple

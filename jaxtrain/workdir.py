@@ -1,7 +1,8 @@
 """The files that say what a run is: config.json, run.json, history.json; finding and describing a run.
 
-**Departs** from DESIGN 3, which lists no such module: main, the loop and later commands all need these files, and none of
-them should know how the others write them. Imports `checkpoint` and `packing`, of the same rank, to describe what a run has saved.
+**Departs** from DESIGN 3, which lists no such module: main, the loop and later commands all need these files, and none
+of them should know how the others write them. Imports `checkpoint` and `packing`, of the same rank, to describe what a
+run has saved.
 """
 
 import datetime
@@ -93,7 +94,8 @@ def find_step(workdir: str, which: str) -> int:
 
 
 def inspect(workdir: str) -> dict:
-  """What is known of a run from its files: steps kept, best, last metrics, and the digest of the newest whole checkpoint.
+  """What is known of a run from its files: steps kept, best, last metrics, and the digest of the newest whole
+  checkpoint.
 
   The digest is computed from the stored arrays, not copied from the record.
 

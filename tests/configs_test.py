@@ -125,10 +125,13 @@ print("GAPS", gap("pmap", "canonical"), gap("jit", "canonical"))
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("path", [path for path in FILES if path.endswith("vae.py")])
 def test_parallel_modes_agree_as_promised(path, batch_norm):
-  """On two devices: pmap equals canonical with two chunks; jit equals both where there is no BatchNorm, not where there is."""
+  """On two devices: pmap equals canonical with two chunks; jit equals both where there is no BatchNorm, not where there
+  is.
+  """
   import subprocess
   import sys
-  done = subprocess.run([sys.executable, "-c", MODES, path, str(batch_norm)], cwd=child.ROOT, capture_output=True, text=True,
+  done = subprocess.run([sys.executable, "-c", MODES, path, str(batch_norm)], cwd=child.ROOT, capture_output=True,
+                        text=True,
                         timeout=300)
   assert done.returncode == 0, done.stderr[-2000:]
   pmap_gap, jit_gap = map(float, done.stdout.split("GAPS ")[1].split())

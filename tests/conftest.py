@@ -14,7 +14,8 @@ import pytest
 # Before jax is imported. An explicit choice of platform stands, so that tests for a GPU can be run by name.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 CACHE_ALL = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one folder for the workers and all child processes, gone with the run
+# one folder for the workers and all child processes, gone with the run
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxtrain-tests-")
   atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 for name, value in CACHE_ALL.items():

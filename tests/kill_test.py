@@ -1,7 +1,8 @@
 """Exact resume under kill -9: a run killed at any instant and started again ends as one never stopped.
 
 A trial is killed at a time uniform over the training time after the first step, or (every second kill) at a fault point
-inside a save, a link swap or a deletion, and then left to finish; the slow trials are killed twice. Each prints a record.
+inside a save, a link swap or a deletion, and then left to finish; the slow trials are killed twice. Each prints a
+record.
 """
 
 import json

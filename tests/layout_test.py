@@ -47,7 +47,7 @@ TOP_LEVEL = ("pyproject.toml", "README.md", "BUILD", "MODULE.bazel", "LICENSE", 
 USES_JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "chex", "numpyro")
 PICKLES = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
 MAY_CONFIGURE_JAX = ("jaxtrain/main.py", "jaxtrain/parallel.py", "tests/conftest.py")
-MAX_FILE_LINES, MAX_BODY_LINES = 350, 60
+MAX_FILE_LINES, MAX_BODY_LINES, MAX_COLUMNS = 350, 60, 120
 
 Sources = dict[str, str]
 
@@ -285,10 +285,12 @@ def all_is_described(sources: Sources) -> list[str]:
 
 
 def units_are_small(sources: Sources) -> list[str]:
-  """Limits on the lines of a file, and of a function's body without its docstring."""
+  """Limits on the lines of a file, of a function's body without its docstring, and on columns."""
   found = []
   for path, text in package_only(sources).items():
     num_lines = len(text.splitlines())
+    found += [f"{path}:{k}: {len(line)} columns, over {MAX_COLUMNS}"
+              for k, line in enumerate(text.splitlines(), 1) if len(line) > MAX_COLUMNS]
     if num_lines > MAX_FILE_LINES:
       found.append(f"{path}: {num_lines} lines, over {MAX_FILE_LINES}")
     for node in ast.walk(ast.parse(text)):
@@ -396,6 +398,7 @@ BAD = {  # rule -> (file, text that replaces it among the good ones, what the vi
     ),
     units_are_small: (
         ("jaxtrain/step.py", "x = 1\n" * 351, "step.py: 351 lines, over 350"),
+        ("jaxtrain/step.py", "x = 1  # " + "a" * 112, "step.py:1: 121 columns, over 120"),
         ("jaxtrain/step.py", "def f():\n  '''Doc.'''\n" + "  x = 1\n" * 61, "f has 61 lines, over 60"),
     ),
 }

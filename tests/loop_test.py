@@ -98,7 +98,8 @@ def test_a_stop_between_epochs_loses_nothing(tmp_path, monkeypatch):
       stops += 1
   assert stops >= 10
   assert stopped.digest == straight.digest
-  (events, rows), (straight_events, straight_rows) = child.facts(str(tmp_path / "stopped")), child.facts(str(tmp_path / "straight"))
+  events, rows = child.facts(str(tmp_path / "stopped"))
+  straight_events, straight_rows = child.facts(str(tmp_path / "straight"))
   assert rows == straight_rows
   for event, other in zip(events, straight_events):
     assert event == other
@@ -125,7 +126,8 @@ def test_another_config_is_refused_with_the_differences(tmp_path):
   loop.train(configured(log__every_steps=3), workdir)  # may change
 
 
-@pytest.mark.parametrize("resume, exists, message", [("never", True, "--resume=never"), ("required", False, "--resume=required")])
+@pytest.mark.parametrize("resume, exists, message", [("never", True, "--resume=never"),
+                                                     ("required", False, "--resume=required")])
 def test_resume_flag(resume, exists, message, tmp_path):
   workdir = str(tmp_path / "run")
   if exists:
@@ -138,7 +140,8 @@ def test_changed_data_is_refused(tmp_path, monkeypatch):
   workdir = str(tmp_path / "run")
   loop.train(configured(), workdir)
   load = outside.load
-  monkeypatch.setattr(outside, "load", lambda config: load(config)._replace(meta={"steps_per_epoch": 7, "sha256": "other"}))
+  monkeypatch.setattr(outside, "load", lambda config: load(config)._replace(meta={"steps_per_epoch": 7,
+                                                                                  "sha256": "other"}))
   with pytest.raises(UserError, match="data has changed .*sha256 was '?absent'?, is 'other'"):
     loop.train(configured(), workdir)
 
@@ -190,7 +193,8 @@ def test_nonfinite_halts_with_step_and_metric_or_is_skipped(tmp_path):
   assert results[0].digest == results[1].digest
   assert int(results[0].state.guard.num_bad) == 6 and int(results[0].state.step) == 42  # one bad batch an epoch
   assert np.isfinite(results[0].history["loss"]).all()
-  alarms = [alarm for event in moments(str(tmp_path / "skip0")) if event["moment"] == "on_epoch_end" for alarm in event["alarms"]]
+  alarms = [alarm for event in moments(str(tmp_path / "skip0")) if event["moment"] == "on_epoch_end"
+            for alarm in event["alarms"]]
   assert alarms[-1] == "6 steps left out as not finite"
 
 
@@ -228,7 +232,8 @@ def test_init_from_takes_parameters_or_all(tmp_path):
   assert int(fresh.state.step) == 7 and int(jnp.max(fresh.state.opt_state.rule[0].count)) == 7
   everything = loop.train(configured(train__num_epochs=1, checkpoint__init="all"), str(tmp_path / "all"),
                           init_from=str(tmp_path / "first"))
-  assert int(everything.state.step) == 7 and int(jnp.max(everything.state.opt_state.rule[0].count)) == first.best_step + 7
+  assert int(everything.state.step) == 7
+  assert int(jnp.max(everything.state.opt_state.rule[0].count)) == first.best_step + 7
   with pytest.raises(UserError, match="holds no checkpoint"):
     loop.train(configured(), str(tmp_path / "other"), init_from=str(tmp_path / "nowhere"))
 
@@ -268,7 +273,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over(damage, tmp_path, capsys):
   if damage == "no record":
     os.remove(os.path.join(newest, "record", "metadata"))
   else:
-    files = [os.path.join(folder, name) for folder, _, names in os.walk(os.path.join(newest, "state")) for name in names]
+    files = [os.path.join(folder, name) for folder, _, names in os.walk(os.path.join(newest, "state"))
+             for name in names]
     for path in [f for f in files if f"{os.sep}d{os.sep}" in f]:
       with open(path, "r+b") as file:
         data = bytearray(file.read())
@@ -279,14 +285,16 @@ def test_a_damaged_newest_checkpoint_is_passed_over(damage, tmp_path, capsys):
   again = loop.train(configured(checkpoint__every_epochs=2), workdir)
   assert "passed over checkpoint 42" in capsys.readouterr().out
   assert again.digest == straight.digest and child.facts(workdir) == facts
-  assert [line["skipped_checkpoints"] for line in child.process_facts(workdir) if "skipped_checkpoints" in line][-1] != []
+  assert [line["skipped_checkpoints"] for line in child.process_facts(workdir)
+          if "skipped_checkpoints" in line][-1] != []
 
 
 def test_digest_is_what_interface_says():
   """SHA-256 over leaves by path: path, NUL, dtype, NUL, shape, NUL, bytes."""
   import hashlib
   tree = {"b": jnp.arange(3, dtype=jnp.int32), "a": {"x": jnp.float32(1.5)}}
-  text = b"a/x\0float32\0()\0" + np.float32(1.5).tobytes() + b"b\0int32\0(3,)\0" + np.arange(3, dtype=np.int32).tobytes()
+  text = b"a/x\0float32\0()\0" + np.float32(1.5).tobytes() + b"b\0int32\0(3,)\0" + np.arange(3,
+                                                                                             dtype=np.int32).tobytes()
   assert packing.digest(tree) == hashlib.sha256(text).hexdigest()
   key = jax.random.key(7)
   data = np.asarray(jax.random.key_data(key))

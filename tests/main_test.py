@@ -1,4 +1,5 @@
-"""The command: every bad input is one line and exit code 2; modes, overrides, stops and exit codes, in child processes."""
+"""The command: every bad input is one line and exit code 2; modes, overrides, stops and exit codes, in child processes.
+"""
 
 import concurrent.futures
 import json
@@ -25,18 +26,21 @@ BAD = {
     "field": ((SMOKE, "--config.train.batch_sze=3"), {}, "did you mean config.train.batch_size?"),
     "section": ((SMOKE, "--config.trian.batch_size=3"), {}, "did you mean config.train?"),
     "a section as field": ((SMOKE, "--config.train=3"), {}, "a section, not a field"),
-    "type int": ((SMOKE, "--config.train.batch_size=abc"), {}, "--config.train.batch_size: got 'abc', allowed a value of type int"),
+    "type int": ((SMOKE, "--config.train.batch_size=abc"), {},
+                 "--config.train.batch_size: got 'abc', allowed a value of type int"),
     "type int from float": ((SMOKE, "--config.train.batch_size=1e3"), {}, "allowed a value of type int"),
     "type float": ((SMOKE, "--config.optim.learning_rate=fast"), {}, "allowed a value of type float"),
     "nan": ((SMOKE, "--config.optim.learning_rate=nan"), {}, "config.optim.learning_rate: got nan"),
     "flag": ((SMOKE, "--mod=check"), {}, "did you mean --mode?"),
     "config misspelt": ((SMOKE, "--confg.train.num_epochs=2"), {}, "did you mean --config.train.num_epochs?"),
     "left over": ((SMOKE, "config.train.num_epochs=2"), {}, "did you mean --config.train.num_epochs=2?"),
-    "both lengths": ((SMOKE, "--config.train.num_epochs=2", "--config.train.num_steps=2"), {}, "exactly one of them above 0"),
+    "both lengths": ((SMOKE, "--config.train.num_epochs=2", "--config.train.num_steps=2"), {},
+                     "exactly one of them above 0"),
     "no length": ((SMOKE, "--config.train.num_epochs=0"), {}, "exactly one of them above 0"),
     "batch size 0": ((SMOKE, "--config.train.batch_size=0"), {}, "config.train.batch_size: got 0, allowed 1 or more"),
     "negative steps": ((SMOKE, "--config.train.num_steps=-1"), {}, "config.train.num_steps: got -1"),
-    "negative weight": ((SMOKE, "--config.loss.weights.kl=-1"), {}, "config.loss.weights.kl: got -1.0, allowed 0 or more"),
+    "negative weight": ((SMOKE, "--config.loss.weights.kl=-1"), {},
+                        "config.loss.weights.kl: got -1.0, allowed 0 or more"),
     "optimiser": ((SMOKE, "--config.optim.name=adm"), {}, "got 'adm', allowed adam | adamw"),
     "mode": ((SMOKE, "--mode=fit"), {}, "got 'fit', allowed train | eval | check | inspect"),
     "resume": ((SMOKE, "--resume=yes"), {}, "got 'yes', allowed auto | never | required"),
@@ -46,12 +50,15 @@ BAD = {
     "model kind": ((SMOKE, "--config.model.kind=supervised"), {}, "allowed unsup | semisup"),
     "members": ((SMOKE, "--config.train.num_members=2"), {}, "config.train.num_members: got 2, allowed 1"),
     "figure family": ((SMOKE, "--config.log.families=loses"), {}, "losses"),
-    "folds": ((SMOKE, "--config.data.split.kind=leave_out", "--config.data.split.fold=5"), {}, "fold: got 5, allowed 0 to 4"),
-    "a file that is no table": (("--config=configs/vae.py:csv", "--config.data.path=README.md", "--config.data.features=a"), {},
+    "folds": ((SMOKE, "--config.data.split.kind=leave_out", "--config.data.split.fold=5"), {},
+              "fold: got 5, allowed 0 to 4"),
+    "a file that is no table": (("--config=configs/vae.py:csv", "--config.data.path=README.md",
+                                 "--config.data.features=a"), {},
                             "README.md: row 3 has 2 cells"),
     "workdir": ((SMOKE, "--workdir=/proc/none"), {}, "cannot write '/proc/none'"),
     "variable": ((SMOKE,), {"TRAIN__EPOCHS": "3"}, "did you mean TRAIN__NUM_EPOCHS?"),
-    "variable's type": ((SMOKE,), {"TRAIN__BATCH_SIZE": "many"}, "TRAIN__BATCH_SIZE: got 'many', allowed a value of type int"),
+    "variable's type": ((SMOKE,), {"TRAIN__BATCH_SIZE": "many"},
+                        "TRAIN__BATCH_SIZE: got 'many', allowed a value of type int"),
     "eval without workdir": ((SMOKE, "--mode=eval"), {}, "--workdir: required with --mode=eval"),
     "nothing to inspect": ((SMOKE, "--mode=inspect", "--workdir=/nonexistent"), {}, "holds no run"),
     "chunks": ((SMOKE, "--config.parallel.mode=canonical", "--config.parallel.chunks=3"), {}, "allowed multiples of 3"),
@@ -61,7 +68,8 @@ BAD = {
 
 def test_heavy_imports_load_only_where_used():
   """Figures, orbax and data libraries are not imported with the loop; the report imports no jax."""
-  code = ("import sys\nimport jaxtrain.loop\nfrom jaxtrain import config\nconfig.load_experiment('jaxtrain.experiments.tabular_vae.vae')\n"
+  code = ("import sys\nimport jaxtrain.loop\nfrom jaxtrain import "
+          "config\nconfig.load_experiment('jaxtrain.experiments.tabular_vae.vae')\n"
           "heavy = ('orbax', 'matplotlib', 'sklearn', 'grain', 'tensorflow_datasets', 'numpyro', 'pandas', 'torch')\n"
           "print([name for name in heavy if name in sys.modules])")
   done = subprocess.run([sys.executable, "-c", code], cwd=child.ROOT, capture_output=True, text=True, timeout=120)
@@ -90,7 +98,8 @@ def test_bad_input_is_one_line_and_exit_2(name, answers):
   assert BAD[name][2] in done.stderr
   assert "Traceback" not in done.stderr and done.stdout == ""
   assert not os.path.exists(answers["folder"] / name.replace(" ", "_"))  # nothing half-written
-  assert len(done.stderr.strip().splitlines()) <= 4 and all(line.startswith("jaxtrain: ") for line in done.stderr.splitlines())
+  assert len(done.stderr.strip().splitlines()) <= 4 and all(line.startswith("jaxtrain: ")
+                                                            for line in done.stderr.splitlines())
 
 
 def test_a_second_config_in_one_workdir_and_a_bad_flag_leave_the_run_as_it_is(tmp_path):
@@ -148,11 +157,13 @@ def test_eval_redraws_and_leaves_the_facts(tmp_path):
   os.remove(os.path.join(workdir, "eval", "train.json"))
   done = child.run(*flags, "--mode=eval")
   assert done.returncode == 0, done.stderr
-  assert os.path.exists(os.path.join(workdir, "report.html")) and os.path.exists(os.path.join(workdir, "eval", "train.json"))
+  assert os.path.exists(os.path.join(workdir, "report.html"))
+  assert os.path.exists(os.path.join(workdir, "eval", "train.json"))
   assert child.facts(workdir) == before
 
 
-LONG = ("--config.train.num_epochs=100000", "--config.eval.every_epochs=100000", "--config.checkpoint.every_epochs=100000")
+LONG = ("--config.train.num_epochs=100000", "--config.eval.every_epochs=100000",
+        "--config.checkpoint.every_epochs=100000")
 
 
 @pytest.mark.parametrize("stop, code", [(signal.SIGTERM, 85), (signal.SIGINT, 85)])
@@ -195,16 +206,30 @@ def test_a_run_that_blows_up_exits_3_and_names_step_and_metric(tmp_path):
   assert done.returncode == 3 and "is not finite" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_an_unexpected_failure_is_one_line_with_its_traceback_in_the_log(tmp_path):
+  (tmp_path / "broken.py").write_text(
+      "from jaxtrain.config import common\ndef get_config():\n  config = common()\n  config.experiment = 'broken'\n"
+      "  config.train.num_epochs = 1\n  return config\ndef make(config, meta):\n  pass\n"
+      "def load(config):\n  raise RuntimeError('the reason')\n")
+  workdir = tmp_path / "run"
+  done = child.run(f"--config={tmp_path / 'broken.py'}", f"--workdir={workdir}", environ={"PYTHONPATH": str(tmp_path)})
+  assert done.returncode == 1
+  assert done.stderr == f"jaxtrain: RuntimeError: the reason (traceback in {workdir / 'log.txt'})\n"
+  assert "Traceback" in (workdir / "log.txt").read_text(encoding="utf-8")
+
+
 def test_a_strangers_csv_trains_by_overrides_alone_and_a_changed_one_is_refused(tmp_path):
   path, workdir = str(tmp_path / "cores.csv"), str(tmp_path / "run")
   lines = ["hole,Dichte [g/cm3],rock,porosity %,\"p-wave, m/s\""]
   for i in range(400):
     rock = "" if i % 7 == 0 else ("chalk", "clay \"grey\"", "sand")[i % 3].replace('"', '""')
-    cells = [f"H{i // 25}", f"{1.5 + 0.01 * (i % 50)}", f'"{rock}"', "" if i % 50 == 3 else f"{40 - 0.1 * (i % 97)}", f"{1500 + i}"]
+    cells = [f"H{i // 25}", f"{1.5 + 0.01 * (i % 50)}", f'"{rock}"', "" if i % 50 == 3 else f"{40 - 0.1 * (i % 97)}",
+             f"{1500 + i}"]
     lines.append(",".join(cells))
   with open(path, "w", encoding="utf-8") as file:
     file.write("\n".join(lines) + "\n")
-  flags = ("--config=configs/vae.py:csv", f"--workdir={workdir}", f"--config.data.path={path}", "--config.model.kind=semisup",
+  flags = ("--config=configs/vae.py:csv", f"--workdir={workdir}", f"--config.data.path={path}",
+           "--config.model.kind=semisup",
            "--config.data.features=('Dichte [g/cm3]','porosity %','p-wave, m/s')", "--config.data.label=rock",
            "--config.data.group=hole", "--config.train.num_epochs=3", "--config.train.batch_size=32",
            "--config.data.transforms=('identity','log1p','identity')", *QUIET)
@@ -223,7 +248,8 @@ def test_a_strangers_csv_trains_by_overrides_alone_and_a_changed_one_is_refused(
 
 
 def test_the_watchdog_prints_stacks_and_exits_4(tmp_path):
-  code = ("import time\nfrom jaxtrain import preempt\nw = preempt.Watchdog(0.3)\nfor _ in range(5):\n  time.sleep(0.1)\n"
+  code = ("import time\nfrom jaxtrain import preempt\nw = preempt.Watchdog(0.3)\nfor _ in range(5):\n  "
+          "time.sleep(0.1)\n"
           "  w.beat()\nprint('alive', flush=True)\ntime.sleep(30)")
   done = subprocess.run([sys.executable, "-c", code], cwd=child.ROOT,
                         capture_output=True, text=True, timeout=60)

@@ -9,7 +9,8 @@ import pytest
 import child
 
 README = pathlib.Path(child.ROOT, "README.md").read_text(encoding="utf-8")
-SMALL = ("--config.train.num_epochs=1", "--config.data.row_limit=1500", "--config.log.figures=none", "--config.log.progress=False")
+SMALL = ("--config.train.num_epochs=1", "--config.data.row_limit=1500", "--config.log.figures=none",
+         "--config.log.progress=False")
 
 
 def code_blocks() -> dict[str, str]:
@@ -35,7 +36,8 @@ def own_modules(tmp_path):
 @pytest.mark.parametrize("name", ["ten_lines.py", "moons.py"])
 def test_own_experiment_metric_loss_and_loader(name, own_modules):
   folder, environ = own_modules
-  done = child.run(f"--config={folder / name}", f"--workdir={folder / 'run'}", "--config.log.figures=none", environ=environ)
+  done = child.run(f"--config={folder / name}", f"--workdir={folder / 'run'}", "--config.log.figures=none",
+                   environ=environ)
   assert done.returncode == 0, done.stderr
   history = (folder / "run" / "history.json").read_text(encoding="utf-8")
   for metric in {"ten_lines.py": ("error",), "moons.py": ("worst_error", "sparsity", "class", "masked")}[name]:
@@ -78,7 +80,8 @@ def test_original_command_and_ours(original, ours, tmp_path):
 
 def test_the_table_names_every_flag_of_the_original():
   left = " ".join(row[0] for row in table_rows())
-  for flag in ("--model unsupervised", "--model semisupervised", "--output", "--data", "--epochs", "--batch-size", "--lr",
+  for flag in ("--model unsupervised", "--model semisupervised", "--output", "--data", "--epochs", "--batch-size",
+               "--lr",
                "--beta", "--alpha", "--seed", "--device", "--skip-training"):
     assert flag in left
 

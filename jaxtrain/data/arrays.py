@@ -25,7 +25,8 @@ def table_source(arrays: dict[str, np.ndarray], batch_size: int, shuffled: bool)
   """
   N = len(next(iter(arrays.values())))
   if "weight" in arrays or any(len(column) != N for column in arrays.values()):
-    raise ValueError(f"columns {({name: len(column) for name, column in arrays.items()})}: the name weight is taken, and all "
+    raise ValueError(f"columns {({name: len(column) for name, column in arrays.items()})}: the name weight is taken, "
+                     "and all "
                      "columns must have as many rows")
   if N == 0:
     raise UserError("data: no rows are left to train or evaluate on")

@@ -1,9 +1,10 @@
 """Per-column transforms fitted on the training rows in float64 and kept with the run as plain numbers.
 
-A scaler is a JSON-able dict: `columns` (names), `transforms` (one name per column), `mean` and `std` of the transformed columns.
+A scaler is a JSON-able dict: `columns` (names), `transforms` (one name per column), `mean` and `std` of the transformed
+columns.
 
-**Source:** spec tabular_vae 2.1: identity for densities, signed log1p for heavy-tailed columns of either sign, log1p for
-positive ones, then standardisation with the population standard deviation (0 counts as 1).
+**Source:** spec tabular_vae 2.1: identity for densities, signed log1p for heavy-tailed columns of either sign, log1p
+for positive ones, then standardisation with the population standard deviation (0 counts as 1).
 """
 
 import numpy as np
@@ -42,7 +43,8 @@ def fit(x: np.ndarray, transforms: tuple[str, ...], columns: tuple[str, ...]) ->
 
 
 def apply_transforms(x: np.ndarray, transforms: tuple[str, ...], columns: tuple[str, ...]) -> np.ndarray:
-  """The named transform of each column of x [N, D], float64, without standardisation. Raises UserError as `fit` does."""
+  """The named transform of each column of x [N, D], float64, without standardisation. Raises UserError as `fit` does.
+  """
   x = np.asarray(x, np.float64)
   t = np.empty_like(x)
   with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,10 +1,12 @@
 """Shuffling as a function: a keyed permutation of 0..n-1 evaluated at any indices, without sorting or storing it.
 
-A Feistel network over the smallest power of two that holds n is a bijection whatever its round function; indices that land
-outside 0..n-1 are sent through it again until they land inside (cycle walking), which keeps it a bijection of 0..n-1.
+A Feistel network over the smallest power of two that holds n is a bijection whatever its round function; indices that
+land outside 0..n-1 are sent through it again until they land inside (cycle walking), which keeps it a bijection of
+0..n-1.
 
 **Source:** Luby & Rackoff 1988 (pseudorandom permutations from Feistel networks); cycle walking: Black & Rogaway 2002
-(Ciphers with arbitrary finite domains), section 3. The round function is the 32-bit finaliser of MurmurHash3 with a key added.
+(Ciphers with arbitrary finite domains), section 3. The round function is the 32-bit finaliser of MurmurHash3 with a key
+added.
 """
 
 import jax

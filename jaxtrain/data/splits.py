@@ -12,14 +12,15 @@ KINDS = ("none", "random", "group", "entropy_balanced", "leave_out")
 SPLIT_SEED = 42
 
 
-def split_rows(split, num_rows: int, group: np.ndarray | None, label: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def split_rows(split, num_rows: int, group: np.ndarray | None,
+               label: np.ndarray | None = None) -> dict[str, np.ndarray]:
   """Row indices of each part, sorted.
 
   Args:
-    split: `config.data.split`. `none`: all rows train. `random`: rows are drawn. `group`: whole groups are drawn, so that
-      no group has rows in two parts (neighbouring rows of a group are near duplicates). `leave_out`: groups are dealt to
-      `num_folds` folds of about equal size; fold `fold` tests, the next one validates. `entropy_balanced`: the same, with
-      the groups of each dominant label dealt out evenly.
+    split: `config.data.split`. `none`: all rows train. `random`: rows are drawn. `group`: whole groups are drawn, so
+      that no group has rows in two parts (neighbouring rows of a group are near duplicates). `leave_out`: groups are
+      dealt to `num_folds` folds of about equal size; fold `fold` tests, the next one validates. `entropy_balanced`: the
+      same, with the groups of each dominant label dealt out evenly.
     num_rows: N.
     group: [N] group of each row, any sortable type; needed by all kinds but `none` and `random`.
     label: [N] int32, -1 = unlabelled; needed by `entropy_balanced`.
@@ -37,7 +38,8 @@ def split_rows(split, num_rows: int, group: np.ndarray | None, label: np.ndarray
   if split.kind == "none":
     return {"train": np.arange(num_rows), "val": np.arange(0), "test": np.arange(0)}
   if split.kind != "random" and group is None:
-    raise UserError(f"config.data.split.kind={split.kind} needs config.data.group, the column whose values stay together; "
+    raise UserError(f"config.data.split.kind={split.kind} needs config.data.group, the column whose values stay "
+                    "together; "
                     "set it, or choose --config.data.split.kind=random")
   if split.kind in ("entropy_balanced", "leave_out"):
     return split_folds(split, group, label)
@@ -62,7 +64,8 @@ def split_groups(fractions, group, random, parts) -> dict[str, np.ndarray]:
   names, code = np.unique(group, return_inverse=True)
   wanted = int((fractions > 0).sum())
   if len(names) < wanted:
-    raise UserError(f"config.data.split.kind=group: got {len(names)} groups, allowed at least {wanted}, one for each part")
+    raise UserError(f"config.data.split.kind=group: got {len(names)} groups, allowed at least {wanted}, one for each "
+                    "part")
   sizes = np.bincount(code)
   filled, part_of_group = np.zeros(3), np.zeros(len(names), int)
   order = random.permutation(len(names))
@@ -90,7 +93,8 @@ def split_folds(split, group, label) -> dict[str, np.ndarray]:
   stratum = np.zeros(len(names), int)
   if split.kind == "entropy_balanced":
     if label is None or (label < 0).all():
-      raise UserError("config.data.split.kind=entropy_balanced needs labels; set config.data.label, or choose leave_out")
+      raise UserError("config.data.split.kind=entropy_balanced needs labels; set config.data.label, or choose "
+                      "leave_out")
     counts = np.zeros((len(names), label.max() + 1))
     np.add.at(counts, (code[label >= 0], label[label >= 0]), 1)
     stratum = counts.argmax(axis=1)

@@ -63,7 +63,8 @@ def read_csv(path: str, features: tuple[str, ...], label: str, group: str) -> Ta
     raise UserError("config.data.features: got (), allowed the names of the numeric columns, such as "
                     "--config.data.features=\"('density','porosity')\"")
   header, rows, lines = read_rows(path)
-  for field, names in (("features", features), ("label", (label,) if label else ()), ("group", (group,) if group else ())):
+  for field, names in (("features", features), ("label", (label,) if label else ()),
+                       ("group", (group,) if group else ())):
     for name in names:
       if name not in header:
         raise UserError(f"config.data.{field}: {path} has no column {name!r}; it has {', '.join(header)}")
@@ -83,10 +84,12 @@ def read_csv(path: str, features: tuple[str, ...], label: str, group: str) -> Ta
       raise UserError(f"{path}: column {name!r} is constant ({x[0, d]:g}) in the {len(x)} complete rows")
   code, class_names = encode_labels(np.asarray(columns[label], object)[keep]) if label else (None, ())
   if label and len(class_names) < 2:
-    raise UserError(f"{path}: label column {label!r} has {len(class_names)} classes in the complete rows, allowed 2 or more")
+    raise UserError(f"{path}: label column {label!r} has {len(class_names)} classes in the complete rows, allowed 2 or "
+                    "more")
   facts = {"source": path, "sha256": file_digest(path), "rows": int(keep.sum()), "rows_dropped": int((~keep).sum()),
            "rows_unlabelled": int((code == -1).sum()) if label else 0}
-  return Table(x, tuple(features), code, class_names, np.asarray(columns[group], object)[keep] if group else None, facts)
+  return Table(x, tuple(features), code, class_names, np.asarray(columns[group], object)[keep] if group else None,
+               facts)
 
 
 def read_rows(path: str) -> tuple[list[str], list[list[str]], list[int]]:
@@ -101,7 +104,8 @@ def read_rows(path: str) -> tuple[list[str], list[list[str]], list[int]]:
           rows.append(row)
           lines.append(reader.line_num)
   except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f"config.data.path: cannot read {path!r} as CSV: {getattr(error, 'strerror', None) or error}") from error
+    reason = getattr(error, "strerror", None) or error
+    raise UserError(f"config.data.path: cannot read {path!r} as CSV: {reason}") from error
   if not header:
     raise UserError(f"{path}: the file is empty")
   repeated = sorted({name for name in header if header.count(name) > 1})

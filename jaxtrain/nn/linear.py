@@ -1,10 +1,10 @@
 """Affine layer with PyTorch's initialisation.
 
 **Source:** `torch.nn.Linear`: uniform in +-1/sqrt(fan_in) for kernel and bias.
-**Departs:** the kernel is stored with its longer side last, [in, out] where the layer widens and [out, in] where it narrows.
-The gradient of the kernel is the slowest product of a small layer, and with a short last axis XLA's CPU code takes two to
-eight times as long (one core, batch 256: 64 -> 6 14 us against 2, 64 -> 32 17 against 9); the other two products do not care.
-The gradient of the bias is a product with ones, because sums over rows are slow in the same way.
+**Departs:** the kernel is stored with its longer side last, [in, out] where the layer widens and [out, in] where it
+narrows. The gradient of the kernel is the slowest product of a small layer, and with a short last axis XLA's CPU code
+takes two to eight times as long (one core, batch 256: 64 -> 6 14 us against 2, 64 -> 32 17 against 9); the other two
+products do not care. The gradient of the bias is a product with ones, because sums over rows are slow in the same way.
 """
 
 import flax.linen as nn

@@ -1,10 +1,10 @@
 """Batch normalisation over the real rows of a padded batch.
 
-**Source:** Ioffe & Szegedy 2015, algorithm 1 and section 3.1; constants and the unbiased running variance as in PyTorch's
-`BatchNorm1d`, which the reproduced models used.
-**Departs:** Linen's BatchNorm has no per-row weights in its running statistics and updates the running variance with the
-biased one. The gradient is written out (two sums over rows where the automatic one has five), and sums over rows are
-products with vectors: on a CPU these run at the speed of a matrix product, a reduction over rows does not.
+**Source:** Ioffe & Szegedy 2015, algorithm 1 and section 3.1; constants and the unbiased running variance as in
+PyTorch's `BatchNorm1d`, which the reproduced models used.
+**Departs:** Linen's BatchNorm has no per-row weights in its running statistics and updates the running variance with
+the biased one. The gradient is written out (two sums over rows where the automatic one has five), and sums over rows
+are products with vectors: on a CPU these run at the speed of a matrix product, a reduction over rows does not.
 """
 
 import functools
@@ -55,8 +55,8 @@ def normalise(x: jax.Array, share: jax.Array, scale: jax.Array, bias: jax.Array,
     x: [B, D] float32. share: [B], each row's share in the statistics, adding to 1; 0 marks padding. scale, bias: [D].
 
   Returns:
-    y [B, D], and the mean and biased variance [D], which carry no gradient. A row of padding comes out as `bias` and carries
-    no gradient: a unit without variance over the real rows would blow it up by 1 / sqrt(eps).
+    y [B, D], and the mean and biased variance [D], which carry no gradient. A row of padding comes out as `bias` and
+    carries no gradient: a unit without variance over the real rows would blow it up by 1 / sqrt(eps).
   """
   return normalise_forward(x, share, scale, bias, eps)[0]
 
@@ -79,7 +79,8 @@ def normalise_backward(eps, saved, cotangents):
   dbias = losses.sum_rows(real, dy)
   dscale = losses.sum_rows(real, dy * centred) * inverse
   factor = scale * inverse
-  dx = factor[None] * dy * real[:, None] - share[:, None] * ((factor * dbias)[None] + (factor * inverse * dscale)[None] * centred)
+  dx = factor[None] * dy * real[:, None] - share[:, None] * ((factor * dbias)[None]
+                                                             + (factor * inverse * dscale)[None] * centred)
   return dx, jnp.zeros_like(share), dscale, dbias
 
 

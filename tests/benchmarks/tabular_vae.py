@@ -3,10 +3,11 @@
   python tests/benchmarks/tabular_vae.py --json=out.json                  # speed, start, overheads (about 10 minutes)
   python tests/benchmarks/tabular_vae.py --losses --epochs=40             # final losses, 3 seeds each (an hour)
 
-Peers (tabular_vae_torch.py): (a) `dataloader`, the loop as the originals wrote it; (b) `foreach`, the loop a careful user
-writes; `fast`, eager PyTorch tuned hard for this size of model; `compiled`, whole steps in one torch.compile graph. Every process is pinned to the same core, PyTorch has one
-thread, and the processes take turns, round after round, so that a slow minute of the machine falls on all alike. Quoted are
-medians over rounds of a process's median epoch, the first epoch left out. Needs `pip install -e '.[bench]'`, Linux.
+Peers (tabular_vae_torch.py): (a) `dataloader`, the loop as the originals wrote it; (b) `foreach`, the loop a careful
+user writes; `fast`, eager PyTorch tuned hard for this size of model; `compiled`, whole steps in one torch.compile
+graph. Every process is pinned to the same core, PyTorch has one thread, and the processes take turns, round after
+round, so that a slow minute of the machine falls on all alike. Quoted are medians over rounds of a process's median
+epoch, the first epoch left out. Needs `pip install -e '.[bench]'`, Linux.
 
 Roofline: one core's matrix products alone are about 0.056 s an epoch for the unsupervised model (DESIGN).
 """
@@ -49,12 +50,14 @@ def write_table(path: str) -> None:
   np.savez(path, x=splits.train.data["x"], label=splits.train.data["label"].astype(np.int64))
 
 
-def run_ours(folder: str, recipe: str, kind: str, epochs: int, core: int, seed: int = 42, extra: tuple[str, ...] = ()) -> dict:
+def run_ours(folder: str, recipe: str, kind: str, epochs: int, core: int, seed: int = 42,
+             extra: tuple[str, ...] = ()) -> dict:
   """One run of the command; its history, rows and process facts."""
   variant = recipe if kind == "unsup" else f"{recipe}_semisup"
   began = time.time()
   finish(pinned([sys.executable, "-m", "jaxtrain.main", f"--config=configs/vae.py:{variant}", f"--workdir={folder}",
-                 f"--config.train.num_epochs={epochs}", f"--config.seed={seed}", "--config.log.figures=none", *extra], core))
+                 f"--config.train.num_epochs={epochs}", f"--config.seed={seed}", "--config.log.figures=none", *extra],
+                core))
   with open(os.path.join(folder, "history.json"), encoding="utf-8") as file:
     history = json.load(file)
   with open(os.path.join(folder, "facts", "process.jsonl"), encoding="utf-8") as file:
@@ -65,11 +68,14 @@ def run_ours(folder: str, recipe: str, kind: str, epochs: int, core: int, seed: 
     scalars = json.load(file)["scalars"]
   first = next(line["time"] for line in process if "first_steps_done_after_seconds" in line)
   spent = next(line["seconds"] for line in process if "seconds" in line)
-  return {"history": history, "seconds": history["seconds"], "first_step": first - began, "spent": spent, "memory_mib": memory,
-          "scalars": scalars, "compile_seconds": next(line["compile_seconds"] for line in process if "compile_seconds" in line)}
+  return {"history": history, "seconds": history["seconds"], "first_step": first - began, "spent": spent,
+          "memory_mib": memory,
+          "scalars": scalars, "compile_seconds": next(line["compile_seconds"] for line in process
+                                                      if "compile_seconds" in line)}
 
 
-def run_peer(folder: str, table: str, recipe: str, kind: str, loop: str, epochs: int, core: int, seed: int = 42) -> dict:
+def run_peer(folder: str, table: str, recipe: str, kind: str, loop: str, epochs: int, core: int,
+             seed: int = 42) -> dict:
   """One run of a PyTorch loop."""
   out = os.path.join(folder, "peer.json")
   finish(pinned([sys.executable, "tests/benchmarks/tabular_vae_torch.py", f"--table={table}", f"--recipe={recipe}",
@@ -101,7 +107,8 @@ def measure_start(folder: str, core: int, rounds: int = 5) -> dict:
   """Seconds from the start of the process to its first finished step, cold and with a warm compile cache."""
   cache = os.path.join(folder, "cache")
   os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
-  starts = [run_ours(os.path.join(folder, f"start-{i}"), "hybrid", "unsup", 1, core)["first_step"] for i in range(rounds + 1)]
+  starts = [run_ours(os.path.join(folder, f"start-{i}"), "hybrid", "unsup", 1, core)["first_step"]
+            for i in range(rounds + 1)]
   del os.environ["JAX_COMPILATION_CACHE_DIR"]
   imports = []
   for _ in range(rounds):
@@ -109,7 +116,8 @@ def measure_start(folder: str, core: int, rounds: int = 5) -> dict:
     finish(pinned([sys.executable, "-c", "import jax"], core))
     imports.append(time.time() - began)
   warm, jax_import = statistics.median(starts[1:]), statistics.median(imports)
-  return {"cold_first_step_s": starts[0], "warm_first_step_s": warm, "import_jax_s": jax_import, "ratio": warm / jax_import}
+  return {"cold_first_step_s": starts[0], "warm_first_step_s": warm, "import_jax_s": jax_import,
+          "ratio": warm / jax_import}
 
 
 def measure_overhead(folder: str, core: int) -> dict:

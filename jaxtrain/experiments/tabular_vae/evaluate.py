@@ -36,7 +36,8 @@ def apply_model(model, state, x: np.ndarray) -> dict[str, np.ndarray]:
   for start in range(0, len(x), size):
     block = x[start:start + size]
     padded = np.concatenate([block, np.zeros((size - len(block), x.shape[1]), x.dtype)])
-    parts.append({k: np.asarray(v)[:len(block)] for k, v in block_outputs({"params": params, **state.model_state}, padded).items()})
+    outputs = block_outputs({"params": params, **state.model_state}, padded)
+    parts.append({name: np.asarray(values)[:len(block)] for name, values in outputs.items()})
   return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 
 
@@ -78,7 +79,8 @@ def classification(log_prob: np.ndarray, label: np.ndarray) -> dict[str, float]:
   right = pred == label
   rank = (log_prob > log_prob[np.arange(len(label)), label][:, None]).sum(axis=1)
   present = np.unique(label)
-  recall = np.bincount(label, right, log_prob.shape[1])[present] / np.bincount(label, minlength=log_prob.shape[1])[present]
+  num_rows = np.bincount(label, minlength=log_prob.shape[1])
+  recall = np.bincount(label, right, log_prob.shape[1])[present] / num_rows[present]
   return {"accuracy": float(right.mean()), "accuracy_top5": float((rank < 5).mean()),
           "balanced_accuracy": float(recall.mean()), "nll_nats": float(-log_prob[np.arange(len(label)), label].mean())}
 

@@ -1,8 +1,9 @@
 """Networks of the tabular VAE.
 
-**Source:** spec tabular_vae 3 (the public release of the lithology VAE): Linear, ReLU, then BatchNorm, per hidden width;
-one linear layer for mean and log-variance; a mirrored decoder with a linear output; a classifier of one hidden layer on the
-latent. The networks are functions of their inputs alone: noise and dropout masks are inputs too, drawn by the train step.
+**Source:** spec tabular_vae 3 (the public release of the lithology VAE): Linear, ReLU, then BatchNorm, per hidden
+width; one linear layer for mean and log-variance; a mirrored decoder with a linear output; a classifier of one hidden
+layer on the latent. The networks are functions of their inputs alone: noise and dropout masks are inputs too, drawn by
+the train step.
 """
 
 from typing import NamedTuple
@@ -72,7 +73,9 @@ class VAE(nn.Module):
     return self.output(self.decoder(z.astype(self.precision), weight, train)).astype(jnp.float32)
 
   def classify(self, z: jax.Array, keep: jax.Array | None) -> jax.Array:
-    """Logits [B, K] float32 of z [B, L]; in training `keep` [B, head_dim] is 0 where dropout falls, else 1 / (1 - rate)."""
+    """Logits [B, K] float32 of z [B, L]; in training `keep` [B, head_dim] is 0 where dropout falls, else 1 / (1 -
+    rate).
+    """
     h = nn.relu(self.head(z.astype(self.precision)))
     return self.head_output(h if keep is None else h * keep.astype(h.dtype)).astype(jnp.float32)
 

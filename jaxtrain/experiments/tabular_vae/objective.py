@@ -3,8 +3,8 @@
 With x~ the input whose masked entries are 0 and r the reconstruction from a sample z ~ q(z | x~):
   mean reduction (hybrid): mean (r-x)^2 + w_masked mean_masked (r-x)^2 + beta_t mean KL_nats + w_class mean CE
   sum reduction (standard): sum (r-x)^2 + beta sum KL_nats + w_class sum CE, over the batch
-Masked targets are the unmasked values; KL is averaged over latent dimensions in the mean reduction; the mean of the masked
-term is over the masked entries, 0 where there are none; CE runs over labelled rows.
+Masked targets are the unmasked values; KL is averaged over latent dimensions in the mean reduction; the mean of the
+masked term is over the masked entries, 0 where there are none; CE runs over labelled rows.
 
 **Source:** Kingma & Welling 2014, eq. 10; spec tabular_vae 4 (recipes of the lithology VAE).
 """
@@ -55,7 +55,8 @@ class Objective(NamedTuple):
 def beta(o: Objective, step: jax.Array) -> jax.Array:
   """Weight of the KL term at a step: its schedule at the epoch, counted from 0."""
   schedule = o.loss.kl_schedule
-  shape = schedules.kl_shape(schedule.shape, schedule.start, o.loss.weights.kl, schedule.num_epochs, schedule.num_cycles)
+  shape = schedules.kl_shape(schedule.shape, schedule.start, o.loss.weights.kl, schedule.num_epochs,
+                             schedule.num_cycles)
   return jnp.asarray(shape(step // o.steps_per_epoch), jnp.float32)
 
 

@@ -20,7 +20,8 @@ from jaxtrain.types import Experiment, Splits, TrainState, UserError
 SOURCES = ("synthetic", "sklearn", "csv")
 
 # Names of terms and metrics that the user's own may not have.
-TAKEN = ("loss", "recon", "kl", "masked", "class", "accuracy", "kl_nats", "beta", "lr", "grad_norm", "weight", "x", "label")
+TAKEN = ("loss", "recon", "kl", "masked", "class", "accuracy", "kl_nats", "beta", "lr", "grad_norm", "weight", "x",
+         "label")
 
 LIMITS = {
     "data.source": ((lambda v: v in SOURCES or "." in v), " | ".join(SOURCES) + " | MODULE.FUNCTION(config) -> Table"),
@@ -63,7 +64,8 @@ def read_table(config) -> tables.Table:
     except ValueError as error:
       raise UserError(f"config.data.row_limit: {error}") from None
     table = tables.Table(made.features, lithology.FEATURES, made.label, made.class_names, made.borehole,
-                         {"source": "synthetic lithology", "rows": len(made.label), "boreholes": len(made.borehole_names)})
+                         {"source": "synthetic lithology", "rows": len(made.label),
+                          "boreholes": len(made.borehole_names)})
   return tables.select_features(table, data.features) if data.features else table
 
 
