@@ -13,7 +13,7 @@ smoke: the default, seconds long.
 
 from jaxtrain.config import common, pick_variant
 
-LITHOLOGY_TRANSFORMS = ("identity", "signed_log1p", "signed_log1p", "log1p", "log1p", "log1p")
+LITHOLOGY_TRANSFORMS = ("standardise", "signed_log1p", "signed_log1p", "log1p", "log1p", "log1p")
 
 
 def base():
@@ -23,7 +23,6 @@ def base():
   config.seed = 42
   config.train.num_epochs = 100
   config.data.source = "synthetic"
-  config.data.transforms = ()  # identity | log1p | signed_log1p, one per feature; () = identity
   config.model.kind = "unsup"  # unsup | semisup (a classifier on the latent)
   config.model.latent_dim = 10  # L
   config.model.hidden_dims = (64, 32)  # encoder widths; the decoder mirrors them

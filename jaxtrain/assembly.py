@@ -67,8 +67,9 @@ def check_monitors(config, experiment: Experiment, splits: Splits, devices: para
   if all(name in names for name in watched.values()):
     return  # most runs: no need to trace the evaluation
   if splits.val is not None:
-    evaluate = devices.compile(step_lib.make_evaluate(experiment.eval_step, splits.val, devices.over))
-    sums = jax.eval_shape(evaluate, abstract, shapes(splits.val.data), abstract.key)
+    one, _ = step_lib.make_evaluate(experiment.eval_step, splits.val, devices.over)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    sums = jax.eval_shape(devices.compile(one), abstract, shapes(splits.val.data), abstract.key, step)
     extra = jax.eval_shape(experiment.summarise, sums) if experiment.summarise else {}
     names += [f"val_{name}" for name in [*sums, *extra] if name != "loss"]
   for field, name in watched.items():
@@ -94,9 +95,8 @@ def with_horizon(config, total: int):
 def check_parts(config, splits: Splits) -> None:
   """Refuses sources that the loop cannot read, and a plateau that watches a part which the split does not have."""
   for name, source in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
-    if source is not None and (source.window is not None or source.bucket_at is not None):
-      raise UserError(f"experiment {config.experiment}: its {name} source has windows or buckets, which the loop "
-                      "cannot read yet")
+    if source is not None and source.bucket_at is not None:
+      raise UserError(f"experiment {config.experiment}: its {name} source has buckets, which the loop cannot read yet")
   plateau = config.optim.plateau
   if plateau.factor > 0 and plateau.monitor.startswith("val_") and splits.val is None:
     raise UserError(f"config.optim.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because "

@@ -3,10 +3,11 @@
 **Departs** from DESIGN 3, which lists no such module: the loop stays readable without the formatting.
 """
 
+import os
 import sys
 import time
 
-SHOWN = 5  # metrics in a line
+SHOWN = 8  # metrics in a line
 
 
 class Console:
@@ -16,12 +17,18 @@ class Console:
     self.enabled = enabled
     self.log = open(log_file, "a", encoding="utf-8") if log_file else None
     self.bar = None
+    self.deaf = False  # nobody reads standard output any more
 
   def say(self, text: str) -> None:
     """Prints a line and keeps it in log.txt."""
     if self.bar is not None:
       self.bar.clear()
-    print(text, flush=True)
+    try:
+      if not self.deaf:
+        print(text, flush=True)
+    except BrokenPipeError:  # `| head` has read enough: the run goes on, and its log has the rest
+      self.deaf = True
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     self.note(text)
 
   def note(self, text: str) -> None:

@@ -11,38 +11,42 @@ from typing import Any, Callable
 import jax
 import numpy as np
 
-from jaxtrain import checkpoint, facts as facts_lib, metrics as metrics_lib, packing, rng, runs, step as step_lib
+from jaxtrain import checkpoint, facts as facts_lib, feed as feed_lib, metrics as metrics_lib, packing, rng, runs
+from jaxtrain import step as step_lib
 from jaxtrain import workdir as workdir_lib
 from jaxtrain.types import UserError
 
 
-def evaluator(run: runs.Run, part: str) -> Callable:
-  """`(state, data, key) -> totals` over one pass of a part, compiled at first use."""
+def evaluator(run: runs.Run, part: str) -> tuple[Callable, Any]:
+  """(compiled `evaluate` of `step.make_evaluate`, zero totals) of a part, made at first use."""
   if part not in run.evaluators:
     source = getattr(run.splits, part)
     if source.num_batches is None:
       raise UserError(f"experiment {run.config.experiment}: its {part} source must state num_batches")
-    run.data[part] = run.devices.put(source.data)
-    run.evaluators[part] = run.devices.compile(step_lib.make_evaluate(run.experiment.eval_step, source,
-                                                                      run.devices.over))
+    one, evaluate = step_lib.make_evaluate(run.experiment.eval_step, source, run.devices.over)
+    key = rng.stream_key(run.state.key, "eval")
+    run.feeds[part] = feed_lib.Feed(source, run.devices.put, key)
+    totals = jax.eval_shape(run.devices.compile(one), run.state, source.data, key, np.int32(0))
+    run.evaluators[part] = (run.devices.compile(evaluate), run.devices.put(step_lib.zero_totals(totals)))
   return run.evaluators[part]
 
 
 def evaluate_part(run: runs.Run, state, part: str) -> dict[str, float]:
   """Means of the evaluation metrics over a part."""
-  totals = evaluator(run, part)(state, run.data[part], rng.stream_key(state.key, "eval"))
+  (evaluate, totals), feed = evaluator(run, part), run.feeds[part]
+  step, last = 0, getattr(run.splits, part).num_batches
+  while step < last:
+    stop = feed.end(step, last)
+    totals = evaluate(state, totals, feed.data(step), rng.stream_key(state.key, "eval"), np.int32(step), np.int32(stop))
+    feed.fetch_ahead()
+    step = stop
   return metrics_lib.finish(totals, run.experiment.summarise)
 
 
 def evaluated_names(run: runs.Run) -> list[str]:
   """Names of the metrics that evaluating a part of this run gives."""
   parts = [part for part in ("val", "test") if getattr(run.splits, part) is not None]
-  if not parts:
-    return []
-  compiled = evaluator(run, parts[0])
-  totals = jax.eval_shape(compiled, run.state, run.data[parts[0]], rng.stream_key(run.state.key, "eval"))
-  zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), totals)
-  return list(metrics_lib.finish(zeros, run.experiment.summarise))
+  return list(metrics_lib.finish(evaluator(run, parts[0])[1], run.experiment.summarise)) if parts else []
 
 
 def judge(run: runs.Run, means: dict[str, float], val: dict[str, float] | None) -> bool:
@@ -145,6 +149,8 @@ def say_final(run: runs.Run, test: dict[str, float] | None) -> None:
   """The final metrics, in a line."""
   parts = []
   if run.best_value is not None:
-    parts.append(f"best {run.monitor} {run.best_value:.6g} at {run.plan.position(run.best_step)}")
+    first = run.config.train.monitor_from_epoch
+    among = f" (compared from epoch {first + 1})" if 0 < first < run.plan.epoch(run.best_step) else ""
+    parts.append(f"best {run.monitor} {run.best_value:.6g} at {run.plan.position(run.best_step)}{among}")
   parts += [f"test {name} {value:.6g}" for name, value in (test or {}).items()]
   run.console.say("jaxtrain: " + ("; ".join(parts) or "nothing evaluated"))

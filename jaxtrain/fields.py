@@ -21,10 +21,14 @@ DEFAULTS: dict[str, Any] = {
     "debug": False,  # reserved: the guard already names step and metric
     "data": {
         "source": "",  # where the rows come from; the experiment lists what it reads
-        "path": "",  # file, or name of a scikit-learn table
+        "path": "",  # file; name of a scikit-learn table; name or folder of a TFDS dataset
+        "table": "",  # table of an SQLite file, split of a TFDS dataset; empty = the only one
         "features": (),  # names of the feature columns, in the model's order; () = the source's own
         "label": "",  # name of the label column; empty = none
         "group": "",  # name of the column whose values stay in one part of a split; empty = none
+        "transforms": (),  # identity | standardise | min_max | log1p | signed_log1p per feature; () = standardise
+        "out_of_core": False,  # features stay in the file and batches are read as training goes: hdf5, tfds
+        "num_workers": 0,  # processes that read then; 0 = threads
         "shuffle": True,  # rows in a new order each epoch
         "row_limit": 0,  # use the first rows only (a generator makes so many); 0 = all
         "split": {
@@ -137,6 +141,7 @@ LIMITS: dict[str, Limit] = {
     "data.split.fold": at_least(0),
     "seed": between(0, 2**32),
     "data.row_limit": at_least(0),
+    "data.num_workers": at_least(0),
     "optim.name": one_of(*optim.NAMES),
     "optim.learning_rate": above(0),
     "optim.weight_decay": at_least(0),

@@ -174,8 +174,8 @@ def draw_curves(ax, run: RunData, name: str) -> None:
   values = np.concatenate([points[1] for points in found.values() if points])
   if best_step is not None:
     at, shown = best_step / per_unit, "" if value is None else f" {value:.4g}"
-    after = run.config.get("train", {}).get("monitor_from_epoch")
-    text = f"best {monitor}{shown} ({label} {at:,.6g}{f', compared after {after}' if after else ''})"
+    after = run.config.get("train", {}).get("monitor_from_epoch") or 0
+    text = f"best {monitor}{shown} ({label} {at:,.6g}{f', compared after {after}' if 0 < after < at else ''})"
     ax.axvline(at, color=MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1, label=text)
     if test := curve(run, "test", name):
       ax.plot(at, test[1][-1], "D", color=COLORS["test"], markersize=5, label="test, best state")
@@ -183,7 +183,7 @@ def draw_curves(ax, run: RunData, name: str) -> None:
   ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
   low, middle, high = np.nanmin(values), np.nanmedian(values), np.nanmax(values)
   if low > 0 and high > 8 * middle:  # a fall or a spike that would flatten the rest
-    ax.set_yscale("log")
+    ax.set(yscale="log", title=f"{clip_text(name, 24)} (log)")
     ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0), numticks=9))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter("{x:g}")

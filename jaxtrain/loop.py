@@ -113,7 +113,7 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
       leave(run, stop.reason())
     target = plan.next_due(run.step)
     while run.step < target:
-      dispatch(run, min(target - run.step, pace.num_steps()), pace)
+      dispatch(run, min(target, run.step + pace.num_steps()), pace)
       watchdog.beat()
       if stop.reason() and run.step < target:
         leave(run, stop.reason())
@@ -131,10 +131,16 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
     watchdog.beat()
 
 
-def dispatch(run: runs.Run, num_steps: int, pace: "Pace") -> None:
-  """Runs steps in one compiled call and waits for them. Raises preempt.NonFinite where the guard has halted the run."""
-  began = time.perf_counter()
-  run.state, run.totals = run.repeat(run.state, run.totals, run.data["train"], np.int32(num_steps))
+def dispatch(run: runs.Run, target: int, pace: "Pace") -> None:
+  """Runs the steps up to `target` that the data at hand has in one compiled call, and waits for them.
+
+  Raises:
+    preempt.NonFinite: the guard has halted the run.
+  """
+  began, feed = time.perf_counter(), run.feeds["train"]
+  num_steps = feed.end(run.step, target) - run.step
+  run.state, run.totals = run.repeat(run.state, run.totals, feed.data(run.step), np.int32(num_steps))
+  feed.fetch_ahead()
   guard = jax.device_get(run.state.guard)  # the one host synchronisation of a dispatch
   seconds = time.perf_counter() - began
   if guard.stopped:

@@ -32,7 +32,7 @@ RESUME_FLAG = flags.DEFINE_string("resume", "auto", "auto | never (refuse a fold
 INIT_FROM = flags.DEFINE_string("init_from", "", "WORKDIR[@best|last|STEP]: start from the state of another run.")
 JSON = flags.DEFINE_bool("json", False, "Print inspect and check as JSON.")
 
-keyword_overrides: dict = {}  # fields whose path holds a word of Python, set past ml_collections
+own_overrides: dict = {}  # fields that ml_collections cannot set: tuples of names, and paths with a word of Python
 run_folder: list[str] = []  # of the run under way, for the traceback of a failure
 
 
@@ -48,9 +48,10 @@ def parse_flags(argv: list[str]) -> list[str]:
     if field:
       key, text = field.groups()
       config_lib.check_field(config, key)
-      if text is not None and any(keyword.iskeyword(part) for part in key.split(".")):
-        # ml_collections reads a field's path as Python and stumbles over loss.weights.class
-        keyword_overrides[key] = fields.parse_like(config_lib.lookup(config, key), text, f"--config.{key}")
+      old = config_lib.lookup(config, key)
+      if text is not None and (isinstance(old, tuple) or any(keyword.iskeyword(part) for part in key.split("."))):
+        # ml_collections reads a field's path as Python and stumbles over loss.weights.class, and a tuple as Python too
+        own_overrides[key] = fields.parse_like(old, text, f"--config.{key}")
         continue
     plain.append(argument)
   # ml_collections wants the file before its overrides; people put it where they like
@@ -89,9 +90,9 @@ def read_config(environ) -> tuple:
   """The config with the environment's overrides under the flags', and where each changed value came from."""
   from jaxtrain import config as config_lib
   config = CONFIG.value
-  for key, value in keyword_overrides.items():
+  for key, value in own_overrides.items():
     config_lib.assign(config, key, value)
-  from_flags = {key: "flag" for key in [*config_flags.get_override_values(flags.FLAGS["config"]), *keyword_overrides]}
+  from_flags = {key: "flag" for key in [*config_flags.get_override_values(flags.FLAGS["config"]), *own_overrides]}
   overrides = {k: v for k, v in config_lib.from_environment(config, environ).items() if k not in from_flags}
   for key, value in overrides.items():
     config_lib.assign(config, key, value)

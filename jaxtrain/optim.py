@@ -20,6 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtrain import schedules
 
 NAMES = ("adam", "adamw", "sgd", "lamb", "lion")
+SMALLEST_CUT = 1e-8  # a plateau leaves a learning rate alone that it would change by less: PyTorch's eps
 
 
 class Plateau(flax.struct.PyTreeNode):
@@ -83,25 +84,26 @@ def init_plateau() -> Plateau:
   return Plateau(jnp.ones((), jnp.float32), jnp.full((), 1e30, jnp.float32), jnp.zeros((), jnp.int32), zero, zero)
 
 
-def judge_plateau(plateau: Plateau, value: jax.Array, settings) -> Plateau:
+def judge_plateau(plateau: Plateau, value: jax.Array, settings, learning_rate) -> Plateau:
   """One decision of the plateau on an epoch's value; the epoch's sums start anew.
 
   A value counts as progress when value < best * (1 - threshold). After more than `patience` values in a row without
-  progress the factor is multiplied by `settings.factor`.
+  progress the scale is multiplied by `settings.factor`, unless that changes the learning rate by less than 1e-8.
   """
   better = value < plateau.best * (1.0 - settings.threshold)
   num_bad = jnp.where(better, 0, plateau.num_bad + 1)
   cut = num_bad > settings.patience
+  lower = cut & (learning_rate * plateau.scale * (1.0 - settings.factor) > SMALLEST_CUT)
   zero = jnp.zeros_like(plateau.loss_sum)
-  return Plateau(scale=jnp.where(cut, plateau.scale * settings.factor, plateau.scale),
+  return Plateau(scale=jnp.where(lower, plateau.scale * settings.factor, plateau.scale),
                  best=jnp.where(better, value, plateau.best).astype(jnp.float32),
                  num_bad=jnp.where(cut, 0, num_bad), loss_sum=zero, loss_count=zero)
 
 
-def follow_loss(plateau: Plateau, step, loss, steps_per_epoch: int, settings) -> Plateau:
+def follow_loss(plateau: Plateau, step, loss, steps_per_epoch: int, settings, learning_rate) -> Plateau:
   """Adds a step's loss (sum, count); on the last step of an epoch decides on the epoch's mean."""
   plateau = plateau.replace(loss_sum=plateau.loss_sum + loss[0], loss_count=plateau.loss_count + loss[1])
-  judge = lambda p: judge_plateau(p, p.loss_sum / jnp.maximum(p.loss_count, 1e-12), settings)
+  judge = lambda p: judge_plateau(p, p.loss_sum / jnp.maximum(p.loss_count, 1e-12), settings, learning_rate)
   return jax.lax.cond((step + 1) % steps_per_epoch == 0, judge, lambda p: p, plateau)
 
 
@@ -135,14 +137,15 @@ def make(optim, steps_per_epoch: int) -> Optimizer:
     updates, rule_state = rule.update(grads, opt_state.rule, packed)
     packed = jax.tree.map(lambda p, u: p - (learning_rate * u).astype(p.dtype), packed, updates)
     if follows_loss:
-      plateau = follow_loss(plateau, step, loss, steps_per_epoch, optim.plateau)
+      plateau = follow_loss(plateau, step, loss, steps_per_epoch, optim.plateau, optim.learning_rate)
     metrics = {"lr": jnp.asarray(learning_rate, jnp.float32), "grad_norm": grad_norm}
     return unpack(packed), OptState(rule_state, plateau), metrics
 
   def observe(opt_state, means):
     if not has_plateau or follows_loss:
       return opt_state
-    return opt_state.replace(plateau=judge_plateau(opt_state.plateau, means[optim.plateau.monitor], optim.plateau))
+    value = means[optim.plateau.monitor]
+    return opt_state.replace(plateau=judge_plateau(opt_state.plateau, value, optim.plateau, optim.learning_rate))
 
   return Optimizer(init, update, observe)
 

@@ -208,13 +208,15 @@ def config_section(run: RunData) -> list[Html]:
   changed = [(key, exact(flat.get(key)), origin) for key, origin in origins.items()]
   first = table(["changed field", "value", "set by"], changed, "text") if changed else tag("p", "As the file has it.")
   others = table(["field", "value"], [(key, exact(value)) for key, value in flat.items() if key not in origins], "text")
-  return [first, tag("details", tag("summary", f"The other {len(flat) - len(changed)} fields"), others)]
+  rest = f"The other {len(flat) - len(changed)} fields" if changed else f"All {len(flat)} fields"
+  return [first, tag("details", tag("summary", rest), others)]
 
 
 def environment_section(run: RunData) -> list[Html]:
   """Where the run was made, and the commands that repeat it, in a new folder, from the same commit."""
   starts = [start for start in (run.process, run.process.get("latest", {})) if start]
-  both = lambda key: " then ".join(dict.fromkeys(str(start[key]).strip("[]") for start in starts if start.get(key)))
+  both = lambda key: " then ".join(dict.fromkeys(str(start[key]).strip("[]").replace("'", "") for start in starts
+                                                 if start.get(key)))
   versions = run.process.get("versions", {}) | {"python": both("python")}
   rows = [("folder", os.path.abspath(run.folder)), ("started", both("time")), ("commit", both("git_commit")),
           ("platform", both("platform")), ("CPUs", both("cpu_count")), ("devices", both("devices")),

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain import checkpoint, config as config_lib, facts as facts_lib, packing, parallel, plan as plan_lib, rng
-from jaxtrain import step as step_lib, workdir as workdir_lib
+from jaxtrain import checkpoint, config as config_lib, facts as facts_lib, feed as feed_lib, packing, parallel
+from jaxtrain import plan as plan_lib, rng, step as step_lib, workdir as workdir_lib
 from jaxtrain.assembly import Parts, assemble, count_params
 from jaxtrain.console import Console
 from jaxtrain.types import Experiment, Splits, UserError
@@ -35,8 +35,8 @@ class Run:
   console: Console
   checkpoints: checkpoint.Checkpoints | None
   repeat: Callable
-  data: dict[str, Any]  # part -> arrays on the devices
-  evaluators: dict[str, Callable]  # part -> compiled evaluation, made at first use
+  feeds: dict[str, feed_lib.Feed]  # part -> its data on the devices
+  evaluators: dict[str, tuple[Callable, Any]]  # part -> compiled evaluation and zero totals, made at first use
   began: float  # time.time() at the start of this process's part
 
   state: Any
@@ -138,7 +138,7 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
   facts = facts_lib.Facts(os.path.join(workdir, "facts") if workdir else None, uuid.uuid4().hex)
   console = Console(config.log.progress, os.path.join(workdir, "log.txt") if workdir else None)
   run = Run(config, workdir, parts.splits, parts.experiment, devices, parts.plan, facts, console, None, None,
-            {"train": devices.put(parts.splits.train.data)}, {}, began, None, None)
+            {}, {}, began, None, None)
   run.config_digest = config_lib.digest(config)
   try:
     if workdir:
@@ -169,15 +169,19 @@ def start(run: Run, parts: Parts, stage: int | None, init_from: str | None, carr
   run.state = run.devices.compile(run.experiment.init)(root if stage is None else rng.step_key(root, stage))
   run.totals = step_lib.zero_totals(parts.totals)
   if init_from:
-    run.state = take_over(run.state, init_from, carry or run.config.checkpoint.init)
+    what = carry or run.config.checkpoint.init
+    run.state = take_over(run.state, init_from, what)
+    run.console.say(f"jaxtrain: {'parameters' if what == 'params' else 'all but step and key'} from {init_from}")
   start_facts(run, init_from)
 
 
 def compile_repeat(run: Run, parts: Parts, skipped: list[str]) -> None:
   """Compiles many steps as one call, ahead of time, and notes what it took."""
   began = time.perf_counter()
+  data_key, _ = step_lib.stream_keys(run.state)
+  run.feeds["train"] = feed_lib.Feed(run.splits.train, run.devices.put, data_key)
   repeat = run.devices.compile(step_lib.make_repeat(parts.one_step), (0, 1))
-  run.repeat = repeat.lower(run.state, run.totals, run.data["train"], np.int32(1)).compile()
+  run.repeat = repeat.lower(run.state, run.totals, run.feeds["train"].data(run.step), np.int32(1)).compile()
   run.facts.process(resume_step=run.step, skipped_checkpoints=skipped, threads=parts.threads,
                     num_devices=run.devices.num_devices, compile_seconds=time.perf_counter() - began,
                     setup_seconds=time.time() - run.began)
@@ -268,17 +272,19 @@ def take_over(state: Any, reference: str, what: str) -> Any:
 def announce(run: Run, threads: int, skipped: list[str]) -> None:
   """The first line: what runs, on which devices, where; then what a resume found."""
   first, config = jax.devices()[0], run.config
-  where = run.workdir or "no files"
+  num_params = count_params(run.state)
+  where = f"in {run.workdir}" if run.workdir else "leaving no files"
   on = f"{run.devices.num_devices} x {first.device_kind}" + (f", {threads} thread{'s' * (threads > 1)}" if threads
                                                              else "")
-  run.console.say(f"jaxtrain: {config.experiment.rpartition('.')[2]}, {count_params(run.state):,} parameters, "
-                  f"{run.plan.total:,} steps of {config.train.batch_size}, on {on}, in {where}")
+  run.console.say(f"jaxtrain: {config.experiment.rpartition('.')[2]}, {num_params:,} "
+                  f"parameter{'s' * (num_params != 1)}, "
+                  f"{run.plan.total:,} steps of {config.train.batch_size}, on {on}, {where}")
   if "table" in run.splits.meta:
     run.console.say(f"jaxtrain: data: {describe_table(run.splits.meta['table'])}")
   for reason in skipped:
     run.console.say(f"jaxtrain: passed over {reason}")
   if run.step:
-    run.console.say(f"jaxtrain: resumed at step {run.step:,}")
+    run.console.say(f"jaxtrain: {'resumed at' if run.repeat else 'newest checkpoint:'} step {run.step:,}")
   if run.step and config.optim.schedule != "constant" and config.optim.decay_steps != run.plan.total:
     run.console.say(f"jaxtrain: the learning-rate schedule keeps its horizon of {config.optim.decay_steps:,} steps")
 

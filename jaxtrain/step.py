@@ -184,16 +184,18 @@ def make_repeat(one_step: Callable):
 
 
 def make_evaluate(eval_step: Callable, source: Source, over: Over):
-  """Returns `evaluate(state, data, key) -> totals` over one pass of a source, from its step 0."""
+  """Returns `one(state, data, key, step) -> Metrics` and `evaluate(state, totals, data, key, start, stop) -> totals`.
+
+  The second adds the metrics of the steps from `start` to before `stop`, which may be traced.
+  """
   def one(state, data, key, step):
     batch = source.batch_at(data, step, key)
     return eval_step(state, batch, rng.step_key(key, step), over)
 
-  def evaluate(state, data, key):
-    zeros = zero_totals(jax.eval_shape(one, state, data, key, jnp.zeros((), jnp.int32)))
+  def evaluate(state, totals, data, key, start, stop):
     body = lambda step, totals: jax.tree.map(jnp.add, totals, one(state, data, key, step))
-    return jax.lax.fori_loop(0, source.num_batches, body, zeros)
-  return evaluate
+    return jax.lax.fori_loop(start, stop, body, totals)
+  return one, evaluate
 
 
 def zero_totals(metrics: Any) -> Any:

@@ -9,10 +9,11 @@ last. `Over` is `over(fn, batch, key) -> sums`: it calls `fn(chunk, chunk_key)`,
 rows, and returns their global sums. It is all that a step knows about devices.
 """
 
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple
 
 import flax.struct
 import jax
+import numpy as np
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
@@ -32,14 +33,20 @@ class Source(NamedTuple):
       folds in the epoch (a shuffled table) or the step (a simulator).
     num_batches: batches in one pass; None for an endless stream. An endless source used for evaluation states it.
     num_rows: real rows in one pass; None for an endless stream.
-    window: `(start, n) -> data` for host sources: the n batches from `start`, stacked on the device.
+    windows: `(key, step) -> iterator of data` for what does not fit in memory: from the window of `window_steps`
+      batches that holds the step, each the `data` of the steps it holds; windows begin at multiples of `window_steps`.
+      `data` itself then has their shapes alone.
+    window_steps: 0 where all data is there at once.
+    rows: `index [n] -> {name: array [n, ...]}`, rows of one pass on the host, for what is done once at the end.
     bucket_at: `step -> int`, the bucket of shapes used at a step; None where all shapes are equal.
   """
   data: Any
   batch_at: Callable[[Any, jax.Array, jax.Array], Batch]
   num_batches: int | None
   num_rows: int | None = None
-  window: Callable[[int, int], Any] | None = None
+  windows: Callable[[jax.Array, int], Iterator[Any]] | None = None
+  window_steps: int = 0
+  rows: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
   bucket_at: Callable[[int], int] | None = None
 
 
@@ -49,6 +56,20 @@ class Splits(NamedTuple):
   val: Source | None
   test: Source | None
   meta: dict[str, Any]
+
+
+class Verb(NamedTuple):
+  """One thing that `jaxtrain.predict` does with a trained state.
+
+  Attributes:
+    run: `(state, columns, num, key) -> {name: [N]}`: columns of the result from those of a file (`files.Columns`), or
+      `num` rows from nothing where it reads none.
+    pure: `state -> (function, width)`, a pure function of [B, width] float32 in raw units, for any B: what is exported.
+    reads: whether it reads a file.
+  """
+  run: Callable[[Any, Any, int, jax.Array], dict[str, np.ndarray]]
+  pure: Callable[[Any], tuple[Callable[[jax.Array], jax.Array], int]]
+  reads: bool = True
 
 
 class Experiment(NamedTuple):
@@ -61,7 +82,7 @@ class Experiment(NamedTuple):
     summarise: `merged Metrics -> {name: scalar}` for what is no ratio of sums; None where all metrics are.
     observe: `(state, {name: scalar}) -> state`, the one way evaluation enters training; None where it does not.
     assess: `(state, splits, key) -> {split: (scalars, arrays)}`, the heavy evaluation at the end of a run.
-    predict: verb -> function, what `jaxtrain.predict` offers.
+    predict: what `jaxtrain.predict` offers, by name.
   """
   init: Callable[[jax.Array], Any]
   train_step: Callable[[Any, Batch, jax.Array, Over], tuple[Any, Metrics]]
@@ -69,7 +90,7 @@ class Experiment(NamedTuple):
   summarise: Callable[[Metrics], dict[str, Any]] | None = None
   observe: Callable[[Any, dict[str, Any]], Any] | None = None
   assess: Callable[[Any, Splits, jax.Array], dict[str, tuple[dict, dict]]] | None = None
-  predict: dict[str, Callable] | None = None
+  predict: dict[str, Verb] | None = None
 
 
 class Guard(flax.struct.PyTreeNode):

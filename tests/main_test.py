@@ -232,7 +232,7 @@ def test_a_strangers_csv_trains_by_overrides_alone_and_a_changed_one_is_refused(
            "--config.model.kind=semisup",
            "--config.data.features=('Dichte [g/cm3]','porosity %','p-wave, m/s')", "--config.data.label=rock",
            "--config.data.group=hole", "--config.train.num_epochs=3", "--config.train.batch_size=32",
-           "--config.data.transforms=('identity','log1p','identity')", *QUIET)
+           "--config.data.transforms=('standardise','log1p','min_max')", *QUIET)
   done = child.run(*flags)
   assert done.returncode == 0, done.stderr
   unlabelled = sum(i % 7 == 0 and i % 50 != 3 for i in range(400))

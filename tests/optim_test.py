@@ -206,9 +206,13 @@ class PyTorchPlateau:
     else:
       self.num_bad_epochs += 1
     if self.num_bad_epochs > self.patience:
-      self.scale *= self.factor
+      if LEARNING_RATE * self.scale * (1 - self.factor) > 1e-8:
+        self.scale *= self.factor
       self.num_bad_epochs = 0
     return self.scale
+
+
+LEARNING_RATE = 3e-7  # few cuts away from the smallest
 
 
 @jax.jit
@@ -216,7 +220,7 @@ def plateau_path(values, factor, patience, threshold):
   """The factor after each value."""
   chosen = types.SimpleNamespace(factor=factor, patience=patience, threshold=threshold)
   def one(plateau, value):
-    plateau = optim.judge_plateau(plateau, value, chosen)
+    plateau = optim.judge_plateau(plateau, value, chosen, LEARNING_RATE)
     return plateau, plateau.scale
   return jax.lax.scan(one, optim.init_plateau(), values)[1]
 

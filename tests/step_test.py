@@ -299,8 +299,11 @@ def test_evaluation_counts_every_row_once():
     return {name: (sums[name], term_counts(batch)[name]) for name in sums}
   state = make_state()
   for over in (parallel.over_whole, parallel.make_over_chunks(2)):
-    evaluate = jax.jit(step.make_evaluate(eval_step, source, over), compiler_options=QUICK)
-    totals = evaluate(state, source.data, jax.random.key(1))
+    one, evaluate = step.make_evaluate(eval_step, source, over)
+    zeros = step.zero_totals(jax.eval_shape(one, state, source.data, jax.random.key(1), 0))
+    evaluate = jax.jit(evaluate, compiler_options=QUICK)
+    totals = evaluate(state, zeros, source.data, jax.random.key(1), 0, 2)
+    totals = evaluate(state, totals, source.data, jax.random.key(1), 2, 3)  # a pass in two parts is a pass
     everything = {k: np.asarray(v) for k, v in source.data.items()} | {"weight": np.ones(11)}
     _, _, sums, counts = closed_form(state.params, everything, "mean")
     for name in sums:

@@ -26,8 +26,7 @@ def table_source(arrays: dict[str, np.ndarray], batch_size: int, shuffled: bool)
   N = len(next(iter(arrays.values())))
   if "weight" in arrays or any(len(column) != N for column in arrays.values()):
     raise ValueError(f"columns {({name: len(column) for name, column in arrays.items()})}: the name weight is taken, "
-                     "and all "
-                     "columns must have as many rows")
+                     "and all columns must have as many rows")
   if N == 0:
     raise UserError("data: no rows are left to train or evaluate on")
   num_batches = -(-N // batch_size)
@@ -41,4 +40,5 @@ def table_source(arrays: dict[str, np.ndarray], batch_size: int, shuffled: bool)
     batch = jax.tree.map(lambda column: column.at[index].get(mode="promise_in_bounds"), data)
     return batch | {"weight": (row < N).astype(jnp.float32)}
 
-  return Source(data=dict(arrays), batch_at=batch_at, num_batches=num_batches, num_rows=N)
+  rows = lambda index: {name: np.asarray(column)[index] for name, column in arrays.items()}
+  return Source(data=dict(arrays), batch_at=batch_at, num_batches=num_batches, num_rows=N, rows=rows)

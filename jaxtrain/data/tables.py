@@ -1,18 +1,18 @@
-"""Tables read by column name: a user's CSV file and scikit-learn's real toy data.
+"""Tables: numeric features, labels and groups chosen by name from the columns of a file or of a known data set.
 
 Every complaint is one line that names the file, the column and the row.
 """
 
-import csv
 import hashlib
-from typing import NamedTuple
+from typing import Iterable, NamedTuple
 
 import numpy as np
 
+from jaxtrain.data import files
 from jaxtrain.types import UserError
 
 SKLEARN_TABLES = ("digits", "breast_cancer", "iris", "wine")
-MISSING = ("", "na", "nan", "null", "none")
+MISSING = ("", "na", "n/a", "<na>", "nan", "null", "none")
 
 
 class Table(NamedTuple):
@@ -22,7 +22,7 @@ class Table(NamedTuple):
     features: [N, D] float64, raw units, no NaN.
     feature_names: D names.
     label: [N] int32, -1 = unlabelled; None without labels.
-    class_names: sorted names of the labels.
+    class_names: names of the labels, in order.
     group: [N] group of each row; None without groups.
     facts: JSON-able facts about the table: source, rows read and dropped, SHA-256 of a file.
   """
@@ -45,103 +45,152 @@ def read_sklearn(name: str) -> Table:
                tuple(str(n) for n in bunch.target_names), None, {"source": f"sklearn {name}", "rows": len(bunch.data)})
 
 
-def read_csv(path: str, features: tuple[str, ...], label: str, group: str) -> Table:
-  """A CSV file with a header line.
+def read_file(kind: str, path: str, table: str, features: tuple[str, ...], label: str, group: str) -> Table:
+  """A table from a file of columns.
 
   Args:
-    path: the file.
-    features: names of the numeric columns, in the order the model sees them. A row with an empty or NaN cell in one of
-      them is dropped and counted.
+    kind, path, table: as of `files.read`.
+    features: names of the numeric columns, in the order the model sees them; a wide column stands for its parts. A row
+      with an empty or NaN cell in one of them is dropped and counted.
     label: name of the label column, "" for none; its values are names; an empty or NaN cell is an unlabelled row.
     group: name of the group column, "" for none.
 
   Raises:
-    UserError: the file or a column is missing, a row has another number of cells, a cell is no number, a column is
-      constant or all missing, or no row is left.
+    UserError: the file or a column is missing, a cell is no number, a column is constant or all missing, a row has no
+      group, there is one class only, or no row is left.
   """
+  columns = files.read(kind, path, table)
+  return from_columns(columns, features, label, group, {"source": path, "sha256": file_digest(path)})
+
+
+def from_columns(columns: files.Columns, features: tuple[str, ...], label: str, group: str, facts: dict) -> Table:
+  """The table of named columns; arguments and errors as of `read_file`."""
+  features = pick_features(columns, features, label, group)
+  x = np.stack([numbers(columns, name) for name in features], axis=1)
+  keep = survey(columns, features, [x])
+  return choose_rows(columns, x[keep], features, keep, label, group, facts)
+
+
+def choose_rows(columns: files.Columns, x, features: tuple[str, ...], keep: np.ndarray, label: str, group: str,
+                facts: dict) -> Table:
+  """The table of the kept rows: `x`, their features, and the label and group that `columns` has for all rows [N]."""
+  code, class_names = encode_labels(columns.values[label][keep]) if label else (None, ())
+  if label and len(class_names) < 2:
+    raise UserError(f"{columns.path}: label column {label!r} has {len(class_names)} classes in the complete rows, "
+                    "allowed 2 or more")
+  rows = {"rows": int(keep.sum()), "rows_dropped": int((~keep).sum()),
+          "rows_unlabelled": int((code == -1).sum()) if label else 0}
+  return Table(x, features, code, class_names, encode_groups(columns, group, keep) if group else None, facts | rows)
+
+
+def pick_features(columns: files.Columns, features: tuple[str, ...], label: str, group: str) -> tuple[str, ...]:
+  """Names of the feature columns. Raises UserError where a column is not there, named twice, or none is named."""
+  known = [*columns.values, *columns.wide]
   if not features:
     raise UserError("config.data.features: got (), allowed the names of the numeric columns, such as "
-                    "--config.data.features=\"('density','porosity')\"")
-  header, rows, lines = read_rows(path)
+                    f"--config.data.features=density,porosity; {columns.path} has {shorten(known)}")
   for field, names in (("features", features), ("label", (label,) if label else ()),
                        ("group", (group,) if group else ())):
     for name in names:
-      if name not in header:
-        raise UserError(f"config.data.{field}: {path} has no column {name!r}; it has {', '.join(header)}")
-  columns = dict(zip(header, zip(*rows))) if rows else {name: () for name in header}
-  x = np.stack([parse_numbers(path, name, columns[name], lines) for name in features], axis=1)
-  for d, name in enumerate(features):
-    if np.isinf(x[:, d]).any():
-      raise UserError(f"{path}: column {name!r}, row {lines[np.flatnonzero(np.isinf(x[:, d]))[0]]}: infinite value")
-    if len(x) and np.isnan(x[:, d]).all():
-      raise UserError(f"{path}: column {name!r} is empty in every row")
-  keep = ~np.isnan(x).any(axis=1)
-  if not keep.any():
-    raise UserError(f"{path}: of {len(x)} rows none has a number in every feature column")
-  x = x[keep]
-  for d, name in enumerate(features):
-    if x[:, d].min() == x[:, d].max():
-      raise UserError(f"{path}: column {name!r} is constant ({x[0, d]:g}) in the {len(x)} complete rows")
-  code, class_names = encode_labels(np.asarray(columns[label], object)[keep]) if label else (None, ())
-  if label and len(class_names) < 2:
-    raise UserError(f"{path}: label column {label!r} has {len(class_names)} classes in the complete rows, allowed 2 or "
-                    "more")
-  facts = {"source": path, "sha256": file_digest(path), "rows": int(keep.sum()), "rows_dropped": int((~keep).sum()),
-           "rows_unlabelled": int((code == -1).sum()) if label else 0}
-  return Table(x, tuple(features), code, class_names, np.asarray(columns[group], object)[keep] if group else None,
-               facts)
+      if name not in columns.values and (field != "features" or name not in columns.wide):
+        raise UserError(f"config.data.{field}: {columns.path} has no column {name!r}; it has {shorten(known)}")
+  features = columns.expand(features)
+  twice = [name for i, name in enumerate(features) if name in features[:i]]
+  if twice or label in features:
+    raise UserError(f"config.data.features: {twice[0] if twice else label!r} is named "
+                    f"{'twice' if twice else 'as a feature and as the label'}")
+  return features
 
 
-def read_rows(path: str) -> tuple[list[str], list[list[str]], list[int]]:
-  """Header, rows and the rows' line numbers of a CSV file; every row has as many cells as the header."""
+def shorten(names: list[str], most: int = 12) -> str:
+  """Names in a list that stays readable."""
+  return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def survey(columns: files.Columns, names: tuple[str, ...], blocks: Iterable[np.ndarray]) -> np.ndarray:
+  """Looks at all features, block [n, D] by block; returns which rows are complete, [N] bool.
+
+  Raises:
+    UserError: an infinite value, a column that is empty or constant, or no row is complete. A part of a wide column,
+      such as a pixel in the corner of an image, may be constant.
+  """
+  keep, seen = [], np.zeros(len(names), bool)
+  low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+  for x in blocks:
+    for r, d in np.argwhere(np.isinf(x))[:1]:
+      raise UserError(f"{columns.path}: column {names[d]!r}, {columns.row(sum(map(len, keep)) + r)}: infinite value")
+    missing = np.isnan(x)
+    keep.append(~missing.any(axis=1))
+    seen |= ~missing.all(axis=0)
+    low = np.minimum(low, x.min(axis=0, where=keep[-1][:, None], initial=np.inf))
+    high = np.maximum(high, x.max(axis=0, where=keep[-1][:, None], initial=-np.inf))
+  whole = np.concatenate(keep)
+  for d in np.flatnonzero(~seen):
+    raise UserError(f"{columns.path}: column {names[d]!r} is empty in every row")
+  if not whole.any():
+    raise UserError(f"{columns.path}: of {len(whole)} rows none has a number in every feature column")
+  parts = {name for wide in columns.wide.values() for name in wide}
+  for d in np.flatnonzero(low == high):
+    if names[d] not in parts:
+      raise UserError(f"{columns.path}: column {names[d]!r} is constant ({low[d]:g}) in the {whole.sum()} complete "
+                      "rows")
+  return whole
+
+
+def numbers(columns: files.Columns, name: str) -> np.ndarray:
+  """A column as float64, NaN where missing. Raises UserError at a cell that is no number."""
+  column = columns.values[name]
+  if column.dtype.kind in "fiub":
+    return column.astype(np.float64)
+  if column.dtype != object:
+    raise UserError(f"{columns.path}: column {name!r} holds {column.dtype}, allowed numbers")
   try:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-      reader = csv.reader(file)
-      header = [name.strip() for name in next(reader, [])]
-      rows, lines = [], []
-      for row in reader:
-        if row:
-          rows.append(row)
-          lines.append(reader.line_num)
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    reason = getattr(error, "strerror", None) or error
-    raise UserError(f"config.data.path: cannot read {path!r} as CSV: {reason}") from error
-  if not header:
-    raise UserError(f"{path}: the file is empty")
-  repeated = sorted({name for name in header if header.count(name) > 1})
-  if repeated:
-    raise UserError(f"{path}: column names must differ; {repeated[0]!r} stands more than once")
-  for number, row in zip(lines, rows):
-    if len(row) != len(header):
-      raise UserError(f"{path}: row {number} has {len(row)} cells, the header has {len(header)}")
-  return header, rows, lines
-
-
-def parse_numbers(path: str, name: str, cells: tuple[str, ...], lines: list[int]) -> np.ndarray:
-  """Cells of a numeric column as float64, NaN where missing."""
-  try:
-    return np.asarray(cells, np.float64)
-  except ValueError:  # a missing cell, or text: look at each
-    values = np.empty(len(cells), np.float64)
-  for i, cell in enumerate(cells):
-    if cell.strip().lower() in MISSING:
-      values[i] = np.nan
+    plain = np.fromiter(map(float, column), np.float64, len(column))
+    if "_" not in "".join(cell for cell in column if isinstance(cell, str)):  # Python reads 1_000 as a number
+      return plain
+  except (TypeError, ValueError):  # a missing cell, or text: look at each
+    pass
+  values = np.full(len(column), np.nan)
+  for i, cell in enumerate(column):
+    if is_missing(cell):
       continue
     try:
+      if isinstance(cell, str) and "_" in cell:
+        raise ValueError
       values[i] = float(cell)
-    except ValueError:
-      raise UserError(f"{path}: column {name!r}, row {lines[i]}: {cell!r} is not a number") from None
+    except (TypeError, ValueError):
+      raise UserError(f"{columns.path}: column {name!r}, {columns.row(i)}: {cell!r} is not a number") from None
   return values
 
 
+def is_missing(cell) -> bool:
+  """Whether a cell of a file stands for nothing."""
+  if isinstance(cell, str):
+    return cell.strip().lower() in MISSING
+  return cell is None or cell != cell
+
+
 def encode_labels(cells: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-  """Labels [N] int32 by sorted unique name, -1 where missing, and the names."""
-  cells = np.asarray([str(c).strip() for c in cells])
-  present = ~np.isin(np.char.lower(cells), MISSING)
-  names, code = np.unique(cells[present], return_inverse=True)
-  label = np.full(len(cells), -1, np.int32)
-  label[present] = code
-  return label, tuple(names.tolist())
+  """Labels [N] int32 by sorted unique name, -1 where missing, and the names; numbers sort as numbers."""
+  named = {cell: None if is_missing(cell) else str(cell).strip() for cell in dict.fromkeys(cells.tolist())}
+  names = sorted({name for name in named.values() if name is not None})
+  try:
+    names.sort(key=float)
+  except ValueError:
+    pass
+  code = {name: k for k, name in enumerate(names)}
+  codes = {cell: -1 if name is None else code[name] for cell, name in named.items()}
+  return np.fromiter((codes[cell] for cell in cells.tolist()), np.int32, len(cells)), tuple(names)
+
+
+def encode_groups(columns: files.Columns, name: str, keep: np.ndarray) -> np.ndarray:
+  """Groups of the kept rows by their text, so that they sort alike from all files. Raises UserError at a missing one.
+  """
+  cells = columns.values[name]
+  for i in np.flatnonzero(keep):
+    if is_missing(cells[i]):
+      raise UserError(f"{columns.path}: group column {name!r}, {columns.row(i)}: no group")
+  return np.asarray([str(cell).strip() for cell in cells[keep].tolist()])
 
 
 def file_digest(path: str) -> str:
@@ -155,7 +204,7 @@ def select_features(table: Table, names: tuple[str, ...]) -> Table:
   for name in names:
     if name not in table.feature_names:
       raise UserError(f"config.data.features: {table.facts['source']} has no column {name!r}; it has "
-                      f"{', '.join(table.feature_names[:12])}")
+                      f"{shorten(list(table.feature_names))}")
   columns = [table.feature_names.index(name) for name in names]
   return table._replace(features=table.features[:, columns], feature_names=tuple(names))
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from jaxtrain.data import scaling
 from jaxtrain.types import UserError
 
-NAMES = ("identity", "signed_log1p", "log1p")
+NAMES = ("standardise", "signed_log1p", "log1p")
 COLUMNS = ("density", "susceptibility", "red")
 
 
@@ -38,7 +38,7 @@ def test_the_formulas_of_the_spec():
 def test_the_fit_is_in_float64():
   """A standard deviation of 1 beside a mean of 1e8 is lost in float32."""
   x = 1e8 + np.tile([-1.0, 1.0], 50)[:, None]
-  scaler = scaling.fit(x, ("identity",), ("a",))
+  scaler = scaling.fit(x, ("standardise",), ("a",))
   assert scaler["mean"] == [1e8] and scaler["std"] == [1.0]
   np.testing.assert_array_equal(scaling.scale(scaler, x)[:2, 0], [-1.0, 1.0])
 
@@ -76,13 +76,13 @@ def test_training_rows_alone_are_fitted_and_others_may_lie_outside():
 @pytest.mark.parametrize("value", [0.0, 5.0, 0.1, 1.7, 123.456])
 def test_a_constant_column_counts_as_standard_deviation_one(value):
   """Rounding of the mean must not turn into a tiny standard deviation: another row would be scaled to 1e17."""
-  scaler = scaling.fit(np.full((1000, 1), value), ("identity",), ("a",))
+  scaler = scaling.fit(np.full((1000, 1), value), ("standardise",), ("a",))
   assert scaler["std"] == [1.0]
   np.testing.assert_allclose(scaling.scale(scaler, np.array([[value], [value + 2]])), [[0.0], [2.0]], atol=1e-6)
 
 
 def test_names_are_checked():
-  assert scaling.check_names((), 3) == ("identity",) * 3
+  assert scaling.check_names((), 3) == ("standardise",) * 3
   assert scaling.check_names(NAMES, 3) == NAMES
   with pytest.raises(UserError, match="config.data.transforms: got 2 names for 3 features"):
     scaling.check_names(("identity", "log1p"), 3)

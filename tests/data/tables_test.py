@@ -26,7 +26,7 @@ def write(tmp_path):
 
 
 def read(path, features=("MS", "GRA"), label="lithology", group="well"):
-  return tables.read_csv(path, features, label, group)
+  return tables.read_file("csv", path, "", features, label, group)
 
 
 def complaint(path, *words, **columns):
@@ -94,18 +94,18 @@ def test_missing_labels_are_minus_one(write, missing):
 
 def test_labels_that_look_like_numbers_stay_names(write):
   table = read(write("a,c\n1,10\n2,9\n3,10\n"), ("a",), "c", "")
-  assert table.class_names == ("10", "9") and table.label.tolist() == [0, 1, 0]
+  assert table.class_names == ("9", "10") and table.label.tolist() == [1, 0, 1]
 
 
 def test_a_file_that_cannot_be_read(write, tmp_path):
-  complaint(str(tmp_path / "absent.csv"), "config.data.path", "absent.csv", "No such file")
+  complaint(str(tmp_path / "absent.csv"), "config.data.path", "absent.csv", "no such file")
   complaint(str(tmp_path), "config.data.path", str(tmp_path))
   complaint(write("a,b\n1,é\n".encode("latin-1")), "config.data.path", "table.csv")
 
 
 def test_an_empty_file_and_a_header_alone(write):
   complaint(write(""), "table.csv", "empty")
-  complaint(write("well,GRA,lithology,MS,R\n"), "table.csv", "0 rows")
+  complaint(write("well,GRA,lithology,MS,R\n"), "table.csv", "no rows")
 
 
 @pytest.mark.parametrize("field", ["features", "label", "group"])

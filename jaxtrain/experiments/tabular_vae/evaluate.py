@@ -15,6 +15,7 @@ from jaxtrain.data import scaling
 
 BLOCK = 8192  # rows per compiled call
 SAMPLE = 5000  # rows kept for figures
+FILE_BYTES = 64 << 20  # of features, float64, that are assessed of a table that stays in its file
 
 
 def apply_model(model, state, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -39,6 +40,14 @@ def apply_model(model, state, x: np.ndarray) -> dict[str, np.ndarray]:
     outputs = block_outputs({"params": params, **state.model_state}, padded)
     parts.append({name: np.asarray(values)[:len(block)] for name, values in outputs.items()})
   return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+
+
+def pick_rows(source, width: int, key) -> np.ndarray:
+  """Which rows are assessed: all of a table in memory; of one in a file, a random sample that fits in `FILE_BYTES`."""
+  N, limit = source.num_rows, FILE_BYTES // (8 * width)
+  if not source.window_steps or N <= limit:
+    return np.arange(N)
+  return np.sort(np.random.default_rng(np.asarray(jax.random.key_data(key))).choice(N, limit, replace=False))
 
 
 def errors(x: np.ndarray, x_mean: np.ndarray, names: list[str], suffix: str) -> dict[str, float]:
@@ -90,7 +99,8 @@ def make_assess(model, meta: dict) -> Callable:
   names, classes = meta["features"], meta["class_names"]
 
   def assess_part(state, source, key):
-    x, label = np.asarray(source.data["x"]), np.asarray(source.data["label"])
+    rows = source.rows(pick_rows(source, len(names), key))
+    x, label = rows["x"], rows["label"]
     out = apply_model(model, state, x)
     raw, raw_mean = scaling.unscale(meta["scaler"], x), scaling.unscale(meta["scaler"], out["x_mean"])
     use, kl_nats = latent_use(out["mean"], out["log_var"])
@@ -103,7 +113,8 @@ def make_assess(model, meta: dict) -> Callable:
       arrays |= {"sample_label": label[pick], "class_count": np.bincount(label[label >= 0], minlength=len(classes))}
     if "log_prob" in out:
       scalars |= classification(out["log_prob"], label)
-      arrays["predicted_count"] = np.bincount(out["log_prob"].argmax(axis=1), minlength=len(classes))
+      pred = out["log_prob"][label >= 0].argmax(axis=1)
+      arrays["predicted_count"] = np.bincount(pred, minlength=len(classes))
     return scalars, arrays
 
   def assess(state, splits, key):

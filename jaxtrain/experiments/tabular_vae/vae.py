@@ -9,22 +9,31 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxtrain import config as config_lib
 from jaxtrain import fields, optim, rng, schedules, step
-from jaxtrain.data import arrays, scaling, splits, tables
-from jaxtrain.experiments.tabular_vae import evaluate, lithology, nets, objective
+from jaxtrain.data import tables, tabular
+from jaxtrain.experiments.tabular_vae import evaluate, lithology, nets, objective, predict
 from jaxtrain.types import Experiment, Splits, TrainState, UserError
 
-SOURCES = ("synthetic", "sklearn", "csv")
+def read_lithology(config) -> tables.Table:
+  """The synthetic lithology table. Raises UserError for a row limit that it cannot be made with."""
+  try:
+    made = lithology.generate(config.data.row_limit or lithology.FULL_ROWS)
+  except ValueError as error:
+    raise UserError(f"config.data.row_limit: {error}") from None
+  facts = {"source": "synthetic lithology", "rows": len(made.label), "boreholes": len(made.borehole_names)}
+  return tables.Table(made.features, lithology.FEATURES, made.label, made.class_names, made.borehole, facts)
+
+
+GENERATORS = {"synthetic": read_lithology}
 
 # Names of terms and metrics that the user's own may not have.
 TAKEN = ("loss", "recon", "kl", "masked", "class", "accuracy", "kl_nats", "beta", "lr", "grad_norm", "weight", "x",
          "label")
 
 LIMITS = {
-    "data.source": ((lambda v: v in SOURCES or "." in v), " | ".join(SOURCES) + " | MODULE.FUNCTION(config) -> Table"),
+    "data.source": tabular.source_limit(GENERATORS),
     "model.kind": fields.one_of("unsup", "semisup"),
     "model.latent_dim": fields.at_least(1),
     "model.hidden_dims": fields.each(fields.at_least(1), low_len=1),
@@ -39,39 +48,9 @@ LIMITS = {
 }
 
 
-def read_table(config) -> tables.Table:
-  """The table named by `config.data`.
-
-  Raises:
-    UserError: the table cannot be read, or a field is set that its source does not use.
-  """
-  data = config.data
-  if "." in data.source:
-    return config_lib.load_function("data.source", data.source)(config)
-  unused = {"synthetic": ("path", "label", "group"), "sklearn": ("label", "group"), "csv": ()}[data.source]
-  for field in unused:
-    if data[field]:
-      raise UserError(f"config.data.{field}: got {data[field]!r}, allowed '' with config.data.source={data.source}")
-  if data.source == "csv":
-    table = tables.read_csv(data.path, data.features, data.label, data.group)
-    return tables.first_rows(table, data.row_limit) if data.row_limit else table
-  if data.source == "sklearn":
-    table = tables.read_sklearn(data.path)
-    table = tables.first_rows(table, data.row_limit) if data.row_limit else table
-  else:
-    try:
-      made = lithology.generate(data.row_limit or lithology.FULL_ROWS)
-    except ValueError as error:
-      raise UserError(f"config.data.row_limit: {error}") from None
-    table = tables.Table(made.features, lithology.FEATURES, made.label, made.class_names, made.borehole,
-                         {"source": "synthetic lithology", "rows": len(made.label),
-                          "boreholes": len(made.borehole_names)})
-  return tables.select_features(table, data.features) if data.features else table
-
-
 def load(config) -> Splits:
   """Reads the table, fits its transforms on the training rows, and makes a source of each part."""
-  table = read_table(config)
+  found, table = tabular.load(config, GENERATORS)
   if config.loss.kl_schedule.shape == "exponential" and config.loss.kl_schedule.start == 0:
     raise UserError("config.loss.kl_schedule.start: got 0, allowed above 0 with the shape exponential")
   for path in config.loss.extra:
@@ -80,23 +59,7 @@ def load(config) -> Splits:
       raise UserError(f"config.loss.weights: no weight {name!r} for the term {path!r} of config.loss.extra")
   if config.model.kind == "semisup" and table.label is None:
     raise UserError("config.data.label: got '', allowed the name of the label column with config.model.kind=semisup")
-  rows = splits.split_rows(config.data.split, len(table.features), table.group, table.label)
-  transforms = scaling.check_names(config.data.transforms, table.features.shape[1])
-  scaler = scaling.fit(table.features[rows["train"]], transforms, table.feature_names)
-  x = scaling.scale(scaler, table.features)
-  label = table.label if table.label is not None else np.full(len(x), -1, np.int32)
-
-  def source(part, batch_size, shuffled):
-    if len(rows[part]) == 0:
-      return None
-    return arrays.table_source({"x": x[rows[part]], "label": label[rows[part]]}, batch_size, shuffled)
-
-  eval_size = config.eval.batch_size or config.train.batch_size
-  train = source("train", config.train.batch_size, config.data.shuffle)
-  meta = {"features": list(table.feature_names), "num_features": x.shape[1], "class_names": list(table.class_names),
-          "scaler": scaler, "table": table.facts, "rows": {part: len(r) for part, r in rows.items()},
-          "steps_per_epoch": train.num_batches}
-  return Splits(train, source("val", eval_size, False), source("test", eval_size, False), meta)
+  return found
 
 
 def named_functions(field: str, paths: tuple[str, ...]) -> dict:
@@ -154,4 +117,5 @@ def make(config, meta) -> Experiment:
 
   watches = config.optim.plateau.factor > 0 and config.optim.plateau.monitor != "train_loss"
   return Experiment(init=init, train_step=train_step, eval_step=eval_step, summarise=bind(objective.summarise, o),
-                    observe=observe if watches else None, assess=evaluate.make_assess(model, meta))
+                    observe=observe if watches else None, assess=evaluate.make_assess(model, meta),
+                    predict=predict.make_verbs(model, meta))

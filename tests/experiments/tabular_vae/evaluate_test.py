@@ -113,7 +113,7 @@ def trained():
   shapes = jax.eval_shape(lambda key: model.init(key, *example), jax.random.key(0))
   variables = jax.tree.map(lambda leaf: random.uniform(0.1, 1, leaf.shape).astype(np.float32), shapes)
   raw = np.exp(random.normal(size=(23, 3)))
-  scaler = scaling.fit(raw, ("log1p", "identity", "signed_log1p"), ("a", "b", "c"))
+  scaler = scaling.fit(raw, ("log1p", "standardise", "signed_log1p"), ("a", "b", "c"))
   meta = {"features": ["a", "b", "c"], "class_names": ["p", "q", "r", "s"], "scaler": scaler}
   model_state = {"batch_stats": variables["batch_stats"]}
   state = types.SimpleNamespace(params=variables["params"], model_state=model_state, ema=None)
@@ -148,7 +148,7 @@ def test_assess_reports_every_part_in_raw_and_scaled_units(trained):
     labelled = label[rows] >= 0
     assert scalars["accuracy"] == pytest.approx((out["log_prob"].argmax(axis=1) == label[rows])[labelled].mean())
     np.testing.assert_array_equal(found["class_count"], np.bincount(label[rows][labelled], minlength=4))
-    assert found["predicted_count"].sum() == len(x[rows])
+    assert found["predicted_count"].sum() == (label[rows] >= 0).sum()
     np.testing.assert_allclose(found["sample_x"], raw[rows], rtol=1e-5)  # fewer than a sample: all of them, in order
     np.testing.assert_array_equal(found["sample_label"], label[rows])
     assert found["sample_components"].shape == (len(x[rows]), 2)

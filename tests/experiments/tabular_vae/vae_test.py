@@ -24,7 +24,7 @@ B, REAL, D, L, K = 24, 17, 6, 10, 7
 STEPS_PER_EPOCH = 932
 STEP = 2 * STEPS_PER_EPOCH + 5  # in the third epoch: t = 2
 META = {"features": list("abcdef"), "num_features": D, "class_names": [f"rock {k}" for k in range(K)],
-        "steps_per_epoch": STEPS_PER_EPOCH}
+        "steps_per_epoch": STEPS_PER_EPOCH, "scaler": None}
 VARIANTS = ("standard", "standard_semisup", "hybrid", "hybrid_semisup")
 # A test calls what it compiles a few times: half the time to compile is worth more than fast code.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -344,7 +344,7 @@ def test_the_recipes_are_those_of_the_spec(variant):
   assert (config.train.batch_size, config.train.num_epochs, config.seed) == (256, 100, 42)
   assert config.data.split.kind == "none"
   assert config.optim.schedule == "constant" and config.optim.weight_decay == 0 and config.data.shuffle
-  assert config.data.transforms == ("identity", "signed_log1p", "signed_log1p", "log1p", "log1p", "log1p")
+  assert config.data.transforms == ("standardise", "signed_log1p", "signed_log1p", "log1p", "log1p", "log1p")
   plateau = config.optim.plateau
   if variant == "hybrid":
     assert (config.optim.clip_norm, plateau.factor, plateau.patience, plateau.threshold) == (1.0, 0.5, 10, 1e-4)

@@ -1,0 +1,324 @@
+"""Files of columns: read whole by name from CSV, Parquet, NPZ, HDF5 and SQLite, and written again.
+
+A column is an array with one entry per row: numbers as the file has them, or an object array of text, numbers and None.
+A column of an NPZ or HDF5 file may be wide, [N, D]: `name` then stands for `name_0` to `name_<D-1>`, or for the names
+in the dataset's attribute `columns`. Every complaint is one line that names the file.
+"""
+
+import csv
+import gc
+import importlib
+import itertools
+import os
+import sqlite3
+import zipfile
+from typing import Any, Callable, NamedTuple
+
+import numpy as np
+
+from jaxtrain.types import UserError
+
+BLOCK = 8192  # CSV rows handled at a time
+
+
+class Columns(NamedTuple):
+  """The columns of a file.
+
+  Attributes:
+    path: of the file, for messages.
+    values: name -> [N], in the order of the file.
+    wide: name of a wide column -> names of its parts, which are in `values`.
+    lines: [N] line number of each row of a text file; None where rows are counted from 1.
+  """
+  path: str
+  values: dict[str, np.ndarray]
+  wide: dict[str, tuple[str, ...]]
+  lines: np.ndarray | None = None
+
+  @property
+  def num_rows(self) -> int:
+    """N."""
+    return len(next(iter(self.values.values()))) if self.values else 0
+
+  def row(self, i: int) -> str:
+    """How a message names row i, 0-based."""
+    return f"row {self.lines[i] if self.lines is not None else i + 1}"
+
+  def expand(self, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names with each wide column's replaced by its parts'."""
+    return tuple(part for name in names for part in (self.wide[name] if name in self.wide else (name,)))
+
+
+def need(module: str, extra: str):
+  """An optional library. Raises UserError that names the extra to install."""
+  try:
+    return importlib.import_module(module)
+  except ImportError:
+    raise UserError(f"{module} is not installed; pip install 'jaxtrain[{extra}]'") from None
+
+
+def read(kind: str, path: str, table: str = "", field: str = "config.data.path") -> Columns:
+  """All columns of a file.
+
+  Args:
+    kind: one of `KINDS`.
+    path: the file.
+    table: name of the table of an SQLite file; "" = the only one.
+    field: where the path came from, for messages.
+
+  Raises:
+    UserError: the file is missing, damaged, empty, ragged, or names a column twice.
+  """
+  check_path(kind, path, field)
+  try:
+    columns = READERS[kind](path, table)
+  except (OSError, ValueError, KeyError, csv.Error, sqlite3.Error, zipfile.BadZipFile) as error:
+    if isinstance(error, UserError):
+      raise
+    lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
+    raise UserError(f"{field}: cannot read {path!r} as {kind}: {lines[0][:200]}") from error
+  if not columns.num_rows:
+    raise UserError(f"{path}: the file has no rows" if columns.values else f"{path}: the file is empty")
+  return columns
+
+
+def check_path(kind: str, path: str, field: str) -> None:
+  """Raises UserError where a path names no file."""
+  if not path:
+    raise UserError(f"{field}: got '', allowed the path of a {kind} file")
+  if not os.path.isfile(path):
+    reason = "it is a folder" if os.path.isdir(path) else "there is no such file"
+    raise UserError(f"{field}: cannot read {path!r} as {kind}: {reason}")
+
+
+def kind_of(path: str) -> str:
+  """The kind of a file by its suffix. Raises UserError for a suffix that no kind has."""
+  suffix = os.path.splitext(path)[1].lower()
+  if suffix not in SUFFIXES:
+    raise UserError(f"{path}: the suffix {suffix!r} is not one of {', '.join(SUFFIXES)}")
+  return SUFFIXES[suffix]
+
+
+def read_csv(path: str, _: str) -> Columns:
+  """A CSV file with a header line, as text."""
+  with open(path, newline="", encoding="utf-8-sig") as file:
+    reader = csv.reader(file)
+    header = [name.strip() for name in next(reader, [])]
+    if not header:
+      return Columns(path, {}, {})
+    if len(header) == 1 and (separator := next((s for s in ";\t|" if s in header[0]), None)):
+      raise UserError(f"{path}: the header is one cell; its cells seem to be separated by {separator!r}, allowed "
+                      "commas")
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+      raise UserError(f"{path}: column names must differ; {repeated[0]!r} stands more than once")
+    parts, counts, plain = [[] for _ in header], [], gc.isenabled()
+    gc.disable()  # millions of small lists that all stay: looking at them again and again is half the time
+    try:
+      while rows := list(itertools.islice(reader, BLOCK)):
+        counts.append(len(rows))
+        if set(map(len, rows)) != {len(header)}:
+          return read_ragged(path, header)
+        for part, cells in zip(parts, zip(*rows)):
+          part.append(cells)
+    finally:
+      if plain:
+        gc.enable()
+  values = {name: text_column(itertools.chain.from_iterable(part), sum(counts)) for name, part in zip(header, parts)}
+  return Columns(path, values, {}, np.arange(2, sum(counts) + 2) if reader.line_num == sum(counts) + 1 else
+                 line_numbers(path))
+
+
+def read_ragged(path: str, header: list[str]) -> Columns:
+  """The same with empty lines left out. Raises UserError at a row with another number of cells than the header."""
+  rows, lines = [], []
+  with open(path, newline="", encoding="utf-8-sig") as file:
+    reader = csv.reader(file)
+    next(reader)
+    for row in reader:
+      if row:
+        rows.append(row)
+        lines.append(reader.line_num)
+        if len(row) != len(header):
+          raise UserError(f"{path}: row {reader.line_num} has {len(row)} cells, the header has {len(header)}")
+  cells = zip(*rows) if rows else [()] * len(header)
+  values = {name: text_column(part, len(rows)) for name, part in zip(header, cells)}
+  return Columns(path, values, {}, np.asarray(lines))
+
+
+def line_numbers(path: str) -> np.ndarray:
+  """The line on which each row of a CSV file ends; quoted cells may hold line breaks."""
+  with open(path, newline="", encoding="utf-8-sig") as file:
+    reader = csv.reader(file)
+    next(reader)
+    return np.asarray([reader.line_num for _ in reader])
+
+
+def text_column(cells, count: int) -> np.ndarray:
+  """An object array of cells."""
+  return np.fromiter(cells, object, count)
+
+
+def read_parquet(path: str, _: str) -> Columns:
+  """A Parquet file; dates and nested columns are refused when they are used."""
+  parquet = need("pyarrow.parquet", "tables")
+  table = parquet.read_table(path)
+  values = {}
+  for name in table.column_names:
+    column = table.column(name)
+    kind = str(column.type)
+    if kind.startswith(("int", "uint", "float", "double", "half", "bool")) and (
+        not column.null_count or kind.startswith(("float", "double", "half"))):
+      values[name] = column.to_numpy()
+    else:
+      values[name] = np.fromiter(column.to_pylist(), object, len(column))
+  return Columns(path, values, {})
+
+
+def read_npz(path: str, _: str) -> Columns:
+  """A NumPy archive of arrays with one entry per row."""
+  with np.load(path, allow_pickle=False) as archive:
+    if not hasattr(archive, "files"):
+      raise UserError(f"{path}: a single array has no column names; save it with numpy.savez(path, name=array)")
+    return spread(path, {name: (archive[name], None) for name in archive.files})
+
+
+def read_hdf5(path: str, _: str) -> Columns:
+  """An HDF5 file of datasets with one entry per row; those in groups are named group/dataset."""
+  with need("h5py", "tables").File(path, "r") as file:
+    return spread(path, {name: (dataset[()], part_names(dataset)) for name, dataset in hdf5_datasets(file).items()})
+
+
+def hdf5_datasets(file) -> dict[str, Any]:
+  """All datasets of an open HDF5 file that have rows, by name."""
+  found = {}
+  file.visititems(lambda name, item: found.__setitem__(name, item) if getattr(item, "shape", ()) else None)
+  return found
+
+
+def part_names(dataset) -> tuple[str, ...] | None:
+  """Names in the attribute `columns` of a dataset."""
+  if "columns" not in dataset.attrs:
+    return None
+  return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in dataset.attrs["columns"])
+
+
+def wide_names(path: str, name: str, shape: tuple[int, ...], parts: tuple[str, ...] | None) -> tuple[str, ...]:
+  """Names of the parts of a wide column. Raises UserError where there are not as many as the column is wide."""
+  parts = parts or tuple(f"{name}_{d}" for d in range(int(np.prod(shape[1:]))))
+  if len(parts) != int(np.prod(shape[1:])):
+    raise UserError(f"{path}: {name!r} is {int(np.prod(shape[1:]))} wide, its attribute columns has {len(parts)} names")
+  return parts
+
+
+def spread(path: str, arrays: dict[str, tuple[np.ndarray, tuple[str, ...] | None]]) -> Columns:
+  """Columns of arrays [N, ...], text decoded, wide ones taken apart. Raises UserError where N differs."""
+  values, wide = {}, {}
+  arrays = {name: pair for name, pair in arrays.items() if pair[0].ndim}
+  check_lengths(path, {name: len(array) for name, (array, _) in arrays.items()})
+  for name, (array, parts) in arrays.items():
+    shape = array.shape
+    if array.dtype.kind in "SO":
+      array = np.fromiter((c.decode() if isinstance(c, bytes) else c for c in array.ravel()), object, array.size)
+    elif array.dtype.kind == "U":
+      array = array.astype(object)
+    if len(shape) == 1:
+      values[name] = array
+      continue
+    wide[name] = wide_names(path, name, shape, parts)
+    values |= dict(zip(wide[name], array.reshape(shape[0], -1).T))
+  return Columns(path, values, wide)
+
+
+def check_lengths(path: str, lengths: dict[str, int]) -> None:
+  """Raises UserError where columns have different numbers of rows."""
+  for name, length in lengths.items():
+    first = next(iter(lengths))
+    if length != lengths[first]:
+      raise UserError(f"{path}: {name!r} has {length} rows, {first!r} has {lengths[first]}; all must have as many")
+
+
+def read_sqlite(path: str, table: str) -> Columns:
+  """A table of an SQLite file, in the order of its rows."""
+  database = sqlite3.connect(f"file:{os.path.abspath(path).replace('?', '%3f').replace('#', '%23')}?mode=ro", uri=True)
+  try:
+    found = database.execute("select name from sqlite_master where type in ('table', 'view') order by name")
+    tables = [name for name, in found if not name.startswith("sqlite_")]
+    if (table or len(tables) != 1) and table not in tables:
+      raise UserError(f"config.data.table: got {table!r}, allowed a table of {path}: "
+                      f"{', '.join(tables) or 'it has none'}")
+    rows = database.execute("select * from \"{}\"".format((table or tables[0]).replace('"', '""')))
+    names = [column[0] for column in rows.description]
+    cells = rows.fetchall()
+  finally:
+    database.close()
+  columns = zip(*cells) if cells else [()] * len(names)
+  return Columns(path, {name: text_column(column, len(cells)) for name, column in zip(names, columns)}, {})
+
+
+READERS: dict[str, Callable[[str, str], Columns]] = {
+    "csv": read_csv, "parquet": read_parquet, "npz": read_npz, "hdf5": read_hdf5, "sqlite": read_sqlite}
+KINDS = tuple(READERS)
+SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".db": "sqlite",
+            ".sqlite": "sqlite"}
+
+
+def write(path: str, columns: dict[str, np.ndarray]) -> None:
+  """Writes columns [N] as the suffix of the path says: .csv, .parquet, .npz or .h5; under another name until whole.
+
+  Numbers in CSV have as many digits as give them back exactly; None becomes an empty cell.
+  """
+  kind, fresh = kind_of(path), path + ".new"
+  if kind not in WRITERS:
+    raise UserError(f"{path}: cannot write {kind}, allowed .csv .parquet .npz .h5")
+  try:
+    WRITERS[kind](fresh, columns)
+    os.replace(fresh, path)
+  finally:
+    if os.path.exists(fresh):
+      os.remove(fresh)
+
+
+def write_csv(path: str, columns: dict[str, np.ndarray]) -> None:
+  """A header line and a line per row."""
+  with open(path, "w", newline="", encoding="utf-8") as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(column.tolist() if column.dtype != np.float32 else map(str, column)
+                           for column in columns.values())))
+
+
+def write_parquet(path: str, columns: dict[str, np.ndarray]) -> None:
+  """A Parquet file."""
+  arrow = need("pyarrow", "tables")
+  need("pyarrow.parquet", "tables").write_table(
+      arrow.table({name: arrow.array(column.tolist() if column.dtype == object else column)
+                   for name, column in columns.items()}), path)
+
+
+def write_npz(path: str, columns: dict[str, np.ndarray]) -> None:
+  """A NumPy archive; text becomes arrays of Unicode, never objects."""
+  with open(path, "wb") as file:
+    np.savez(file, **{name: as_text(column) for name, column in columns.items()})
+
+
+def write_hdf5(path: str, columns: dict[str, np.ndarray]) -> None:
+  """A dataset per column."""
+  h5py = need("h5py", "tables")
+  with h5py.File(path, "w") as file:
+    for name, column in columns.items():
+      column = as_text(column)
+      text = column.dtype.kind == "U"
+      file.create_dataset(name, data=column.astype(object) if text else column, dtype=h5py.string_dtype() if text
+                          else None)
+
+
+def as_text(column: np.ndarray) -> np.ndarray:
+  """An object column as Unicode text, None as an empty text; other columns as they are."""
+  if column.dtype != object:
+    return column
+  return np.asarray(["" if cell is None else str(cell) for cell in column.tolist()] or [""])[:len(column)]
+
+
+WRITERS: dict[str, Callable[[str, dict], None]] = {
+    "csv": write_csv, "parquet": write_parquet, "npz": write_npz, "hdf5": write_hdf5}

@@ -1,0 +1,227 @@
+"""Sources over files that do not fit in memory: batches read by step, by Grain, ahead of the devices.
+
+Batch t holds the rows that `arrays.table_source` would put there for the same key, so that a run over a file gives the
+weights of a run over the same table in memory. Grain's `MapDataset` is indexed by step and its workers take whole
+batches, so that their number changes nothing. What is kept in memory is an index of the complete rows, labels and
+groups, and a few windows of batches.
+
+**Departs** from DESIGN 4: a source has `windows(key, step)`, an iterator, where `window(start, n)` was meant: reading
+ahead needs to know where reading is, and the key decides which rows a step holds.
+"""
+
+import os
+from typing import Any, Callable, Iterator, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxtrain import rng
+from jaxtrain.data import files, scaling, shuffle, tables
+from jaxtrain.types import Source, UserError
+
+WINDOW_BYTES, WINDOW_STEPS = 32 << 20, 64  # a window has no more than either
+BLOCK = 65536  # rows read at a time when all are looked at
+
+
+class Part(NamedTuple):
+  """Feature columns out of one dataset of an HDF5 file.
+
+  Attributes:
+    dataset: its name.
+    num_rows: N.
+    columns: which of its columns, in order.
+    width, dtype: of a row.
+    offset: of the first row in the file, in bytes; None where rows are chunked, compressed or not the machine's own.
+  """
+  dataset: str
+  num_rows: int
+  columns: tuple[int, ...]
+  width: int
+  dtype: np.dtype
+  offset: int | None
+
+
+class Hdf5Rows:
+  """Rows [n, D] float64 of an HDF5 file by index, as an array's: `rows[index]`, `len(rows)`. Opened where it is used.
+
+  A contiguous dataset is read at its offset, without HDF5: a tenth of the time, and threads do not wait for each other.
+
+  Attributes:
+    parts: where features are read from.
+    order: [D] place of each feature among the columns of all parts.
+    index: [n] rows of the file; None = all.
+  """
+
+  def __init__(self, path: str, parts: tuple[Part, ...], order: tuple[int, ...], num_rows: int):
+    self.path, self.parts, self.order, self.num_rows = path, parts, order, num_rows
+    self.index: np.ndarray | None = None
+    self.opened: Any = None
+
+  def __getstate__(self):
+    return self.__dict__ | {"opened": None}
+
+  def __len__(self) -> int:
+    return self.num_rows if self.index is None else len(self.index)
+
+  def __getitem__(self, index) -> np.ndarray:
+    rows = np.arange(len(self))[index] if isinstance(index, slice) else np.asarray(index)
+    if self.index is not None:
+      rows = self.index[rows]
+    blocks = [read_part(self.open(), part, rows) for part in self.parts]
+    return np.concatenate(blocks, axis=1)[:, self.order]
+
+  def open(self):
+    """The open file: (descriptor, h5py file or None where no part needs it)."""
+    if self.opened is None:
+      needs_hdf5 = any(part.offset is None for part in self.parts)
+      self.opened = (os.open(self.path, os.O_RDONLY),
+                     files.need("h5py", "tables").File(self.path, "r") if needs_hdf5 else None)
+    return self.opened
+
+
+def read_part(opened, part: Part, rows: np.ndarray) -> np.ndarray:
+  """The columns [n, D] float64 of one dataset at rows in any order."""
+  descriptor, file = opened
+  size = part.width * part.dtype.itemsize
+  if part.offset is None:
+    unique, inverse = np.unique(rows, return_inverse=True)
+    straight = len(unique) and unique[-1] - unique[0] + 1 == len(unique)
+    found = file[part.dataset][unique[0]:unique[-1] + 1] if straight else file[part.dataset][unique]
+    block = found.reshape(len(unique), part.width)[inverse]
+  elif len(rows) and (np.diff(rows) == 1).all():
+    block = np.frombuffer(os.pread(descriptor, size * len(rows), part.offset + size * int(rows[0])), part.dtype)
+  else:
+    block = np.frombuffer(b"".join(os.pread(descriptor, size, part.offset + size * row) for row in rows.tolist()),
+                          part.dtype)
+  return block.reshape(len(rows), part.width)[:, part.columns].astype(np.float64)
+
+
+def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str) -> tables.Table:
+  """The table of an HDF5 file whose features stay in the file; arguments and errors as of `tables.read_file`."""
+  files.check_path("hdf5", path, "config.data.path")
+  try:
+    with files.need("h5py", "tables").File(path, "r") as file:
+      datasets = files.hdf5_datasets(file)
+      files.check_lengths(path, {name: item.shape[0] for name, item in datasets.items()})
+      names = {name: files.wide_names(path, name, item.shape, files.part_names(item)) if item.ndim > 1 else (name,)
+               for name, item in datasets.items()}
+      columns = files.Columns(path, {part: np.empty(0) for parts in names.values() for part in parts},
+                              {name: parts for name, parts in names.items() if datasets[name].ndim > 1})
+      features = tables.pick_features(columns, features, label, group)
+      for name in {label, group} & set(datasets):
+        columns.values[name] = files.spread(path, {name: (datasets[name][()], None)}).values[name]
+      parts = tuple(describe_part(path, name, item, names[name], features) for name, item in datasets.items()
+                    if set(names[name]) & set(features))
+  except OSError as error:
+    raise UserError(f"config.data.path: cannot read {path!r} as hdf5: {str(error).splitlines()[0][:200]}") from error
+  flat = [names[part.dataset][d] for part in parts for d in part.columns]
+  rows = Hdf5Rows(path, parts, tuple(flat.index(name) for name in features), parts[0].num_rows)
+  return close_over(rows, columns, features, label, group, {"source": path, "sha256": tables.file_digest(path)})
+
+
+def describe_part(path: str, name: str, dataset, names: tuple[str, ...], features: tuple[str, ...]) -> Part:
+  """The part of a dataset that features are read from. Raises UserError for a dataset that holds no numbers."""
+  if dataset.dtype.kind not in "fiub":
+    raise UserError(f"{path}: column {name!r} holds {dataset.dtype}, allowed numbers")
+  plain = dataset.chunks is None and dataset.dtype.isnative and dataset.id.get_offset() is not None
+  return Part(name, len(dataset), tuple(names.index(f) for f in features if f in names), len(names), dataset.dtype,
+              dataset.id.get_offset() if plain else None)
+
+
+def close_over(rows, columns: files.Columns, features: tuple[str, ...], label: str, group: str,
+               facts: dict) -> tables.Table:
+  """The table of rows that stay where they are: all are looked at once, block by block; incomplete ones are left out.
+  """
+  keep = tables.survey(columns, features, (rows[start:start + BLOCK] for start in range(0, len(rows), BLOCK)))
+  rows.index = None if keep.all() else np.flatnonzero(keep)
+  return tables.choose_rows(columns, rows, features, keep, label, group, facts)
+
+
+class Batches:
+  """Batch of each step, as Grain reads it: `len`, `batches[step]`.
+
+  Attributes:
+    rows: what `rows[index]` gives features of.
+    part: [n] the rows of this part, indices into `rows`.
+    label: [N] int32, of all rows.
+    keys: [epochs, rounds] round keys of each epoch's permutation; None = in order.
+    shard: (i, n): this process reads the i-th of n equal slices of each batch.
+  """
+
+  def __init__(self, rows, part, label, scaler, batch_size, keys, shard=(0, 1)):
+    self.rows, self.part, self.label, self.scaler = rows, part, label, scaler
+    self.batch_size, self.keys, self.shard = batch_size, keys, shard
+    self.num_batches = -(-len(part) // batch_size)
+
+  def __len__(self) -> int:
+    return self.num_batches * (1 if self.keys is None else len(self.keys))
+
+  def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+    epoch, position = divmod(int(step), self.num_batches)
+    N, size = len(self.part), self.batch_size // self.shard[1]
+    row = position * self.batch_size + self.shard[0] * size + np.arange(size)
+    index = np.minimum(row, N - 1)
+    if self.keys is not None:
+      index = shuffle.permute_on_host(self.keys[epoch], index, N)
+    return self.read(index) | {"weight": (row < N).astype(np.float32)}
+
+  def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of this part by their place in it."""
+    rows = self.part[index]
+    return {"x": scaling.scale(self.scaler, self.rows[rows]), "label": self.label[rows]}
+
+
+class Windows(NamedTuple):
+  """Windows of batches from a file; called as `Source.windows`."""
+  batches_of: Callable[[Any], Batches]
+  num_steps: int
+  num_workers: int
+
+  def __call__(self, key, step: int) -> Iterator[dict]:
+    import grain  # slow to import
+    batches = self.batches_of(key)
+    first = step // self.num_steps * self.num_steps
+    steps = grain.MapDataset.source(batches)[first:].batch(self.num_steps, drop_remainder=False)
+    ahead = steps.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
+    if self.num_workers:
+      ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.num_workers))
+    for k, window in enumerate(ahead):
+      short = self.num_steps - len(window["weight"])  # the last one of a run: its shape stays
+      if short:
+        window = {name: np.concatenate([value, np.zeros((short, *value.shape[1:]), value.dtype)])
+                  for name, value in window.items()}
+      yield {"batches": window, "start": np.int32(first + k * self.num_steps)}
+
+
+def host_source(table: tables.Table, part: np.ndarray, label: np.ndarray, scaler: dict, batch_size: int, *,
+                shuffled: bool, num_epochs: int, num_workers: int = 0) -> Source:
+  """A source of batches read from a file as training goes; the batches of `arrays.table_source`.
+
+  Args:
+    table: whose features are rows in a file, such as `Hdf5Rows`.
+    part: [n] row indices of this part, ascending.
+    label: [N] int32.
+    batch_size: B.
+    num_epochs: passes that will be asked for.
+    num_workers: processes that read; 0 = threads of this one.
+  """
+  row_bytes = 4 * len(table.feature_names) + 8
+  num_steps = max(1, min(WINDOW_STEPS, WINDOW_BYTES // (row_bytes * batch_size), -(-len(part) // batch_size)))
+
+  def batches_of(key) -> Batches:
+    keys = None
+    if shuffled:
+      of_epoch = jax.vmap(lambda epoch: shuffle.round_keys(rng.step_key(key, epoch), len(part)))
+      keys = np.asarray(of_epoch(np.arange(num_epochs)))
+    return Batches(table.features, part, label, scaler, batch_size, keys)
+
+  def batch_at(data, step, key):
+    return jax.tree.map(lambda value: value[step - data["start"]], data["batches"])
+
+  shape = (num_steps, batch_size)
+  empty = {"x": (np.float32, (len(table.feature_names),)), "label": (np.int32, ()), "weight": (np.float32, ())}
+  template = {name: np.broadcast_to(dtype(0), shape + more) for name, (dtype, more) in empty.items()}
+  num_batches = -(-len(part) // batch_size)
+  return Source(data={"batches": template, "start": np.int32(0)}, batch_at=batch_at, num_batches=num_batches,
+                num_rows=len(part), windows=Windows(batches_of, num_steps, num_workers), window_steps=num_steps,
+                rows=Batches(table.features, part, label, scaler, batch_size, None).read)

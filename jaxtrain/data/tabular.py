@@ -1,0 +1,101 @@
+"""From `config.data` to sources: the table, its split, transforms fitted on the training rows, a source of each part.
+
+Every family that learns from a table begins here; what it adds is a dict of its own generators.
+"""
+
+from typing import Callable
+
+import numpy as np
+
+from jaxtrain import config as config_lib
+from jaxtrain.data import arrays, files, host, scaling, splits, tables, tfds
+from jaxtrain.types import Splits, UserError
+
+SOURCES = (*files.KINDS, "tfds", "sklearn")
+UNUSED = {"sklearn": ("label", "group", "table"), "tfds": (), "sqlite": (), "csv": ("table",), "parquet": ("table",),
+          "npz": ("table",), "hdf5": ("table",)}
+OUT_OF_CORE = ("hdf5", "tfds")
+
+
+def source_limit(generators: dict[str, Callable]) -> tuple[Callable, str]:
+  """Which values of `config.data.source` are allowed, for an experiment's LIMITS."""
+  names = (*generators, *SOURCES)
+  return (lambda v: v in names or "." in v), " | ".join(names) + " | MODULE.FUNCTION(config) -> Table"
+
+
+def read_table(config, generators: dict[str, Callable]) -> tables.Table:
+  """The table named by `config.data`.
+
+  Args:
+    generators: source name -> `(config) -> Table`, the family's own.
+
+  Raises:
+    UserError: the table cannot be read, or a field is set that its source does not use.
+  """
+  data = config.data
+  source, features = data.source, tuple(map(str, data.features))  # names that are numbers come as numbers
+  if "." in source:
+    return config_lib.load_function("data.source", source)(config)
+  for field in ("path", "label", "group", "table") if source in generators else UNUSED[source]:
+    if data[field]:
+      raise UserError(f"config.data.{field}: got {data[field]!r}, allowed '' with config.data.source={source}")
+  if data.out_of_core and source not in OUT_OF_CORE:
+    raise UserError(f"config.data.out_of_core: got True, allowed with config.data.source={' | '.join(OUT_OF_CORE)}; "
+                    f"got {source!r}")
+  if data.out_of_core and data.row_limit:
+    raise UserError(f"config.data.row_limit: got {data.row_limit}, allowed 0 with config.data.out_of_core")
+  if source in generators:
+    table = generators[source](config)
+    return tables.select_features(table, features) if features else table
+  if source == "sklearn":
+    table = tables.read_sklearn(data.path)
+    table = tables.select_features(table, features) if features else table
+  elif source == "tfds":
+    read = tfds.open_table if data.out_of_core else tfds.read_table
+    table = read(data.path, data.table, features, data.label, data.group)
+  elif data.out_of_core:
+    table = host.open_hdf5(data.path, features, data.label, data.group)
+  else:
+    table = tables.read_file(source, data.path, data.table, features, data.label, data.group)
+  return tables.first_rows(table, data.row_limit) if data.row_limit else table
+
+
+def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]:
+  """Sources of each part, and the table they come from; arguments and errors as of `read_table`.
+
+  Batches hold `x` [B, D] float32 in scaled units, `label` [B] int32 (-1 = unlabelled) and `weight` [B].
+  """
+  table = read_table(config, generators)
+  num_rows = len(table.features)
+  rows = splits.split_rows(config.data.split, num_rows, table.group, table.label)
+  transforms = scaling.check_names(tuple(config.data.transforms), len(table.feature_names))
+  train_rows = rows["train"]
+  scaler = scaling.fit_blocks(lambda start, stop: table.features[train_rows[start:stop]], len(train_rows), transforms,
+                              table.feature_names)
+  label = table.label if table.label is not None else np.full(num_rows, -1, np.int32)
+  in_memory = isinstance(table.features, np.ndarray)
+  x = scaling.scale(scaler, table.features) if in_memory else None
+
+  def source(part, batch_size, shuffled):
+    part_rows = rows[part]
+    if len(part_rows) == 0:
+      return None
+    if in_memory:
+      return arrays.table_source({"x": x[part_rows], "label": label[part_rows]}, batch_size, shuffled)
+    return host.host_source(table, part_rows, label, scaler, batch_size, shuffled=shuffled,
+                            num_epochs=count_epochs(config, len(part_rows)), num_workers=config.data.num_workers)
+
+  eval_size = config.eval.batch_size or config.train.batch_size
+  train = source("train", config.train.batch_size, config.data.shuffle)
+  meta = {"features": list(table.feature_names), "num_features": len(table.feature_names),
+          "class_names": list(table.class_names), "scaler": scaler, "table": table.facts,
+          "rows": {part: len(r) for part, r in rows.items()}, "steps_per_epoch": train.num_batches}
+  if table.group is not None:
+    meta["groups"] = {part: len(np.unique(table.group[r])) for part, r in rows.items()}
+  return Splits(train, source("val", eval_size, False), source("test", eval_size, False), meta), table
+
+
+def count_epochs(config, num_rows: int) -> int:
+  """Passes over a part of so many rows that a run may ask for."""
+  steps_per_epoch = -(-num_rows // config.train.batch_size)
+  return config.train.num_epochs or -(-config.train.num_steps // steps_per_epoch)

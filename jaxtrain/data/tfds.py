@@ -1,0 +1,133 @@
+"""Tables from TensorFlow Datasets, through `tfds.data_source`, without TensorFlow.
+
+Scalars and labels become columns; tensors and images are taken apart into `name_0`, `name_1`, ... A dataset must be
+prepared as array_record (`builder.download_and_prepare()` with `file_format="array_record"`); nothing is downloaded.
+"""
+
+import logging
+import os
+from typing import Any
+
+import numpy as np
+
+from jaxtrain.data import files, host, tables
+from jaxtrain.types import UserError
+
+
+def open_split(path: str, split: str) -> tuple[Any, Any]:
+  """(random access examples, feature description) of a prepared dataset.
+
+  Args:
+    path: name of a dataset such as `iris:1.0.0`, or the folder of a prepared one.
+    split: name of a split such as `train` or `train[:50%]`; "" = the only one, or `train`.
+
+  Raises:
+    UserError: it is not known or not prepared here, or has no such split.
+  """
+  import tensorflow_datasets as tfds  # slow to import
+  logging.getLogger("absl").setLevel(logging.ERROR)
+  if not path:
+    raise UserError("config.data.path: got '', allowed the name or the folder of a prepared TFDS dataset")
+  try:
+    builder = tfds.builder_from_directory(path) if os.path.isdir(path) else tfds.builder(path)
+  except Exception as error:  # many types: unknown name, unreadable folder, no network
+    raise UserError(f"config.data.path: TFDS has no dataset {path!r} here: {first_line(error)}") from None
+  names = list(builder.info.splits)
+  split = split or ("train" if "train" in names or not names else names[0])
+  try:
+    return builder.as_data_source(split=split), builder.info.features
+  except Exception as error:
+    hint = f"splits: {', '.join(names)}" if names else "it is not prepared on this machine, and nothing is downloaded"
+    raise UserError(f"config.data.path: TFDS dataset {path!r}, split {split!r}: {first_line(error)}; {hint}") from None
+
+
+def first_line(error: Exception) -> str:
+  """The first line of an error's text that says something."""
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  return (lines or [type(error).__name__])[0][:160]
+
+
+def open_columns(path: str, split: str) -> tuple[files.Columns, Any, dict]:
+  """(columns without their values, examples, numeric features by name) of a split."""
+  examples, features = open_split(path, split)
+  if not len(examples):
+    raise UserError(f"config.data.path: TFDS dataset {path!r}: the split has no examples")
+  example, found, wide = examples[0], {}, {}
+  for name in features:
+    value = np.asarray(example[name])
+    found[name] = features[name]
+    if value.ndim:
+      wide[name] = files.wide_names(path, name, (0, *value.shape), None)
+  values = {part: np.empty(0) for name in found for part in (wide[name] if name in wide else (name,))}
+  return files.Columns(path, values, wide), examples, found
+
+
+def column(examples, features: dict, name: str) -> np.ndarray:
+  """A scalar column of all examples; a class label by its names."""
+  cells = np.asarray([example[name] for example in examples])
+  if hasattr(features[name], "int2str") and cells.dtype.kind in "iu":
+    return np.fromiter((None if cell < 0 else features[name].int2str(int(cell)) for cell in cells), object, len(cells))
+  return np.fromiter((c.decode() if isinstance(c, bytes) else c for c in cells.tolist()), object, len(cells))
+
+
+class TfdsRows:
+  """Rows [n, D] float64 of a split by index, as an array's: `rows[index]`, `len(rows)`.
+
+  Attributes:
+    wanted: (feature, its place in the flattened value) of each column.
+    index: [n] examples; None = all.
+  """
+
+  def __init__(self, path: str, split: str, wanted: tuple[tuple[str, int], ...]):
+    self.path, self.split, self.wanted = path, split, wanted
+    self.index: np.ndarray | None = None
+    self.examples = open_split(path, split)[0]
+
+  def __getstate__(self):
+    return self.__dict__ | {"examples": None}
+
+  def __setstate__(self, state):
+    self.__dict__ = state | {"examples": open_split(state["path"], state["split"])[0]}
+
+  def __len__(self) -> int:
+    return len(self.examples) if self.index is None else len(self.index)
+
+  def __getitem__(self, index) -> np.ndarray:
+    rows = np.arange(len(self))[index] if isinstance(index, slice) else np.asarray(index)
+    if self.index is not None:
+      rows = self.index[rows]
+    found = self.examples.__getitems__(rows.tolist())
+    flat = {name: np.stack([np.asarray(example[name], np.float64).reshape(-1) for example in found])
+            for name in dict.fromkeys(name for name, _ in self.wanted)}
+    return np.stack([flat[name][:, d] for name, d in self.wanted], axis=1)
+
+
+def open_table(path: str, split: str, features: tuple[str, ...], label: str, group: str) -> tables.Table:
+  """The table of a split whose features stay in its files.
+
+  Args:
+    path, split: as of `open_split`.
+    features, label, group: as of `tables.read_file`; no features = all numeric ones but label and group.
+
+  Raises:
+    UserError: as `open_split` and `tables.read_file` do.
+  """
+  columns, examples, found = open_columns(path, split)
+  numeric = [name for name in found if np.asarray(examples[0][name]).dtype.kind in "fiub"]
+  features = tables.pick_features(columns, features or tuple(n for n in numeric if n not in (label, group)), label,
+                                  group)
+  place = {part: (name, d) for name in found
+           for d, part in enumerate(columns.wide[name] if name in columns.wide else (name,))}
+  for name in features:
+    if place[name][0] not in numeric:
+      raise UserError(f"{path}: column {name!r} holds no numbers")
+  for name in {label, group} - {""}:
+    columns.values[name] = column(examples, found, name)
+  rows = TfdsRows(path, split, tuple(place[name] for name in features))
+  return host.close_over(rows, columns, features, label, group, {"source": f"tfds {path}"})
+
+
+def read_table(path: str, split: str, features: tuple[str, ...], label: str, group: str) -> tables.Table:
+  """The same with the features in memory."""
+  table = open_table(path, split, features, label, group)
+  return table._replace(features=table.features[:])

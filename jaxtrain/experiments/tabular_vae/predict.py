@@ -1,0 +1,131 @@
+"""What a trained tabular VAE does with new rows: embed, reconstruct, classify, impute, and sample without any.
+
+Rows are scaled by the run's stored transforms. A row with a missing feature gets empty results, except from `impute`,
+which fills it: missing entries start at 0, where training masks them, and are replaced by their reconstruction
+`NUM_IMPUTE` times.
+
+**Source:** imputation: Rezende, Mohamed & Wierstra 2014 (Stochastic Backpropagation), appendix F, with the posterior
+mean in place of a sample. Samples are means of p(x | z) for z from the prior.
+"""
+
+import functools
+from typing import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain.data import files, scaling, tables
+from jaxtrain.types import UserError, Verb
+
+BLOCK = 16384  # rows per compiled call
+NUM_IMPUTE = 10
+
+
+def posterior_mean(model, variables, x):
+  """Embedding [B, L]."""
+  return model.apply(variables, x, jnp.ones(x.shape[0]), False, method=model.encode)[0]
+
+
+def reconstruct(model, variables, x):
+  """Reconstruction [B, D] from the posterior mean."""
+  return model.apply(variables, x, jnp.ones(x.shape[0])).x_mean
+
+
+def classify(model, variables, x):
+  """Probabilities [B, K] of the classes."""
+  return jax.nn.softmax(model.apply(variables, x, jnp.ones(x.shape[0])).logits)
+
+
+def impute(model, variables, x):
+  """x [B, D] with NaN entries filled."""
+  missing = jnp.isnan(x)
+  fill = lambda _, filled: jnp.where(missing, reconstruct(model, variables, filled), x)
+  return jax.lax.fori_loop(0, NUM_IMPUTE, fill, jnp.where(missing, 0.0, x))
+
+
+def decode(model, variables, z):
+  """Means [B, D] of p(x | z)."""
+  return model.apply(variables, z, jnp.ones(z.shape[0]), False, method=model.decode)
+
+
+def variables_of(state) -> dict:
+  """What the model is applied with: the averaged parameters where the run kept them."""
+  return {"params": state.params if state.ema is None else state.ema, **state.model_state}
+
+
+def in_blocks(fn: Callable, variables, x: np.ndarray) -> np.ndarray:
+  """fn(variables, block) over x [N, D], compiled once."""
+  size = min(BLOCK, len(x))
+  compiled, found = jax.jit(fn), []
+  for start in range(0, len(x), size):
+    block = x[start:start + size]
+    if len(block) < size:
+      block = np.concatenate([block, np.zeros((size - len(block), x.shape[1]), x.dtype)])
+    found.append(compiled(variables, block))  # the next block is prepared while this one is computed
+  return np.concatenate([np.asarray(part) for part in found])[:len(x)]
+
+
+def read_features(columns: files.Columns, names: list[str]) -> np.ndarray:
+  """The model's features [N, D] float64 of a file, NaN where missing. Raises UserError for a file that does not fit."""
+  names = tuple(names)
+  for name in names:
+    if name not in columns.values:
+      raise UserError(f"{columns.path} has no column {name!r}; the run needs {tables.shorten(list(names))}")
+  x = np.stack([tables.numbers(columns, name) for name in names], axis=1)
+  for r, d in np.argwhere(np.isinf(x))[:1]:
+    raise UserError(f"{columns.path}: column {names[d]!r}, {columns.row(r)}: infinite value")
+  return x
+
+
+def make_verbs(model, meta: dict) -> dict[str, Verb]:
+  """The verbs of a model and a table's meta; `classify` only where the model has a classifier."""
+  names, scaler, D = meta["features"], meta["scaler"], meta["num_features"]
+  to_raw = functools.partial(scaling.unscale_on_device, scaler)
+  to_scaled = functools.partial(scaling.scale_on_device, scaler)
+
+  def over_rows(fn, name_columns):
+    def run(state, columns, num, key):
+      x = read_features(columns, names)
+      complete = ~np.isnan(x).any(axis=1)
+      found = np.full((len(x), *jax.eval_shape(fn, variables_of(state), jnp.zeros((1, D))).shape[1:]), np.nan,
+                      np.float32)
+      if complete.any():
+        found[complete] = in_blocks(fn, variables_of(state), scaling.scale(scaler, x[complete]))
+      return name_columns(found, complete)
+    return run
+
+  def run_impute(state, columns, num, key):
+    x = read_features(columns, names)
+    missing = np.isnan(x)
+    filled = scaling.unscale(scaler, in_blocks(bind(impute), variables_of(state), scaling.scale(scaler, x)))
+    return {name: np.where(missing[:, d], filled[:, d], x[:, d]) for d, name in enumerate(names)} | {
+        "num_imputed": missing.sum(axis=1)}
+
+  def run_sample(state, columns, num, key):
+    z = np.asarray(jax.random.normal(key, (num, model.latent_dim)))
+    x = scaling.unscale(scaler, in_blocks(bind(decode), variables_of(state), z))
+    return {name: x[:, d] for d, name in enumerate(names)}
+
+  def name_classes(prob, complete):
+    pred = np.asarray(meta["class_names"], object)[np.nan_to_num(prob).argmax(axis=1)]
+    pred[~complete] = None
+    return {f"prob_{name}": prob[:, k] for k, name in enumerate(meta["class_names"])} | {"pred_label": pred}
+
+  def name_features(x, complete):
+    return {f"{name}_recon": column for name, column in zip(names, scaling.unscale(scaler, x).T)}
+
+  bind = lambda fn: functools.partial(fn, model)
+  def pure(fn, width, after=lambda out: out, before=to_scaled):
+    return lambda state: (lambda x: after(fn(model, variables_of(state), before(x))), width)
+
+  verbs = {
+      "embed": Verb(over_rows(bind(posterior_mean), lambda z, _: {f"emb_{k}": z[:, k] for k in range(z.shape[1])}),
+                    pure(posterior_mean, D)),
+      "reconstruct": Verb(over_rows(bind(reconstruct), name_features), pure(reconstruct, D, to_raw)),
+      "impute": Verb(run_impute, pure(impute, D, to_raw)),
+      "sample": Verb(run_sample, pure(decode, model.latent_dim, to_raw, lambda z: z), reads=False),
+  }
+  if model.num_classes:
+    verbs["classify"] = Verb(over_rows(bind(classify), name_classes), pure(classify, D))
+  return verbs

@@ -1,0 +1,184 @@
+"""The command that applies a trained run to a file.
+
+  python -m jaxtrain.predict --workdir=DIR --verb=embed --input=new.csv --output=embedded.parquet
+  python -m jaxtrain.predict --workdir=DIR --verb=sample --num=1000 --output=samples.csv
+  python -m jaxtrain.predict --workdir=DIR --verb=embed --export=embed.stablehlo
+
+Input and output are .csv .parquet .npz or .h5 (input also .db). Columns of the input are carried through. A workdir is
+data: only modules of jaxtrain.experiments are imported for it, unless --experiment names another.
+
+**Departs** from DESIGN 3: imports `data.files`, because the files that are applied to are those that are trained on.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from jaxtrain.types import UserError, Verb
+
+CODE_FIELDS = ("loss.extra", "eval.metrics")  # name functions of the user's, which predicting does not need
+
+
+class Parser(argparse.ArgumentParser):
+  """A parser whose complaints are one line."""
+
+  def error(self, message: str):
+    """Prints the complaint and exits with 2."""
+    self.exit(2, f"jaxtrain: {message}\n")
+
+
+def make_parser() -> Parser:
+  """The flags."""
+  parser = Parser(prog="python -m jaxtrain.predict", description=__doc__, allow_abbrev=False,
+                  formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--workdir", required=True, help="folder of a trained run")
+  parser.add_argument("--verb", required=True, help="what to do, such as embed; another word lists those there are")
+  parser.add_argument("--input", default="", help="file to read")
+  parser.add_argument("--output", default="", help="file to write")
+  parser.add_argument("--checkpoint", default="best", help="best | last | STEP")
+  parser.add_argument("--num", type=int, default=0, help="rows to make, for verbs that read no file")
+  parser.add_argument("--seed", type=int, default=None, help="seed of those; default: the run's")
+  parser.add_argument("--export", default="", help="write the verb as a StableHLO artefact of jax.export instead")
+  parser.add_argument("--experiment", default="", help="the run's experiment, where it is a module of your own")
+  parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+  return parser
+
+
+def restore(workdir: str, which: str, experiment: str = "") -> tuple[Any, Any, Any, dict]:
+  """(experiment, state, config, summary) of a run's checkpoint, from its folder alone.
+
+  Raises:
+    UserError: the folder holds no such checkpoint, or its experiment is not part of jaxtrain and not named.
+  """
+  import jax
+  from jaxtrain import checkpoint, config as config_lib, packing, workdir as workdir_lib
+  folder = workdir_lib.last_stage(workdir)
+  record = workdir_lib.read_json(os.path.join(folder, "config.json"))
+  if record is None:
+    raise UserError(f"--workdir: {workdir!r} holds no run (no config.json)")
+  if not (which in ("best", "last") or which.isdigit()):
+    raise UserError(f"--checkpoint: got {which!r}, allowed best | last | STEP")
+  config = config_lib.from_record({key: value for key, value in record.items() if key != "origins"})
+  if not config.experiment.startswith("jaxtrain.experiments.") and experiment != config.experiment:
+    raise UserError(f"--workdir: {workdir!r} was trained by {config.experiment!r}, which is not part of jaxtrain; "
+                    f"--experiment={config.experiment} runs its code")
+  for key in CODE_FIELDS:
+    if config_lib.lookup(config, key.partition(".")[0]).get(key.partition(".")[2]):
+      config_lib.assign(config, key, ())
+  step = workdir_lib.find_step(folder, which)
+  leaves, stored = checkpoint.read(os.path.join(folder, "checkpoints"), step)
+  made = config_lib.load_experiment(config.experiment).make(config, stored["meta"])
+  template = jax.eval_shape(made.init, jax.eval_shape(lambda: jax.random.key(0)))
+  return made, packing.fill(template, leaves, "state"), config, {"workdir": workdir, "step": step}
+
+
+def pick_verb(made, name: str, experiment: str) -> Verb:
+  """The verb of that name. Raises UserError with those there are."""
+  verbs = made.predict or {}
+  if name not in verbs:
+    raise UserError(f"--verb: got {name!r}, allowed {' | '.join(sorted(verbs)) or 'nothing'} for this run of "
+                    f"{experiment}")
+  return verbs[name]
+
+
+def check_flags(flags, verb: Verb) -> None:
+  """Raises UserError where flags are missing, or given and of no use."""
+  from jaxtrain.data import files
+  if flags.export:
+    for name in ("input", "output", "num"):
+      if getattr(flags, name):
+        raise UserError(f"--{name}: got {getattr(flags, name)!r}, allowed nothing with --export")
+    return
+  if verb.reads != bool(flags.input):
+    raise UserError(f"--input: got {flags.input!r}, allowed {'a file' if verb.reads else 'nothing'} with "
+                    f"--verb={flags.verb}")
+  if verb.reads == bool(flags.num) or flags.num < 0:
+    raise UserError(f"--num: got {flags.num}, allowed {'nothing' if verb.reads else '1 or more'} with "
+                    f"--verb={flags.verb}")
+  if not flags.output:
+    raise UserError("--output: required, a .csv .parquet .npz or .h5 file")
+  if files.kind_of(flags.output) not in files.WRITERS:
+    raise UserError(f"--output: got {flags.output!r}, allowed .csv .parquet .npz .h5")
+  folder = os.path.dirname(os.path.abspath(flags.output))
+  if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+    raise UserError(f"--output: cannot write into {folder!r}")
+
+
+def apply(flags, verb: Verb, state, config) -> dict:
+  """Reads, applies, writes; returns the summary. Raises UserError for a file that does not fit."""
+  import numpy as np
+  from jaxtrain import rng
+  from jaxtrain.data import files
+  columns = files.read(files.kind_of(flags.input), flags.input, field="--input") if verb.reads else None
+  began = time.perf_counter()
+  root = rng.root_key(config.seed if flags.seed is None else flags.seed)
+  found = verb.run(state, columns, flags.num, rng.stream_key(root, "report"))
+  seconds = time.perf_counter() - began
+  carried = columns.values if columns else {}
+  clash = [name for name in found if name in carried and flags.verb != "impute"]
+  if clash:
+    raise UserError(f"{flags.input} already has a column {clash[0]!r}; rename it")
+  files.write(flags.output, carried | found)
+  rows = len(next(iter(found.values())))
+  numbers = [column for column in found.values() if column.dtype.kind == "f"]
+  empty = int(np.isnan(np.stack(numbers)).any(axis=0).sum()) if numbers else 0
+  return {"rows": rows, "rows_incomplete": empty, "output": flags.output, "compute_seconds": round(seconds, 4)}
+
+
+def export(flags, verb: Verb, state) -> dict:
+  """Writes the verb's pure function as a StableHLO artefact for any number of rows; returns the summary.
+
+  Raises:
+    UserError: flatbuffers is not installed.
+  """
+  import jax
+  from jaxtrain.data import files
+  files.need("flatbuffers", "export")
+  from jax import export as jax_export
+  function, width = verb.pure(state)
+  shape = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("rows"), width), "float32")
+  made = jax_export.export(jax.jit(function), platforms=("cpu", "cuda", "tpu"))(shape)
+  with open(flags.export + ".new", "wb") as file:
+    file.write(made.serialize())
+  os.replace(flags.export + ".new", flags.export)
+  return {"output": flags.export, "bytes": os.path.getsize(flags.export), "takes": f"float32[rows, {width}]",
+          "gives": f"float32[rows, {made.out_avals[0].shape[1]}]"}
+
+
+def run(argv: list[str]) -> dict:
+  """Does what the flags say and returns a summary. Raises UserError."""
+  flags = make_parser().parse_args(argv)
+  made, state, config, summary = restore(flags.workdir, flags.checkpoint, flags.experiment)
+  verb = pick_verb(made, flags.verb, config.experiment)
+  check_flags(flags, verb)
+  done = export(flags, verb, state) if flags.export else apply(flags, verb, state, config)
+  summary |= {"verb": flags.verb} | done
+  if flags.json:
+    print(json.dumps(summary))
+  else:
+    empty = summary.get("rows_incomplete", 0)
+    print(f"jaxtrain: {flags.verb}, state of step {summary['step']:,}: "
+          + (f"{summary['takes']} -> {summary['gives']}" if flags.export else f"{summary['rows']:,} rows"
+             + (f", {empty:,} of them without a result (missing features)" if empty else ""))
+          + f", in {summary['output']}")
+  return summary
+
+
+def main() -> int:
+  """Runs the command and returns its exit code."""
+  try:
+    run(sys.argv[1:])
+    return 0
+  except UserError as error:
+    print("\n".join(f"jaxtrain: {line}" for line in str(error).splitlines()[:4]), file=sys.stderr)
+    return 2
+  except OSError as error:
+    print(f"jaxtrain: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+  sys.exit(main())
