@@ -7,8 +7,7 @@
 
 Variants: hybrid (default), standard, hybrid_semisup, standard_semisup: the two recipes and two models of the lithology
 VAE (spec tabular_vae 3-5) on all rows of the synthetic table; digits, breast_cancer: scikit-learn's real data; csv:
-your file;
-smoke: the default, seconds long.
+your file (or data.source=parquet, npz, hdf5, sqlite); tfds: a prepared TFDS dataset; smoke: the default, seconds long.
 """
 
 from jaxtrain.config import common, pick_variant
@@ -94,6 +93,13 @@ def csv():
   return config
 
 
+def tfds():
+  """A prepared dataset of TensorFlow Datasets: set data.path; all its numeric features, rows split at random."""
+  config = csv()
+  config.data.source, config.data.split.kind = "tfds", "random"
+  return config
+
+
 def smoke():
   """The default on 4,000 rows for 2 epochs."""
   config = hybrid("unsup")
@@ -110,6 +116,7 @@ VARIANTS = {
     "digits": lambda: real("digits", 10),
     "breast_cancer": lambda: real("breast_cancer", 10),
     "csv": csv,
+    "tfds": tfds,
     "smoke": smoke,
 }
 

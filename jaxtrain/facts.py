@@ -28,6 +28,7 @@ class Facts:
     self.rows: list[dict] = []
     self.metric_names: list[str] = []
     self.files = {}
+    self.board: Any = None  # a copy of the rows for TensorBoard
     if folder:
       os.makedirs(folder, exist_ok=True)
 
@@ -96,6 +97,8 @@ class Facts:
     row |= {name: metrics[name[len("metric_"):]] if name[len("metric_"):] in metrics else None
             for name in self.metric_names}
     self.rows.append(row)
+    if self.board is not None:
+      self.board.row(row)
     self.write("scalars.csv", ",".join(cell(value) for value in row.values()) + "\n")
 
   def declare_metrics(self, names: list[str]) -> None:
@@ -108,6 +111,8 @@ class Facts:
     for file in self.files.values():
       file.close()
     self.files = {}
+    if self.board is not None:
+      self.board.close()
 
 
 def cell(value: Any) -> str:

@@ -178,7 +178,6 @@ LIMITS: dict[str, Limit] = {
     "checkpoint.init": one_of("params", "all"),
     "log.every_steps": at_least(0),
     "log.figures": one_of("none", "minimal", "standard", "full"),
-    "log.tensorboard": ((lambda v: not v), "False: TensorBoard files are not written yet"),
     "parallel.mode": one_of("jit", "pmap", "canonical"),
     "parallel.chunks": at_least(1),
     "parallel.platform": one_of("auto", "cpu", "gpu", "tpu"),

@@ -1,7 +1,8 @@
 """Figures of a run, drawn from its files alone: reading a run folder, choosing families, those that all runs share.
 
 A family is a function of `RunData` that returns a matplotlib Figure, or None where there is nothing to draw; its
-docstring is the caption in the report. An experiment adds its own in `FAMILIES` of the module `figures` in its folder.
+docstring is the caption in the report. An experiment adds its own in `FAMILIES` of the module `figures` in its folder,
+and those that only the preset `full` draws in `FULL_FAMILIES`.
 Files that a killed run left short are read as far as they go. No JAX here, nor in anything that this module imports.
 """
 
@@ -217,7 +218,8 @@ def curve_names(run: RunData) -> tuple[list[str], list[str]]:
 
 def losses(run: RunData) -> Figure | None:
   """Look for a validation loss that flattens or turns up while training still falls: from there on the model only
-  memorises. The small panels are the terms of the loss before weighting.
+  memorises. Training is measured as it trains, with any masking and dropout, and validation without, so their levels
+  differ. The small panels are the terms of the loss before weighting.
   """
   names = curve_names(run)[0]
   big, terms = names[:1] * 2, names[1:MAX_PANELS]
@@ -248,12 +250,14 @@ def learning_rate(run: RunData) -> Figure | None:
 FAMILIES = {"losses": losses, "metrics": metrics, "learning_rate": learning_rate}
 
 
-def experiment_families(experiment: str) -> dict[str, Callable[[RunData], Figure | None]]:
-  """`FAMILIES` of the module beside an experiment; only modules of ours are imported, because a run folder is data."""
+def experiment_families(experiment: str, attribute: str = "FAMILIES") -> dict[str, Callable[[RunData], Figure | None]]:
+  """`FAMILIES` or `FULL_FAMILIES` of the module beside an experiment; only modules of ours are imported, because a run
+  folder is data.
+  """
   package = str(experiment).rpartition(".")[0]
   try:
     if re.fullmatch(r"jaxtrain\.experiments(\.[a-z]\w*)+", package, re.ASCII):
-      return dict(importlib.import_module(f"{package}.figures").FAMILIES)
+      return dict(getattr(importlib.import_module(f"{package}.figures"), attribute, {}))
   except ModuleNotFoundError as error:
     if not f"{package}.figures".startswith(str(error.name)):
       raise
@@ -266,11 +270,13 @@ def select(config: dict, moment: str) -> dict[str, Callable[[RunData], Figure | 
   preset, names = log.get("figures", "standard"), log.get("families", ())
   if preset not in PRESETS:
     raise FigureError(f"config.log.figures: got {preset!r}, allowed {' | '.join(PRESETS)}")
-  known = FAMILIES | experiment_families(config.get("experiment", ""))
+  experiment = config.get("experiment", "")
+  standard = FAMILIES | experiment_families(experiment)
+  known = standard | experiment_families(experiment, "FULL_FAMILIES")
   for name in names:
     if name not in known:
       raise FigureError(f"config.log.families: got {name!r}, allowed {', '.join(known)}")
-  chosen = () if preset == "none" else names or (("losses",) if preset == "minimal" else known)
+  chosen = () if preset == "none" else names or {"minimal": ("losses",), "standard": standard, "full": known}[preset]
   return {name: known[name] for name in chosen if moment != "train" or name in FAMILIES}
 
 

@@ -257,16 +257,29 @@ def finish(run: runs.Run) -> Result:
                 run.workdir, run.state, final)
 
 
-def evaluate(config: ConfigDict, workdir: str) -> None:
+def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = None) -> None:
   """Assesses the best state of an existing run again (`--mode=eval`); no training, and the facts stay as they are.
+
+  Args:
+    config: None: the run's own.
+    workdir: folder of the run.
+    init_from: WORKDIR[@best|last|STEP] or a file of weights: a folder without a run first becomes one of no steps.
 
   Raises:
     UserError: the workdir holds no run, or one made with another config.
   """
+  if config is None:
+    record = workdir_lib.read_json(os.path.join(workdir, "config.json"))
+    if record is None:
+      raise UserError(f"--workdir: {workdir!r} holds no run (no config.json)")
+    config = config_lib.from_record({key: value for key, value in record.items() if key != "origins"})
   config = config_lib.resolve(config)
   lock = preempt.Lock(workdir)
   try:
     folder = workdir
+    if init_from:
+      with runs.open_run(config, workdir, resume="never", init_from=init_from, origins=None) as run:
+        save(run)
     if config.stages:
       folder = workdir_lib.last_stage(workdir)
       if folder == workdir:

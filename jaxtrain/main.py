@@ -29,7 +29,8 @@ WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; the same folder
                               "Default: runs/<config>-<variant>-<UTC time>.")
 MODE = flags.DEFINE_string("mode", "train", "train | eval | check | inspect")
 RESUME_FLAG = flags.DEFINE_string("resume", "auto", "auto | never (refuse a folder that holds a run) | required")
-INIT_FROM = flags.DEFINE_string("init_from", "", "WORKDIR[@best|last|STEP]: start from the state of another run.")
+INIT_FROM = flags.DEFINE_string("init_from", "",
+                                "WORKDIR[@best|last|STEP]: start from the state of another run; or a file of weights.")
 JSON = flags.DEFINE_bool("json", False, "Print inspect and check as JSON.")
 
 own_overrides: dict = {}  # fields that ml_collections cannot set: tuples of names, and paths with a word of Python
@@ -41,12 +42,16 @@ def parse_flags(argv: list[str]) -> list[str]:
   if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") for argument in argv[1:]):
     return flags.FLAGS(argv)
   from jaxtrain import config as config_lib, fields
-  config = config_lib.read_file(config_argument(argv))
+  argument = config_argument(argv)
+  own = not argument and any(re.fullmatch("--?mode=(eval|inspect)", argument) for argument in argv)
+  config = config_lib.common() if own else config_lib.read_file(argument)  # the run's own config will do
   plain = []
   for argument in argv:
     field = re.match(r"--?(?:no)?config\.([\w.]+)(?:=(.*))?$", argument, re.DOTALL)
     if field:
       key, text = field.groups()
+      if own:
+        raise UserError(f"--config: required with --config.{key}")
       config_lib.check_field(config, key)
       old = config_lib.lookup(config, key)
       if text is not None and (isinstance(old, tuple) or any(keyword.iskeyword(part) for part in key.split("."))):
@@ -154,8 +159,9 @@ def run_mode() -> None:
   if MODE.value == "inspect":
     from jaxtrain import workdir as workdir_lib
     return show(workdir_lib.inspect(WORKDIR.value))
-  config, origins = read_config(os.environ)
-  check_families(config)
+  config, origins = read_config(os.environ) if CONFIG.value is not None else (None, {})
+  if config is not None:
+    check_families(config)
   set_up_process()
   from jaxtrain import loop
   if MODE.value == "check":
@@ -163,7 +169,7 @@ def run_mode() -> None:
   workdir = WORKDIR.value or default_workdir()
   run_folder[:] = [workdir]
   if MODE.value == "eval":
-    loop.evaluate(config, workdir)
+    loop.evaluate(config, workdir, INIT_FROM.value or None)
   else:
     loop.train(config, workdir, resume=RESUME_FLAG.value, init_from=INIT_FROM.value or None, origins=origins, draw=draw)
   draw(workdir, "end")

@@ -1,8 +1,8 @@
 """Devices: what `over` means in each mode, how functions are compiled, and how many threads a CPU is given.
 
   jit        one program over all devices, the batch sharded over a one-axis mesh; `over` is the function itself
-  jit + microbatch, canonical   `over` cuts the batch into strided chunks, runs them in turn and adds their sums in
-  order pmap       jax.pmap around the same function; each device takes its strided chunk; `over` is a psum
+  jit with microbatch, canonical   `over` cuts the batch into strided chunks and adds their sums in order
+  pmap       jax.pmap around the same function; each device takes its strided chunk; `over` is a psum
 
 Row r of a batch belongs to chunk r mod C, so that the padding of a last batch spreads over the chunks.
 
@@ -47,13 +47,25 @@ def take_chunk(batch: Any, index: jax.Array, num_chunks: int) -> Any:
   return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(cut(x), index, axis=1, keepdims=False), batch)
 
 
+def hidden(count: int) -> jax.Array:
+  """A number that XLA does not know: a loop of one turn would be taken apart, fused otherwise, and give other bits."""
+  return jax.lax.optimization_barrier(jnp.int32(count))
+
+
+def run_in_turn(run: Callable, count: int) -> Any:
+  """Results of run(0), run(1), ... stacked along a leading axis."""
+  out = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), jax.eval_shape(run, jnp.int32(0)))
+  put = lambda c, out, x: jax.lax.dynamic_update_index_in_dim(out, x, c, 0)
+  return jax.lax.fori_loop(0, hidden(count), lambda c, out: jax.tree.map(lambda o, x: put(c, o, x), out, run(c)), out)
+
+
 def add_in_order(stacked: Any) -> Any:
   """Sum over the leading axis, first to last."""
   first = jax.tree.map(lambda x: x[0], stacked)
   count = jax.tree.leaves(stacked)[0].shape[0]
   def body(c, total):
     return jax.tree.map(lambda t, x: t + jax.lax.dynamic_index_in_dim(x, c, keepdims=False), total, stacked)
-  return jax.lax.fori_loop(1, count, body, first)
+  return jax.lax.fori_loop(1, hidden(count), body, first)
 
 
 def over_whole(fn, batch, key):
@@ -65,7 +77,7 @@ def make_over_chunks(num_chunks: int) -> Over:
   """`over` that runs fixed chunks one after the other and adds their sums in order; keys are folded by chunk."""
   def over(fn, batch, key):
     run = lambda c: fn(take_chunk(batch, c, num_chunks), jax.random.fold_in(key, c))
-    return add_in_order(jax.lax.map(run, jnp.arange(num_chunks)))
+    return add_in_order(run_in_turn(run, num_chunks))
   return over
 
 
@@ -84,7 +96,7 @@ def make_over_canonical(mesh, num_chunks: int) -> Over:
     def local(batch, key):
       first = jax.lax.axis_index(AXIS) * per_device
       run = lambda c: fn(take_chunk(batch, first + c, num_chunks), jax.random.fold_in(key, first + c))
-      return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), jax.lax.map(run, jnp.arange(per_device)))
+      return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), run_in_turn(run, per_device))
     mapped = jax.shard_map(local, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec()), out_specs=PartitionSpec(),
                            check_vma=False)
     return add_in_order(mapped(batch, key))

@@ -7,17 +7,20 @@
 Input and output are .csv .parquet .npz or .h5 (input also .db). Columns of the input are carried through. A workdir is
 data: only modules of jaxtrain.experiments are imported for it, unless --experiment names another.
 
-**Departs** from DESIGN 3: imports `data.files`, because the files that are applied to are those that are trained on.
+**Departs** from DESIGN 3: imports `data.files` and `data.writing`, because the files that are applied to are those that
+are trained on.
 """
 
 import argparse
+import contextlib
+import errno
 import json
 import os
 import sys
 import time
 from typing import Any
 
-from jaxtrain.types import UserError, Verb
+from jaxtrain.types import UserError, Verb, need
 
 CODE_FIELDS = ("loss.extra", "eval.metrics")  # name functions of the user's, which predicting does not need
 
@@ -86,7 +89,7 @@ def pick_verb(made, name: str, experiment: str) -> Verb:
 
 def check_flags(flags, verb: Verb) -> None:
   """Raises UserError where flags are missing, or given and of no use."""
-  from jaxtrain.data import files
+  from jaxtrain.data import files, writing
   if flags.export:
     for name in ("input", "output", "num"):
       if getattr(flags, name):
@@ -100,28 +103,43 @@ def check_flags(flags, verb: Verb) -> None:
                     f"--verb={flags.verb}")
   if not flags.output:
     raise UserError("--output: required, a .csv .parquet .npz or .h5 file")
-  if files.kind_of(flags.output) not in files.WRITERS:
+  if files.kind_of(flags.output) not in writing.WRITERS:
     raise UserError(f"--output: got {flags.output!r}, allowed .csv .parquet .npz .h5")
   folder = os.path.dirname(os.path.abspath(flags.output))
   if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
     raise UserError(f"--output: cannot write into {folder!r}")
+  if os.path.isdir(flags.output):
+    raise UserError(f"--output: cannot write {flags.output!r}: it is a folder")
+
+
+@contextlib.contextmanager
+def refused_in_one_line(flag: str, path: str):
+  """Turns what the system refuses into a UserError; a full disk stays an OSError."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    reason = error.strerror or str(error).splitlines()[0]
+    raise UserError(f"{flag}: cannot write {path!r}: {reason}") from error
 
 
 def apply(flags, verb: Verb, state, config) -> dict:
   """Reads, applies, writes; returns the summary. Raises UserError for a file that does not fit."""
   import numpy as np
   from jaxtrain import rng
-  from jaxtrain.data import files
+  from jaxtrain.data import files, writing
   columns = files.read(files.kind_of(flags.input), flags.input, field="--input") if verb.reads else None
   began = time.perf_counter()
   root = rng.root_key(config.seed if flags.seed is None else flags.seed)
   found = verb.run(state, columns, flags.num, rng.stream_key(root, "report"))
   seconds = time.perf_counter() - began
   carried = columns.values if columns else {}
-  clash = [name for name in found if name in carried and flags.verb != "impute"]
+  clash = [name for name in found if name in carried and (flags.verb != "impute" or name == "num_imputed")]
   if clash:
     raise UserError(f"{flags.input} already has a column {clash[0]!r}; rename it")
-  files.write(flags.output, carried | found)
+  with refused_in_one_line("--output", flags.output):
+    writing.write(flags.output, carried | found)
   rows = len(next(iter(found.values())))
   numbers = [column for column in found.values() if column.dtype.kind == "f"]
   empty = int(np.isnan(np.stack(numbers)).any(axis=0).sum()) if numbers else 0
@@ -135,15 +153,15 @@ def export(flags, verb: Verb, state) -> dict:
     UserError: flatbuffers is not installed.
   """
   import jax
-  from jaxtrain.data import files
-  files.need("flatbuffers", "export")
+  need("flatbuffers", "export")
   from jax import export as jax_export
   function, width = verb.pure(state)
   shape = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("rows"), width), "float32")
   made = jax_export.export(jax.jit(function), platforms=("cpu", "cuda", "tpu"))(shape)
-  with open(flags.export + ".new", "wb") as file:
-    file.write(made.serialize())
-  os.replace(flags.export + ".new", flags.export)
+  with refused_in_one_line("--export", flags.export):
+    with open(flags.export + ".new", "wb") as file:
+      file.write(made.serialize())
+    os.replace(flags.export + ".new", flags.export)
   return {"output": flags.export, "bytes": os.path.getsize(flags.export), "takes": f"float32[rows, {width}]",
           "gives": f"float32[rows, {made.out_avals[0].shape[1]}]"}
 

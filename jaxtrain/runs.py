@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain import checkpoint, config as config_lib, facts as facts_lib, feed as feed_lib, packing, parallel
-from jaxtrain import plan as plan_lib, rng, step as step_lib, workdir as workdir_lib
+from jaxtrain import board as board_lib, checkpoint, config as config_lib, facts as facts_lib, feed as feed_lib
+from jaxtrain import packing, parallel, plan as plan_lib, rng, step as step_lib, workdir as workdir_lib
 from jaxtrain.assembly import Parts, assemble, count_params
 from jaxtrain.console import Console
 from jaxtrain.types import Experiment, Splits, UserError
@@ -156,6 +156,9 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
         write_config(config, workdir, origins)
     run.state, run.totals = devices.put(run.state), devices.put(run.totals)
     if not read_only:
+      if workdir and config.log.tensorboard:
+        flat = dict(config_lib.flatten(config))
+        facts.board = board_lib.Board(os.path.join(workdir, "tensorboard"), flat, run.step)
       compile_repeat(run, parts, skipped)
     announce(run, parts.threads, skipped)
     yield run
@@ -170,7 +173,7 @@ def start(run: Run, parts: Parts, stage: int | None, init_from: str | None, carr
   run.totals = step_lib.zero_totals(parts.totals)
   if init_from:
     what = carry or run.config.checkpoint.init
-    run.state = take_over(run.state, init_from, what)
+    run.state = take_over(run, init_from, what)
     run.console.say(f"jaxtrain: {'parameters' if what == 'params' else 'all but step and key'} from {init_from}")
   start_facts(run, init_from)
 
@@ -250,13 +253,18 @@ def same_value(old: Any, new: Any) -> bool:
   return old == new
 
 
-def take_over(state: Any, reference: str, what: str) -> Any:
-  """A fresh state with the fields of another run's checkpoint: parameters and model state, or all but step, key and
-  guard.
+def take_over(run: Run, reference: str, what: str) -> Any:
+  """The fresh state with the fields of another run's checkpoint: parameters and model state, or all but step, key and
+  guard; or with the weights of another system's file.
 
   Raises:
-    UserError: no such checkpoint, or its arrays do not fit.
+    UserError: no such checkpoint or file, or its arrays do not fit.
   """
+  state = run.state
+  if os.path.isfile(reference):
+    if run.experiment.read_weights is None:
+      raise UserError(f"--init_from: {reference!r} is a file; {run.config.experiment} reads no other system's weights")
+    return run.experiment.read_weights(state, reference)
   folder, which = workdir_lib.parse_reference(reference)
   folder = workdir_lib.last_stage(folder)
   step = workdir_lib.find_step(folder, which)
@@ -280,7 +288,7 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
                   f"parameter{'s' * (num_params != 1)}, "
                   f"{run.plan.total:,} steps of {config.train.batch_size}, on {on}, {where}")
   if "table" in run.splits.meta:
-    run.console.say(f"jaxtrain: data: {describe_table(run.splits.meta['table'])}")
+    run.console.say(f"jaxtrain: data: {describe_table(run.splits.meta['table'])}{describe_parts(run.splits.meta)}")
   for reason in skipped:
     run.console.say(f"jaxtrain: passed over {reason}")
   if run.step:
@@ -297,6 +305,16 @@ def describe_table(table: dict) -> str:
   beyond = table["rows_beyond_limit"] if "rows_beyond_limit" in table else 0
   words += [f"{dropped:,} of {table['rows'] + beyond + dropped:,} rows dropped for missing features"] * bool(dropped)
   return "; ".join(words + [f"{unlabelled:,} rows unlabelled"] * bool(unlabelled))
+
+
+def describe_parts(meta: dict) -> str:
+  """Rows and groups of each part; nothing where there is one part."""
+  rows = {part: n for part, n in meta["rows"].items() if n} if "rows" in meta else {}
+  if len(rows) < 2:
+    return ""
+  groups = meta["groups"] if "groups" in meta else {}
+  return "; " + ", ".join(f"{part} {n:,} rows" + (f" in {groups[part]:,} groups" if part in groups else "")
+                          for part, n in rows.items())
 
 
 @jax.jit

@@ -9,6 +9,7 @@ last. `Over` is `over(fn, batch, key) -> sums`: it calls `fn(chunk, chunk_key)`,
 rows, and returns their global sums. It is all that a step knows about devices.
 """
 
+import importlib
 from typing import Any, Callable, Iterator, NamedTuple
 
 import flax.struct
@@ -22,6 +23,14 @@ Over = Callable[[Callable[[Batch, jax.Array], Any], Batch, jax.Array], Any]
 
 class UserError(ValueError):
   """A mistake in a flag, config, file or workdir: shown as one to four lines without a traceback; exit code 2."""
+
+
+def need(module: str, extra: str):
+  """An optional library. Raises UserError that names the extra to install."""
+  try:
+    return importlib.import_module(module)
+  except ImportError:
+    raise UserError(f"{module} is not installed; pip install 'jaxtrain[{extra}]'") from None
 
 
 class Source(NamedTuple):
@@ -83,6 +92,8 @@ class Experiment(NamedTuple):
     observe: `(state, {name: scalar}) -> state`, the one way evaluation enters training; None where it does not.
     assess: `(state, splits, key) -> {split: (scalars, arrays)}`, the heavy evaluation at the end of a run.
     predict: what `jaxtrain.predict` offers, by name.
+    read_weights: `(state, path) -> state`, a fresh state with the weights of another system's file; None where there is
+      no such system.
   """
   init: Callable[[jax.Array], Any]
   train_step: Callable[[Any, Batch, jax.Array, Over], tuple[Any, Metrics]]
@@ -91,6 +102,7 @@ class Experiment(NamedTuple):
   observe: Callable[[Any, dict[str, Any]], Any] | None = None
   assess: Callable[[Any, Splits, jax.Array], dict[str, tuple[dict, dict]]] | None = None
   predict: dict[str, Verb] | None = None
+  read_weights: Callable[[Any, str], Any] | None = None
 
 
 class Guard(flax.struct.PyTreeNode):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import child
+import cores
 from jaxtrain import assembly, config as config_lib, loop, parallel, rng, step as step_lib
 
 FILES = sorted(glob.glob(os.path.join(child.ROOT, "configs", "*.py")))
@@ -28,15 +29,16 @@ NAMES = [f"{os.path.basename(path)[:-3]}-{variant}" for path, variant in CASES]
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-  """A CSV file for the variants that read one."""
-  path = str(tmp_path_factory.mktemp("table") / "table.csv")
+  """A CSV file and a TFDS dataset for the variants that read one, by source."""
+  folder = tmp_path_factory.mktemp("table")
+  path = str(folder / "table.csv")
   random = np.random.RandomState(0)
   with open(path, "w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file)
     writer.writerow(["well", "a", "b", "c"])
     for i in range(600):
       writer.writerow([f"w{i // 20}", *random.normal(size=3).round(4)])
-  return path
+  return {"csv": path, "tfds": cores.write("tfds", folder)}
 
 
 def small(path, variant, table, **overrides):
@@ -47,7 +49,9 @@ def small(path, variant, table, **overrides):
   if config.data.source == "synthetic":
     values["data.row_limit"] = 1500
   if config.data.source == "csv":
-    values |= {"data.path": table, "data.features": ("a", "b", "c"), "data.group": "well"}
+    values |= {"data.path": table["csv"], "data.features": ("a", "b", "c"), "data.group": "well"}
+  if config.data.source == "tfds":
+    values |= {"data.path": table["tfds"], "data.features": cores.FEATURES, "train.batch_size": 64}
   for key, value in (values | overrides).items():
     config_lib.assign(config, key, value)
   return config

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from jaxtrain import figures
-from jaxtrain.experiments.tabular_vae import figures as vae_figures
+from jaxtrain.experiments.tabular_vae import figures as vae_figures, figures_data
 
 CURVES = ["losses", "metrics", "learning_rate"]
-ALL = [*CURVES, "reconstruction", "latent", "classes"]
+ALL = [*CURVES, "reconstruction", "latent", "classes", "roc", "calibration", "generated"]
+FULL = [*ALL, "distributions", "dataset", "distances", "umap", "architecture"]
+MODEL = {"kind": "semisup", "hidden_dims": [64, 32], "latent_dim": 10, "batch_norm": True, "head_dim": 64}
 VAE = "jaxtrain.experiments.tabular_vae.vae"
 
 
@@ -32,7 +34,7 @@ def make_run(folder, *, num_epochs=4, steps_per_epoch=10, parts=("train", "val",
   os.makedirs(os.path.join(folder, "eval"))
   record = {"experiment": VAE, "seed": 3, "loss": {"weights": {"recon": 1.0, "kl": 0.5}}, "optim": {"clip_norm": 1.0},
             "train": {"monitor": "val_loss"}, "log": {"figures": "standard", "families": []}, "data": {"source": "csv"},
-            "origins": {}}
+            "origins": {}, "model": MODEL}
   write_json(folder, "config.json", record | (config or {}))
   write_json(folder, "run.json", process or {})
   write_facts(folder, num_epochs, steps_per_epoch, parts, end)
@@ -82,19 +84,31 @@ def write_eval(folder, part, rng, features, classes, transforms, predicted, N=20
   x = np.exp(rng.normal(size=(N, D)))
   x_mean = x + rng.normal(size=(N, D)) * np.arange(D) / D
   scalars = {"rows": 1234, "active_dims_sd": 2}
+  scalars |= {"ece": 0.1, "auc_macro": 0.75} if K and predicted else {}
   for d, name in enumerate(features):
     scalars |= {f"r2_raw/{name}": 0.9 - d / 100, f"rmse_raw/{name}": 0.25, f"mae_raw/{name}": 0.125,
                 f"r2_scaled/{name}": 0.8, f"rmse_scaled/{name}": 7.75, f"mae_scaled/{name}": 7.5}
   scaler = {"transforms": list(transforms or ["identity"] * D), "mean": [0.5] * D, "std": [1.5] * D}
   meta = {"features": list(features), "class_names": list(classes), "scaler": scaler,
-          "rows": {"train": 1234, "val": 99}, "table": {"source": "wells.csv", "rows": 1333, "rows_dropped": 17}}
+          "rows": {"train": 1234, "val": 99}, "groups": {"train": 8, "val": 2, "test": 0},
+          "rows_per_group": {"names": [f"{k // 5}-{k}" for k in range(10)], "rows": [1000, 250] + [10] * 7 + [13]},
+          "table": {"source": "wells.csv", "rows": 1333, "rows_dropped": 17}}
   write_json(folder, f"eval/{part}.json", {"split": part, "step": 30, "scalars": scalars, "meta": meta})
   arrays = {"sample_x": x, "sample_x_mean": x_mean, "sample_components": rng.normal(size=(N, min(L, 2))),
             "component_share": np.array([0.6, 0.3])[:min(L, 2)], "kl_nats_per_dim": np.array([1.5, 0.4, 0.001])[:L]}
   if K:
     arrays |= {"sample_label": rng.integers(-1, K, size=N), "class_count": np.arange(K, 0, -1) ** 2}
+    arrays |= {"class_count_all": 3 * arrays["class_count"], "distance_class": np.arange(K)[:20],
+               "distance_nearest": (np.arange(K)[:20] + 1) % K, "distance_own": rng.uniform(1, 2, min(K, 20)),
+               "distance_other": rng.uniform(1, 4, min(K, 20))}
   if K and predicted:
-    arrays["predicted_count"] = np.arange(K)
+    top, grid = np.arange(min(K, 10)), np.linspace(0, 1, 201) ** 2
+    arrays |= {"predicted_count": np.arange(K), "auc": np.append(np.linspace(0.9, 0.6, K - 1), np.nan),
+               "roc_class": top,
+               "roc_fpr": grid, "roc_tpr": grid ** rng.uniform(0.1, 0.9, (len(top), 1)),
+               "calibration": np.stack([np.arange(15.0) ** 3, (np.arange(15) + 0.4) / 15, rng.uniform(size=15)])}
+  arrays |= {"hist_edges": np.exp(np.linspace(-2, 3, 41)) + np.zeros((D, 1)), "sample_umap": rng.normal(size=(N, 2)),
+             **{f"hist_{name}": rng.integers(0, 50, (D, 42)) for name in ("train", "val", "test", "generated")}}
   np.savez_compressed(os.path.join(folder, "eval", f"{part}.npz"), **arrays)
 
 
@@ -112,14 +126,14 @@ def drawn_names(folder, moment="end"):
 
 @pytest.mark.parametrize("parts", [("train", "val", "test"), ("train",)])
 def test_every_family_draws(tmp_path, parts):
-  folder = make_run(tmp_path / "run", parts=parts)
-  assert drawn_names(folder) == ALL
-  assert sorted(os.listdir(os.path.join(folder, "figures"))) == sorted(f"{name}-end-e004.png" for name in ALL)
+  folder = make_run(tmp_path / "run", parts=parts, config={"log": {"figures": "full", "families": []}})
+  assert drawn_names(folder) == FULL
+  assert sorted(os.listdir(os.path.join(folder, "figures"))) == sorted(f"{name}-end-e004.png" for name in FULL)
   assert figures.read_run(folder).split == parts[-1]
 
 
 @pytest.mark.parametrize(("preset", "moment", "wanted"), [
-    ("none", "end", []), ("minimal", "end", ["losses"]), ("standard", "end", ALL), ("full", "end", ALL),
+    ("none", "end", []), ("minimal", "end", ["losses"]), ("standard", "end", ALL), ("full", "end", FULL),
     ("full", "train", CURVES)])
 def test_presets(tmp_path, preset, moment, wanted):
   folder = make_run(tmp_path / "run", config={"log": {"figures": preset, "families": []}})
@@ -133,7 +147,7 @@ def test_families_replace_the_preset(tmp_path):
 
 
 @pytest.mark.parametrize(("log", "says"), [
-    ({"figures": "standard", "families": ["latnet"]}, "config.log.families: got 'latnet', allowed " + ", ".join(ALL)),
+    ({"figures": "standard", "families": ["latnet"]}, "config.log.families: got 'latnet', allowed " + ", ".join(FULL)),
     ({"figures": "lots", "families": []}, "config.log.figures: got 'lots', allowed none | minimal | standard | full")])
 def test_unknown_names(log, says):
   with pytest.raises(figures.FigureError) as caught:
@@ -158,7 +172,7 @@ def test_a_failing_family_loses_no_other(tmp_path, monkeypatch, capsys):
   folder = make_run(tmp_path / "run")
   run = figures.read_run(folder)
   run.arrays["sample_x_mean"] = run.arrays["sample_x_mean"][:, :1]
-  assert [name for name, _, _ in figures.draw(run, "end")] == ["losses", "learning_rate", "latent", "classes"]
+  assert [name for name, _, _ in figures.draw(run, "end")] == [n for n in ALL if n not in ("metrics", "reconstruction")]
   assert [problem.split()[1] for problem in run.problems] == ["metrics", "reconstruction"]
   assert capsys.readouterr().err.splitlines() == [f"jaxtrain: {problem}" for problem in run.problems]
 
@@ -247,11 +261,14 @@ def test_hard_tables(tmp_path):
   features = [f"$\\wrong{{$ a_long_name\nof number {d} " * 3 for d in range(64)]
   classes = [f"$\\frac$ class {k} with a name that goes on & on" for k in range(139)]
   transforms = [("identity", "log1p", "signed_log1p")[d % 3] for d in range(64)]
-  folder = make_run(tmp_path / "run", features=features, classes=classes, transforms=transforms, num_epochs=1)
-  assert drawn_names(folder) == ALL
+  config = {"log": {"figures": "full", "families": []}, "model": MODEL | {"hidden_dims": [1024] * 7}}
+  folder = make_run(tmp_path / "run", features=features, classes=classes, transforms=transforms, num_epochs=1,
+                    config=config)
+  assert drawn_names(folder) == FULL
 
 
-@pytest.mark.parametrize(("options", "wanted"), [({"classes": ()}, ALL[:5]), ({"predicted": False}, ALL)])
+@pytest.mark.parametrize(("options", "wanted"), [
+    ({"classes": ()}, [*ALL[:5], "generated"]), ({"predicted": False}, [*ALL[:6], "generated"])])
 def test_without_labels_or_predictions(tmp_path, options, wanted):
   assert drawn_names(make_run(tmp_path / "run", **options)) == wanted
 
@@ -272,9 +289,9 @@ def test_one_latent_dimension(tmp_path):
 
 def test_shown_features_span_all_ranks():
   r2 = list(np.random.default_rng(0).permutation(64) / 64) + [float("nan"), None]
-  shown = [r2[d] for d in vae_figures.pick_features(r2)]
+  shown = [r2[d] for d in figures_data.pick_features(r2)]
   assert len(shown) == 12 and shown == sorted(shown, reverse=True) and (shown[0], shown[-1]) == (63 / 64, 0.0)
-  assert vae_figures.pick_features([0.1, None, 0.3]) == [0, 1, 2]
+  assert figures_data.pick_features([0.1, None, 0.3]) == [0, 1, 2]
 
 
 def test_reconstruction_titles_and_range(tmp_path):
@@ -287,7 +304,7 @@ def test_reconstruction_titles_and_range(tmp_path):
 
 @pytest.mark.parametrize("span", [(-4.0, 9.0), (0.0, 5.0), (2.0, 5.7), (0.0, 0.5), (-0.01, 0.01)])
 def test_round_values(span):
-  values = vae_figures.round_values(lambda v: np.sign(v) * np.log1p(np.abs(v)), *span)
+  values = figures_data.round_values(lambda v: np.sign(v) * np.log1p(np.abs(v)), *span)
   places = np.sign(values) * np.log1p(np.abs(values))
   assert 1 <= len(values) <= 7 and places.min() >= span[0] and places.max() <= span[1]
   assert (np.diff(places) > (span[1] - span[0]) / 6.5).all()
@@ -297,4 +314,4 @@ def test_same_run_same_bytes(tmp_path):
   folder = make_run(tmp_path / "run")
   drawn = (figures.draw(figures.read_run(folder), "end") for _ in range(2))
   contents = [pathlib.Path(path).read_bytes() for figure in drawn for _, path, _ in figure]
-  assert len(contents) == 12 and contents[:6] == contents[6:]
+  assert len(contents) == 18 and contents[:9] == contents[9:]

@@ -8,6 +8,7 @@ import ast
 import fnmatch
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Iterator
@@ -24,7 +25,7 @@ ROWS = (
     ("data",),
     ("experiments",),
     ("parallel", "packing", "checkpoint", "preempt", "metrics", "facts", "workdir", "console", "plan",
-     "feed"),
+     "feed", "board"),
     ("assembly", "runs", "evaluation", "loop"),
     ("main", "predict", "sweep", "serve"),
     ("figures", "report"),
@@ -42,6 +43,7 @@ DEPARTURES = (
     ("checkpoint", "packing"),  # the arrays it stores
     ("workdir", "packing"),  # the digest of what is stored
     ("predict", "data/files"),  # the files that are applied to are those that are trained on
+    ("predict", "data/writing"),  # and are written alike
 )
 
 TOP_LEVEL = ("pyproject.toml", "README.md", "BUILD", "MODULE.bazel", "LICENSE", "configs", "launch", "tests",
@@ -104,7 +106,7 @@ def package_only(sources: Sources) -> Sources:
 def is_picture(path: str) -> bool:
   """Whether a file draws: it may not load jax."""
   parts = path.split("/")
-  in_family = parts[1] == "experiments" and parts[-1] == "figures.py"
+  in_family = parts[1] == "experiments" and re.fullmatch(r"figures(_[a-z]+)?\.py", parts[-1]) is not None
   return in_family or path in ("jaxtrain/figures.py", "jaxtrain/report.py")
 
 
@@ -331,7 +333,8 @@ GOOD = {
     "jaxtrain/experiments/a/__init__.py": "",
     "jaxtrain/experiments/a/a.py": DOC + "from jaxtrain.data import arrays\nfrom jaxtrain.experiments.a import nets",
     "jaxtrain/experiments/a/nets.py": DOC + "import flax.linen as nn",
-    "jaxtrain/experiments/a/figures.py": DOC + "from jaxtrain.figures import new",
+    "jaxtrain/experiments/a/figures.py": DOC + "from jaxtrain.experiments.a import figures_data",
+    "jaxtrain/experiments/a/figures_data.py": DOC + "from jaxtrain.figures import new",
     "jaxtrain/experiments/b/b.py": DOC,
     "jaxtrain/main.py": DOC + "import jax\n\ndef _run():\n  from jaxtrain import report\n  jax.config.update('a', 1)",
 }
@@ -357,6 +360,8 @@ BAD = {  # rule -> (file, text that replaces it among the good ones, what the vi
         ("jaxtrain/experiments/a/a.py", "from jaxtrain.experiments.a import figures", "a family"),
         ("jaxtrain/experiments/a/a.py", "from jaxtrain import loop", "experiments (rank 3)"),
         ("jaxtrain/experiments/a/figures.py", "from jaxtrain import report", "figures.py of an"),
+        ("jaxtrain/experiments/a/a.py", "from jaxtrain.experiments.a import figures_data", "a family"),
+        ("jaxtrain/experiments/a/figures_data.py", "from jaxtrain import report", "figures.py of an"),
         ("jaxtrain/__init__.py", "from jaxtrain import types", "jaxtrain/__init__.py may not"),
         ("jaxtrain/utils.py", "x = 1", "`utils` has no rank"),
     ),
@@ -372,6 +377,7 @@ BAD = {  # rule -> (file, text that replaces it among the good ones, what the vi
     pictures_load_no_jax: (
         ("jaxtrain/figures.py", "def f():\n  import optax", "figures.py -> optax"),
         ("jaxtrain/experiments/a/figures.py", "from jaxtrain.experiments.a import nets", "-> flax.linen"),
+        ("jaxtrain/experiments/a/figures_data.py", "import jax", "figures_data.py -> jax"),
         ("jaxtrain/experiments/a/__init__.py", "import jax", "a/__init__.py -> jax"),
     ),
     linen_stays_in_nets: (

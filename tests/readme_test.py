@@ -1,12 +1,18 @@
 """README says nothing that does not run: its code blocks, its commands, and every right-hand side of its table."""
 
+import os
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
 import child
+import cores
+from jaxtrain.data import files, writing
+from jaxtrain.experiments.tabular_vae import lithology
 
 README = pathlib.Path(child.ROOT, "README.md").read_text(encoding="utf-8")
 SMALL = ("--config.train.num_epochs=1", "--config.data.row_limit=1500", "--config.log.figures=none",
@@ -91,5 +97,66 @@ def test_commands_of_the_modes_section_run_in_order(tmp_path, monkeypatch):
   for line in section.strip().splitlines():
     flags = shlex.split(line.split("#")[0])[3:]
     flags = [f.replace("runs/", f"{tmp_path}/") for f in flags]
-    done = child.run(*flags, "--config.log.figures=none")
+    done = child.run(*flags, *["--config.log.figures=none"] * any(f.startswith("--config=") for f in flags))
     assert done.returncode == 0, (line, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """README's runs/a, and files to apply it to."""
+  folder = tmp_path_factory.mktemp("predict")
+  done = child.run("--config=configs/vae.py:smoke", f"--workdir={folder / 'runs' / 'a'}", "--config.log.figures=none")
+  assert done.returncode == 0, done.stderr
+  made = lithology.generate(400)
+  columns = {name: made.features[:, d].copy() for d, name in enumerate(lithology.FEATURES)}
+  writing.write(str(folder / "new.csv"), columns)
+  columns["R"][::3] = float("nan")
+  writing.write(str(folder / "holes.csv"), columns)
+  return folder
+
+
+def test_commands_of_the_predict_section_run(trained):
+  section = README.split("### Using a trained model")[1].split("```")[1]
+  environ = os.environ | {"PYTHONPATH": child.ROOT}
+  for line in section.strip().splitlines():
+    command = [sys.executable, *shlex.split(line)[1:]]
+    done = subprocess.run(command, cwd=trained, env=environ, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, (line, done.stderr)
+  for name in ("embedded.parquet", "filled.csv", "samples.npz", "embed.stablehlo"):
+    assert (trained / name).stat().st_size > 1000
+
+
+def test_facts_read_from_pandas(trained, monkeypatch):
+  block = README.split("### Reading the facts")[1].split("```python\n")[1].split("```")[0]
+  monkeypatch.chdir(trained)
+  found = {}
+  exec(block.replace('"val"', '"train"').replace('"val_loss"', '"train_loss"'), found)  # the smoke run has no val part
+  assert len(found["rows"]) == 2 and list(found["events"].moment)[0] == "on_start"
+
+
+def source_rows() -> list[str]:
+  """Flags of the table of sources that name one."""
+  part = README.split("| source | read like this")[1].split("\n\n")[0]
+  return re.findall(r"`(--config\S*source=\S+ [^`]*|--config=\S+:tfds [^`]*)`", part)
+
+
+@pytest.mark.parametrize("row", source_rows())
+def test_each_source_trains(row, tmp_path):
+  flags = shlex.split(row.replace("logs", "cores"))
+  source = "tfds" if "tfds" in row else row.split("source=")[1].split()[0]
+  if source != "sklearn":
+    path = cores.write(source, tmp_path)
+    flags = [f"--config.data.path={path}" if f.startswith("--config.data.path=") else f for f in flags]
+    flags += [f"--config.data.features={','.join(cores.FEATURES)}"]
+    flags += ["--config.data.label=rock", "--config.data.group=hole", "--config.model.kind=semisup"]
+  else:
+    flags.append("--config.data.split.kind=random")
+  start = [] if flags[0].startswith("--config=") else ["--config=configs/vae.py:csv"]
+  done = child.run(*start, *flags, f"--workdir={tmp_path / 'run'}", "--config.train.num_epochs=1",
+                   "--config.log.figures=none", "--config.train.batch_size=64")
+  assert done.returncode == 0, done.stderr
+
+
+def test_all_sources_are_in_the_table():
+  part = README.split("| source | read like this")[1].split("\n\n")[0]
+  assert len(source_rows()) == 6 and all(f"source={kind}" in part or kind == "csv" for kind in files.KINDS)

@@ -68,7 +68,7 @@ def page_of(folder):
 def test_page_is_self_contained(tmp_path):
   page = page_of(make_run(tmp_path / "run"))
   assert page.source.startswith("<!doctype html>\n<html lang=\"en\">")
-  assert len(page.all("img", "src")) == 6 and all(alt for alt in page.all("img", "alt"))
+  assert len(page.all("img", "src")) == 9 and all(alt for alt in page.all("img", "alt"))
   assert all(source.startswith("data:image/png;base64,") for source in page.all("img", "src"))
   assert page.all("a", "href") == ["#Metrics", "#Figures", "#Data", "#Configuration", "#Environment"]
   assert {href[1:] for href in page.all("a", "href")} == set(page.all("section", "id"))
@@ -111,7 +111,7 @@ def test_status(tmp_path, end, badge, says):
 def test_key_numbers_and_metrics(tmp_path):
   page = page_of(make_run(tmp_path / "run", config=MINIMAL))
   for words in ("best val_loss 2.000 epoch 3", "epochs 4 of 4 40 steps", "parameters 12,345 seed 3",
-                "training time 2.000 s 2,000 rows/s", "test loss 2.000 of the best state"):
+                "time in steps 2.000 s 2,000 rows/s", "test loss 2.000 of the best state"):
     assert words in page.text
   head = ["metric", "train, best (epoch 3)", "train, last (epoch 4)", "val, best (epoch 3)", "val, last (epoch 4)",
           "test, best state"]
@@ -123,11 +123,27 @@ def test_key_numbers_and_metrics(tmp_path):
   assert page.all("td", "style")[:2] == ["--v:90.0%", "--v:80.0%"]
 
 
+@pytest.mark.parametrize(("resume_step", "says"), [(0, "in all"), (20, "since it was resumed")])
+def test_time_is_of_steps_and_of_the_whole(tmp_path, resume_step, says):
+  folder = make_run(tmp_path / "run", config=MINIMAL)
+  figures_test.replace_text(folder, "facts/events.jsonl", lambda text: text.replace(
+      '"on_train_end", ', '"on_train_end", "total_time_s": 7384.2, '))
+  (tmp_path / "run" / "facts" / "process.jsonl").write_text(f'{{"resume_step": {resume_step}}}\n{{"seconds": 1}}\n')
+  assert f"time in steps 2.000 s 2,000 rows/s · 2:03:04 {says}" in page_of(folder).text
+
+
+def test_wide_tables_show_that_they_scroll(tmp_path):
+  page = page_of(make_run(tmp_path / "run", config=MINIMAL))
+  rule = re.search(r"\.scroll\{(background:[^}]*overflow:auto[^}]*)\}", page.source).group(1)
+  assert rule.count("local") == 2 and rule.count("var(--edge)") == 2 and "max-width:100%" in rule
+
+
 def test_data_and_configuration(tmp_path):
   origins = {"train.num_epochs": "flag", "data.features": "environment"}
   config = MINIMAL | {"origins": origins, "train": {"num_epochs": 4, "monitor": "val_loss"}}
   page = page_of(make_run(tmp_path / "run", config=config | {"data": {"features": ["a"], "source": "csv", "x": []}}))
-  for row in (["source", "wells.csv"], ["rows of train", "1,234"], ["rows of val", "99"], ["rows dropped", "17"],
+  for row in (["source", "wells.csv"], ["rows of train", "1,234"], ["rows of val", "99"],
+              ["groups per part", "train 8, val 2"], ["rows dropped", "17"],
               ["features", "2"], ["classes", "3"], ["mass", "identity", "0.5000", "1.500"],
               ["train.num_epochs", "4", "flag"], ["data.features", "('a',)", "environment"], ["data.x", "()"],
               ["train.monitor", "'val_loss'"]):

@@ -1,22 +1,22 @@
-"""Files of columns: read whole by name from CSV, Parquet, NPZ, HDF5 and SQLite, and written again.
+"""Files of columns, read whole by name: CSV, Parquet, NPZ, HDF5 and SQLite. `writing.py` writes them.
 
 A column is an array with one entry per row: numbers as the file has them, or an object array of text, numbers and None.
 A column of an NPZ or HDF5 file may be wide, [N, D]: `name` then stands for `name_0` to `name_<D-1>`, or for the names
 in the dataset's attribute `columns`. Every complaint is one line that names the file.
 """
 
+import collections
 import csv
 import gc
-import importlib
 import itertools
 import os
 import sqlite3
-import zipfile
+import urllib.parse
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from jaxtrain.types import UserError
+from jaxtrain.types import UserError, need
 
 BLOCK = 8192  # CSV rows handled at a time
 
@@ -49,14 +49,6 @@ class Columns(NamedTuple):
     return tuple(part for name in names for part in (self.wide[name] if name in self.wide else (name,)))
 
 
-def need(module: str, extra: str):
-  """An optional library. Raises UserError that names the extra to install."""
-  try:
-    return importlib.import_module(module)
-  except ImportError:
-    raise UserError(f"{module} is not installed; pip install 'jaxtrain[{extra}]'") from None
-
-
 def read(kind: str, path: str, table: str = "", field: str = "config.data.path") -> Columns:
   """All columns of a file.
 
@@ -72,9 +64,9 @@ def read(kind: str, path: str, table: str = "", field: str = "config.data.path")
   check_path(kind, path, field)
   try:
     columns = READERS[kind](path, table)
-  except (OSError, ValueError, KeyError, csv.Error, sqlite3.Error, zipfile.BadZipFile) as error:
-    if isinstance(error, UserError):
-      raise
+  except UserError:
+    raise
+  except Exception as error:  # the libraries raise many types for damaged files: zlib.error, EOFError, RuntimeError
     lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
     raise UserError(f"{field}: cannot read {path!r} as {kind}: {lines[0][:200]}") from error
   if not columns.num_rows:
@@ -109,9 +101,7 @@ def read_csv(path: str, _: str) -> Columns:
     if len(header) == 1 and (separator := next((s for s in ";\t|" if s in header[0]), None)):
       raise UserError(f"{path}: the header is one cell; its cells seem to be separated by {separator!r}, allowed "
                       "commas")
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-      raise UserError(f"{path}: column names must differ; {repeated[0]!r} stands more than once")
+    check_names(path, header)
     parts, counts, plain = [[] for _ in header], [], gc.isenabled()
     gc.disable()  # millions of small lists that all stay: looking at them again and again is half the time
     try:
@@ -177,7 +167,8 @@ def read_parquet(path: str, _: str) -> Columns:
 
 def read_npz(path: str, _: str) -> Columns:
   """A NumPy archive of arrays with one entry per row."""
-  with np.load(path, allow_pickle=False) as archive:
+  with open(path, "rb") as file:
+    archive = np.load(file, allow_pickle=False)
     if not hasattr(archive, "files"):
       raise UserError(f"{path}: a single array has no column names; save it with numpy.savez(path, name=array)")
     return spread(path, {name: (archive[name], None) for name in archive.files})
@@ -216,7 +207,10 @@ def spread(path: str, arrays: dict[str, tuple[np.ndarray, tuple[str, ...] | None
   values, wide = {}, {}
   arrays = {name: pair for name, pair in arrays.items() if pair[0].ndim}
   check_lengths(path, {name: len(array) for name, (array, _) in arrays.items()})
-  for name, (array, parts) in arrays.items():
+  names = {name: wide_names(path, name, array.shape, parts) if array.ndim > 1 else (name,)
+           for name, (array, parts) in arrays.items()}
+  check_names(path, list(itertools.chain.from_iterable(names.values())))
+  for name, (array, _) in arrays.items():
     shape = array.shape
     if array.dtype.kind in "SO":
       array = np.fromiter((c.decode() if isinstance(c, bytes) else c for c in array.ravel()), object, array.size)
@@ -225,9 +219,16 @@ def spread(path: str, arrays: dict[str, tuple[np.ndarray, tuple[str, ...] | None
     if len(shape) == 1:
       values[name] = array
       continue
-    wide[name] = wide_names(path, name, shape, parts)
+    wide[name] = names[name]
     values |= dict(zip(wide[name], array.reshape(shape[0], -1).T))
   return Columns(path, values, wide)
+
+
+def check_names(path: str, names: list[str]) -> None:
+  """Raises UserError where a name stands twice."""
+  for name, count in collections.Counter(names).items():
+    if count > 1:
+      raise UserError(f"{path}: column names must differ; {name!r} stands more than once")
 
 
 def check_lengths(path: str, lengths: dict[str, int]) -> None:
@@ -240,7 +241,7 @@ def check_lengths(path: str, lengths: dict[str, int]) -> None:
 
 def read_sqlite(path: str, table: str) -> Columns:
   """A table of an SQLite file, in the order of its rows."""
-  database = sqlite3.connect(f"file:{os.path.abspath(path).replace('?', '%3f').replace('#', '%23')}?mode=ro", uri=True)
+  database = sqlite3.connect(f"file:{urllib.parse.quote(os.path.abspath(path))}?mode=ro", uri=True)
   try:
     found = database.execute("select name from sqlite_master where type in ('table', 'view') order by name")
     tables = [name for name, in found if not name.startswith("sqlite_")]
@@ -261,64 +262,3 @@ READERS: dict[str, Callable[[str, str], Columns]] = {
 KINDS = tuple(READERS)
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".db": "sqlite",
             ".sqlite": "sqlite"}
-
-
-def write(path: str, columns: dict[str, np.ndarray]) -> None:
-  """Writes columns [N] as the suffix of the path says: .csv, .parquet, .npz or .h5; under another name until whole.
-
-  Numbers in CSV have as many digits as give them back exactly; None becomes an empty cell.
-  """
-  kind, fresh = kind_of(path), path + ".new"
-  if kind not in WRITERS:
-    raise UserError(f"{path}: cannot write {kind}, allowed .csv .parquet .npz .h5")
-  try:
-    WRITERS[kind](fresh, columns)
-    os.replace(fresh, path)
-  finally:
-    if os.path.exists(fresh):
-      os.remove(fresh)
-
-
-def write_csv(path: str, columns: dict[str, np.ndarray]) -> None:
-  """A header line and a line per row."""
-  with open(path, "w", newline="", encoding="utf-8") as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(column.tolist() if column.dtype != np.float32 else map(str, column)
-                           for column in columns.values())))
-
-
-def write_parquet(path: str, columns: dict[str, np.ndarray]) -> None:
-  """A Parquet file."""
-  arrow = need("pyarrow", "tables")
-  need("pyarrow.parquet", "tables").write_table(
-      arrow.table({name: arrow.array(column.tolist() if column.dtype == object else column)
-                   for name, column in columns.items()}), path)
-
-
-def write_npz(path: str, columns: dict[str, np.ndarray]) -> None:
-  """A NumPy archive; text becomes arrays of Unicode, never objects."""
-  with open(path, "wb") as file:
-    np.savez(file, **{name: as_text(column) for name, column in columns.items()})
-
-
-def write_hdf5(path: str, columns: dict[str, np.ndarray]) -> None:
-  """A dataset per column."""
-  h5py = need("h5py", "tables")
-  with h5py.File(path, "w") as file:
-    for name, column in columns.items():
-      column = as_text(column)
-      text = column.dtype.kind == "U"
-      file.create_dataset(name, data=column.astype(object) if text else column, dtype=h5py.string_dtype() if text
-                          else None)
-
-
-def as_text(column: np.ndarray) -> np.ndarray:
-  """An object column as Unicode text, None as an empty text; other columns as they are."""
-  if column.dtype != object:
-    return column
-  return np.asarray(["" if cell is None else str(cell) for cell in column.tolist()] or [""])[:len(column)]
-
-
-WRITERS: dict[str, Callable[[str, dict], None]] = {
-    "csv": write_csv, "parquet": write_parquet, "npz": write_npz, "hdf5": write_hdf5}

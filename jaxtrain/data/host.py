@@ -9,6 +9,7 @@ groups, and a few windows of batches.
 ahead needs to know where reading is, and the key decides which rows a step holds.
 """
 
+import itertools
 import os
 from typing import Any, Callable, Iterator, NamedTuple
 
@@ -17,10 +18,9 @@ import numpy as np
 
 from jaxtrain import rng
 from jaxtrain.data import files, scaling, shuffle, tables
-from jaxtrain.types import Source, UserError
+from jaxtrain.types import Source, UserError, need
 
 WINDOW_BYTES, WINDOW_STEPS = 32 << 20, 64  # a window has no more than either
-BLOCK = 65536  # rows read at a time when all are looked at
 
 
 class Part(NamedTuple):
@@ -75,7 +75,7 @@ class Hdf5Rows:
     if self.opened is None:
       needs_hdf5 = any(part.offset is None for part in self.parts)
       self.opened = (os.open(self.path, os.O_RDONLY),
-                     files.need("h5py", "tables").File(self.path, "r") if needs_hdf5 else None)
+                     need("h5py", "tables").File(self.path, "r") if needs_hdf5 else None)
     return self.opened
 
 
@@ -100,11 +100,12 @@ def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str) -> t
   """The table of an HDF5 file whose features stay in the file; arguments and errors as of `tables.read_file`."""
   files.check_path("hdf5", path, "config.data.path")
   try:
-    with files.need("h5py", "tables").File(path, "r") as file:
+    with need("h5py", "tables").File(path, "r") as file:
       datasets = files.hdf5_datasets(file)
       files.check_lengths(path, {name: item.shape[0] for name, item in datasets.items()})
       names = {name: files.wide_names(path, name, item.shape, files.part_names(item)) if item.ndim > 1 else (name,)
                for name, item in datasets.items()}
+      files.check_names(path, list(itertools.chain.from_iterable(names.values())))
       columns = files.Columns(path, {part: np.empty(0) for parts in names.values() for part in parts},
                               {name: parts for name, parts in names.items() if datasets[name].ndim > 1})
       features = tables.pick_features(columns, features, label, group)
@@ -112,7 +113,9 @@ def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str) -> t
         columns.values[name] = files.spread(path, {name: (datasets[name][()], None)}).values[name]
       parts = tuple(describe_part(path, name, item, names[name], features) for name, item in datasets.items()
                     if set(names[name]) & set(features))
-  except OSError as error:
+  except UserError:
+    raise
+  except Exception as error:  # h5py raises many types for damaged files
     raise UserError(f"config.data.path: cannot read {path!r} as hdf5: {str(error).splitlines()[0][:200]}") from error
   flat = [names[part.dataset][d] for part in parts for d in part.columns]
   rows = Hdf5Rows(path, parts, tuple(flat.index(name) for name in features), parts[0].num_rows)
@@ -132,7 +135,8 @@ def close_over(rows, columns: files.Columns, features: tuple[str, ...], label: s
                facts: dict) -> tables.Table:
   """The table of rows that stay where they are: all are looked at once, block by block; incomplete ones are left out.
   """
-  keep = tables.survey(columns, features, (rows[start:start + BLOCK] for start in range(0, len(rows), BLOCK)))
+  size = scaling.block_rows(len(features))
+  keep = tables.survey(columns, features, (rows[start:start + size] for start in range(0, len(rows), size)))
   rows.index = None if keep.all() else np.flatnonzero(keep)
   return tables.choose_rows(columns, rows, features, keep, label, group, facts)
 

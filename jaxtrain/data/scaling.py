@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxtrain.types import UserError
 
-BLOCK = 65536  # rows; fixed, so that a file read in blocks gives the bits of a table in memory
+BLOCK, BLOCK_BYTES = 65536, 16 << 20  # a block has no more rows, and no more bytes in float64, than these
 
 
 class Transform(NamedTuple):
@@ -64,8 +64,9 @@ def fit_blocks(read: Callable[[int, int], np.ndarray], num_rows: int, transforms
   """Scaler of `num_rows` rows that `read(start, stop)` gives as [n, D], block by block. Raises as `fit` does."""
   count, mean, square = 0, 0.0, 0.0  # rows so far, their mean, their sum of squared deviations from it
   low, high = np.inf, -np.inf
-  for start in range(0, num_rows, BLOCK):
-    t = apply_transforms(read(start, min(start + BLOCK, num_rows)), transforms, columns)
+  size = block_rows(len(columns))
+  for start in range(0, num_rows, size):
+    t = apply_transforms(read(start, min(start + size, num_rows)), transforms, columns)
     block_mean = t.mean(axis=0)
     gap, total = block_mean - mean, count + len(t)
     square = square + np.square(t - block_mean).sum(axis=0) + gap ** 2 * (count * len(t) / total)
@@ -78,6 +79,11 @@ def fit_blocks(read: Callable[[int, int], np.ndarray], num_rows: int, transforms
   return {"columns": list(columns), "transforms": list(transforms),
           "mean": [float(shift[kind][d]) for d, kind in enumerate(kinds)],
           "std": [float(size[kind][d]) if varies[d] else 1.0 for d, kind in enumerate(kinds)]}
+
+
+def block_rows(num_columns: int) -> int:
+  """Rows of a block: by the width alone, so that a file read in blocks gives the bits of a table in memory."""
+  return max(1, min(BLOCK, BLOCK_BYTES // (8 * num_columns)))
 
 
 def apply_transforms(x: np.ndarray, transforms: tuple[str, ...], columns: tuple[str, ...]) -> np.ndarray:

@@ -58,7 +58,9 @@ def open_columns(path: str, split: str) -> tuple[files.Columns, Any, dict]:
     found[name] = features[name]
     if value.ndim:
       wide[name] = files.wide_names(path, name, (0, *value.shape), None)
-  values = {part: np.empty(0) for name in found for part in (wide[name] if name in wide else (name,))}
+  names = [part for name in found for part in (wide[name] if name in wide else (name,))]
+  files.check_names(path, names)
+  values = {part: np.empty(0) for part in names}
   return files.Columns(path, values, wide), examples, found
 
 
@@ -96,7 +98,7 @@ class TfdsRows:
     rows = np.arange(len(self))[index] if isinstance(index, slice) else np.asarray(index)
     if self.index is not None:
       rows = self.index[rows]
-    found = self.examples.__getitems__(rows.tolist())
+    found = [self.examples[row] for row in rows.tolist()]  # as fast as __getitems__, which tfds.testing lacks
     flat = {name: np.stack([np.asarray(example[name], np.float64).reshape(-1) for example in found])
             for name in dict.fromkeys(name for name, _ in self.wanted)}
     return np.stack([flat[name][:, d] for name, d in self.wanted], axis=1)

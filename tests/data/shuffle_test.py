@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -60,6 +60,29 @@ def test_every_size_up_to_300_is_permuted(monkeypatch):
 def test_large_sizes_are_permuted(n, seed):
   image = np.asarray(permute(jax.random.key(seed), jnp.arange(n), n))
   assert np.array_equal(np.bincount(image, minlength=n), np.ones(n))
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(st.one_of(st.integers(1, 300), st.integers(1, 100_000)), st.integers(0, 2**31 - 1))
+def test_any_size_is_permuted_on_the_host(n, seed):
+  image = shuffle.permute_on_host(np.asarray(shuffle.round_keys(jax.random.key(seed), n)), np.arange(n), n)
+  assert np.array_equal(np.bincount(image, minlength=n), np.ones(n))
+
+
+@settings(deadline=None, max_examples=10, derandomize=True)
+@given(st.one_of(st.integers(1, 300), st.integers(1, 2**31 - 1)), st.integers(0, 2**31 - 1))
+@example(1, 0)
+@example(2, 0)
+@example(256, 3)
+@example(257, 3)
+@example(238_506, 42)
+@example(2**31 - 1, 1)
+def test_host_and_device_permute_alike(n, seed):
+  """Any indices, in any order, also repeated; the middle of a size that no table would be held in."""
+  key, index = jax.random.key(seed), np.random.RandomState(seed).randint(n, size=100).astype(np.int32)
+  on_host = shuffle.permute_on_host(np.asarray(shuffle.round_keys(key, n)), index, n)
+  assert on_host.dtype == np.int64
+  np.testing.assert_array_equal(on_host, np.asarray(permute(key, jnp.asarray(index), n)))
 
 
 @pytest.mark.parametrize("n", [238_506, 2**17, 2**17 + 1])

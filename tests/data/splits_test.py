@@ -118,3 +118,37 @@ def test_folds_partition_keep_groups_whole_and_cover_every_row_once(kind):
       assert [len(set(group[rows["test"]][label[rows["test"]] == k])) for k in range(4)] == [2, 2, 2, 2]
     tested.append(rows["test"])
   assert np.array_equal(np.sort(np.concatenate(tested)), np.arange(len(group)))
+
+
+@settings(deadline=None, max_examples=80, derandomize=True)
+@given(st.data(), st.sampled_from(["entropy_balanced", "leave_out"]))
+def test_any_groups_and_labels_are_dealt_to_folds(data, kind):
+  num_groups = data.draw(st.integers(3, 25))
+  num_folds = data.draw(st.integers(3, num_groups))
+  code = data.draw(st.lists(st.integers(0, num_groups - 1), max_size=120))
+  group = np.array([f"well {g}" for g in [*range(num_groups), *code]], object)
+  label = np.array(data.draw(st.lists(st.integers(-1, 4), min_size=len(group), max_size=len(group))), np.int32)
+  label[0] = 0  # one at least
+  tested = np.zeros(len(group), int)
+  for fold in range(num_folds):
+    split = types.SimpleNamespace(kind=kind, fractions=(0.7, 0.15, 0.15), num_folds=num_folds, fold=fold)
+    rows = splits.split_rows(split, len(group), group, label)
+    check_partition(rows, len(group))
+    parts = [set(group[r]) for r in rows.values()]
+    assert sum(map(len, parts)) == num_groups  # no group in two parts
+    assert all(parts)
+    again = splits.split_rows(split, len(group), group.copy(), label.copy())
+    assert all(np.array_equal(rows[part], again[part]) for part in rows)
+    tested[rows["test"]] += 1
+  assert (tested == 1).all()
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.lists(st.integers(0, 30), min_size=30, max_size=200), st.integers(0, 10))
+def test_the_split_does_not_know_the_runs_seed_and_follows_the_groups(code, seed):
+  """A random state used before changes nothing, and names that sort alike give the same rows."""
+  group = np.array([*code, 31, 32, 33])
+  first = splits.split_rows(split("group"), len(group), group)
+  np.random.seed(seed)
+  again = splits.split_rows(split("group"), len(group), np.array([f"U{g:02d}" for g in group]))
+  assert all(np.array_equal(first[part], again[part]) for part in first)

@@ -1,10 +1,12 @@
-"""End-of-run evaluation of the tabular VAE: reconstruction per feature, use of the latent space, classification.
+"""End-of-run evaluation of the tabular VAE: reconstruction per feature, use of the latent space, prior samples.
 
-Reconstruction is from the posterior mean, without masking and with BatchNorm's running statistics.
+Reconstruction is from the posterior mean, without masking and with BatchNorm's running statistics. What is said
+of classes is in `scores.py`.
 
 **Source:** spec tabular_vae 8. Active dimensions: posterior means whose standard deviation over rows exceeds 0.1.
 """
 
+import functools
 from typing import Callable
 
 import jax
@@ -12,9 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.data import scaling
+from jaxtrain.experiments.tabular_vae import predict, scores
 
 BLOCK = 8192  # rows per compiled call
 SAMPLE = 5000  # rows kept for figures
+PRIOR_ROWS = 1000
+MAX_GROUPS = 300  # groups whose rows are written down, the largest
 FILE_BYTES = 64 << 20  # of features, float64, that are assessed of a table that stays in its file
 
 
@@ -79,46 +84,64 @@ def principal_components(mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return centred @ directions[:2].T, share[:2]
 
 
-def classification(log_prob: np.ndarray, label: np.ndarray) -> dict[str, float]:
-  """Accuracy, top-5 accuracy, balanced accuracy and negative log-likelihood in nats over labelled rows."""
-  log_prob, label = log_prob[label >= 0].astype(np.float64), label[label >= 0]
-  if not len(label):
-    return {}
-  pred = log_prob.argmax(axis=1)
-  right = pred == label
-  rank = (log_prob > log_prob[np.arange(len(label)), label][:, None]).sum(axis=1)
-  present = np.unique(label)
-  num_rows = np.bincount(label, minlength=log_prob.shape[1])
-  recall = np.bincount(label, right, log_prob.shape[1])[present] / num_rows[present]
-  return {"accuracy": float(right.mean()), "accuracy_top5": float((rank < 5).mean()),
-          "balanced_accuracy": float(recall.mean()), "nll_nats": float(-log_prob[np.arange(len(label)), label].mean())}
+def count_groups(group: np.ndarray, names: tuple[str, ...] = ()) -> dict[str, list]:
+  """Names and rows of the `MAX_GROUPS` largest groups, the largest first; `names` of groups that are numbers."""
+  found, count = np.unique(group, return_counts=True)
+  order = np.argsort(-count, kind="stable")[:MAX_GROUPS]
+  return {"names": [str(names[found[k]] if names else found[k]) for k in order], "rows": count[order].tolist()}
 
 
-def make_assess(model, meta: dict) -> Callable:
-  """Returns `assess(state, splits, key) -> {split: (scalars, arrays)}` over every split there is."""
-  names, classes = meta["features"], meta["class_names"]
+def sample_prior(model, state, key) -> np.ndarray:
+  """Decoder means [`PRIOR_ROWS`, D] in scaled units for draws from the prior."""
+  random = np.random.default_rng([*np.asarray(jax.random.key_data(key)).tolist(), 1])  # 1: not that of pick_rows
+  z = random.normal(size=(PRIOR_ROWS, model.latent_dim)).astype(np.float32)
+  return predict.in_blocks(functools.partial(predict.decode, model), predict.variables_of(state), z)
 
-  def assess_part(state, source, key):
-    rows = source.rows(pick_rows(source, len(names), key))
-    x, label = rows["x"], rows["label"]
-    out = apply_model(model, state, x)
-    raw, raw_mean = scaling.unscale(meta["scaler"], x), scaling.unscale(meta["scaler"], out["x_mean"])
-    use, kl_nats = latent_use(out["mean"], out["log_var"])
-    scalars = {"rows": len(x)} | use | errors(raw, raw_mean, names, "raw") | errors(x, out["x_mean"], names, "scaled")
-    pick = np.sort(np.asarray(jax.random.permutation(key, len(x))[:SAMPLE]))
-    components, share = principal_components(out["mean"][pick])
-    arrays = {"sample_x": raw[pick], "sample_x_mean": raw_mean[pick], "sample_latent_mean": out["mean"][pick],
-              "sample_components": components, "component_share": share, "kl_nats_per_dim": kl_nats}
-    if classes:
-      arrays |= {"sample_label": label[pick], "class_count": np.bincount(label[label >= 0], minlength=len(classes))}
-    if "log_prob" in out:
-      scalars |= classification(out["log_prob"], label)
-      pred = out["log_prob"][label >= 0].argmax(axis=1)
-      arrays["predicted_count"] = np.bincount(pred, minlength=len(classes))
-    return scalars, arrays
+
+def assess_part(model, meta: dict, state, rows: dict[str, np.ndarray], key, with_umap: bool) -> tuple[dict, dict]:
+  """Scalars and arrays of the rows of one part; `with_umap` adds the map that takes long."""
+  names, classes, x, label = meta["features"], meta["class_names"], rows["x"], rows["label"]
+  out = apply_model(model, state, x)
+  raw, raw_mean = scaling.unscale(meta["scaler"], x), scaling.unscale(meta["scaler"], out["x_mean"])
+  use, kl_nats = latent_use(out["mean"], out["log_var"])
+  scalars = {"rows": len(x)} | use | errors(raw, raw_mean, names, "raw") | errors(x, out["x_mean"], names, "scaled")
+  pick = np.sort(np.asarray(jax.random.permutation(key, len(x))[:SAMPLE]))
+  components, share = principal_components(out["mean"][pick])
+  arrays = {"sample_x": raw[pick], "sample_x_mean": raw_mean[pick], "sample_latent_mean": out["mean"][pick],
+            "sample_components": components, "component_share": share, "kl_nats_per_dim": kl_nats}
+  if classes:
+    arrays |= {"sample_label": label[pick], "class_count": np.bincount(label[label >= 0], minlength=len(classes))}
+    arrays |= scores.class_distances(out["mean"], label, len(classes))
+  if "log_prob" in out:
+    more, curves = scores.classifier_curves(out["log_prob"], label)
+    scalars |= scores.classification(out["log_prob"], label) | more
+    arrays |= curves
+  plane = scores.umap_map(out["mean"][pick[:scores.UMAP_ROWS]]) if with_umap else None
+  return scalars, arrays if plane is None else arrays | {"sample_umap": plane}
+
+
+def make_assess(model, meta: dict, with_umap: bool = False) -> Callable:
+  """Returns `assess(state, splits, key) -> {split: (scalars, arrays)}` over every split there is.
+
+  The arrays of each split also hold histograms of all splits and of prior samples, in the bins of the first.
+  """
+  width, scaler = len(meta["features"]), meta["scaler"]
 
   def assess(state, splits, key):
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
-    return {name: assess_part(state, source, key) for name, source in parts.items() if source is not None}
+    found, shared = {}, {}
+    for name in [name for name, source in parts.items() if source is not None]:
+      rows = parts[name].rows(pick_rows(parts[name], width, key))
+      shown = name == "test" or all(parts[later] is None for later in list(parts)[list(parts).index(name) + 1:])
+      found[name] = assess_part(model, meta, state, rows, key, with_umap and shown)
+      if not shared:
+        edges = scores.bin_edges(rows["x"])
+        prior = sample_prior(model, state, key)
+        shared |= {"hist_edges": scaling.unscale(scaler, edges.T).T, "hist_generated": scores.histograms(prior, edges)}
+      shared[f"hist_{name}"] = scores.histograms(rows["x"], edges)
+      if meta["class_names"]:
+        count = np.bincount(rows["label"][rows["label"] >= 0], minlength=len(meta["class_names"]))
+        shared["class_count_all"] = shared["class_count_all"] + count if "class_count_all" in shared else count
+    return {name: (scalars, arrays | shared) for name, (scalars, arrays) in found.items()}
 
   return assess

@@ -1,28 +1,29 @@
-"""Figures of the tabular VAE, from eval/<split>.json and .npz alone: reconstruction, latent space, classes.
+"""Figures of the tabular VAE, from eval/<split>.json and .npz alone: reconstruction, latent space, architecture.
 
-**Source:** spec tabular_vae 8. **Departs:** the latent map is by principal components, which need no extra package; of
-many features those at even ranks of R2 are shown, so that the worst is always among them; counts of classes are on a
-logarithmic axis only where they span a factor of 20.
+Those of classes are in `figures_classes.py`, those of the table and of prior samples in `figures_data.py`; all are
+listed here. `FULL_FAMILIES` are drawn with `log.figures=full` or by name.
+
+**Source:** spec tabular_vae 8. **Departs:** the latent map is by principal components, which need no extra package, and
+by UMAP where umap-learn is installed; of many features those at even ranks of R2 are shown, so that the worst is always
+among them.
 """
-
-from typing import Callable
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxtrain.experiments.tabular_vae.figures_classes import GREY, HUES, LABELLED, calibration, classes, distances, roc
+from jaxtrain.experiments.tabular_vae.figures_data import (BLUE, dataset, distributions, generated, set_log_ticks,
+                                                           shown_features, signed_log)
 from jaxtrain.figures import INK, MUTED, RunData, clip_text, new_figure, number
 
-MAX_FEATURES, MAX_COLORS, MAX_CLASSES = 12, 10, 30
 FEW_ROWS = 1500  # up to here each row is a dot, above it rows are counted in hexagons
 SIDE, PITCH = 1.72, (2.32, 2.42)  # inches: side of a reconstruction panel, distance between two across and down
+MAX_COLORS = 10
+LAYER_TEXT = {"posterior": "mean, log var", "latent": "latent draw", "head": "classifier"}
 ACTIVE_NATS = 0.01  # mean KL above which a latent dimension is in use
-BLUE, GREY = "#1f6fb4", "#c3c9cf"
-LABELLED, PREDICTED = "#4a5763", "#3aa99f"
 DENSITY = LinearSegmentedColormap.from_list("density", ["#b5d2ec", "#1f6fb4", "#08264d"])
-# Ten hues that stay apart for most kinds of colour blindness
-HUES = ("#1f6fb4", "#d2580f", "#0b8a62", "#c9468f", "#e3ac00", "#58b7e6", "#6b4fb3", "#8c5a2b", "#8fae1b", "#22262b")
 
 
 def reconstruction(run: RunData) -> Figure | None:
@@ -34,7 +35,7 @@ def reconstruction(run: RunData) -> Figure | None:
   x, x_mean, record = run.arrays["sample_x"], run.arrays["sample_x_mean"], run.evals[run.split]
   names = record["meta"]["features"]
   r2, scaled = ([number(record["scalars"].get(f"r2_{unit}/{name}")) for name in names] for unit in ("raw", "scaled"))
-  shown = pick_features(r2)
+  shown, chosen = shown_features(run)
   columns = 3 if len(shown) in (5, 6, 9) else min(4, len(shown))
   rows = -(-len(shown) // columns)
   width, height = 0.5 + PITCH[0] * max(columns, 2), 0.25 + PITCH[1] * rows
@@ -45,8 +46,9 @@ def reconstruction(run: RunData) -> Figure | None:
     draw_feature(ax, x[:, d], x_mean[:, d], record["meta"]["scaler"]["transforms"][d].endswith("log1p"))
     ax.set_title(clip_text(names[d], 27), fontsize=8, pad=17)
     ax.annotate(r2_text(r2[d], scaled[d]), (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8)
-  chosen = "" if len(shown) == len(names) else f"; {len(shown)} of {len(names)} features, from the best R² to the worst"
   text = f"measured: {len(x):,} of {run.split}'s {record['scalars']['rows']:,} rows, R² over all{chosen}"
+  if any(record["meta"]["scaler"]["transforms"][d].endswith("log1p") for d in shown):
+    text += "; axes of log1p features are logarithmic"
   figure.text(0.75 / width, 0.08 / height, text, fontsize=8.5, color=MUTED)
   figure.text(0.1 / width, 0.5, "reconstructed", fontsize=8.5, color=MUTED, rotation=90, va="center")
   return figure
@@ -60,18 +62,9 @@ def r2_text(raw: float | None, scaled: float | None) -> str:
   return (f"R² {raw:.3f}" + (f"   (scaled {scaled:.3f})" if more else "")).replace("-", "−")
 
 
-def pick_features(r2: list[float | None]) -> list[int]:
-  """Up to 12 features: all in their order, or of more those at even ranks from the best R2 to the worst."""
-  if len(r2) <= MAX_FEATURES:
-    return list(range(len(r2)))
-  ranked = sorted((d for d in range(len(r2)) if r2[d] is not None and np.isfinite(r2[d])), key=lambda d: -r2[d])
-  ranked = ranked if len(ranked) >= MAX_FEATURES else list(range(len(r2)))
-  return [ranked[i] for i in np.linspace(0, len(ranked) - 1, MAX_FEATURES).round().astype(int)]
-
-
 def draw_feature(ax, x: np.ndarray, x_mean: np.ndarray, logarithmic: bool) -> None:
   """Measured against reconstructed on equal axes that hold every measurement; what is off them is counted."""
-  forward = (lambda v: np.sign(v) * np.log1p(np.abs(v))) if logarithmic else (lambda v: np.asarray(v, float))
+  forward = signed_log if logarithmic else (lambda v: np.asarray(v, float))
   keep = np.isfinite(x) & np.isfinite(x_mean)
   u, v = forward(x[keep]), forward(x_mean[keep])
   low, high = (min(u.min(), np.quantile(v, 0.002)), max(u.max(), np.quantile(v, 0.998))) if len(u) else (0.0, 1.0)
@@ -88,25 +81,12 @@ def draw_feature(ax, x: np.ndarray, x_mean: np.ndarray, logarithmic: bool) -> No
   ax.tick_params(labelsize=7)
   for axis in (ax.xaxis, ax.yaxis):
     if logarithmic:
-      ticks = round_values(forward, low, high)
-      axis.set_ticks(forward(ticks), [f"{tick:,.12g}".replace("-", "−") for tick in ticks])
+      set_log_ticks(axis, low, high)
     else:
       axis.set_major_locator(MaxNLocator(nbins=5))
   if len(x) > inside.sum():
     text = f"{len(x) - inside.sum():,} outside"
     ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=7, color=MUTED)
-
-
-def round_values(forward: Callable, low: float, high: float) -> np.ndarray:
-  """Round values whose positions `forward(value)` lie in [low, high] and keep apart: 0, powers of ten, then others."""
-  accepted: list[float] = []
-  for step in (1, 3, 2, 5):
-    for size in [0.0] * (step == 1) + [step * 10.0 ** k for k in range(-2 if high < 1 else 0, 16)]:
-      for value in (size, -size):
-        at = float(forward(np.float64(value)))
-        if low <= at <= high and all(abs(at - float(forward(np.float64(v)))) > (high - low) / 6.5 for v in accepted):
-          accepted.append(value)
-  return np.array(sorted(accepted))
 
 
 def latent(run: RunData) -> Figure | None:
@@ -118,31 +98,49 @@ def latent(run: RunData) -> Figure | None:
     return None
   figure = new_figure(9, 4.4)
   left, right = figure.subplots(1, 2, width_ratios=(1.75, 1))
-  draw_map(left, run, points)
+  share, rows = run.arrays["component_share"], run.evals[run.split]["scalars"]["rows"]
+  left.set_title(f"posterior means, principal components ({run.split}, {len(points):,} of {rows:,} rows)", fontsize=8.5)
+  left.set_xlabel(f"PC 1 ({share[0]:.0%} of variance)")
+  if points.shape[1] < 2:
+    left.hist(points[:, 0], bins=50, color=BLUE)
+  else:
+    left.set_ylabel(f"PC 2 ({share[1]:.0%})")
+    draw_map(left, run, points)
   order = np.argsort(-kl_nats)
   active = kl_nats[order] > ACTIVE_NATS
   right.bar(range(len(order)), kl_nats[order], color=np.where(active, BLUE, GREY), width=0.8)
   right.set_xticks(range(len(order)), order, fontsize=8 if len(order) <= 16 else 5.5) if len(order) <= 40 else None
-  right.set(xlabel="latent dimension" if len(order) <= 40 else "rank of latent dimension", ylabel="KL (nats)")
+  right.set(xlabel="latent dimension" if len(order) <= 40 else "rank of latent dimension",
+            ylabel=f"KL (nats), mean of {rows:,} rows")
   right.set_title(f"{active.sum()} of {len(order)} active (> {ACTIVE_NATS:g} nats)", fontsize=8.5)
   right.grid(axis="x", visible=False)
   return figure
 
 
+def umap(run: RunData) -> Figure | None:
+  """Look for classes that form islands of their own. Only who is near whom means something here: distances between
+  islands, their sizes and their order do not.
+  """
+  points = run.arrays.get("sample_umap")
+  if points is None:
+    return None
+  figure = new_figure(7.4, 4.8)
+  ax = figure.subplots()
+  rows = run.evals[run.split]["scalars"]["rows"]
+  ax.set_title(f"posterior means, UMAP ({run.split}, {len(points):,} of {rows:,} rows)", fontsize=8.5)
+  ax.set(xlabel="UMAP 1", ylabel="UMAP 2", aspect="equal", adjustable="datalim")
+  draw_map(ax, run, points)
+  return figure
+
+
 def draw_map(ax, run: RunData, points: np.ndarray) -> None:
-  """Posterior means along their first two principal components, coloured by the most frequent classes."""
-  share, names = run.arrays["component_share"], run.evals[run.split]["meta"]["class_names"]
-  ax.set_title(f"posterior means, principal components ({run.split}, {len(points):,} rows)", fontsize=8.5)
-  ax.set_xlabel(f"PC 1 ({share[0]:.0%} of variance)")
-  if points.shape[1] < 2:
-    ax.hist(points[:, 0], bins=50, color=BLUE)
-    return
-  ax.set_ylabel(f"PC 2 ({share[1]:.0%})")
+  """Points [N, 2] of the rows that were sampled first, coloured by the most frequent classes."""
+  names = run.evals[run.split]["meta"]["class_names"]
   size, label = float(np.clip(6e4 / len(points), 5, 20)), run.arrays.get("sample_label")
   if label is None or not names:
     ax.scatter(*points.T, s=size, color=BLUE, alpha=0.4, linewidths=0)
     return
-  count = run.arrays["class_count"]
+  count, label = run.arrays["class_count"], label[:len(points)]
   top = [int(k) for k in np.argsort(-count, kind="stable")[:MAX_COLORS] if count[k] > 0]
   rest, unlabelled = ~np.isin(label, top) & (label >= 0), label < 0
   others = int((count > 0).sum()) - len(top)
@@ -159,43 +157,74 @@ def draw_map(ax, run: RunData, points: np.ndarray) -> None:
   ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handletextpad=0.3, borderaxespad=0.2)
 
 
-def classes(run: RunData) -> Figure | None:
-  """Look for classes too rare to learn from, and, where there is a classifier, for those whose predicted count is far
-  below the true one: it gives them up.
+def architecture(run: RunData) -> Figure | None:
+  """Look for a layer that holds most of the parameters, and for a latent space wider than the features: it compresses
+  nothing. Heights go with the logarithm of the width.
   """
-  count, predicted = run.arrays.get("class_count"), run.arrays.get("predicted_count")
-  if count is None or not count.sum():
+  layers = network(run)
+  if not layers:
     return None
-  names = run.evals[run.split]["meta"]["class_names"]
-  order = [int(k) for k in np.argsort(-count, kind="stable")[:MAX_CLASSES] if count[k] > 0]
-  figure = new_figure(8.2, 1.0 + (0.26 if predicted is not None else 0.2) * len(order))
-  ax = figure.subplots()
-  series = [(count, LABELLED, "labelled")]
-  if predicted is not None:
-    series.append((predicted, PREDICTED, f"predicted, {predicted.sum():,} rows"))
-  height = 0.78 / len(series)
-  uneven = count.max() > 20 * count[order[-1]]
-  first = 0.7 if uneven else 0.0  # where bars begin
-  for j, (values, color, text) in enumerate(series):
-    where = np.arange(len(order)) + (j - (len(series) - 1) / 2) * height
-    ax.barh(where, np.maximum(values[order], first) - first, height, first, color=color, label=text)
-    for y, k in zip(where, order):
-      ax.annotate(f"{values[k]:,}", (max(values[k], first), y), (3, 0), textcoords="offset points", va="center",
-                  fontsize=6.5, color=MUTED)
-  ax.set_yticks(range(len(order)), [clip_text(names[k], 34) for k in order], color=INK)
-  longest = max(values[order].max() for values, _, _ in series)
-  ax.set(xscale="log" if uneven else "linear", ylim=(len(order) - 0.4, -0.6),
-         xlim=(first, longest * (2 if uneven else 1.08)))
-  ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.12g}")
-  ax.grid(axis="y", visible=False)
-  ax.tick_params(axis="y", length=0)
-  rest = int((count > 0).sum()) - len(order)
-  left = f"; {rest} smaller classes with {count.sum() - count[order].sum():,} rows are not shown" if rest else ""
-  ax.set(title=f"{run.split}: {int((count > 0).sum())} classes, {count.sum():,} labelled rows",
-         xlabel=f"rows{', logarithmic' if uneven else ''}{left}")
-  if predicted is not None:
-    figure.legend(loc="outside upper left", ncols=2)
+  columns = max(column for column, _, _, _ in layers.values()) + 1
+  figure = new_figure(max(6.0, 0.5 + 0.95 * columns), 4.5 if "classes" in layers else 2.6, layout=None)
+  ax = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+  center = {False: 0.0, True: -3.4}
+  widest = np.log1p(max(max(widths) for _, widths, _, _ in layers.values()))
+  for name, (column, widths, parameters, source) in layers.items():
+    y, tall = center[name in ("head", "classes")], 0.35 + 0.75 * np.log1p(max(widths)) / widest
+    if source:
+      x0, y0 = layers[source][0], center[source in ("head", "classes")]
+      ax.annotate("", (column - 0.31, y), (x0 + 0.31, y0), arrowprops={"arrowstyle": "->", "color": MUTED, "lw": 0.9})
+    ax.fill([column - 0.28, column + 0.28, column + 0.28, column - 0.28], [y - tall, y - tall, y + tall, y + tall],
+            color=layer_color(name))
+    text = f"{widths[0]:,}" if len(widths) == 1 else f"{len(widths)}\nlayers\nup to\n{max(widths):,}"
+    ax.text(column, y, text, ha="center", va="center", color="white", fontsize=9.5 if len(widths) == 1 else 7,
+            fontweight="bold")
+    ax.text(column, y + 1.22, LAYER_TEXT.get(name, name.split(" ")[0]), ha="center", fontsize=8, color=INK)
+    ax.text(column, y - 1.42, f"{parameters:,}" if parameters else "", ha="center", fontsize=7.5, color=MUTED)
+  model, total = run.config["model"], sum(parameters for _, _, parameters, _ in layers.values())
+  norm = "Linear, ReLU, BatchNorm" if model["batch_norm"] else "Linear, ReLU"
+  ax.text(-0.4, 2.0, f"{total:,} parameters (below each layer); hidden layers: {norm}", fontsize=8.5, color=MUTED)
+  ax.set(xlim=(-0.5, columns - 0.5), ylim=(-5.1 if "classes" in layers else -1.7, 2.4))
+  ax.axis("off")
   return figure
 
 
-FAMILIES = {"reconstruction": reconstruction, "latent": latent, "classes": classes}
+def layer_color(name: str) -> str:
+  """The colour of a layer's box."""
+  if name in ("head", "classes"):
+    return HUES[2]
+  return {"input": LABELLED, "output": LABELLED, "posterior": HUES[1], "latent": HUES[1]}.get(name, BLUE)
+
+
+def network(run: RunData) -> dict[str, tuple[int, tuple[int, ...], int, str]]:
+  """Layers by name: column in the diagram, widths, parameters, and the layer before; {} where the config has none.
+
+  Of more than three hidden layers those between the first and the last are one entry with many widths.
+  """
+  meta, model = run.evals.get(run.split, {}).get("meta", {}), run.config.get("model", {})
+  if not {"hidden_dims", "latent_dim", "batch_norm", "head_dim", "kind"} <= model.keys() or not meta.get("features"):
+    return {}
+  D, L, hidden = len(meta["features"]), model["latent_dim"], tuple(model["hidden_dims"])
+  layers = {"input": (0, (D,), 0, "")}
+  def add(name, widths, source, normed=False):
+    fan_in = (layers[source][1][-1], *widths)
+    parameters = sum((i + 1 + 2 * normed) * o for i, o in zip(fan_in, widths))
+    layers[name] = (layers[source][0] + 1, widths, parameters, source)
+    return name
+  def add_stack(name, widths, last):
+    parts = [(width,) for width in widths] if len(widths) <= 3 else [widths[:1], widths[1:-1], widths[-1:]]
+    for k, part in enumerate(parts):
+      last = add(f"{name} {k}", part, last, model["batch_norm"])
+    return last
+  add("posterior", (2 * L,), add_stack("encoder", hidden, "input"))
+  layers["latent"] = (layers["posterior"][0] + 1, (L,), 0, "posterior")  # mean and log-variance give a draw
+  add("output", (D,), add_stack("decoder", hidden[::-1], "latent"))
+  if model["kind"] == "semisup" and meta.get("class_names"):
+    add("classes", (len(meta["class_names"]),), add("head", (model["head_dim"],), "latent"))
+  return layers
+
+
+FAMILIES = {"reconstruction": reconstruction, "latent": latent, "classes": classes, "roc": roc,
+            "calibration": calibration, "generated": generated}
+FULL_FAMILIES = {"distributions": distributions, "dataset": dataset, "distances": distances, "umap": umap,
+                 "architecture": architecture}

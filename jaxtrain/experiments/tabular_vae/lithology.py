@@ -15,11 +15,12 @@ size and the table is about as hard to cluster and classify as the real one, but
   - Holes are filled in random order, so that the classes left over do not all fall in the last expedition.
 """
 
+import functools
 import os
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 
 from jaxtrain.experiments.tabular_vae import lithology_tables as tables
 
@@ -90,7 +91,7 @@ def generate(num_rows: int = FULL_ROWS, seed: int = 42, separation: float = 2.0,
   mean, sd = prototypes()
 
   layout = np.random.RandomState(seed)
-  borehole_names = _borehole_names(num_rows)
+  borehole_names = name_boreholes(num_rows)
   hole_rows = _hole_rows(layout, len(borehole_names), num_rows)
   weights = _class_weights(layout, mean, len(borehole_names))
   bed_mean = np.where(np.array(groups) == "Volcaniclastic", 6, 14)
@@ -154,8 +155,8 @@ def _class_rows(class_names, num_rows):
   return rows
 
 
-def _borehole_names(num_rows):
-  """Sorted hole names; below full size an even choice over the expeditions."""
+def name_boreholes(num_rows: int) -> tuple[str, ...]:
+  """Sorted names of the holes of a table of so many rows; below full size an even choice over the expeditions."""
   expeditions = [expedition for expedition, holes in sorted(tables.HOLES.items()) for _ in range(holes)]
   names = [f"{expedition}-U{FIRST_SITE + i}-A" for i, expedition in enumerate(expeditions)]
   num_holes = max(MIN_HOLES, round(len(names) * num_rows / FULL_ROWS))
@@ -250,12 +251,19 @@ def _colour(rng, axes):
   return density, susceptibility - (0.22 * red + 0.10 * density), gamma - 0.26 * red, red, green, blue
 
 
+@functools.lru_cache(1)
+def _normal_ranks(n):
+  """Normal quantiles of (i + 1/2) / n, [n], ascending; without scipy, whose import takes longer than all of this."""
+  lower = np.fromiter(map(NormalDist().inv_cdf, ((np.arange(n // 2) + 0.5) / n).tolist()), float, n // 2)
+  return np.concatenate([lower, np.zeros(n % 2), -lower[::-1]])
+
+
 def _to_marginal(column, d):
   """Maps a column [N] by rank to the real quantiles of feature d; raw units, 4 decimals."""
   anchors = np.array(tables.ANCHORS[d])
-  normal = scipy.special.ndtri(tables.ANCHOR_P)
-  normal[[0, -1]] = -4.6, 4.6  # the extremes of 238,506 normal draws
-  ranks = scipy.special.ndtri((np.arange(len(column)) + 0.5) / len(column))
+  inner = map(NormalDist().inv_cdf, tables.ANCHOR_P[1:-1])
+  normal = np.array([-4.6, *inner, 4.6])  # the ends: extremes of 238,506 normal draws
+  ranks = _normal_ranks(len(column))
   if d == 0:
     values = np.interp(ranks, normal, anchors)
   else:  # linear between anchors on the scale of the logarithm that the models see

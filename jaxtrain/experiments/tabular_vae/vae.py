@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtrain import config as config_lib
 from jaxtrain import fields, optim, rng, schedules, step
 from jaxtrain.data import tables, tabular
-from jaxtrain.experiments.tabular_vae import evaluate, lithology, nets, objective, predict
+from jaxtrain.experiments.tabular_vae import evaluate, lithology, nets, objective, predict, release
 from jaxtrain.types import Experiment, Splits, TrainState, UserError
 
 def read_lithology(config) -> tables.Table:
@@ -59,6 +59,9 @@ def load(config) -> Splits:
       raise UserError(f"config.loss.weights: no weight {name!r} for the term {path!r} of config.loss.extra")
   if config.model.kind == "semisup" and table.label is None:
     raise UserError("config.data.label: got '', allowed the name of the label column with config.model.kind=semisup")
+  if table.group is not None:
+    names = lithology.name_boreholes(len(table.group)) if config.data.source == "synthetic" else ()
+    found.meta["rows_per_group"] = evaluate.count_groups(table.group, names)
   return found
 
 
@@ -115,7 +118,9 @@ def make(config, meta) -> Experiment:
   def observe(state, means):
     return state.replace(opt_state=tx.observe(state.opt_state, means))
 
+  with_umap = config.log.figures == "full" or "umap" in config.log.families
   watches = config.optim.plateau.factor > 0 and config.optim.plateau.monitor != "train_loss"
   return Experiment(init=init, train_step=train_step, eval_step=eval_step, summarise=bind(objective.summarise, o),
-                    observe=observe if watches else None, assess=evaluate.make_assess(model, meta),
-                    predict=predict.make_verbs(model, meta))
+                    observe=observe if watches else None, assess=evaluate.make_assess(model, meta, with_umap),
+                    predict=predict.make_verbs(model, meta, config.loss.mask_rate > 0),
+                    read_weights=release.read_weights)

@@ -73,36 +73,6 @@ def test_a_single_latent_dimension_is_its_own_component():
   assert share[0] == pytest.approx(1.0)
 
 
-def scores(num_classes=8, num_rows=300, seed=3):
-  random = np.random.RandomState(seed)
-  label = random.choice(num_classes, num_rows, p=np.arange(1, num_classes + 1) / np.arange(1, num_classes + 1).sum())
-  logits = random.normal(size=(num_rows, num_classes)) + 1.5 * np.eye(num_classes)[label]
-  return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32), label.astype(np.int32)
-
-
-def test_classification_scores_are_scikit_learns():
-  log_prob, label = scores()
-  got = evaluate.classification(log_prob, label)
-  pred = log_prob.argmax(axis=1)
-  assert got["accuracy"] == pytest.approx(sk.accuracy_score(label, pred), rel=1e-12)
-  assert got["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(label, pred), rel=1e-12)
-  assert got["accuracy_top5"] == pytest.approx(sk.top_k_accuracy_score(label, log_prob, k=5), rel=1e-12)
-  prob = np.exp(log_prob.astype(np.float64))
-  assert got["nll_nats"] == pytest.approx(sk.log_loss(label, prob / prob.sum(axis=1, keepdims=True)), rel=1e-5)
-  assert 0.1 < got["balanced_accuracy"] != got["accuracy"] < got["accuracy_top5"] < 1
-
-
-def test_unlabelled_rows_and_absent_classes_are_left_out():
-  log_prob, label = scores()
-  label[label == 7] = -1
-  got = evaluate.classification(log_prob, label)
-  seen = label >= 0
-  pred, truth = log_prob.argmax(axis=1)[seen], label[seen]
-  assert got["accuracy"] == pytest.approx((pred == truth).mean())
-  assert got["balanced_accuracy"] == pytest.approx(np.mean([(pred[truth == k] == k).mean() for k in range(7)]))
-  assert evaluate.classification(log_prob, np.full_like(label, -1)) == {}
-
-
 @pytest.fixture(scope="module")
 def trained():
   """A small model, its state as the loop would hand it over, and the meta of a table."""
@@ -152,6 +122,45 @@ def test_assess_reports_every_part_in_raw_and_scaled_units(trained):
     np.testing.assert_allclose(found["sample_x"], raw[rows], rtol=1e-5)  # fewer than a sample: all of them, in order
     np.testing.assert_array_equal(found["sample_label"], label[rows])
     assert found["sample_components"].shape == (len(x[rows]), 2)
+    assert {"auc_macro", "ece", "f1_macro"} <= scalars.keys() and "sample_umap" not in found
+    np.testing.assert_array_equal(found["class_count_all"], np.bincount(label[label >= 0], minlength=4))
+    sums = {part: found[f"hist_{part}"].sum(axis=1).tolist() for part in ("train", "test", "generated")}
+    assert sums == {"train": [15] * 3, "test": [8] * 3, "generated": [evaluate.PRIOR_ROWS] * 3}
+
+
+def test_prior_samples_are_decoded_and_counted_in_raw_bins_of_the_first_part(trained):
+  model, state, meta, raw = trained
+  x = scaling.scale(meta["scaler"], raw)
+  source = arrays.table_source({"x": x, "label": np.full(23, -1, np.int32)}, 8, False)
+  assess, splits = evaluate.make_assess(model, meta), Splits(source, None, None, meta)
+  found = assess(state, splits, jax.random.key(1))["train"][1]
+  prior = evaluate.sample_prior(model, state, jax.random.key(1))
+  assert prior.shape == (1000, 3)
+  np.testing.assert_array_equal(prior, evaluate.sample_prior(model, state, jax.random.key(1)))
+  assert not np.array_equal(prior, evaluate.sample_prior(model, state, jax.random.key(2)))
+  made = scaling.unscale(meta["scaler"], prior)
+  for d, edges in enumerate(found["hist_edges"]):
+    inside = np.histogram(made[:, d], edges)[0]
+    np.testing.assert_allclose(found["hist_generated"][d, 1:-1], inside, atol=2)  # a value on an edge may round
+    assert edges[0] <= np.quantile(raw[:, d], 0.01) and edges[-1] >= np.quantile(raw[:, d], 0.99)
+
+
+def test_umap_is_of_the_part_that_figures_show(trained, monkeypatch):
+  model, state, meta, raw = trained
+  x = scaling.scale(meta["scaler"], raw)
+  monkeypatch.setattr(evaluate.scores, "umap_map", lambda mean: 2 * mean)
+  source = arrays.table_source({"x": x, "label": np.zeros(23, np.int32)}, 8, False)
+  got = evaluate.make_assess(model, meta, with_umap=True)(state, Splits(source, source, None, meta), jax.random.key(1))
+  assert "sample_umap" not in got["train"][1]
+  np.testing.assert_array_equal(got["val"][1]["sample_umap"], 2 * got["val"][1]["sample_latent_mean"])
+
+
+def test_rows_of_groups_largest_first(monkeypatch):
+  group = np.repeat([3, 0, 2], [2, 5, 4])
+  assert evaluate.count_groups(group) == {"names": ["0", "2", "3"], "rows": [5, 4, 2]}
+  assert evaluate.count_groups(group, ("a", "b", "c", "d")) == {"names": ["a", "c", "d"], "rows": [5, 4, 2]}
+  monkeypatch.setattr(evaluate, "MAX_GROUPS", 2)
+  assert evaluate.count_groups(np.array(["x", "yy", "yy"])) == {"names": ["yy", "x"], "rows": [2, 1]}
 
 
 def test_the_moving_average_is_what_is_assessed(trained):

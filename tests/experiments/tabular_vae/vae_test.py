@@ -16,7 +16,7 @@ import pytest
 
 from jaxtrain import config as config_lib
 from jaxtrain import optim, parallel, rng, step
-from jaxtrain.experiments.tabular_vae import vae
+from jaxtrain.experiments.tabular_vae import lithology, vae
 from jaxtrain.types import UserError
 
 get_config = runpy.run_path(str(pathlib.Path(__file__).parents[3] / "configs/vae.py"))["get_config"]
@@ -403,6 +403,27 @@ def test_loading_fits_the_scaler_on_training_rows_alone():
   assert len(scaler["mean"]) == made.meta["num_features"] == 30 and made.meta["class_names"] == ["malignant", "benign"]
   assert json.loads(json.dumps(made.meta)) == made.meta
   assert made.meta["steps_per_epoch"] == -(-rows["train"] // config.train.batch_size) == made.train.num_batches
+  assert "rows_per_group" not in made.meta
+
+
+def test_rows_of_boreholes_are_counted_by_name():
+  meta = vae.load(get_config("smoke")).meta
+  made = lithology.generate(4000)
+  want = {name: int((made.borehole == k).sum()) for k, name in enumerate(made.borehole_names)}
+  names, rows = meta["rows_per_group"]["names"], meta["rows_per_group"]["rows"]
+  assert dict(zip(names, rows)) == {name: n for name, n in want.items() if n} and rows == sorted(rows, reverse=True)
+  assert len(names) == meta["groups"]["train"] and json.loads(json.dumps(meta)) == meta
+
+
+def test_umap_is_made_where_it_is_drawn(monkeypatch):
+  asked = []
+  monkeypatch.setattr(vae.evaluate, "make_assess", lambda model, meta, with_umap: asked.append(with_umap))
+  meta = {"num_features": 3, "features": ["a", "b", "c"], "class_names": [], "scaler": {}, "steps_per_epoch": 1}
+  for preset, families in (("standard", ()), ("full", ()), ("none", ("umap",)), ("minimal", ("latent",))):
+    config = get_config("hybrid")
+    config.log.figures, config.log.families = preset, families
+    vae.make(config, meta)
+  assert asked == [False, True, True, False]
 
 
 def test_a_classifier_needs_labels(tmp_path):

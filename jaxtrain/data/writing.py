@@ -1,0 +1,104 @@
+"""Columns written to a file: CSV, Parquet, NPZ or HDF5, such as `files.read` reads again."""
+
+import csv
+import os
+import re
+import zipfile
+from typing import Callable, Iterable
+
+import numpy as np
+
+from jaxtrain.data import files
+from jaxtrain.types import UserError, need
+
+NUMBER = re.compile(r"(-?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?)?")
+
+
+def write(path: str, columns: dict[str, np.ndarray]) -> None:
+  """Writes columns [N] as the suffix of the path says: .csv, .parquet, .npz or .h5; under another name until whole.
+
+  Numbers in CSV have as many digits as give them back exactly; None becomes an empty cell.
+  """
+  kind, fresh = files.kind_of(path), path + ".new"
+  if kind not in WRITERS:
+    raise UserError(f"{path}: cannot write {kind}, allowed .csv .parquet .npz .h5")
+  try:
+    WRITERS[kind](fresh, columns if kind == "csv" else {n: plain_numbers(column) for n, column in columns.items()})
+    os.replace(fresh, path)
+  finally:
+    if os.path.exists(fresh):
+      os.remove(fresh)
+
+
+def write_csv(path: str, columns: dict[str, np.ndarray]) -> None:
+  """A header line and a line per row."""
+  with open(path, "w", newline="", encoding="utf-8") as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*map(csv_cells, columns.values())))
+
+
+def csv_cells(column: np.ndarray) -> Iterable:
+  """Cells of a column: as many digits as give a number back, nothing for NaN."""
+  if column.dtype.kind != "f":
+    return column.tolist()
+  cells = map(str, column) if column.dtype == np.float32 else map(repr, column.tolist())
+  return ("" if cell == "nan" else cell for cell in cells)
+
+
+def plain_numbers(column: np.ndarray) -> np.ndarray:
+  """Text that is numbers in every row, as of a CSV file, as float64 with NaN for empty; other columns as they are.
+
+  `007` is no number but a name.
+  """
+  if column.dtype != object:
+    return column
+  cells = ["" if cell is None else cell for cell in column.tolist()]
+  if not any(cells) or not all(isinstance(cell, str) and NUMBER.fullmatch(cell) for cell in cells):
+    return column
+  return np.asarray([float(cell) if cell else np.nan for cell in cells])
+
+
+def write_parquet(path: str, columns: dict[str, np.ndarray]) -> None:
+  """A Parquet file."""
+  arrow = need("pyarrow", "tables")
+  need("pyarrow.parquet", "tables").write_table(
+      arrow.table({name: arrow.array(one_type(column) if column.dtype == object else column)
+                   for name, column in columns.items()}), path)
+
+
+def one_type(column: np.ndarray) -> list:
+  """The cells of an object column; as text where there is more than numbers, or than text, beside None."""
+  cells = column.tolist()
+  kinds = {type(cell) for cell in cells if cell is not None}
+  return cells if len(kinds) < 2 or kinds == {int, float} else [None if c is None else str(c) for c in cells]
+
+
+def write_npz(path: str, columns: dict[str, np.ndarray]) -> None:
+  """A NumPy archive; text becomes arrays of Unicode, never objects."""
+  with zipfile.ZipFile(path, "w") as archive:  # numpy.savez has no way to write a column named `file`
+    for name, column in columns.items():
+      with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, as_text(column), allow_pickle=False)
+
+
+def write_hdf5(path: str, columns: dict[str, np.ndarray]) -> None:
+  """A dataset per column."""
+  h5py = need("h5py", "tables")
+  with h5py.File(path, "w") as file:
+    for name, column in columns.items():
+      column = as_text(column)
+      text = column.dtype.kind == "U"
+      file.create_dataset(name, data=column.astype(object) if text else column, dtype=h5py.string_dtype() if text
+                          else None)
+
+
+def as_text(column: np.ndarray) -> np.ndarray:
+  """An object column as Unicode text, None as an empty text; other columns as they are."""
+  if column.dtype != object:
+    return column
+  return np.asarray(["" if cell is None else str(cell) for cell in column.tolist()] or [""])[:len(column)]
+
+
+WRITERS: dict[str, Callable[[str, dict], None]] = {
+    "csv": write_csv, "parquet": write_parquet, "npz": write_npz, "hdf5": write_hdf5}

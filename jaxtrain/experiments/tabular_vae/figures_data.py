@@ -1,0 +1,200 @@
+"""Figures of the table that a tabular VAE learned from, and of what it makes of noise, from the files of a run alone.
+
+**Source:** spec tabular_vae 8 (generated variables, variable distributions, dataset overview). **Departs:** histograms
+without kernel density, in bins that `evaluate.py` counted; of many features those that `pick_features` shows.
+"""
+
+import re
+from typing import Callable
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxtrain.figures import COLORS, INK, MUTED, SPLITS, RunData, clip_text, new_figure, number
+
+MAX_FEATURES, MAX_BARS = 12, 30
+BLUE, ORANGE, PALE = "#1f6fb4", "#d2580f", "#b5d2ec"
+UNEVEN = 100  # ratio of the largest to the smallest above which an axis is logarithmic
+
+
+def pick_features(r2: list[float | None]) -> list[int]:
+  """Up to 12 features: all in their order, or of more those at even ranks from the best R2 to the worst."""
+  if len(r2) <= MAX_FEATURES:
+    return list(range(len(r2)))
+  ranked = sorted((d for d in range(len(r2)) if r2[d] is not None and np.isfinite(r2[d])), key=lambda d: -r2[d])
+  ranked = ranked if len(ranked) >= MAX_FEATURES else list(range(len(r2)))
+  return [ranked[i] for i in np.linspace(0, len(ranked) - 1, MAX_FEATURES).round().astype(int)]
+
+
+def signed_log(values) -> np.ndarray:
+  """The place of a value on a logarithmic axis that holds 0 and both signs."""
+  return np.sign(values) * np.log1p(np.abs(values))
+
+
+def round_values(forward: Callable, low: float, high: float) -> np.ndarray:
+  """Round values whose positions `forward(value)` lie in [low, high] and keep apart: 0, powers of ten, then others."""
+  accepted: list[float] = []
+  for step in (1, 3, 2, 5):
+    for size in [0.0] * (step == 1) + [step * 10.0 ** k for k in range(-2 if high < 1 else 0, 16)]:
+      for value in (size, -size):
+        at = float(forward(np.float64(value)))
+        if low <= at <= high and all(abs(at - float(forward(np.float64(v)))) > (high - low) / 6.5 for v in accepted):
+          accepted.append(value)
+  return np.array(sorted(accepted))
+
+
+def set_log_ticks(axis, low: float, high: float) -> None:
+  """Ticks of an axis of `signed_log` places, labelled in raw units."""
+  ticks = round_values(signed_log, low, high)
+  axis.set_ticks(signed_log(ticks), [f"{tick:,.12g}".replace("-", "−") for tick in ticks])
+
+
+def shown_features(run: RunData) -> tuple[list[int], str]:
+  """The features that have a panel, and a text that says so where they are not all."""
+  record = run.evals[run.split]
+  names = record["meta"]["features"]
+  shown = pick_features([number(record["scalars"].get(f"r2_raw/{name}")) for name in names])
+  return shown, "" if len(shown) == len(names) else f"; {len(shown)} of {len(names)} features, from best to worst R²"
+
+
+def feature_panels(run: RunData, series: list[tuple[str, str, str]], text: str) -> Figure:
+  """A panel of histograms for each feature; a series is (name of its array, colour, label), the first one filled."""
+  shown, chosen = shown_features(run)
+  meta, edges = run.evals[run.split]["meta"], run.arrays["hist_edges"]
+  columns = 3 if len(shown) in (5, 6, 9) else min(4, len(shown))
+  figure = new_figure(0.4 + 2.25 * max(columns, 2), 0.75 + 1.75 * -(-len(shown) // columns))
+  axes = figure.subplots(-(-len(shown) // columns), columns, squeeze=False).ravel()
+  for ax in axes[len(shown):]:
+    ax.remove()
+  for ax, d in zip(axes, shown):
+    logarithmic = meta["scaler"]["transforms"][d].endswith("log1p")
+    counts = [run.arrays[name][d] for name, _, _ in series]
+    draw_histograms(ax, edges[d], counts, series, logarithmic)
+    ax.set_title(clip_text(meta["features"][d], 20 if logarithmic else 26) + (" (log)" if logarithmic else ""),
+                 fontsize=8)
+  for row in range(0, len(shown), columns):
+    axes[row].set_ylabel("% of rows")
+  figure.align_ylabels()
+  handles, labels = axes[0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc="outside upper left", ncols=3)
+  figure.supxlabel(f"{text}{chosen}", x=0.01, ha="left", fontsize=8, color=MUTED)
+  return figure
+
+
+def draw_histograms(ax, edges: np.ndarray, counts: list[np.ndarray], series, logarithmic: bool) -> None:
+  """Shares of the rows in each bin, over the bins that the data fill; what lies outside those is given in percent."""
+  place = signed_log(edges) if logarithmic else edges
+  data = [c for c, (name, _, _) in zip(counts, series) if name != "hist_generated"]
+  filled = np.flatnonzero(sum(c[1:-1] for c in data))
+  first, last = (filled[0], filled[-1] + 1) if len(filled) else (0, len(edges) - 1)
+  for j, (count, (_, color, label)) in enumerate(zip(counts, series)):
+    share = 100 * count[1:-1][first:last] / max(count.sum(), 1)
+    style = {"fill": True, "color": PALE if len(series) > 1 else BLUE} if j == 0 else {"color": color, "linewidth": 1.2}
+    ax.stairs(share, place[first:last + 1], label=label, **style)
+  outside = [100 * (1 - c[1:-1][first:last].sum() / max(c.sum(), 1)) for c in counts]
+  if max(outside) >= 0.05:
+    ax.set_xlabel("outside " + " | ".join(f"{value:.1f} %" for value in outside), loc="right", fontsize=6.5, labelpad=1)
+  low, high = place[first], place[last]
+  ax.set(xlim=(low - 0.02 * (high - low), high + 0.02 * (high - low)), ylim=(0, None))
+  ax.tick_params(labelsize=7)
+  ax.yaxis.set_major_locator(MaxNLocator(nbins=4))
+  set_log_ticks(ax.xaxis, low, high) if logarithmic else ax.xaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def generated(run: RunData) -> Figure | None:
+  """Look for an outline that misses a peak or a tail of the data: the prior does not reach it. These are means of the
+  decoder without its noise, so that they are somewhat narrower than the data even where all is well.
+  """
+  if not {"hist_edges", "hist_generated", f"hist_{run.split}"} <= run.arrays.keys():
+    return None
+  rows, drawn = (run.arrays[name][0].sum() for name in (f"hist_{run.split}", "hist_generated"))
+  series = [(f"hist_{run.split}", BLUE, f"data: {run.split}, {rows:,} rows"),
+            ("hist_generated", ORANGE, f"decoder means of {drawn:,} prior samples")]
+  return feature_panels(run, series, "raw units; outside: share of data | samples beyond the bins")
+
+
+def distributions(run: RunData) -> Figure | None:
+  """Look for parts whose outlines differ: what was trained on is then not what is measured on. Long tails and single
+  high bins tell which transform a feature needs.
+  """
+  parts = [part for part in SPLITS[::-1] if f"hist_{part}" in run.arrays]
+  if not parts or "hist_edges" not in run.arrays:
+    return None
+  rows = {part: run.arrays[f"hist_{part}"][0].sum() for part in parts}
+  series = [(f"hist_{part}", COLORS[part], f"{part}, {rows[part]:,} rows") for part in parts]
+  return feature_panels(run, series, f"raw units; outside: share of {' | '.join(parts)} beyond the bins")
+
+
+def dataset(run: RunData) -> Figure | None:
+  """Look for a few groups or classes that hold most of the rows: scores over rows are then scores of those."""
+  record = run.evals.get(run.split, {})
+  rows = {part: n for part, n in record.get("meta", {}).get("rows", {}).items() if n}
+  groups, count = record.get("meta", {}).get("rows_per_group"), run.arrays.get("class_count_all")
+  panels = []
+  if len(rows) > 1:
+    panels.append(lambda ax: draw_parts(ax, rows, record["meta"].get("groups")))
+  if groups:
+    total = sum(rows.values())
+    panels.append(lambda ax: draw_ranks(ax, groups["rows"], "group", total))
+    prefixes = by_prefix(groups, total)
+    if prefixes:
+      word = "expedition" if "lithology" in str(record["meta"]["table"].get("source")) else "first part of group name"
+      panels.append(lambda ax: draw_bars(ax, prefixes, word))
+  if count is not None and count.sum():
+    panels.append(lambda ax: draw_ranks(ax, sorted(count[count > 0].tolist())[::-1], "class", int(count.sum())))
+  if not panels:
+    return None
+  places = [[k, k] if k + 1 == len(panels) else [k, k + 1] for k in range(0, len(panels), 2)]
+  figure = new_figure(9 if panels[1:] else 6, 2.7 * len(places))
+  for ax, panel in zip(figure.subplot_mosaic(places).values(), panels):
+    panel(ax)
+    ax.grid(axis="x", visible=False)
+    ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.12g}")
+  return figure
+
+
+def by_prefix(groups: dict, total: int) -> dict[str, int]:
+  """Rows by what stands before the first hyphen of a group's name; {} where that sums up little, or groups lack."""
+  found: dict[str, int] = {}
+  for name, rows in zip(groups["names"], groups["rows"]):
+    match = re.match(r"([^-]+)-.", name)
+    if not match:
+      return {}
+    found[match[1]] = found.get(match[1], 0) + rows
+  whole = sum(groups["rows"]) == total
+  return found if whole and 2 <= len(found) <= min(MAX_BARS, len(groups["names"]) // 2) else {}
+
+
+def draw_parts(ax, rows: dict[str, int], groups: dict[str, int] | None) -> None:
+  """Rows of each part, and its groups."""
+  for k, (part, n) in enumerate(rows.items()):
+    more = f"\n{groups[part]:,} groups" if groups and part in groups else ""
+    ax.bar(k, n, 0.6, color=COLORS.get(part, BLUE))
+    ax.annotate(f"{n:,} rows{more}", (k, n), (0, 3), textcoords="offset points", ha="center", fontsize=7.5, color=INK)
+  ax.set_xticks(range(len(rows)), rows, color=INK)
+  ax.set(title=f"{sum(rows.values()):,} rows in {len(rows)} parts", ylabel="rows", ylim=(0, 1.25 * max(rows.values())))
+
+
+def draw_ranks(ax, rows: list[int], word: str, total: int) -> None:
+  """Rows of each group or class, the largest first, and the number of those that hold half of all rows."""
+  half = int(np.searchsorted(np.cumsum(rows), total / 2)) + 1
+  rest = total - sum(rows)
+  uneven = max(rows) > UNEVEN * min(rows)
+  if len(rows) <= MAX_BARS:
+    ax.bar(range(1, len(rows) + 1), rows, 0.8, color=BLUE)
+  else:
+    ax.stairs(rows, np.arange(len(rows) + 1) + 0.5, baseline=0.7 if uneven else 0, fill=True, color=BLUE)
+  plural = word + ("es" if word.endswith("s") else "s")
+  more = f"the {len(rows)} largest {plural}, others hold {rest:,} rows" if rest else f"{len(rows):,} {plural}"
+  ax.set(title=f"{more}; half of {total:,} rows in {half}", xlabel=f"rank of {word}", xlim=(0.5, len(rows) + 0.5),
+         ylabel="rows, logarithmic" if uneven else "rows", yscale="log" if uneven else "linear")
+  ax.set_ylim(0.7 if uneven else 0, max(rows) * (1.5 if uneven else 1.05))
+  ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+
+
+def draw_bars(ax, rows: dict[str, int], word: str) -> None:
+  """Rows by name."""
+  ax.bar(range(len(rows)), [rows[name] for name in sorted(rows)], 0.8, color=BLUE)
+  ax.set_xticks(range(len(rows)), [clip_text(name, 10) for name in sorted(rows)], rotation=90, fontsize=7)
+  ax.set(title=f"{sum(rows.values()):,} rows by {word} ({len(rows)})", ylabel="rows", xlim=(-0.7, len(rows) - 0.3))
