@@ -18,7 +18,7 @@ class Board:
 
   def __init__(self, folder: str, config: dict[str, Any], step: int):
     """`config`: dotted key -> value; `step`: where the run goes on. Raises UserError where tensorboardX is missing."""
-    self.writer = need("tensorboardX", "tensorboard").SummaryWriter(folder, purge_step=step + 1 if step else None)
+    self.writer = need("tensorboardX", "tensorboard").SummaryWriter(folder, purge_step=step + 1)
     if not step:
       summary = need("tensorboardX.summary", "tensorboard")
       plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key,

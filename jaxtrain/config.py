@@ -24,8 +24,8 @@ from jaxtrain.types import UserError
 TRACEABLE = ("optim.learning_rate", "loss.weights.*")
 
 # Fields in which a resumed run may differ from the workdir's config: they say how long, where and how loudly, not what.
-MAY_CHANGE = ("train.num_epochs", "train.num_steps", "train.time_budget_minutes", "log.", "parallel.platform",
-              "parallel.cpu_threads", "parallel.watchdog_seconds")
+MAY_CHANGE = ("data.num_workers", "train.num_epochs", "train.num_steps", "train.time_budget_minutes", "log.",
+              "parallel.platform", "parallel.cpu_threads", "parallel.watchdog_seconds")
 
 
 def common() -> ConfigDict:
@@ -313,6 +313,26 @@ def from_record(record: Mapping[str, Any]) -> ConfigDict:
       return {key: tuples(entry) for key, entry in value.items()}
     return tuple(tuples(entry) for entry in value) if isinstance(value, list) else value
   return ConfigDict(tuples(record)).lock()
+
+
+def from_workdir(record: Mapping[str, Any] | None, workdir: str, experiment: str = "") -> ConfigDict:
+  """The config of a run's config.json, for commands that are given the workdir alone: a workdir is data, never run.
+
+  Args:
+    record: what the file holds; None where there is none.
+    workdir: its folder, for messages.
+    experiment: a module that the user names.
+
+  Raises:
+    UserError: no file, or an experiment that is neither part of jaxtrain nor named.
+  """
+  if record is None:
+    raise UserError(f"--workdir: {workdir!r} holds no run (no config.json)")
+  config = from_record({key: value for key, value in record.items() if key != "origins"})
+  if not config.experiment.startswith("jaxtrain.experiments.") and experiment != config.experiment:
+    raise UserError(f"--workdir: {workdir!r} was trained by {config.experiment!r}, which is not part of jaxtrain; "
+                    f"--experiment={config.experiment} runs its code (in main: its --config)")
+  return config
 
 
 def digest(config: ConfigDict) -> str:

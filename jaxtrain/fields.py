@@ -93,7 +93,7 @@ DEFAULTS: dict[str, Any] = {
         "families": (),  # figure families to draw; () = those of the preset
         "save_artifacts": True,  # arrays behind the figures (eval/*.npz)
         "progress": True,  # progress bar or lines
-        "tensorboard": False,  # event files for TensorBoard; not written yet
+        "tensorboard": False,  # event files for TensorBoard (extra tensorboard)
     },
     "parallel": {
         "mode": "jit",  # jit | pmap | canonical

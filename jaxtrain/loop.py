@@ -21,6 +21,9 @@ from jaxtrain import step as step_lib, workdir as workdir_lib
 from jaxtrain.types import UserError
 
 
+CODE_FIELDS = ("data.source", "loss.extra", "eval.metrics")  # may name functions by their dotted path
+
+
 class Result(NamedTuple):
   """What a run returns.
 
@@ -269,17 +272,18 @@ def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = No
     UserError: the workdir holds no run, or one made with another config.
   """
   if config is None:
-    record = workdir_lib.read_json(os.path.join(workdir, "config.json"))
-    if record is None:
-      raise UserError(f"--workdir: {workdir!r} holds no run (no config.json)")
-    config = config_lib.from_record({key: value for key, value in record.items() if key != "origins"})
+    config = config_lib.from_workdir(workdir_lib.read_json(os.path.join(workdir, "config.json")), workdir)
+    flat = dict(config_lib.flatten(config))
+    named = [name for field in CODE_FIELDS if field in flat for name in np.atleast_1d(flat[field]).tolist()]
+    code = [name for name in named if "." in str(name)]
+    if code:
+      raise UserError(f"--config: required, because the run's config names code of your own, {code[0]}")
   config = config_lib.resolve(config)
   lock = preempt.Lock(workdir)
   try:
     folder = workdir
     if init_from:
-      with runs.open_run(config, workdir, resume="never", init_from=init_from, origins=None) as run:
-        save(run)
+      adopt(config, workdir, init_from)
     if config.stages:
       folder = workdir_lib.last_stage(workdir)
       if folder == workdir:
@@ -292,6 +296,23 @@ def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = No
       evaluation.assess(run, best)
   finally:
     lock.close()
+
+
+def adopt(config: ConfigDict, workdir: str, init_from: str) -> None:
+  """Makes a folder a run of no steps from another run's state or a file of weights; training may go on from there.
+
+  Raises:
+    UserError: the folder holds a run already, the config has stages, or the state does not fit.
+  """
+  if config.stages:
+    raise UserError("--init_from: a config with stages cannot be assessed without training")
+  with runs.open_run(config, workdir, resume="never", init_from=init_from, origins=None) as run:
+    runs.write_process(workdir, run.splits.meta["table"] if "table" in run.splits.meta else {})
+    save(run)
+    run.checkpoints.wait()
+    run.facts.event("on_train_end", epoch=run.epoch, step=0, best_value=None, best_step=None, stopped_early=False,
+                    digest=packing.digest(run.state), bad_steps=0, total_time_s=time.time() - run.began)
+    workdir_lib.write_json(os.path.join(workdir, "history.json"), {})
 
 
 def check(config: ConfigDict) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def parse_flags(argv: list[str]) -> list[str]:
   if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") for argument in argv[1:]):
     return flags.FLAGS(argv)
   from jaxtrain import config as config_lib, fields
-  argument = config_argument(argv)
-  own = not argument and any(re.fullmatch("--?mode=(eval|inspect)", argument) for argument in argv)
+  argument = typed(argv, "config")
+  own = not argument and typed(argv, "mode") in ("eval", "inspect")
   config = config_lib.common() if own else config_lib.read_file(argument)  # the run's own config will do
   plain = []
   for argument in argv:
@@ -81,12 +81,12 @@ def parse_flags(argv: list[str]) -> list[str]:
   return rest
 
 
-def config_argument(argv: list[str]) -> str:
-  """The value of --config as typed; empty where there is none."""
+def typed(argv: list[str], name: str) -> str:
+  """The value of a flag as typed; empty where there is none."""
   for i, argument in enumerate(argv):
-    if argument.startswith(("--config=", "-config=")):
+    if argument.startswith((f"--{name}=", f"-{name}=")):
       return argument.split("=", 1)[1]
-    if argument in ("--config", "-config") and i + 1 < len(argv):
+    if argument in (f"--{name}", f"-{name}") and i + 1 < len(argv):
       return argv[i + 1]
   return ""
 

@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from typing import Any
 
 from jaxtrain.types import UserError, Verb, need
@@ -60,14 +61,9 @@ def restore(workdir: str, which: str, experiment: str = "") -> tuple[Any, Any, A
   from jaxtrain import checkpoint, config as config_lib, packing, workdir as workdir_lib
   folder = workdir_lib.last_stage(workdir)
   record = workdir_lib.read_json(os.path.join(folder, "config.json"))
-  if record is None:
-    raise UserError(f"--workdir: {workdir!r} holds no run (no config.json)")
+  config = config_lib.from_workdir(record, workdir, experiment)
   if not (which in ("best", "last") or which.isdigit()):
     raise UserError(f"--checkpoint: got {which!r}, allowed best | last | STEP")
-  config = config_lib.from_record({key: value for key, value in record.items() if key != "origins"})
-  if not config.experiment.startswith("jaxtrain.experiments.") and experiment != config.experiment:
-    raise UserError(f"--workdir: {workdir!r} was trained by {config.experiment!r}, which is not part of jaxtrain; "
-                    f"--experiment={config.experiment} runs its code")
   for key in CODE_FIELDS:
     if config_lib.lookup(config, key.partition(".")[0]).get(key.partition(".")[2]):
       config_lib.assign(config, key, ())
@@ -195,6 +191,10 @@ def main() -> int:
     return 2
   except OSError as error:
     print(f"jaxtrain: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+    return 1
+  except Exception as error:
+    traceback.print_exc()
+    print(f"jaxtrain: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}", file=sys.stderr)
     return 1
 
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from jaxtrain import board as board_lib, checkpoint, config as config_lib, facts as facts_lib, feed as feed_lib
 from jaxtrain import packing, parallel, plan as plan_lib, rng, step as step_lib, workdir as workdir_lib
-from jaxtrain.assembly import Parts, assemble, count_params
+from jaxtrain.assembly import Parts, assemble, count_params, shapes
 from jaxtrain.console import Console
-from jaxtrain.types import Experiment, Splits, UserError
+from jaxtrain.types import Experiment, Splits, UserError, need
 
 
 @dataclasses.dataclass
@@ -150,6 +150,8 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
     if read_only and run.state is None:
       raise UserError(f"--workdir: {workdir!r} holds no checkpoint yet")
     if not read_only:
+      if config.log.tensorboard:
+        need("tensorboardX", "tensorboard")
       if run.state is None:
         start(run, parts, stage, init_from, carry)
       if workdir:
@@ -184,7 +186,7 @@ def compile_repeat(run: Run, parts: Parts, skipped: list[str]) -> None:
   data_key, _ = step_lib.stream_keys(run.state)
   run.feeds["train"] = feed_lib.Feed(run.splits.train, run.devices.put, data_key)
   repeat = run.devices.compile(step_lib.make_repeat(parts.one_step), (0, 1))
-  run.repeat = repeat.lower(run.state, run.totals, run.feeds["train"].data(run.step), np.int32(1)).compile()
+  run.repeat = repeat.lower(run.state, run.totals, shapes(run.splits.train.data), np.int32(1)).compile()
   run.facts.process(resume_step=run.step, skipped_checkpoints=skipped, threads=parts.threads,
                     num_devices=run.devices.num_devices, compile_seconds=time.perf_counter() - began,
                     setup_seconds=time.time() - run.began)

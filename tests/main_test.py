@@ -255,3 +255,27 @@ def test_the_watchdog_prints_stacks_and_exits_4(tmp_path):
                         capture_output=True, text=True, timeout=60)
   assert done.returncode == 4 and "alive" in done.stdout and "no step completed in 0.3 s" in done.stderr
   assert "most recent call first" in done.stderr
+
+
+def test_eval_runs_no_code_that_only_the_workdir_names(tmp_path):
+  workdir = tmp_path / "run"
+  assert child.run(SMOKE, *QUIET, f"--workdir={workdir}").returncode == 0
+  record = json.loads((workdir / "config.json").read_text())
+  for change, message in (({"experiment": "outside"}, "is not part of jaxtrain"),
+                          ({"eval": record["eval"] | {"metrics": ["outside.make"]}}, "names code of your own")):
+    (workdir / "config.json").write_text(json.dumps(record | change))
+    done = child.run("--mode", "eval", f"--workdir={workdir}", environ={"PYTHONPATH": os.path.join(child.ROOT,
+                                                                                                   "tests")})
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_imported_weights_make_a_run_of_no_steps(tmp_path):
+  source, workdir = tmp_path / "source", tmp_path / "run"
+  assert child.run(SMOKE, *QUIET, f"--workdir={source}").returncode == 0
+  done = child.run(SMOKE, *QUIET, "--mode=eval", f"--init_from={source}@last", f"--workdir={workdir}")
+  assert done.returncode == 0, done.stderr
+  assert (workdir / "eval" / "train.json").exists() and (workdir / "run.json").exists()
+  done = child.run(SMOKE, *QUIET, f"--workdir={workdir}")  # training goes on from there
+  assert done.returncode == 0 and child.inspect(str(workdir))["best_step"] == 32
+  events, _ = child.facts(str(workdir))
+  assert [event["moment"] for event in events].count("on_train_end") == 1

@@ -11,6 +11,7 @@ ahead needs to know where reading is, and the key decides which rows a step hold
 
 import itertools
 import os
+import signal
 from typing import Any, Callable, Iterator, NamedTuple
 
 import jax
@@ -21,6 +22,8 @@ from jaxtrain.data import files, scaling, shuffle, tables
 from jaxtrain.types import Source, UserError, need
 
 WINDOW_BYTES, WINDOW_STEPS = 32 << 20, 64  # a window has no more than either
+READ_BYTES = 16 << 20  # of a dataset, at once
+SPARSE, LIST = 8, 1024  # read a span where it has up to so many times the rows wanted; else lists of so many rows
 
 
 class Part(NamedTuple):
@@ -60,6 +63,11 @@ class Hdf5Rows:
   def __getstate__(self):
     return self.__dict__ | {"opened": None}
 
+  def __del__(self):
+    for file in self.opened or ():
+      if file is not None:
+        file.close()
+
   def __len__(self) -> int:
     return self.num_rows if self.index is None else len(self.index)
 
@@ -71,29 +79,45 @@ class Hdf5Rows:
     return np.concatenate(blocks, axis=1)[:, self.order]
 
   def open(self):
-    """The open file: (descriptor, h5py file or None where no part needs it)."""
+    """(The open file, h5py's or None where no part needs it)."""
     if self.opened is None:
       needs_hdf5 = any(part.offset is None for part in self.parts)
-      self.opened = (os.open(self.path, os.O_RDONLY),
+      self.opened = (open(self.path, "rb", buffering=0),
                      need("h5py", "tables").File(self.path, "r") if needs_hdf5 else None)
     return self.opened
 
 
 def read_part(opened, part: Part, rows: np.ndarray) -> np.ndarray:
-  """The columns [n, D] float64 of one dataset at rows in any order."""
-  descriptor, file = opened
-  size = part.width * part.dtype.itemsize
-  if part.offset is None:
-    unique, inverse = np.unique(rows, return_inverse=True)
-    straight = len(unique) and unique[-1] - unique[0] + 1 == len(unique)
-    found = file[part.dataset][unique[0]:unique[-1] + 1] if straight else file[part.dataset][unique]
-    block = found.reshape(len(unique), part.width)[inverse]
-  elif len(rows) and (np.diff(rows) == 1).all():
-    block = np.frombuffer(os.pread(descriptor, size * len(rows), part.offset + size * int(rows[0])), part.dtype)
+  """The columns [n, D] float64 of one dataset at rows in any order, a piece of at most `READ_BYTES` at a time."""
+  most = max(1, READ_BYTES // (part.width * part.dtype.itemsize))
+  out = np.empty((len(rows), len(part.columns)))
+  for start in range(0, len(rows), most):
+    piece = rows[start:start + most]
+    read = read_chunked if part.offset is None else read_contiguous
+    out[start:start + most] = read(opened, part, piece)[:, part.columns]
+  return out
+
+
+def read_contiguous(opened, part: Part, rows: np.ndarray) -> np.ndarray:
+  """Rows [n, width] of a dataset that lies in the file as in memory."""
+  descriptor, size = opened[0].fileno(), part.width * part.dtype.itemsize
+  if (np.diff(rows) == 1).all():
+    data = os.pread(descriptor, size * len(rows), part.offset + size * int(rows[0]))
   else:
-    block = np.frombuffer(b"".join(os.pread(descriptor, size, part.offset + size * row) for row in rows.tolist()),
-                          part.dtype)
-  return block.reshape(len(rows), part.width)[:, part.columns].astype(np.float64)
+    data = b"".join(os.pread(descriptor, size, part.offset + size * row) for row in rows.tolist())
+  return np.frombuffer(data, part.dtype).reshape(len(rows), part.width)
+
+
+def read_chunked(opened, part: Part, rows: np.ndarray) -> np.ndarray:
+  """Rows [n, width] through HDF5, which is quick with a span of rows and slow with a long list of them."""
+  dataset = opened[1][part.dataset]
+  unique, inverse = np.unique(rows, return_inverse=True)
+  first, last = int(unique[0]), int(unique[-1]) + 1
+  if last - first <= SPARSE * len(unique):
+    found = dataset[first:last].reshape(last - first, part.width)[unique - first]
+  else:
+    found = np.concatenate([dataset[unique[k:k + LIST]] for k in range(0, len(unique), LIST)])
+  return found.reshape(len(unique), part.width)[inverse]
 
 
 def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str) -> tables.Table:
@@ -109,14 +133,18 @@ def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str) -> t
       columns = files.Columns(path, {part: np.empty(0) for parts in names.values() for part in parts},
                               {name: parts for name, parts in names.items() if datasets[name].ndim > 1})
       features = tables.pick_features(columns, features, label, group)
-      for name in {label, group} & set(datasets):
-        columns.values[name] = files.spread(path, {name: (datasets[name][()], None)}).values[name]
+      for name, parts in names.items():
+        for k, part in enumerate(parts):
+          if part in (label, group):
+            cells = datasets[name][(slice(None), *np.unravel_index(k, datasets[name].shape[1:]))]
+            columns.values[part] = files.spread(path, {part: (cells, None)}).values[part]
       parts = tuple(describe_part(path, name, item, names[name], features) for name, item in datasets.items()
                     if set(names[name]) & set(features))
   except UserError:
     raise
   except Exception as error:  # h5py raises many types for damaged files
-    raise UserError(f"config.data.path: cannot read {path!r} as hdf5: {str(error).splitlines()[0][:200]}") from error
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    raise UserError(f"config.data.path: cannot read {path!r} as hdf5: {reason}") from error
   flat = [names[part.dataset][d] for part in parts for d in part.columns]
   rows = Hdf5Rows(path, parts, tuple(flat.index(name) for name in features), parts[0].num_rows)
   return close_over(rows, columns, features, label, group, {"source": path, "sha256": tables.file_digest(path)})
@@ -149,16 +177,17 @@ class Batches:
     part: [n] the rows of this part, indices into `rows`.
     label: [N] int32, of all rows.
     keys: [epochs, rounds] round keys of each epoch's permutation; None = in order.
-    shard: (i, n): this process reads the i-th of n equal slices of each batch.
+    num_epochs: passes there are.
+    shard: (i, n): this process reads the i-th of n equal slices of each batch; all of it while there is one process.
   """
 
-  def __init__(self, rows, part, label, scaler, batch_size, keys, shard=(0, 1)):
+  def __init__(self, rows, part, label, scaler, batch_size, keys, num_epochs=1, shard=(0, 1)):
     self.rows, self.part, self.label, self.scaler = rows, part, label, scaler
-    self.batch_size, self.keys, self.shard = batch_size, keys, shard
+    self.batch_size, self.keys, self.num_epochs, self.shard = batch_size, keys, num_epochs, shard
     self.num_batches = -(-len(part) // batch_size)
 
   def __len__(self) -> int:
-    return self.num_batches * (1 if self.keys is None else len(self.keys))
+    return self.num_batches * self.num_epochs
 
   def __getitem__(self, step: int) -> dict[str, np.ndarray]:
     epoch, position = divmod(int(step), self.num_batches)
@@ -175,6 +204,11 @@ class Batches:
     return {"x": scaling.scale(self.scaler, self.rows[rows]), "label": self.label[rows]}
 
 
+def ignore_interrupts(index: int, count: int) -> None:
+  """Lets a reading process live through a Ctrl-C, which the terminal sends it too: the run is to save first."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class Windows(NamedTuple):
   """Windows of batches from a file; called as `Source.windows`."""
   batches_of: Callable[[Any], Batches]
@@ -188,7 +222,7 @@ class Windows(NamedTuple):
     steps = grain.MapDataset.source(batches)[first:].batch(self.num_steps, drop_remainder=False)
     ahead = steps.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
     if self.num_workers:
-      ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.num_workers))
+      ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.num_workers), ignore_interrupts)
     for k, window in enumerate(ahead):
       short = self.num_steps - len(window["weight"])  # the last one of a run: its shape stays
       if short:
@@ -217,7 +251,7 @@ def host_source(table: tables.Table, part: np.ndarray, label: np.ndarray, scaler
     if shuffled:
       of_epoch = jax.vmap(lambda epoch: shuffle.round_keys(rng.step_key(key, epoch), len(part)))
       keys = np.asarray(of_epoch(np.arange(num_epochs)))
-    return Batches(table.features, part, label, scaler, batch_size, keys)
+    return Batches(table.features, part, label, scaler, batch_size, keys, num_epochs)
 
   def batch_at(data, step, key):
     return jax.tree.map(lambda value: value[step - data["start"]], data["batches"])

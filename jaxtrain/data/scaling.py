@@ -88,7 +88,7 @@ def block_rows(num_columns: int) -> int:
 
 def apply_transforms(x: np.ndarray, transforms: tuple[str, ...], columns: tuple[str, ...]) -> np.ndarray:
   """The named transform of each column of x [N, D], float64, not shifted or scaled; NaN stays. Raises as `fit` does."""
-  x = np.asarray(x, np.float64)
+  x = np.ascontiguousarray(x, np.float64)  # sums over rows must add in one order, wherever x comes from
   t = np.empty_like(x)
   with np.errstate(divide="ignore", invalid="ignore"):
     for d, name in enumerate(transforms):

@@ -172,7 +172,8 @@ def is_missing(cell) -> bool:
 
 def encode_labels(cells: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
   """Labels [N] int32 by sorted unique name, -1 where missing, and the names; numbers sort as numbers."""
-  named = {cell: None if is_missing(cell) else str(cell).strip() for cell in dict.fromkeys(cells.tolist())}
+  cells = cells.tolist()  # once: two NaN of two lists are two keys
+  named = {cell: None if is_missing(cell) else str(cell).strip() for cell in dict.fromkeys(cells)}
   names = sorted({name for name in named.values() if name is not None})
   try:
     names.sort(key=float)
@@ -180,7 +181,7 @@ def encode_labels(cells: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     pass
   code = {name: k for k, name in enumerate(names)}
   codes = {cell: -1 if name is None else code[name] for cell, name in named.items()}
-  return np.fromiter((codes[cell] for cell in cells.tolist()), np.int32, len(cells)), tuple(names)
+  return np.fromiter((codes[cell] for cell in cells), np.int32, len(cells)), tuple(names)
 
 
 def encode_groups(columns: files.Columns, name: str, keep: np.ndarray) -> np.ndarray:

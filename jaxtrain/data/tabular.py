@@ -1,6 +1,8 @@
 """From `config.data` to sources: the table, its split, transforms fitted on the training rows, a source of each part.
 
 Every family that learns from a table begins here; what it adds is a dict of its own generators.
+
+**Departs** from DESIGN 3, which lists no such module: it is what all families of tables would write again.
 """
 
 from typing import Callable
@@ -83,7 +85,8 @@ def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]
     if in_memory:
       return arrays.table_source({"x": x[part_rows], "label": label[part_rows]}, batch_size, shuffled)
     return host.host_source(table, part_rows, label, scaler, batch_size, shuffled=shuffled,
-                            num_epochs=count_epochs(config, len(part_rows)), num_workers=config.data.num_workers)
+                            num_epochs=count_epochs(config, len(part_rows)) if part == "train" else 1,
+                            num_workers=config.data.num_workers if part == "train" else 0)
 
   eval_size = config.eval.batch_size or config.train.batch_size
   train = source("train", config.train.batch_size, config.data.shuffle)

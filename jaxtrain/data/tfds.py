@@ -64,9 +64,9 @@ def open_columns(path: str, split: str) -> tuple[files.Columns, Any, dict]:
   return files.Columns(path, values, wide), examples, found
 
 
-def column(examples, features: dict, name: str) -> np.ndarray:
-  """A scalar column of all examples; a class label by its names."""
-  cells = np.asarray([example[name] for example in examples])
+def column(examples, features: dict, name: str, place: int) -> np.ndarray:
+  """A column of all examples, at its place in the flattened value; a class label by its names."""
+  cells = np.asarray([np.asarray(example[name]).reshape(-1)[place] for example in examples])
   if hasattr(features[name], "int2str") and cells.dtype.kind in "iu":
     return np.fromiter((None if cell < 0 else features[name].int2str(int(cell)) for cell in cells), object, len(cells))
   return np.fromiter((c.decode() if isinstance(c, bytes) else c for c in cells.tolist()), object, len(cells))
@@ -99,9 +99,16 @@ class TfdsRows:
     if self.index is not None:
       rows = self.index[rows]
     found = [self.examples[row] for row in rows.tolist()]  # as fast as __getitems__, which tfds.testing lacks
-    flat = {name: np.stack([np.asarray(example[name], np.float64).reshape(-1) for example in found])
-            for name in dict.fromkeys(name for name, _ in self.wanted)}
+    flat = {name: self.flatten(name, found) for name in dict.fromkeys(name for name, _ in self.wanted)}
     return np.stack([flat[name][:, d] for name, d in self.wanted], axis=1)
+
+
+  def flatten(self, name: str, found: list[dict]) -> np.ndarray:
+    """A feature of examples [n, width]. Raises UserError where their lengths differ."""
+    values = [np.asarray(example[name], np.float64).reshape(-1) for example in found]
+    if len(set(map(len, values))) > 1:
+      raise UserError(f"{self.path}: feature {name!r} has values of different lengths, which make no columns")
+    return np.stack(values)
 
 
 def open_table(path: str, split: str, features: tuple[str, ...], label: str, group: str) -> tables.Table:
@@ -124,7 +131,7 @@ def open_table(path: str, split: str, features: tuple[str, ...], label: str, gro
     if place[name][0] not in numeric:
       raise UserError(f"{path}: column {name!r} holds no numbers")
   for name in {label, group} - {""}:
-    columns.values[name] = column(examples, found, name)
+    columns.values[name] = column(examples, found, *place[name])
   rows = TfdsRows(path, split, tuple(place[name] for name in features))
   return host.close_over(rows, columns, features, label, group, {"source": f"tfds {path}"})
 

@@ -1,4 +1,7 @@
-"""Columns written to a file: CSV, Parquet, NPZ or HDF5, such as `files.read` reads again."""
+"""Columns written to a file: CSV, Parquet, NPZ or HDF5, such as `files.read` reads again.
+
+**Departs** from DESIGN 3, which lists no such module: `files.py` is long enough with reading.
+"""
 
 import csv
 import os
@@ -47,7 +50,7 @@ def csv_cells(column: np.ndarray) -> Iterable:
 
 
 def plain_numbers(column: np.ndarray) -> np.ndarray:
-  """Text that is numbers in every row, as of a CSV file, as float64 with NaN for empty; other columns as they are.
+  """Text that is numbers in every row, as of a CSV file, as int64, or float64 with NaN for empty; others as they are.
 
   `007` is no number but a name.
   """
@@ -56,6 +59,8 @@ def plain_numbers(column: np.ndarray) -> np.ndarray:
   cells = ["" if cell is None else cell for cell in column.tolist()]
   if not any(cells) or not all(isinstance(cell, str) and NUMBER.fullmatch(cell) for cell in cells):
     return column
+  if all(cell.lstrip("-").isdigit() for cell in cells):  # such as sample numbers, of which float64 loses digits
+    return np.asarray(list(map(int, cells))) if max(map(len, cells)) < 19 else column
   return np.asarray([float(cell) if cell else np.nan for cell in cells])
 
 

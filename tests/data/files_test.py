@@ -259,12 +259,14 @@ def test_a_file_is_replaced_whole(suffix, tmp_path):
 
 def test_numbers_of_a_csv_file_are_numbers_in_the_others_and_names_stay_names(tmp_path):
   columns = {"depth": np.array(["1.5", "", "-2e3"], object), "hole": np.array(["007", "12", "3"], object),
-             "empty": np.array(["", "", ""], object)}
+             "empty": np.array(["", "", ""], object),
+             "number": np.array(["123456789012345678", "-3", "0"], object)}
   for suffix in (".parquet", ".npz", ".h5"):
     path = str(tmp_path / f"t{suffix}")
     writing.write(path, columns)
     back = files.read(files.kind_of(path), path)
     np.testing.assert_array_equal(back.values["depth"], [1.5, np.nan, -2000])
+    assert back.values["number"].tolist() == [123456789012345678, -3, 0]
     assert back.values["depth"].dtype == np.float64 and back.values["hole"].tolist() == ["007", "12", "3"]
     assert back.values["empty"].tolist() == ["", "", ""]
   writing.write(str(tmp_path / "t.csv"), {"a": np.array([0.5, np.nan]), "b": np.array([1, 2])})

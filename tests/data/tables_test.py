@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from jaxtrain.data import tables
+from jaxtrain.data import files, tables
 from jaxtrain.types import UserError
 
 GOOD = """well,GRA,lithology,MS,R
@@ -170,3 +170,9 @@ def test_tables_of_scikit_learn(name, rows, columns, classes):
   assert len(table.class_names) == classes and sorted(set(table.label.tolist())) == list(range(classes))
   with pytest.raises(UserError, match="'boston'.*iris"):
     tables.read_sklearn("boston")
+
+
+def test_a_numeric_label_with_nan_is_unlabelled_there():
+  columns = files.Columns("t.npz", {"a": np.arange(4.0), "c": np.array([0.0, np.nan, 1.0, np.nan])}, {})
+  table = tables.from_columns(columns, ("a",), "c", "", {})
+  assert table.label.tolist() == [0, -1, 1, -1] and table.class_names == ("0.0", "1.0")

@@ -16,7 +16,6 @@ import numpy as np
 from jaxtrain.data import scaling
 from jaxtrain.experiments.tabular_vae import predict, scores
 
-BLOCK = 8192  # rows per compiled call
 SAMPLE = 5000  # rows kept for figures
 PRIOR_ROWS = 1000
 MAX_GROUPS = 300  # groups whose rows are written down, the largest
@@ -29,22 +28,12 @@ def apply_model(model, state, x: np.ndarray) -> dict[str, np.ndarray]:
   Returns:
     `x_mean` [N, D], `mean` and `log_var` [N, L], and `log_prob` [N, K] in nats where the model has a classifier.
   """
-  params = state.params if state.ema is None else state.ema
-
-  @jax.jit
-  def block_outputs(variables, block):
+  def outputs(variables, block):
     out = model.apply(variables, block, jnp.ones(len(block)))
     named = {"x_mean": out.x_mean, "mean": out.mean, "log_var": out.log_var}
     return named if out.logits is None else named | {"log_prob": jax.nn.log_softmax(out.logits)}
 
-  size = min(BLOCK, len(x))
-  parts = []
-  for start in range(0, len(x), size):
-    block = x[start:start + size]
-    padded = np.concatenate([block, np.zeros((size - len(block), x.shape[1]), x.dtype)])
-    outputs = block_outputs({"params": params, **state.model_state}, padded)
-    parts.append({name: np.asarray(values)[:len(block)] for name, values in outputs.items()})
-  return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+  return predict.in_blocks(outputs, predict.variables_of(state), x)
 
 
 def pick_rows(source, width: int, key) -> np.ndarray:

@@ -10,7 +10,7 @@ mean in place of a sample. Samples are means of p(x | z) for z from the prior.
 """
 
 import functools
-from typing import Callable
+from typing import Any, Callable
 
 import jax
 import jax.numpy as jnp
@@ -55,8 +55,8 @@ def variables_of(state) -> dict:
   return {"params": state.params if state.ema is None else state.ema, **state.model_state}
 
 
-def in_blocks(fn: Callable, variables, x: np.ndarray) -> np.ndarray:
-  """fn(variables, block) over x [N, D], compiled once."""
+def in_blocks(fn: Callable, variables, x: np.ndarray) -> Any:
+  """fn(variables, block), an array [n, ...] or a tree of such, over x [N, D]; compiled once."""
   size = min(BLOCK, len(x))
   compiled, found = jax.jit(fn), []
   for start in range(0, len(x), size):
@@ -64,7 +64,7 @@ def in_blocks(fn: Callable, variables, x: np.ndarray) -> np.ndarray:
     if len(block) < size:
       block = np.concatenate([block, np.zeros((size - len(block), x.shape[1]), x.dtype)])
     found.append(compiled(variables, block))  # the next block is prepared while this one is computed
-  return np.concatenate([np.asarray(part) for part in found])[:len(x)]
+  return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts])[:len(x)], *found)
 
 
 def read_features(columns: files.Columns, names: list[str]) -> np.ndarray:

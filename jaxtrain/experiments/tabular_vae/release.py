@@ -8,10 +8,12 @@ text, whole numbers, and the two calls that a state_dict consists of. Anything e
 classifier.{0,3}); opcodes: Lib/pickletools.py of CPython.
 """
 
+import math
 import pickletools
 import zipfile
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -43,11 +45,14 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
       order = listing.removesuffix("data.pkl") + "byteorder"
       if order in archive.namelist() and archive.read(order).strip() != b"little":
         raise UserError(f"{path}: written on a big-endian machine, allowed little-endian")
+      packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+      if packed:
+        raise UserError(f"{path}: {packed[0]} is compressed, which PyTorch does not do; not read")
       load = lambda key, dtype: np.frombuffer(archive.read(listing.removesuffix("data.pkl") + f"data/{key}"), dtype)
       found = follow(path, archive.read(listing), load)
-  except (OSError, zipfile.BadZipFile, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-    if isinstance(error, UserError):
-      raise
+  except UserError:
+    raise
+  except Exception as error:  # a file made to harm may fail in any way
     raise UserError(f"{path}: cannot be read as a PyTorch file: {str(error)[:120] or type(error).__name__}") from None
   for wrapper in ("model_state_dict", "state_dict"):
     found = found[wrapper] if isinstance(found, dict) and isinstance(found.get(wrapper), dict) else found
@@ -124,7 +129,8 @@ def call(path: str, function: Any, arguments: tuple, load) -> Any:
     (key, dtype), offset, size, stride = arguments[:4]
     numbers = load(key, dtype)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
-    if min(size, default=1) < 1 or min((offset, *stride)) < 0 or last >= len(numbers):
+    outside = min(size, default=1) < 1 or min((offset, *stride)) < 0 or last >= len(numbers)
+    if outside or math.prod(size) > len(numbers):
       raise UserError(f"{path}: an array reaches outside its numbers")
     item = numbers.dtype.itemsize
     view = np.lib.stride_tricks.as_strided(numbers[offset:], size, [step * item for step in stride], writeable=False)
@@ -185,4 +191,5 @@ def read_weights(state: Any, path: str) -> Any:
   if left:
     raise UserError(f"{path}: has {left[0]}, which the config's model has not; is config.model.kind right?")
   model_state = state.model_state | ({"batch_stats": statistics} if statistics else {})
-  return state.replace(params=params, model_state=model_state, ema=params if state.ema is not None else None)
+  return state.replace(params=params, model_state=model_state, ema=jax.tree.map(jnp.copy, params)
+                       if state.ema is not None else None)

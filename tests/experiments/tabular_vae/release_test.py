@@ -194,3 +194,21 @@ def test_an_array_may_not_reach_outside_its_numbers(save):
       new.writestr(name, old.read(name)[:8] if name.endswith("data/0") else old.read(name))
   with pytest.raises(UserError, match="reaches outside its numbers"):
     release.read_weights(state, path + "2")
+
+
+def test_an_array_may_not_be_larger_than_its_numbers(save, monkeypatch):
+  """A stride of 0 would make terabytes of one number."""
+  experiment, _, state = made("standard")
+  monkeypatch.setattr(Tensor, "__reduce__", lambda self: (rebuild, (("storage", self.key), 0, (1 << 40,), (0,), False,
+                                                                    {})))
+  with pytest.raises(UserError, match="reaches outside its numbers"):
+    experiment.read_weights(state, save(state_dict()))
+
+
+def test_averaged_parameters_are_arrays_of_their_own(save):
+  """The state is donated: two leaves may not share a buffer."""
+  experiment, _, state = made("standard", optim__ema_decay=0.9)
+  state = experiment.read_weights(state, save(state_dict()))
+  jax.jit(lambda s: jax.tree.map(lambda x: x, s), donate_argnums=0)(state)
+  params, ema = (jax.tree.leaves(tree) for tree in (state.params, state.ema))
+  assert all(a is not b for a, b in zip(params, ema))
