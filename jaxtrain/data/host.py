@@ -76,7 +76,7 @@ class Hdf5Rows:
     if self.index is not None:
       rows = self.index[rows]
     blocks = [read_part(self.open(), part, rows) for part in self.parts]
-    return np.concatenate(blocks, axis=1)[:, self.order]
+    return take(blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1), self.order)
 
   def open(self):
     """(The open file, h5py's or None where no part needs it)."""
@@ -94,8 +94,13 @@ def read_part(opened, part: Part, rows: np.ndarray) -> np.ndarray:
   for start in range(0, len(rows), most):
     piece = rows[start:start + most]
     read = read_chunked if part.offset is None else read_contiguous
-    out[start:start + most] = read(opened, part, piece)[:, part.columns]
+    out[start:start + most] = take(read(opened, part, piece), part.columns)
   return out
+
+
+def take(rows: np.ndarray, columns: tuple[int, ...]) -> np.ndarray:
+  """These columns; the array itself where they are all of them in order."""
+  return rows if columns == tuple(range(rows.shape[1])) else rows[:, columns]
 
 
 def read_contiguous(opened, part: Part, rows: np.ndarray) -> np.ndarray:

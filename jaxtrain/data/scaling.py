@@ -86,13 +86,20 @@ def block_rows(num_columns: int) -> int:
   return max(1, min(BLOCK, BLOCK_BYTES // (8 * num_columns)))
 
 
+def columns_of(transforms: tuple[str, ...]) -> list[tuple[str, slice | list[int]]]:
+  """Each transform there is with its columns; all of them as a slice, which takes a view and no copy."""
+  if len(set(transforms)) == 1:
+    return [(transforms[0], slice(None))]
+  return [(name, [d for d, other in enumerate(transforms) if other == name]) for name in dict.fromkeys(transforms)]
+
+
 def apply_transforms(x: np.ndarray, transforms: tuple[str, ...], columns: tuple[str, ...]) -> np.ndarray:
   """The named transform of each column of x [N, D], float64, not shifted or scaled; NaN stays. Raises as `fit` does."""
   x = np.ascontiguousarray(x, np.float64)  # sums over rows must add in one order, wherever x comes from
   t = np.empty_like(x)
   with np.errstate(divide="ignore", invalid="ignore"):
-    for d, name in enumerate(transforms):
-      t[:, d] = TRANSFORMS[name].forward(np, x[:, d])
+    for name, which in columns_of(transforms):
+      t[:, which] = TRANSFORMS[name].forward(np, x[:, which])
   for d in np.flatnonzero((~np.isfinite(t) & ~np.isnan(x)).any(axis=0)):
     raise UserError(f"data column {columns[d]!r}: transform {transforms[d]!r} does not take its smallest value "
                     f"{np.nanmin(x[:, d]):g}; choose another in config.data.transforms")
@@ -109,8 +116,8 @@ def unscale(scaler: dict, z: np.ndarray) -> np.ndarray:
   """Scaled units [N, D] back to raw units [N, D], float64: the inverse of `scale`."""
   t = np.asarray(z, np.float64) * np.asarray(scaler["std"]) + np.asarray(scaler["mean"])
   x = np.empty_like(t)
-  for d, name in enumerate(scaler["transforms"]):
-    x[:, d] = TRANSFORMS[name].inverse(np, t[:, d])
+  for name, which in columns_of(scaler["transforms"]):
+    x[:, which] = TRANSFORMS[name].inverse(np, t[:, which])
   return x
 
 
