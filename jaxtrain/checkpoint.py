@@ -21,6 +21,7 @@ import threading
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxtrain import packing, preempt
@@ -89,7 +90,8 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
   logging.getLogger("absl").setLevel(logging.ERROR)
   try:
     record = read_checked(folder, step)
-    with quiet_stderr(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone(ocp))
+    with quiet_stderr(), ocp.Checkpointer(handler, multiprocessing_options=alone(ocp)) as reader:
       arrays = reader.restore(os.path.abspath(os.path.join(folder, str(step), "state")))
     leaves = packing.unpack(arrays, record["layout"])
     _, every = packing.digest_leaves(leaves)
@@ -100,6 +102,12 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
   if changed:
     raise UserError(f"checkpoint {step}: the digest of {changed[0]} does not hold; the file has changed")
   return leaves, record
+
+
+def alone(ocp):
+  """Options of orbax for one process that does not wait for others: it reads and writes what all have alike."""
+  index = jax.process_index()
+  return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
 
 
 def prepare(leaves: dict[str, np.ndarray], record: dict) -> tuple[dict[str, np.ndarray], dict]:
@@ -136,8 +144,10 @@ class Checkpoints:
       self.cpu_seconds -= self.import_seconds
       logging.getLogger("absl").setLevel(logging.ERROR)
       self.ocp = ocp
+      os.makedirs(self.folder, exist_ok=True)  # orbax makes none for one process of several
       self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
-          max_to_keep=None, cleanup_tmp_directories=True, enable_async_checkpointing=False))
+          max_to_keep=None, cleanup_tmp_directories=True, enable_async_checkpointing=False, create=False,
+          multiprocessing_options=alone(ocp)))
     return self.manager
 
   def save(self, *checkpoints: tuple[int, dict[str, Any], dict]) -> None:

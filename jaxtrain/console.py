@@ -11,13 +11,13 @@ SHOWN = 8  # metrics in a line
 
 
 class Console:
-  """Prints a run's progress. `enabled` switches bar and lines off; the first and last lines always come."""
+  """Prints a run's progress. `enabled` switches bar and lines off; the first and last lines come unless `silent`."""
 
-  def __init__(self, enabled: bool, log_file: str | None):
-    self.enabled = enabled
+  def __init__(self, enabled: bool, log_file: str | None, silent: bool = False):
+    self.enabled = enabled and not silent
     self.log = open(log_file, "a", encoding="utf-8") if log_file else None
     self.bar = None
-    self.deaf = False  # nobody reads standard output any more
+    self.deaf = silent  # nobody reads standard output (any more)
 
   def say(self, text: str) -> None:
     """Prints a line and keeps it in log.txt."""
@@ -68,3 +68,28 @@ class Console:
     if self.log:
       self.log.close()
       self.log = None
+
+
+def describe_data(meta: dict) -> str:
+  """What the facts of a table and its split say, in a line."""
+  return describe_table(meta["table"]) + describe_parts(meta)
+
+
+def describe_table(table: dict) -> str:
+  """What a table's facts say of its rows: how many there are, were dropped, have no label."""
+  dropped = table["rows_dropped"] if "rows_dropped" in table else 0
+  unlabelled = table["rows_unlabelled"] if "rows_unlabelled" in table else 0
+  words = [f"{table['source']}, {table['rows']:,} rows"]
+  beyond = table["rows_beyond_limit"] if "rows_beyond_limit" in table else 0
+  words += [f"{dropped:,} of {table['rows'] + beyond + dropped:,} rows dropped for missing features"] * bool(dropped)
+  return "; ".join(words + [f"{unlabelled:,} rows unlabelled"] * bool(unlabelled))
+
+
+def describe_parts(meta: dict) -> str:
+  """Rows and groups of each part; nothing where there is one part."""
+  rows = {part: n for part, n in meta["rows"].items() if n} if "rows" in meta else {}
+  if len(rows) < 2:
+    return ""
+  groups = meta["groups"] if "groups" in meta else {}
+  return "; " + ", ".join(f"{part} {n:,} rows" + (f" in {groups[part]:,} groups" if part in groups else "")
+                          for part, n in rows.items())

@@ -11,7 +11,8 @@ from typing import Any, Callable
 import jax
 import numpy as np
 
-from jaxtrain import checkpoint, facts as facts_lib, feed as feed_lib, metrics as metrics_lib, packing, rng, runs
+from jaxtrain import checkpoint, facts as facts_lib, feed as feed_lib, metrics as metrics_lib, packing, processes, rng
+from jaxtrain import runs
 from jaxtrain import step as step_lib
 from jaxtrain import workdir as workdir_lib
 from jaxtrain.types import UserError
@@ -25,7 +26,7 @@ def evaluator(run: runs.Run, part: str) -> tuple[Callable, Any]:
       raise UserError(f"experiment {run.config.experiment}: its {part} source must state num_batches")
     one, evaluate = step_lib.make_evaluate(run.experiment.eval_step, source, run.devices.over)
     key = rng.stream_key(run.state.key, "eval")
-    run.feeds[part] = feed_lib.Feed(source, run.devices.put, key)
+    run.feeds[part] = feed_lib.Feed(source, run.devices.put, run.devices.put_slices, key)
     totals = jax.eval_shape(run.devices.compile(one), run.state, source.data, key, np.int32(0))
     run.evaluators[part] = (run.devices.compile(evaluate), run.devices.put(step_lib.zero_totals(totals)))
   return run.evaluators[part]
@@ -69,6 +70,12 @@ def judge(run: runs.Run, means: dict[str, float], val: dict[str, float] | None) 
 
 
 def best_state(run: runs.Run) -> Any:
+  """The best state, of process 0 on all."""
+  return run.devices.put(runs.of_first(run.state, lambda: own_best_state(run))) if processes.several() else (
+      own_best_state(run))
+
+
+def own_best_state(run: runs.Run) -> Any:
   """The best state: from memory or its checkpoint; the current one where nothing was evaluated."""
   if run.best_copy is not None:
     return run.best_copy

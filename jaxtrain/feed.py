@@ -13,8 +13,8 @@ from jaxtrain.types import Source
 class Feed:
   """What compiled steps of a source read, by step."""
 
-  def __init__(self, source: Source, put: Callable[[Any], Any], key: jax.Array):
-    self.source, self.put, self.key = source, put, key
+  def __init__(self, source: Source, put: Callable[[Any], Any], put_slices: Callable[[Any, Any], Any], key: jax.Array):
+    self.source, self.put_slices, self.key = source, put_slices, key
     self.size = source.window_steps
     self.whole = put(source.data) if not self.size else None
     self.windows: Iterator[Any] | None = None
@@ -47,4 +47,4 @@ class Feed:
   def fetch(self) -> Any:
     """The next window on the devices; None after the last."""
     window = next(self.windows, None)
-    return None if window is None else self.put(window)
+    return None if window is None else self.put_slices(window, self.source.data)

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxtrain import assembly, config as config_lib, evaluation, facts as facts_lib
-from jaxtrain import metrics as metrics_lib, packing, preempt, runs
+from jaxtrain import metrics as metrics_lib, packing, preempt, processes, runs
 from jaxtrain import step as step_lib, workdir as workdir_lib
 from jaxtrain.types import UserError
 
@@ -61,14 +61,16 @@ def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto
     UserError: config, data or workdir do not fit. preempt.Stopped: asked to stop, and saved. preempt.NonFinite: halted.
   """
   config = config_lib.resolve(config)
-  lock = preempt.Lock(workdir) if workdir else None
+  locks: list[preempt.Lock] = []
+  if workdir:
+    processes.on_first(lambda: locks.append(preempt.Lock(workdir)))
   try:
     with preempt.Stop(config.train.time_budget_minutes) as stop:
       if config.stages:
         return train_stages(config, workdir, stop, resume, init_from, origins, draw)
       return train_one(config, workdir, stop, draw, resume=resume, init_from=init_from, origins=origins)
   finally:
-    if lock:
+    for lock in locks:
       lock.close()
 
 
@@ -79,8 +81,9 @@ def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Res
                     "before")
   stages = [config_lib.stage_config(config, stage, k) for k, stage in enumerate(config.stages)]
   config, _ = runs.claim(config, workdir, resume)
-  runs.write_config(config, workdir, origins)
-  runs.write_process(workdir, {})
+  if processes.is_first():
+    runs.write_config(config, workdir, origins)
+    runs.write_process(workdir, {})
   for k, stage in enumerate(stages):
     settings = config.stages[k]
     carry = "all" if "carry_optimizer" in settings and settings["carry_optimizer"] else "params"
@@ -88,7 +91,8 @@ def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Res
     result = train_one(stage, os.path.join(workdir, "stages", str(k)), stop, draw, resume="auto", init_from=source,
                        origins=origins,
                        stage=k, carry=carry if k else "")
-  workdir_lib.write_json(os.path.join(workdir, "history.json"), facts_lib.clean(result.history))  # the last stage's
+  if processes.is_first():
+    workdir_lib.write_json(os.path.join(workdir, "history.json"), facts_lib.clean(result.history))  # the last stage's
   return result._replace(workdir=workdir)
 
 
@@ -112,14 +116,14 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
   plan, pace = run.plan, Pace()
   run.console.start(run.step, plan.total)
   while run.step < plan.total and not run.stopped_early:
-    if stop.reason():  # after all that was due: a resumed run goes on from here and would not report it
-      leave(run, stop.reason())
     target = plan.next_due(run.step)
     while run.step < target:
-      dispatch(run, min(target, run.step + pace.num_steps()), pace)
+      # Asked after all that was due at this step: a resumed run goes on from here and would not report it.
+      reason, num_steps = processes.agree(stop.reason(), pace.num_steps())
+      if reason:
+        leave(run, reason)
+      dispatch(run, min(target, run.step + num_steps), pace)
       watchdog.beat()
-      if stop.reason() and run.step < target:
-        leave(run, stop.reason())
     due = plan.due(run.step)
     began = time.perf_counter()
     if due.epoch or due.evaluate:
@@ -129,7 +133,7 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
     run.spent["report"] += time.perf_counter() - began
     if due.save and run.step < plan.total:
       save(run)
-      if draw and run.workdir and run.config.log.figures == "full":
+      if draw and run.writes and run.config.log.figures == "full":
         draw(run.workdir, "train")
     watchdog.beat()
 
@@ -153,8 +157,8 @@ def dispatch(run: runs.Run, target: int, pace: "Pace") -> None:
                             "(--config.train.on_nonfinite=skip goes on without such steps)")
   if run.segment_steps == 0 and pace.first:
     run.facts.process(first_steps_done_after_seconds=time.time() - run.began)
-    # asks git: not before
-    runs.write_process(run.workdir, run.splits.meta["table"] if "table" in run.splits.meta else {})
+    if run.writes:  # asks git: not before
+      runs.write_process(run.workdir, run.splits.meta["table"] if "table" in run.splits.meta else {})
   pace.took(num_steps, seconds)
   run.step += num_steps
   run.segment_seconds += seconds
@@ -251,9 +255,9 @@ def finish(run: runs.Run) -> Result:
     run.facts.event("on_test_end", **where, **evaluation.by_kind(run, test), best_step=run.best_step)
     run.facts.row(test, **where)
   history = facts_lib.history(run.facts.events)
-  if run.workdir:
+  if run.writes:
     workdir_lib.write_json(os.path.join(run.workdir, "history.json"), facts_lib.clean(history))
-    evaluation.assess(run, best)
+    evaluation.assess(run, packing.here(best))
   evaluation.say_final(run, test)
   val_loss = run.last_means["val_loss"] if "val_loss" in run.last_means else None
   return Result(history, run.best_value, run.best_step, val_loss, test["loss"] if test and "loss" in test else None,

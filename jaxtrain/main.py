@@ -8,6 +8,7 @@ import difflib
 import errno
 import json
 import keyword
+import math
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxtrain import preempt
+from jaxtrain import preempt, processes
 from jaxtrain.types import UserError
 
 MODES = ("train", "eval", "check", "inspect")
@@ -32,6 +33,11 @@ RESUME_FLAG = flags.DEFINE_string("resume", "auto", "auto | never (refuse a fold
 INIT_FROM = flags.DEFINE_string("init_from", "",
                                 "WORKDIR[@best|last|STEP]: start from the state of another run; or a file of weights.")
 JSON = flags.DEFINE_bool("json", False, "Print inspect and check as JSON.")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where no launcher tells (ssh, loopback).")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "How many processes share this run; with --coordinator.")
+PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Which of them this one is, from 0; with --coordinator.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", None, "Let JAX find the other processes (TPU pods, Kubernetes); "
+                                "Slurm and Open MPI need no flag, --nodistributed runs alone.")
 
 own_overrides: dict = {}  # fields that ml_collections cannot set: tuples of names, and paths with a word of Python
 run_folder: list[str] = []  # of the run under way, for the traceback of a failure
@@ -166,14 +172,29 @@ def run_mode() -> None:
   from jaxtrain import loop
   if MODE.value == "check":
     return show(loop.check(config))
+  if MODE.value == "train":
+    join_processes(config)
   workdir = WORKDIR.value or default_workdir()
-  run_folder[:] = [workdir]
   if MODE.value == "eval":
+    run_folder[:] = [workdir]
     loop.evaluate(config, workdir, INIT_FROM.value or None)
   else:
+    run_folder[:] = [workdir] if processes.is_first() else []
     loop.train(config, workdir, resume=RESUME_FLAG.value, init_from=INIT_FROM.value or None, origins=origins, draw=draw)
-  draw(workdir, "end")
-  print(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}", flush=True)
+  if processes.is_first():
+    draw(workdir, "end")
+    print(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}", flush=True)
+
+
+def join_processes(config) -> None:
+  """Makes this process one of several, where it was started as that. Raises UserError."""
+  import jax
+  processes.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, DISTRIBUTED.value)
+  if jax.distributed.is_initialized():
+    from jaxtrain import parallel
+    parallel.start_devices(config.parallel, math.inf)  # now: the processes talk through their devices
+    if processes.several() and not WORKDIR.value:
+      raise UserError("--workdir: required with several processes, which must agree on it")
 
 
 def show(described: dict) -> None:
@@ -186,13 +207,21 @@ def show(described: dict) -> None:
 
 
 def main() -> int:
+  """Runs the command and returns its exit code; one of several processes that fails ends here."""
+  code = run_command()
+  if code not in (preempt.DONE, preempt.REQUEUE) and "jax" in sys.modules:
+    processes.leave(code)
+  return code
+
+
+def run_command() -> int:
   """Runs the command and returns its exit code."""
   try:
     app.run(lambda _: run_mode(), flags_parser=parse_flags)
   except UserError as error:
     return complain(str(error), preempt.USAGE)
   except preempt.Stopped as stopped:
-    return complain(str(stopped), preempt.REQUEUE)
+    return complain(str(stopped), preempt.REQUEUE) if processes.is_first() else preempt.REQUEUE
   except preempt.NonFinite as error:
     return complain(str(error), preempt.NONFINITE)
   except OSError as error:
@@ -203,20 +232,23 @@ def main() -> int:
     return leaving.code if isinstance(leaving.code, int) else preempt.DONE if leaving.code is None else preempt.FAILED
   except Exception as error:
     reason = str(error).splitlines()[0] if str(error) else ""
+    if processes.is_broken(error):
+      return complain(f"lost another process: {reason}", preempt.FAILED)
     return complain(f"{type(error).__name__}: {reason}{keep_traceback()}", preempt.FAILED)
   return preempt.DONE
 
 
 def keep_traceback() -> str:
   """Adds the traceback to the run's log.txt, or prints it where that cannot be; returns a hint for the user."""
+  failure = traceback.format_exc()
   try:
     os.makedirs(run_folder[0], exist_ok=True)
     path = os.path.join(run_folder[0], "log.txt")
     with open(path, "a", encoding="utf-8") as log:
-      log.write(traceback.format_exc())
+      log.write(failure)
     return f" (traceback in {path})"
   except (IndexError, OSError):
-    traceback.print_exc()
+    print(failure, file=sys.stderr)
     return ""
 
 

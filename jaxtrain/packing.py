@@ -26,10 +26,24 @@ def is_key(leaf: Any) -> bool:
   return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def here(tree: Any) -> Any:
+  """The tree as arrays of this process alone, with which it may compute while other processes do something else."""
+  def one(leaf):
+    return leaf.addressable_data(0) if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable else leaf
+  return jax.tree.map(one, tree)
+
+
 def host_leaves(tree: Any) -> dict[str, np.ndarray]:
   """Leaves by path as little-endian C-order NumPy arrays, keys by their key data; one transfer."""
-  leaves = {path: jax.random.key_data(leaf) if is_key(leaf) else leaf for path, leaf in named_leaves(tree).items()}
+  leaves = {path: jax.random.key_data(leaf) if is_key(leaf) else leaf
+            for path, leaf in named_leaves(here(tree)).items()}
   return {path: np.asarray(leaf, order="C") for path, leaf in jax.device_get(leaves).items()}
+
+
+def named_shapes(tree: Any) -> dict[str, Any]:
+  """Shapes and dtypes that `host_leaves` of a tree like this one has."""
+  return {path: jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
+          for path, leaf in named_leaves(tree).items()}
 
 
 def leaf_bytes(path: str, leaf: np.ndarray) -> bytes:

@@ -2,10 +2,12 @@
 
   jit        one program over all devices, the batch sharded over a one-axis mesh; `over` is the function itself
   jit with microbatch, canonical   `over` cuts the batch into strided chunks and adds their sums in order
-  pmap       jax.pmap around the same function; each device takes its strided chunk; `over` is a psum
+  pmap       jax.pmap around the same function; each device takes its strided chunk; `over` is a psum (shard_map over
+             several processes)
 
 Row r of a batch belongs to chunk r mod C, so that the padding of a last batch spreads over the chunks.
 
+**Departs** from DESIGN 3: imports `processes`, of the same rank, because the devices may be those of several.
 **Source:** DESIGN 4; what canonical needs to give the same bits on any number of devices was measured there.
 """
 
@@ -16,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxtrain import processes
 from jaxtrain.types import Over, UserError
 
 AXIS = "data"
@@ -31,12 +34,14 @@ class Parallel(NamedTuple):
     over: sums of a function over the batch (see `types.Over`).
     compile: `(fn, donate_argnums) -> jitted fn`, with arguments and results replicated over the devices.
     put: tree -> the tree on the devices, replicated.
+    put_slices: (tree, like) -> the same, where of some leaves each process has its slice of the shape in `like`.
     num_devices: devices that share a batch.
     num_chunks: chunks a batch is cut into, each of which is a batch of its own to BatchNorm.
   """
   over: Over
   compile: Callable[..., Callable]
   put: Callable[[Any], Any]
+  put_slices: Callable[[Any, Any], Any]
   num_devices: int
   num_chunks: int
 
@@ -178,22 +183,32 @@ def make(settings, batch_size: int, eval_size: int, microbatch: int) -> Parallel
                       f"({C} chunks, {D} devices, config.parallel.mode={mode})")
   if mode == "canonical" and C % D:
     raise UserError(f"config.parallel.chunks: got {C}, allowed multiples of the number of devices, {D}")
-  if mode == "pmap":
-    return Parallel(make_over_psum(D), lambda fn, donate=(): Replicated(fn, D), jax.device_put, D, C)
+  alone = lambda tree, like: jax.device_put(tree)
+  if mode == "pmap" and not processes.several():
+    return Parallel(make_over_psum(D), lambda fn, donate=(): Replicated(fn, D), jax.device_put, alone, D, C)
   options = {"xla_disable_hlo_passes": "algsimp"} if mode == "canonical" else None
   if D == 1:
     over = make_over_chunks(C) if C > 1 or mode == "canonical" else over_whole
     return Parallel(over, lambda fn, donate=(): jax.jit(fn, donate_argnums=donate, compiler_options=options),
-                    jax.device_put, 1, C)
+                    jax.device_put, alone, 1, C)
   mesh = jax.make_mesh((D,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
   whole = NamedSharding(mesh, PartitionSpec())
+  per_device = lambda fn: fn
   if mode == "canonical":
     over = make_over_canonical(mesh, C)
+  elif mode == "pmap":  # pmap takes no typed keys over several processes: what it is made of does
+    over = make_over_psum(D)
+    per_device = lambda fn: jax.shard_map(fn, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(),
+                                          check_vma=False)
   else:
     over = make_over_mesh(mesh) if C == 1 else nest(make_over_chunks(C), make_over_mesh(mesh))
-  wrap = lambda fn, donate=(): jax.jit(fn, donate_argnums=donate, in_shardings=whole, out_shardings=whole,
+  wrap = lambda fn, donate=(): jax.jit(per_device(fn), donate_argnums=donate, in_shardings=whole, out_shardings=whole,
                                        compiler_options=options)
-  return Parallel(over, wrap, lambda tree: jax.device_put(tree, whole), D, C)
+  if not processes.several():
+    put = lambda tree, like=None: jax.device_put(tree, whole)
+    return Parallel(over, wrap, put, put, D, C)
+  return Parallel(over, wrap, lambda tree: processes.replicate(tree, whole),
+                  lambda tree, like: processes.join_slices(tree, like, mesh, AXIS), D, C)
 
 
 def nest(outer: Over, inner: Over) -> Over:

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import board as board_lib, checkpoint, config as config_lib, facts as facts_lib, feed as feed_lib
-from jaxtrain import packing, parallel, plan as plan_lib, rng, step as step_lib, workdir as workdir_lib
+from jaxtrain import packing, parallel, plan as plan_lib, processes, rng, step as step_lib, workdir as workdir_lib
 from jaxtrain.assembly import Parts, assemble, count_params, shapes
-from jaxtrain.console import Console
+from jaxtrain.console import Console, describe_data
 from jaxtrain.types import Experiment, Splits, UserError, need
 
 
@@ -55,6 +55,11 @@ class Run:
   spent: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.0, "report": 0.0, "save": 0.0})
 
   @property
+  def writes(self) -> bool:
+    """Whether this process writes the run's files."""
+    return self.workdir is not None and processes.is_first()
+
+  @property
   def epoch(self) -> int:
     """Completed epochs; -1 for a stream."""
     return self.plan.epoch(self.step)
@@ -80,6 +85,16 @@ def claim(config, workdir: str | None, resume: str):
     UserError: the folder holds a run of another config (the differences are listed), or `resume` forbids or demands a
       run.
   """
+  decay_steps, held_run = processes.on_first(lambda: look_at(config, workdir, resume))
+  if decay_steps != config.optim.decay_steps:
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+      config.optim.decay_steps = decay_steps
+  return config, held_run
+
+
+def look_at(config, workdir: str | None, resume: str) -> tuple[int, bool]:
+  """(the schedule's horizon, whether the workdir holds a run) for `claim`, whose errors it raises."""
   path = os.path.join(workdir, "config.json") if workdir else None
   old = workdir_lib.read_json(path) if path else None
   if resume == "required" and old is None:
@@ -89,7 +104,7 @@ def claim(config, workdir: str | None, resume: str):
       raise UserError(f"--workdir: {workdir!r} holds checkpoints and no config.json; restore that file, or choose "
                       "another "
                       "workdir")
-    return config, False
+    return config.optim.decay_steps, False
   if resume == "never":
     raise UserError(f"--resume=never: {workdir!r} holds a run; choose another workdir")
   old = {key: value for key, value in old.items() if key != "origins"}
@@ -102,7 +117,7 @@ def claim(config, workdir: str | None, resume: str):
     more = [f"and {len(changed) - 3} more"] if len(changed) > 3 else []
     raise UserError("\n".join([f"--workdir: {workdir!r} holds a run of another config; choose another workdir or undo:",
                                ", ".join(changed[:3] + more)]))
-  return config, True
+  return config.optim.decay_steps, True
 
 
 def write_config(config, workdir: str, origins: dict[str, str] | None) -> None:
@@ -111,14 +126,13 @@ def write_config(config, workdir: str, origins: dict[str, str] | None) -> None:
                          | {"origins": origins or {}})
 
 
-def write_process(workdir: str | None, data: dict) -> None:
+def write_process(workdir: str, data: dict) -> None:
   """Writes run.json: the run's first process and its latest; `data` is what is known of the table, its SHA-256
   included.
   """
-  if workdir:
-    path = os.path.join(workdir, "run.json")
-    now = workdir_lib.describe_process([str(d) for d in jax.devices()]) | {"data": data}
-    workdir_lib.write_json(path, (workdir_lib.read_json(path) or now) | {"latest": now})
+  path = os.path.join(workdir, "run.json")
+  now = workdir_lib.describe_process([str(d) for d in jax.devices()]) | {"data": data}
+  workdir_lib.write_json(path, (workdir_lib.read_json(path) or now) | {"latest": now})
 
 
 @contextlib.contextmanager
@@ -135,13 +149,16 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
   config, resumed = claim(config, workdir, resume)
   parts = assemble(config)
   config, devices = parts.config, parts.devices
-  facts = facts_lib.Facts(os.path.join(workdir, "facts") if workdir else None, uuid.uuid4().hex)
-  console = Console(config.log.progress, os.path.join(workdir, "log.txt") if workdir else None)
+  first = processes.is_first()
+  facts = facts_lib.Facts(os.path.join(workdir, "facts") if workdir and first else None, uuid.uuid4().hex)
+  console = Console(config.log.progress, os.path.join(workdir, "log.txt") if workdir and first else None, not first)
   run = Run(config, workdir, parts.splits, parts.experiment, devices, parts.plan, facts, console, None, None,
             {}, {}, began, None, None)
   run.config_digest = config_lib.digest(config)
+  processes.check_equal("config", run.config_digest)
+  processes.check_equal("data", workdir_lib.digest_json(config_lib.as_json(run.splits.meta)))
   try:
-    if workdir:
+    if run.writes:
       run.checkpoints = checkpoint.Checkpoints(
           os.path.join(workdir, "checkpoints"), keep_last=config.checkpoint.keep_last,
           keep_best=config.checkpoint.keep_best, mode=config.train.monitor_mode,
@@ -154,11 +171,11 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
         need("tensorboardX", "tensorboard")
       if run.state is None:
         start(run, parts, stage, init_from, carry)
-      if workdir:
+      if run.writes:
         write_config(config, workdir, origins)
     run.state, run.totals = devices.put(run.state), devices.put(run.totals)
     if not read_only:
-      if workdir and config.log.tensorboard:
+      if run.writes and config.log.tensorboard:
         flat = dict(config_lib.flatten(config))
         facts.board = board_lib.Board(os.path.join(workdir, "tensorboard"), flat, run.step)
       compile_repeat(run, parts, skipped)
@@ -175,16 +192,27 @@ def start(run: Run, parts: Parts, stage: int | None, init_from: str | None, carr
   run.totals = step_lib.zero_totals(parts.totals)
   if init_from:
     what = carry or run.config.checkpoint.init
-    run.state = take_over(run, init_from, what)
+    run.state = of_first(run.state, lambda: take_over(run, init_from, what))
     run.console.say(f"jaxtrain: {'parameters' if what == 'params' else 'all but step and key'} from {init_from}")
   start_facts(run, init_from)
+
+
+def of_first(template: Any, make: Callable[[], Any]) -> Any:
+  """A tree like the template that `make()` gives on process 0, on all."""
+  if not processes.several():
+    return make()
+  made: list[Any] = []
+  processes.on_first(lambda: made.append(make()))
+  leaves = packing.host_leaves(made[0]) if made else {}
+  leaves = processes.leaves_of_first(leaves, packing.named_shapes(template))
+  return packing.fill(template, {f"made/{path}": leaf for path, leaf in leaves.items()}, "made")
 
 
 def compile_repeat(run: Run, parts: Parts, skipped: list[str]) -> None:
   """Compiles many steps as one call, ahead of time, and notes what it took."""
   began = time.perf_counter()
   data_key, _ = step_lib.stream_keys(run.state)
-  run.feeds["train"] = feed_lib.Feed(run.splits.train, run.devices.put, data_key)
+  run.feeds["train"] = feed_lib.Feed(run.splits.train, run.devices.put, run.devices.put_slices, data_key)
   repeat = run.devices.compile(step_lib.make_repeat(parts.one_step), (0, 1))
   run.repeat = repeat.lower(run.state, run.totals, shapes(run.splits.train.data), np.int32(1)).compile()
   run.facts.process(resume_step=run.step, skipped_checkpoints=skipped, threads=parts.threads,
@@ -217,10 +245,16 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
   Raises:
     UserError: checkpoints exist and none can be used, or the data has changed since.
   """
-  found = run.checkpoints.restore_newest({"state": parts.abstract, "totals": parts.totals})
-  if found is None:
+  template, found = {"state": parts.abstract, "totals": parts.totals}, []
+
+  def newest():
+    found[:] = run.checkpoints.restore_newest(template) or [None, None, None, None]
+    return found[0], found[2], found[3]
+
+  step, record, skipped = processes.on_first(newest)
+  if step is None:
     return []
-  step, trees, record, skipped = found
+  trees = of_first(template, lambda: found[1])
   meta = dict(config_lib.flatten(record["meta"]))
   now = dict(config_lib.flatten(config_lib.as_json(run.splits.meta)))
   changed = [key for key in sorted(meta.keys() | now.keys())
@@ -235,7 +269,7 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
     raise UserError(f"config.train: the run in {run.workdir!r} is at step {step:,}, allowed a length of that or more; "
                     "got "
                     f"{run.plan.total:,} steps")
-  if not read_only:
+  if run.checkpoints and not read_only:
     run.checkpoints.drop_after(step)
     run.checkpoints.repair()
     run.facts.cut(record["offsets"])
@@ -290,33 +324,13 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
                   f"parameter{'s' * (num_params != 1)}, "
                   f"{run.plan.total:,} steps of {config.train.batch_size}, on {on}, {where}")
   if "table" in run.splits.meta:
-    run.console.say(f"jaxtrain: data: {describe_table(run.splits.meta['table'])}{describe_parts(run.splits.meta)}")
+    run.console.say(f"jaxtrain: data: {describe_data(run.splits.meta)}")
   for reason in skipped:
     run.console.say(f"jaxtrain: passed over {reason}")
   if run.step:
     run.console.say(f"jaxtrain: {'resumed at' if run.repeat else 'newest checkpoint:'} step {run.step:,}")
   if run.step and config.optim.schedule != "constant" and config.optim.decay_steps != run.plan.total:
     run.console.say(f"jaxtrain: the learning-rate schedule keeps its horizon of {config.optim.decay_steps:,} steps")
-
-
-def describe_table(table: dict) -> str:
-  """What a table's facts say of its rows: how many there are, were dropped, have no label."""
-  dropped = table["rows_dropped"] if "rows_dropped" in table else 0
-  unlabelled = table["rows_unlabelled"] if "rows_unlabelled" in table else 0
-  words = [f"{table['source']}, {table['rows']:,} rows"]
-  beyond = table["rows_beyond_limit"] if "rows_beyond_limit" in table else 0
-  words += [f"{dropped:,} of {table['rows'] + beyond + dropped:,} rows dropped for missing features"] * bool(dropped)
-  return "; ".join(words + [f"{unlabelled:,} rows unlabelled"] * bool(unlabelled))
-
-
-def describe_parts(meta: dict) -> str:
-  """Rows and groups of each part; nothing where there is one part."""
-  rows = {part: n for part, n in meta["rows"].items() if n} if "rows" in meta else {}
-  if len(rows) < 2:
-    return ""
-  groups = meta["groups"] if "groups" in meta else {}
-  return "; " + ", ".join(f"{part} {n:,} rows" + (f" in {groups[part]:,} groups" if part in groups else "")
-                          for part, n in rows.items())
 
 
 @jax.jit

@@ -6,6 +6,7 @@ run has saved.
 """
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -37,6 +38,11 @@ def read_json(path: str) -> Any:
     return None
   except ValueError as error:
     raise UserError(f"{path}: no JSON: {error}") from None
+
+
+def digest_json(value: Any) -> str:
+  """SHA-256 of a JSON-able value, hexadecimal."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def utc_now() -> str:

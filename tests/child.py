@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -66,3 +67,35 @@ def wait_for_first_step(process: subprocess.Popen, workdir: str, starts: int, ti
 def resume_steps(workdir: str) -> list[int]:
   """The step at which each process of a run began."""
   return [line["resume_step"] for line in process_facts(workdir) if "resume_step" in line]
+
+
+def free_port() -> int:
+  """A port of this machine that nobody uses."""
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    return probe.getsockname()[1]
+
+
+def start_several(num_processes: int, num_devices: int, *flags: str, of_last=()) -> list[subprocess.Popen]:
+  """Starts processes on this machine that share a run, each with so many virtual CPU devices; the last with more flags.
+  """
+  where = f"--coordinator=127.0.0.1:{free_port()}"
+  environ = {"JAX_NUM_CPU_DEVICES": str(num_devices), "XLA_FLAGS": ""}
+  return [start(*flags, where, f"--num_processes={num_processes}", f"--process_id={k}",
+                *(of_last if k == num_processes - 1 else ()), environ=environ)
+          for k in range(num_processes)]
+
+
+def wait_for_all(processes: list[subprocess.Popen], timeout: float = 240) -> list[subprocess.CompletedProcess]:
+  """What each left when it ended; all are killed at the timeout, which is an error."""
+  deadline, done = time.monotonic() + timeout, []
+  try:
+    for process in processes:
+      out, err = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+      done.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+  finally:
+    for process in processes:
+      if process.poll() is None:
+        process.kill()
+        process.communicate()
+  return done

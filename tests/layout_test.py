@@ -24,7 +24,7 @@ ROWS = (
     ("losses", "schedules", "nn", "optim", "step", "fields", "config"),
     ("data",),
     ("experiments",),
-    ("parallel", "packing", "checkpoint", "preempt", "metrics", "facts", "workdir", "console", "plan",
+    ("processes", "parallel", "packing", "checkpoint", "preempt", "metrics", "facts", "workdir", "console", "plan",
      "feed", "board"),
     ("assembly", "runs", "evaluation", "loop"),
     ("main", "predict", "sweep", "serve"),
@@ -40,6 +40,7 @@ LAZY = ("figures", "report")  # what main imports inside a function only
 DEPARTURES = (
     ("checkpoint", "preempt"),  # the points at which a test kills a save
     ("workdir", "checkpoint"),  # a workdir's description is made from its checkpoints
+    ("parallel", "processes"),  # devices of several processes
     ("checkpoint", "packing"),  # the arrays it stores
     ("workdir", "packing"),  # the digest of what is stored
     ("predict", "data/files"),  # the files that are applied to are those that are trained on
@@ -50,7 +51,7 @@ TOP_LEVEL = ("pyproject.toml", "README.md", "BUILD", "MODULE.bazel", "LICENSE", 
              "jaxtrain")
 USES_JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "chex", "numpyro")
 PICKLES = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
-MAY_CONFIGURE_JAX = ("jaxtrain/main.py", "jaxtrain/parallel.py", "tests/conftest.py")
+MAY_CONFIGURE_JAX = ("jaxtrain/main.py", "jaxtrain/processes.py", "jaxtrain/parallel.py", "tests/conftest.py")
 MAX_FILE_LINES, MAX_BODY_LINES, MAX_COLUMNS = 350, 60, 120
 
 Sources = dict[str, str]

@@ -183,7 +183,7 @@ class Batches:
     label: [N] int32, of all rows.
     keys: [epochs, rounds] round keys of each epoch's permutation; None = in order.
     num_epochs: passes there are.
-    shard: (i, n): this process reads the i-th of n equal slices of each batch; all of it while there is one process.
+    shard: (i, n): this process reads the i-th of n equal slices of each batch.
   """
 
   def __init__(self, rows, part, label, scaler, batch_size, keys, num_epochs=1, shard=(0, 1)):
@@ -256,7 +256,8 @@ def host_source(table: tables.Table, part: np.ndarray, label: np.ndarray, scaler
     if shuffled:
       of_epoch = jax.vmap(lambda epoch: shuffle.round_keys(rng.step_key(key, epoch), len(part)))
       keys = np.asarray(of_epoch(np.arange(num_epochs)))
-    return Batches(table.features, part, label, scaler, batch_size, keys, num_epochs)
+    shard = (jax.process_index(), jax.process_count())
+    return Batches(table.features, part, label, scaler, batch_size, keys, num_epochs, shard)
 
   def batch_at(data, step, key):
     return jax.tree.map(lambda value: value[step - data["start"]], data["batches"])
