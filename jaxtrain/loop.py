@@ -119,7 +119,7 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
     target = plan.next_due(run.step)
     while run.step < target:
       # Asked after all that was due at this step: a resumed run goes on from here and would not report it.
-      reason, num_steps = processes.agree(stop.reason(), pace.num_steps())
+      reason, num_steps = processes.agree(stop.reason(not pace.first), pace.num_steps())
       if reason:
         leave(run, reason)
       dispatch(run, min(target, run.step + num_steps), pace)

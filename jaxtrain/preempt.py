@@ -15,6 +15,8 @@ from jaxtrain.types import UserError
 
 DONE, FAILED, USAGE, NONFINITE, WATCHDOG, REQUEUE = 0, 1, 2, 3, 4, 85
 
+BEAT_SECONDS, STALE_SECONDS = 10.0, 60.0  # of a lock
+
 # Test-only: JAXTRAIN_FAULT=NAME:K ends the process by SIGKILL the K-th time the named point is passed.
 FAULT_VARIABLE = "JAXTRAIN_FAULT"
 FAULT_POINTS = ("before_save", "during_save", "before_link", "during_link", "before_delete", "after_save")
@@ -67,11 +69,12 @@ class Stop:
     self.signal_name = signal.Signals(number).name
     os.write(2, f"\n{self.signal_name}: saving at the next step boundary; once more to leave at once\n".encode())
 
-  def reason(self) -> str | None:
-    """Why the run should stop now; None to go on."""
+  def reason(self, begun: bool = True) -> str | None:
+    """Why the run should stop now; None to go on. A budget that is shorter than starting takes still gets a step done.
+    """
     if self.signal_name:
       return self.signal_name
-    if self.deadline is not None and time.monotonic() >= self.deadline:
+    if begun and self.deadline is not None and time.monotonic() >= self.deadline:
       return "time budget"
     return None
 
@@ -103,14 +106,17 @@ class Watchdog:
 
 
 class Lock:
-  """Holds a workdir for this process: a second run in it is refused. Released by the system if the process dies.
+  """Holds a workdir for this process: a second run in it is refused.
+
+  On one machine `flock` decides, which the system releases if the process dies. Between machines it may not reach: the
+  holder touches the file every BEAT_SECONDS, and a lock that names another host and has not been touched for
+  STALE_SECONDS is taken over. Whether it is touched is watched, not read off a clock: clocks differ and jump.
 
   Raises:
     UserError: another process holds it, or the folder cannot be made or written.
   """
 
   def __init__(self, workdir: str):
-
     try:
       os.makedirs(workdir, exist_ok=True)
       self.file = open(os.path.join(workdir, ".lock"), "a+")
@@ -118,22 +124,56 @@ class Lock:
       raise UserError(f"--workdir: cannot write {workdir!r}: {error.strerror}") from None
     try:
       fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      if not os.path.exists(self.file.name) or not os.path.samestat(os.fstat(self.file.fileno()),
-                                                                    os.stat(self.file.name)):
-        raise OSError  # its holder removed it meanwhile, so another may hold a new one
+      free = os.path.exists(self.file.name) and os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.file.name))
+      if not free or not self.outwait_other_host():  # a holder that removed the file: another may hold a new one
+        raise OSError
     except OSError:
-      self.file.seek(0)
-      holder = self.file.read().strip() or "another process"
+      holder = self.holder() or "another process"
       self.file.close()
       raise UserError(f"--workdir: {workdir!r} is in use by {holder}; wait for it, or choose another workdir") from None
     self.file.truncate(0)
     self.file.write(f"process {os.getpid()} on {os.uname().nodename}")
     self.file.flush()
+    self.done = threading.Event()
+    threading.Thread(target=self.beat, daemon=True).start()
+
+  def holder(self) -> str:
+    """Who the file says holds it; empty after a run that ended in order."""
+    self.file.seek(0)
+    return self.file.read().strip()
+
+  def outwait_other_host(self) -> bool:
+    """Whether a holder on another host, if there is one, shows no sign of life for STALE_SECONDS."""
+    holder, host = self.holder(), os.uname().nodename
+    if not holder or holder.endswith(f" on {host}"):
+      return True
+    first = os.stat(self.file.name).st_mtime_ns
+    age = time.time() - first / 1e9
+    left = STALE_SECONDS - age if 0 <= age else STALE_SECONDS
+    if left > 0:
+      print(f"jaxtrain: the workdir was locked by {holder}; going on in {left:.0f} s if that run is dead", flush=True)
+    deadline = time.monotonic() + left
+    while time.monotonic() < deadline:
+      time.sleep(min(1.0, STALE_SECONDS / 10))
+      if os.stat(self.file.name).st_mtime_ns != first:
+        return False
+    return True
+
+  def beat(self) -> None:
+    """Runs in a thread of its own until closed."""
+    while not self.done.wait(BEAT_SECONDS):
+      try:
+        os.utime(self.file.name)
+      except OSError:  # a file server that is away for a moment must not end the run
+        continue
 
   def close(self) -> None:
     """Releases the workdir, and removes it where nothing was written into it."""
+    self.done.set()
     folder = os.path.dirname(self.file.name)
     if os.listdir(folder) == [".lock"]:
       os.remove(self.file.name)
       os.rmdir(folder)
+    else:
+      self.file.truncate(0)
     self.file.close()

@@ -2,20 +2,21 @@
 # Submits a run to Slurm and lets it be requeued until it is done: 120 s before the time limit the run is told to stop,
 # saves and exits 85, and the job goes back into the queue, where the same command goes on.
 #
-#   launch/slurm.sh [--dry_run] [--time=1-00:00:00] [--cpus=4] [--mem=16G] [--gpus=1] [--partition=P] [--account=A]
-#                   [--name=jaxtrain] -- --config=configs/vae.py --workdir=runs/a
+#   launch/slurm.sh [--dry_run] [--time=1-00:00:00] [--tasks=1] [--nodes=1] [--cpus=4] [--mem=16G] [--gpus=1]
+#                   [--partition=P] [--account=A] [--name=jaxtrain] -- --config=configs/vae.py --workdir=runs/a
 #
-# What follows -- goes to jaxtrain.main as it is. --dry_run prints the job script instead of submitting it. The Python is
-# that of the shell which submits (or $PYTHON), the folder the clone that this file is in.
+# --tasks=N makes N processes of one run, best one per GPU; --gpus and --cpus are per task, --mem is per node. What
+# follows -- goes to jaxtrain.main as it is. --dry_run prints the job script instead of submitting it. The Python is that
+# of the shell which submits (or $PYTHON), the folder the clone that this file is in.
 set -euo pipefail
 
 die() { echo "launch/slurm.sh: $*" >&2; exit 2; }
 
-dry_run=0 time=1-00:00:00 cpus=4 mem=16G gpus='' partition='' account='' name=jaxtrain
+dry_run=0 time=1-00:00:00 tasks=1 nodes='' cpus=4 mem=16G gpus='' partition='' account='' name=jaxtrain
 while [[ $# -gt 0 && $1 != -- ]]; do
   case $1 in
     --dry_run) dry_run=1 ;;
-    --time=*|--cpus=*|--mem=*|--gpus=*|--partition=*|--account=*|--name=*)
+    --time=*|--tasks=*|--nodes=*|--cpus=*|--mem=*|--gpus=*|--partition=*|--account=*|--name=*)
       flag=${1#--}
       [[ ${flag#*=} =~ ^[A-Za-z0-9_.:,=-]+$ ]] || die "$1: allowed letters, digits and _ . : , = -"
       printf -v "${flag%%=*}" '%s' "${flag#*=}" ;;
@@ -39,10 +40,11 @@ render() {
 #!/usr/bin/env bash
 #SBATCH --job-name=$name
 #SBATCH --time=$time
-#SBATCH --ntasks=1
-#SBATCH --cpus-per-task=$cpus
+#SBATCH --ntasks=$tasks
+${nodes:+#SBATCH --nodes=$nodes
+}#SBATCH --cpus-per-task=$cpus
 #SBATCH --mem=$mem
-${gpus:+#SBATCH --gpus=$gpus
+${gpus:+#SBATCH --gpus-per-task=$gpus
 }${partition:+#SBATCH --partition=$partition
 }${account:+#SBATCH --account=$account
 }#SBATCH --signal=TERM@120
@@ -51,7 +53,7 @@ ${gpus:+#SBATCH --gpus=$gpus
 #SBATCH --output=%x-%j.log
 cd $(printf '%q' "$folder") || exit 1
 code=0
-srun $(printf '%q ' "$python" -m jaxtrain.main "$@")|| code=\$?
+srun --kill-on-bad-exit=0$(printf ' %q' "$python" -m jaxtrain.main "$@") || code=\$?
 if [[ \$code == 85 ]]; then scontrol requeue "\$SLURM_JOB_ID"; fi
 exit "\$code"
 SCRIPT

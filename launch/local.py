@@ -1,0 +1,70 @@
+"""Runs one run in several processes on this machine, best one per GPU, and starts it again while it asks for that.
+
+  python launch/local.py --processes=4 [--gpus] [--restarts=100] [--dry_run] -- --config=configs/vae.py --workdir=runs/a
+
+What follows -- goes to jaxtrain.main as it is. `--gpus` gives each process the GPU of its number. A signal is passed on
+to all processes, which save and exit 85; only a run that stops by its own time budget is started again.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+REQUEUE = 85
+
+
+def commands(num_processes: int, port: int, flags: list[str]) -> list[list[str]]:
+  """The command of each process."""
+  where = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={num_processes}"]
+  return [[sys.executable, "-m", "jaxtrain.main", *flags, *where, f"--process_id={k}"] for k in range(num_processes)]
+
+
+def run(num_processes: int, gpus: bool, flags: list[str]) -> tuple[int, bool]:
+  """(the first exit code that is not 0, whether a signal came) of one start of all processes."""
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+  asked = []
+  running = [subprocess.Popen(command, cwd=ROOT, env=os.environ | ({"CUDA_VISIBLE_DEVICES": str(k)} if gpus else {}),
+                              start_new_session=True) for k, command in enumerate(commands(num_processes, port, flags))]
+
+  def pass_on(number, _):
+    asked.append(number)
+    for process in running:
+      process.send_signal(number)
+
+  for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, pass_on)
+  codes = [process.wait() for process in running]
+  return next((code for code in codes if code), 0), bool(asked)
+
+
+def main() -> int:
+  """Reads flags, runs, and returns the exit code of the run."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+  parser.add_argument("--processes", type=int, default=1)
+  parser.add_argument("--gpus", action="store_true", help="one GPU for each process")
+  parser.add_argument("--restarts", type=int, default=100, help="most starts after exit code 85")
+  parser.add_argument("--dry_run", action="store_true", help="print the commands")
+  cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+  settings, flags = parser.parse_args(sys.argv[1:cut]), sys.argv[cut + 1:]
+  if settings.processes < 1 or not any(flag.startswith(("--workdir=", "-workdir=")) for flag in flags):
+    parser.error("--processes of 1 or more, and after -- the run's flags with --workdir=DIR are required")
+  if settings.dry_run:
+    for k, command in enumerate(commands(settings.processes, 0, flags)):
+      print(f"CUDA_VISIBLE_DEVICES={k} " * settings.gpus + shlex.join(command))
+    return 0
+  for _ in range(settings.restarts + 1):
+    code, asked = run(settings.processes, settings.gpus, flags)
+    if code != REQUEUE or asked:
+      break
+  return code
+
+
+if __name__ == "__main__":
+  sys.exit(main())
