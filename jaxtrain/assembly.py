@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import config as config_lib, packing, parallel, plan as plan_lib, step as step_lib
+from jaxtrain import config as config_lib, packing, parallel, plan as plan_lib, processes, step as step_lib
 from jaxtrain.types import Experiment, Splits, UserError
 
 
@@ -45,15 +45,55 @@ def assemble(config) -> Parts:
   experiment = module.make(config, splits.meta)
   abstract = jax.eval_shape(experiment.init, jax.eval_shape(lambda: jax.random.key(0)))
   threads = parallel.start_devices(config.parallel, 6.0 * count_params(abstract) * config.train.batch_size)
-  devices = parallel.make(config.parallel, config.train.batch_size, config.eval.batch_size or config.train.batch_size,
-                          config.train.microbatch)
-  parallel.check_chunk_rows(splits.train.num_rows, config.train.batch_size, devices.num_chunks)
+  if config.train.microbatch == -1:
+    rows = processes.on_first(lambda: largest_microbatch(config, splits, experiment, abstract))
+    config = with_values(config, {"train.microbatch": rows})
+  devices, one_step, totals = trace(config, splits, experiment, abstract)
+  check_monitors(config, experiment, splits, devices, abstract, totals)
+  return Parts(config, splits, plan, experiment, devices, threads, abstract, one_step, totals)
+
+
+def trace(config, splits: Splits, experiment: Experiment, abstract) -> tuple[parallel.Parallel, Callable, Any]:
+  """(devices, guarded step, shapes of its metrics). Raises UserError for a batch that does not divide."""
+  batch_size = config.train.batch_size
+  devices = parallel.make(config.parallel, batch_size, config.eval.batch_size or batch_size, config.train.microbatch)
+  parallel.check_chunk_rows(splits.train.num_rows, batch_size, devices.num_chunks)
   one_step = jax.jit(step_lib.make_one_step(experiment.train_step, splits.train, devices.over,
                                             config.train.on_nonfinite))
   totals = jax.eval_shape(devices.compile(one_step), abstract, shapes(splits.train.data),
                           jax.eval_shape(step_lib.stream_keys, abstract))[1]
-  check_monitors(config, experiment, splits, devices, abstract, totals)
-  return Parts(config, splits, plan, experiment, devices, threads, abstract, one_step, totals)
+  return devices, one_step, totals
+
+
+def compile_step(devices: parallel.Parallel, one_step: Callable, abstract, totals, data) -> Any:
+  """The compiled call of many steps."""
+  repeat = devices.compile(step_lib.make_repeat(one_step), (0, 1))
+  return repeat.lower(abstract, totals, data, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+
+
+def largest_microbatch(config, splits: Splits, experiment: Experiment, abstract) -> int:
+  """Rows of the largest micro-batch whose step fits into the memory that is free, as XLA counts it before it runs.
+
+  Raises:
+    UserError: none fits.
+  """
+  batch_size, data, refused = config.train.batch_size, shapes(splits.train.data), []
+  needed, room = None, int(0.9 * parallel.free_bytes())  # what XLA does not count: its own workspace, the next window of data
+  for rows in [n for n in range(batch_size, 0, -1) if batch_size % n == 0]:
+    try:
+      devices, one_step, totals = trace(with_values(config, {"train.microbatch": rows}), splits, experiment,
+                                        abstract)
+    except UserError as error:  # too small to divide over devices, or for BatchNorm
+      refused.append(error)
+      continue
+    memory = compile_step(devices, one_step, abstract, totals, data).memory_analysis()
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes  # results lie in the arguments' memory
+    if needed <= room:
+      return rows
+  if needed is None:
+    raise refused[0]
+  raise UserError(f"config.train.microbatch: got -1, and no divisor of config.train.batch_size = {batch_size} fits: the "
+                  f"smallest needs {needed / 2**20:,.0f} MiB, {room / 2**20:,.0f} MiB are free")
 
 
 def check_monitors(config, experiment: Experiment, splits: Splits, devices: parallel.Parallel, abstract,
@@ -82,14 +122,22 @@ def shapes(tree: Any) -> Any:
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
+def with_values(config, values: dict[str, Any]):
+  """The config with other values at dotted keys that exist; itself where there are none."""
+  if not values:
+    return config
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    for key, value in values.items():
+      config_lib.assign(config, key, value)
+  return config
+
+
 def with_horizon(config, total: int):
   """The config with the schedule's horizon filled in: the run's length where none is set."""
   if config.optim.decay_steps:
     return config
-  config = config.copy_and_resolve_references()
-  with config.unlocked():
-    config.optim.decay_steps = total
-  return config
+  return with_values(config, {"optim.decay_steps": total})
 
 
 def check_parts(config, splits: Splits) -> None:
@@ -118,8 +166,7 @@ def describe(config) -> dict[str, Any]:
   parts = assemble(config_lib.resolve(config))
   data, step = shapes(parts.splits.train.data), jax.ShapeDtypeStruct((), jnp.int32)
   batch = jax.eval_shape(parts.splits.train.batch_at, data, step, jax.eval_shape(lambda: jax.random.key(0)))
-  repeat = parts.devices.compile(step_lib.make_repeat(parts.one_step))
-  compiled = repeat.lower(parts.abstract, parts.totals, data, step).compile()
+  compiled = compile_step(parts.devices, parts.one_step, parts.abstract, parts.totals, data)
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   described = {"experiment": parts.config.experiment, "parameters": count_params(parts.abstract),
                "steps": parts.plan.total, "steps_per_epoch": parts.plan.steps_per_epoch,

@@ -254,7 +254,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
       raise UserError(f"config.{key}: got {value!r}, allowed {limit[1]}")
   check_length(config)
   micro, batch = config.train.microbatch, config.train.batch_size
-  if micro and batch % micro:
+  if micro > 0 and batch % micro:
     raise UserError(f"config.train.microbatch: got {micro}, allowed divisors of config.train.batch_size = {batch}")
   if micro and config.parallel.mode != "jit":
     raise UserError("config.train.microbatch: set together with config.parallel.mode="

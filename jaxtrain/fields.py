@@ -72,7 +72,7 @@ DEFAULTS: dict[str, Any] = {
         "on_nonfinite": "halt",  # halt | skip
         "time_budget_minutes": 0.0,  # save and exit 85 after so long; 0 = no budget
         "num_members": 1,  # members of an ensemble trained as one run
-        "microbatch": 0,  # rows per chunk (gradient accumulation); 0 = the whole batch
+        "microbatch": 0,  # rows per chunk (gradient accumulation); 0 = the whole batch, -1 = the largest that fits
     },
     "eval": {
         "every_epochs": 1,  # evaluation cadence
@@ -167,7 +167,7 @@ LIMITS: dict[str, Limit] = {
     "train.on_nonfinite": one_of(*step.ON_NONFINITE),
     "train.time_budget_minutes": at_least(0),
     "train.num_members": ((lambda v: v == 1), "1: ensembles are not trained yet"),
-    "train.microbatch": ((lambda v: v >= 0), "0 or more (-1, the largest that fits, is not there yet)"),
+    "train.microbatch": at_least(-1),
     "eval.every_epochs": at_least(1),
     "eval.every_steps": at_least(0),
     "eval.batch_size": at_least(0),

@@ -230,6 +230,18 @@ def check_chunk_rows(num_rows: int | None, batch_size: int, num_chunks: int) -> 
                     f"{num_chunks} chunks, allowed at least 2 real rows in each; choose another batch size")
 
 
+def free_bytes() -> int:
+  """Memory that a program may still take: of the first device where it keeps count, else of the machine."""
+  stats = jax.local_devices()[0].memory_stats() or {}
+  if "bytes_limit" in stats:
+    return stats["bytes_limit"] - stats["bytes_in_use"]
+  try:
+    with open("/proc/meminfo", encoding="ascii") as file:
+      return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+  except OSError:  # no Linux
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def start_devices(settings, flops_per_step: float) -> int:
   """Starts the backend with the platform and the number of CPU threads that fit, and returns the threads (0: all).
 

@@ -17,9 +17,12 @@ import numpy as np
 
 from jaxtrain import board as board_lib, checkpoint, config as config_lib, facts as facts_lib, feed as feed_lib
 from jaxtrain import packing, parallel, plan as plan_lib, processes, rng, step as step_lib, workdir as workdir_lib
-from jaxtrain.assembly import Parts, assemble, count_params, shapes
+from jaxtrain.assembly import Parts, assemble, compile_step, count_params, shapes, with_values
 from jaxtrain.console import Console, describe_data
 from jaxtrain.types import Experiment, Splits, UserError, need
+
+
+OPEN = {"optim.decay_steps": 0, "train.microbatch": -1}  # values that a run's first start replaces, for good
 
 
 @dataclasses.dataclass
@@ -79,22 +82,18 @@ class Run:
 def claim(config, workdir: str | None, resume: str):
   """Makes a workdir this config's own, or checks that it already is; returns (config, whether it held a run).
 
-  A resumed run keeps the schedule horizon it was first started with.
+  A resumed run keeps the schedule horizon and the size of micro-batches that it was first started with.
 
   Raises:
     UserError: the folder holds a run of another config (the differences are listed), or `resume` forbids or demands a
       run.
   """
-  decay_steps, held_run = processes.on_first(lambda: look_at(config, workdir, resume))
-  if decay_steps != config.optim.decay_steps:
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-      config.optim.decay_steps = decay_steps
-  return config, held_run
+  decided, held_run = processes.on_first(lambda: look_at(config, workdir, resume))
+  return with_values(config, decided), held_run
 
 
-def look_at(config, workdir: str | None, resume: str) -> tuple[int, bool]:
-  """(the schedule's horizon, whether the workdir holds a run) for `claim`, whose errors it raises."""
+def look_at(config, workdir: str | None, resume: str) -> tuple[dict, bool]:
+  """(what the workdir's run decided at its start, whether it holds one) for `claim`, whose errors it raises."""
   path = os.path.join(workdir, "config.json") if workdir else None
   old = workdir_lib.read_json(path) if path else None
   if resume == "required" and old is None:
@@ -104,20 +103,18 @@ def look_at(config, workdir: str | None, resume: str) -> tuple[int, bool]:
       raise UserError(f"--workdir: {workdir!r} holds checkpoints and no config.json; restore that file, or choose "
                       "another "
                       "workdir")
-    return config.optim.decay_steps, False
+    return {}, False
   if resume == "never":
     raise UserError(f"--resume=never: {workdir!r} holds a run; choose another workdir")
   old = {key: value for key, value in old.items() if key != "origins"}
-  if not config.optim.decay_steps:
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-      config.optim.decay_steps = old["optim"]["decay_steps"]
-  changed = config_lib.differences(old, config_lib.to_record(config))
-  if changed:
-    more = [f"and {len(changed) - 3} more"] if len(changed) > 3 else []
+  flat = dict(config_lib.flatten(old))
+  decided = {key: flat[key] for key, open_value in OPEN.items() if config_lib.lookup(config, key) == open_value}
+  found = config_lib.differences(old, config_lib.to_record(with_values(config, decided)))
+  if found:
+    more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
     raise UserError("\n".join([f"--workdir: {workdir!r} holds a run of another config; choose another workdir or undo:",
-                               ", ".join(changed[:3] + more)]))
-  return config.optim.decay_steps, True
+                               ", ".join(found[:3] + more)]))
+  return decided, True
 
 
 def write_config(config, workdir: str, origins: dict[str, str] | None) -> None:
@@ -213,8 +210,7 @@ def compile_repeat(run: Run, parts: Parts, skipped: list[str]) -> None:
   began = time.perf_counter()
   data_key, _ = step_lib.stream_keys(run.state)
   run.feeds["train"] = feed_lib.Feed(run.splits.train, run.devices.put, run.devices.put_slices, data_key)
-  repeat = run.devices.compile(step_lib.make_repeat(parts.one_step), (0, 1))
-  run.repeat = repeat.lower(run.state, run.totals, shapes(run.splits.train.data), np.int32(1)).compile()
+  run.repeat = compile_step(run.devices, parts.one_step, run.state, run.totals, shapes(run.splits.train.data))
   run.facts.process(resume_step=run.step, skipped_checkpoints=skipped, threads=parts.threads,
                     num_devices=run.devices.num_devices, compile_seconds=time.perf_counter() - began,
                     setup_seconds=time.time() - run.began)
@@ -325,6 +321,8 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
                   f"{run.plan.total:,} steps of {config.train.batch_size}, on {on}, {where}")
   if "table" in run.splits.meta:
     run.console.say(f"jaxtrain: data: {describe_data(run.splits.meta)}")
+  if 0 < config.train.microbatch < config.train.batch_size:
+    run.console.say(f"jaxtrain: gradients added up over micro-batches of {config.train.microbatch:,} rows")
   for reason in skipped:
     run.console.say(f"jaxtrain: passed over {reason}")
   if run.step:

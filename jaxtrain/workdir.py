@@ -66,7 +66,8 @@ def describe_process(devices: list[str]) -> dict:
   """What run.json holds about the machine and the code."""
   return {"argv": sys.argv, "time": utc_now(), "python": platform.python_version(),
           "versions": {name: metadata.version(name) for name in VERSIONS}, "git_commit": git_commit(),
-          "devices": devices, "platform": platform.platform(), "cpu_count": os.cpu_count()}
+          "devices": devices, "xla_flags": os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else "",
+          "platform": platform.platform(), "cpu_count": os.cpu_count()}
 
 
 def last_stage(workdir: str) -> str:

@@ -99,3 +99,12 @@ def wait_for_all(processes: list[subprocess.Popen], timeout: float = 240) -> lis
         process.kill()
         process.communicate()
   return done
+
+
+def last_reported(workdir: str) -> int:
+  """The last step that the events of a run name; 0 while there are none."""
+  try:
+    with open(os.path.join(workdir, "facts", "events.jsonl"), encoding="utf-8") as file:
+      return max((json.loads(line)["step"] for line in file if line.endswith("\n")), default=0)
+  except FileNotFoundError:
+    return 0

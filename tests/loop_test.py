@@ -11,7 +11,7 @@ import pytest
 
 import child
 import outside
-from jaxtrain import checkpoint, config as config_lib, loop, packing, preempt
+from jaxtrain import assembly, checkpoint, config as config_lib, loop, packing, parallel, preempt
 from jaxtrain.types import UserError
 
 
@@ -204,6 +204,31 @@ def test_microbatches_give_the_gradient_of_the_whole_batch():
   chunks = loop.train(configured(train__microbatch=8, train__batch_size=16))
   np.testing.assert_allclose(chunks.state.params["slope"], whole.state.params["slope"], rtol=1e-5)
   np.testing.assert_allclose(chunks.history["loss"], whole.history["loss"], rtol=1e-5)
+
+
+def test_the_largest_microbatch_that_fits(tmp_path, monkeypatch, capsys):
+  """It is what XLA says a step needs that decides; a resumed run keeps it, whatever is free then."""
+  def smoke(rows, num_epochs=1):
+    config = config_lib.read_file(os.path.join(child.ROOT, "configs", "vae.py:smoke"))
+    config.train.microbatch, config.train.num_epochs = rows, num_epochs
+    config.log.progress, config.log.figures = False, "none"
+    return config
+  def needs(rows):
+    described = assembly.describe(smoke(rows))
+    return described["argument_bytes"] + described["temporary_bytes"]
+  assert needs(64) < needs(128) < needs(256)
+  monkeypatch.setattr(parallel, "free_bytes", lambda: int(needs(128) / 0.9) + 2)
+  workdir = str(tmp_path / "run")
+  fitted = loop.train(smoke(-1), workdir)
+  assert "micro-batches of 128 rows" in capsys.readouterr().out
+  assert fitted.digest == loop.train(smoke(128)).digest
+  monkeypatch.setattr(parallel, "free_bytes", lambda: 1 << 40)
+  capsys.readouterr()
+  assert loop.train(smoke(-1, 2), workdir).digest == loop.train(smoke(128, 2)).digest
+  assert "micro-batches of 128 rows" in capsys.readouterr().out
+  monkeypatch.setattr(parallel, "free_bytes", lambda: 1000)
+  with pytest.raises(UserError, match="no divisor of config.train.batch_size = 256 fits"):
+    loop.train(smoke(-1))
 
 
 def test_a_chunk_with_one_real_row_is_refused():

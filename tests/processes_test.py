@@ -8,6 +8,7 @@ import time
 import pytest
 
 import child
+import records
 from jaxtrain import main, processes
 from jaxtrain.types import UserError
 
@@ -63,7 +64,9 @@ def test_batches_from_a_file_are_read_in_slices(tmp_path):
   assert child.inspect(str(tmp_path / "two"))["digest"] == whole
 
 
-@pytest.mark.parametrize("rank, number", [(0, signal.SIGTERM), (1, signal.SIGTERM), (1, signal.SIGINT)])
+@pytest.mark.parametrize("rank, number", [
+    (1, signal.SIGTERM), pytest.param(0, signal.SIGTERM, marks=pytest.mark.slow),
+    pytest.param(1, signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_to_one_stops_both_and_they_go_on(rank, number, tmp_path):
   workdir, path = str(tmp_path / "two"), CONFIGS[0]
   pair = child.start_several(2, 1, *flags(path, workdir, 3000, "--config.checkpoint.every_epochs=1000"))
@@ -77,13 +80,17 @@ def test_a_signal_to_one_stops_both_and_they_go_on(rank, number, tmp_path):
   run_two(path, workdir, num_epochs, "--config.checkpoint.every_epochs=1000", "--config.optim.decay_steps=48000")
   straight = digest_of_one(path, tmp_path / "one", num_epochs, "--config.checkpoint.every_epochs=1000",
                            "--config.optim.decay_steps=48000")
-  assert child.inspect(workdir)["digest"] == straight
+  equal = child.inspect(workdir)["digest"] == straight
+  records.note(f"{number.name} to one of two processes", "vae, canonical", survived=True, equal=equal,
+               steps_again=child.resume_steps(workdir)[-1] - stopped_at)
+  assert equal
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_process_ends_the_other_with_one_line(rank, tmp_path):
   workdir = str(tmp_path / "two")
-  pair = child.start_several(2, 1, *flags(CONFIGS[0], workdir, 3000))
+  horizon = ("--config.optim.decay_steps=48000",)
+  pair = child.start_several(2, 1, *flags(CONFIGS[0], workdir, 3000, *horizon))
   child.wait_for_first_step(pair[0], workdir, 1)
   pair[rank].kill()
   began = time.monotonic()
@@ -91,6 +98,13 @@ def test_a_killed_process_ends_the_other_with_one_line(rank, tmp_path):
   assert done[1 - rank].returncode == 1 and time.monotonic() - began < 60
   lines = [line for line in done[1 - rank].stderr.splitlines() if line.startswith("jaxtrain:")]
   assert len(lines) == 1 and "lost another process" in lines[0], done[1 - rank].stderr
+  reported = child.last_reported(workdir)
+  num_epochs = reported // 16 + 2
+  run_two(CONFIGS[0], workdir, num_epochs, *horizon)
+  equal = child.inspect(workdir)["digest"] == digest_of_one(CONFIGS[0], tmp_path / "one", num_epochs, *horizon)
+  records.note("kill -9 of one of two processes", "vae, canonical", survived=True, equal=equal,
+               steps_again=reported - child.resume_steps(workdir)[-1])
+  assert equal
 
 
 @pytest.mark.parametrize("what, says", [

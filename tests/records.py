@@ -1,9 +1,18 @@
-"""What fault tests note down, a line each, in the file that JAXTRAIN_FAULT_RECORDS names; tests/fault_table.py reads it.
+"""Kinds of run that faults are done to, and what the tests note down of it: a line each, in the file that the variable
+JAXTRAIN_FAULT_RECORDS names; tests/fault_table.py reads it.
 """
 
+import glob
 import json
 import os
 
+import child
+
+# Every config file's smoke, and what makes the loop take other ways.
+KINDS = {os.path.basename(path).removesuffix(".py"): (f"--config={os.path.relpath(path, child.ROOT)}:smoke",)
+         for path in sorted(glob.glob(os.path.join(child.ROOT, "configs", "*.py")))} | {
+    "vae, semi-supervised": ("--config=configs/vae.py:hybrid_semisup", "--config.data.row_limit=2000"),
+    "vae, canonical": ("--config=configs/vae.py:smoke", "--config.parallel.mode=canonical")}
 VARIABLE = "JAXTRAIN_FAULT_RECORDS"
 
 
