@@ -46,7 +46,9 @@ def assemble(config) -> Parts:
   abstract = jax.eval_shape(experiment.init, jax.eval_shape(lambda: jax.random.key(0)))
   threads = parallel.start_devices(config.parallel, 6.0 * count_params(abstract) * config.train.batch_size)
   if config.train.microbatch == -1:
-    rows = processes.on_first(lambda: largest_microbatch(config, splits, experiment, abstract))
+    if processes.several():  # they would have to compile together
+      raise UserError("config.train.microbatch: got -1, allowed with one process; choose the rows")
+    rows = largest_microbatch(config, splits, experiment, abstract)
     config = with_values(config, {"train.microbatch": rows})
   devices, one_step, totals = trace(config, splits, experiment, abstract)
   check_monitors(config, experiment, splits, devices, abstract, totals)
@@ -78,7 +80,8 @@ def largest_microbatch(config, splits: Splits, experiment: Experiment, abstract)
     UserError: none fits.
   """
   batch_size, data, refused = config.train.batch_size, shapes(splits.train.data), []
-  needed, room = None, int(0.9 * parallel.free_bytes())  # what XLA does not count: its own workspace, the next window of data
+  # Room for what XLA does not count: its own workspace, the next window of data.
+  needed, room = None, int(0.9 * parallel.free_bytes())
   for rows in [n for n in range(batch_size, 0, -1) if batch_size % n == 0]:
     try:
       devices, one_step, totals = trace(with_values(config, {"train.microbatch": rows}), splits, experiment,
@@ -92,8 +95,8 @@ def largest_microbatch(config, splits: Splits, experiment: Experiment, abstract)
       return rows
   if needed is None:
     raise refused[0]
-  raise UserError(f"config.train.microbatch: got -1, and no divisor of config.train.batch_size = {batch_size} fits: the "
-                  f"smallest needs {needed / 2**20:,.0f} MiB, {room / 2**20:,.0f} MiB are free")
+  raise UserError(f"config.train.microbatch: got -1, and no divisor of config.train.batch_size = {batch_size} fits: "
+                  f"the smallest needs {needed / 2**20:,.0f} MiB, {room / 2**20:,.0f} MiB are free")
 
 
 def check_monitors(config, experiment: Experiment, splits: Splits, devices: parallel.Parallel, abstract,

@@ -71,8 +71,7 @@ def judge(run: runs.Run, means: dict[str, float], val: dict[str, float] | None) 
 
 def best_state(run: runs.Run) -> Any:
   """The best state, of process 0 on all."""
-  return run.devices.put(runs.of_first(run.state, lambda: own_best_state(run))) if processes.several() else (
-      own_best_state(run))
+  return run.devices.put(runs.of_first(run.state, lambda: own_best_state(run)))
 
 
 def own_best_state(run: runs.Run) -> Any:
@@ -86,7 +85,7 @@ def own_best_state(run: runs.Run) -> Any:
   except UserError as error:
     run.console.say(f"jaxtrain: the best state is lost ({error}); the final one is assessed")
     return run.state
-  return run.devices.put(packing.fill(run.state, leaves, "state"))
+  return packing.fill(run.state, leaves, "state")
 
 
 def assess(run: runs.Run, state) -> None:

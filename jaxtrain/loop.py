@@ -61,6 +61,8 @@ def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto
     UserError: config, data or workdir do not fit. preempt.Stopped: asked to stop, and saved. preempt.NonFinite: halted.
   """
   config = config_lib.resolve(config)
+  same = [config_lib.to_record(config), resume, init_from, jax.local_device_count() if processes.several() else 0]
+  processes.check_equal("config, flags or number of devices", workdir_lib.digest_json(same))
   locks: list[preempt.Lock] = []
   if workdir:
     processes.on_first(lambda: locks.append(preempt.Lock(workdir)))
@@ -217,8 +219,7 @@ def leave(run: runs.Run, reason: str) -> None:
   """Saves between two things due and raises preempt.Stopped."""
   if run.saved_step != run.step:
     save(run, in_facts=False)
-  if run.checkpoints:
-    run.checkpoints.wait()
+  processes.on_first(lambda: run.checkpoints.wait() if run.checkpoints else None)  # none leaves before it is saved
   run.facts.process(stopped_by=reason, step=run.step)
   raise preempt.Stopped(f"{reason}: " + (f"saved at step {run.step:,}; the same command goes on" if run.workdir else
                                          f"left at step {run.step:,}; nothing saved without a workdir"))

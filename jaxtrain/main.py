@@ -188,9 +188,8 @@ def run_mode() -> None:
 
 def join_processes(config) -> None:
   """Makes this process one of several, where it was started as that. Raises UserError."""
-  import jax
   processes.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, DISTRIBUTED.value)
-  if jax.distributed.is_initialized():
+  if processes.joined:
     from jaxtrain import parallel
     parallel.start_devices(config.parallel, math.inf)  # now: the processes talk through their devices
     if processes.several() and not WORKDIR.value:
@@ -209,7 +208,7 @@ def show(described: dict) -> None:
 def main() -> int:
   """Runs the command and returns its exit code; one of several processes that fails ends here."""
   code = run_command()
-  if code not in (preempt.DONE, preempt.REQUEUE) and "jax" in sys.modules:
+  if code not in (preempt.DONE, preempt.REQUEUE):
     processes.leave(code)
   return code
 

@@ -16,7 +16,8 @@ from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxtrain import processes
 from jaxtrain.types import Over, UserError
@@ -173,7 +174,7 @@ def make(settings, batch_size: int, eval_size: int, microbatch: int) -> Parallel
   Raises:
     UserError: a batch that does not divide over devices or chunks, or chunks over devices: both numbers are named.
   """
-  devices = jax.devices()
+  devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
   mode, D = settings.mode, len(devices)
   C = {"jit": batch_size // microbatch if microbatch else 1, "pmap": D, "canonical": settings.chunks}[mode]
   pieces = C * (D if mode == "jit" else 1)
@@ -191,7 +192,8 @@ def make(settings, batch_size: int, eval_size: int, microbatch: int) -> Parallel
     over = make_over_chunks(C) if C > 1 or mode == "canonical" else over_whole
     return Parallel(over, lambda fn, donate=(): jax.jit(fn, donate_argnums=donate, compiler_options=options),
                     jax.device_put, alone, 1, C)
-  mesh = jax.make_mesh((D,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+  # In the order of the processes, each of which has its slice of a batch; `jax.make_mesh` may choose another.
+  mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
   whole = NamedSharding(mesh, PartitionSpec())
   per_device = lambda fn: fn
   if mode == "canonical":

@@ -1,5 +1,7 @@
 """Stops and the protection of a workdir: exit codes, signals, time budget, watchdog, lock, and fault points for tests.
 
+**Departs** from DESIGN 3: imports `processes`, of the same rank: one of several may have to wait for the others.
+
 A first SIGTERM or SIGINT asks the loop to save and leave at the next boundary of a dispatch; a second ends the process.
 """
 
@@ -11,6 +13,7 @@ import sys
 import threading
 import time
 
+from jaxtrain import processes
 from jaxtrain.types import UserError
 
 DONE, FAILED, USAGE, NONFINITE, WATCHDOG, REQUEUE = 0, 1, 2, 3, 4, 85
@@ -58,9 +61,10 @@ class Stop:
         self.old_handlers[number] = signal.signal(number, self.on_signal)
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, kind, *_):
+    waits = kind is Stopped and processes.several()  # for the others to leave: a late signal must not end it first
     for number, handler in self.old_handlers.items():
-      signal.signal(number, handler)
+      signal.signal(number, signal.SIG_IGN if waits else handler)
 
   def on_signal(self, number, _):
     """First signal: remember it. Second: leave at once with 128 + its number."""
@@ -131,8 +135,9 @@ class Lock:
       holder = self.holder() or "another process"
       self.file.close()
       raise UserError(f"--workdir: {workdir!r} is in use by {holder}; wait for it, or choose another workdir") from None
+    self.mine = f"process {os.getpid()} on {os.uname().nodename}"
     self.file.truncate(0)
-    self.file.write(f"process {os.getpid()} on {os.uname().nodename}")
+    self.file.write(self.mine)
     self.file.flush()
     self.done = threading.Event()
     threading.Thread(target=self.beat, daemon=True).start()
@@ -147,12 +152,8 @@ class Lock:
     holder, host = self.holder(), os.uname().nodename
     if not holder or holder.endswith(f" on {host}"):
       return True
-    first = os.stat(self.file.name).st_mtime_ns
-    age = time.time() - first / 1e9
-    left = STALE_SECONDS - age if 0 <= age else STALE_SECONDS
-    if left > 0:
-      print(f"jaxtrain: the workdir was locked by {holder}; going on in {left:.0f} s if that run is dead", flush=True)
-    deadline = time.monotonic() + left
+    print(f"jaxtrain: locked by {holder}; going on in {STALE_SECONDS:.0f} s if that run is dead", flush=True)
+    first, deadline = os.stat(self.file.name).st_mtime_ns, time.monotonic() + STALE_SECONDS
     while time.monotonic() < deadline:
       time.sleep(min(1.0, STALE_SECONDS / 10))
       if os.stat(self.file.name).st_mtime_ns != first:
@@ -160,12 +161,17 @@ class Lock:
     return True
 
   def beat(self) -> None:
-    """Runs in a thread of its own until closed."""
+    """Runs in a thread of its own until closed; ends the process if another has taken the workdir over meanwhile."""
     while not self.done.wait(BEAT_SECONDS):
       try:
+        with open(self.file.name, encoding="utf-8") as file:
+          holder = file.read()
         os.utime(self.file.name)
       except OSError:  # a file server that is away for a moment must not end the run
         continue
+      if holder != self.mine and not self.done.is_set():
+        print(f"jaxtrain: the workdir was taken over by {holder}, because this process was silent", file=sys.stderr)
+        os._exit(FAILED)
 
   def close(self) -> None:
     """Releases the workdir, and removes it where nothing was written into it."""

@@ -10,6 +10,7 @@ copy is all of it, and a save then needs nothing of the others.
 
 import json
 import os
+import socket
 import sys
 import time
 from typing import Any, Callable
@@ -21,7 +22,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtrain.types import UserError
 
 HEARTBEAT_SECONDS = 60  # a process that is silent for so long is lost
+JOIN_SECONDS = 300  # for all processes to come
 WAIT_SECONDS = 24 * 3600  # for process 0 to assess and draw, at the end
+joined: list[bool] = []  # holds True once this process is one of several
 REASONS = ("", "time budget", "SIGINT", "SIGTERM")  # the last of those that any process has is what all do
 
 
@@ -47,6 +50,8 @@ def start(coordinator: str, num_processes: int, process_id: int, detect: bool | 
     detect = launched(os.environ) > 1
   if coordinator and num_processes == 1 or not coordinator and not detect:
     return
+  if coordinator and process_id > 0:
+    wait_for_coordinator(coordinator)
   jax.config.update("jax_enable_preemption_service", False)  # it swallows SIGTERM; we agree on stops ourselves
   where = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
   try:
@@ -55,6 +60,27 @@ def start(coordinator: str, num_processes: int, process_id: int, detect: bool | 
   except Exception as error:  # gRPC's and the clusters' own
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     raise UserError(f"cannot join the other processes: {reason} (--nodistributed runs this one alone)") from None
+  joined.append(True)
+
+
+def wait_for_coordinator(coordinator: str) -> None:
+  """Waits until process 0 listens: JAX itself would end this process with a dump of its stack if it never does.
+
+  Raises:
+    UserError: it does not within JOIN_SECONDS, or the address is none.
+  """
+  host, _, port = coordinator.rpartition(":")
+  if not host or not port.isdigit():
+    raise UserError(f"--coordinator: got {coordinator!r}, allowed HOST:PORT")
+  deadline = time.monotonic() + JOIN_SECONDS
+  while True:
+    try:
+      socket.create_connection((host, int(port)), timeout=5).close()
+      return
+    except OSError as error:
+      if time.monotonic() > deadline:
+        raise UserError(f"--coordinator: process 0 does not answer at {coordinator}: {error}") from None
+    time.sleep(0.2)
 
 
 def launched(environ) -> int:
@@ -66,7 +92,7 @@ def launched(environ) -> int:
 
 def several() -> bool:
   """Whether this process has joined others; does not start a device."""
-  return jax.distributed.is_initialized() and jax.process_count() > 1
+  return bool(joined) and jax.process_count() > 1
 
 
 def is_first() -> bool:
@@ -174,5 +200,5 @@ def leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if is_first():
-      time.sleep(0.5)  # the service that the others are joined by ends with this process
+      time.sleep(2.0)  # the service that the others are joined by ends with this process
     os._exit(code)

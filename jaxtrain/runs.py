@@ -152,7 +152,6 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
   run = Run(config, workdir, parts.splits, parts.experiment, devices, parts.plan, facts, console, None, None,
             {}, {}, began, None, None)
   run.config_digest = config_lib.digest(config)
-  processes.check_equal("config", run.config_digest)
   processes.check_equal("data", workdir_lib.digest_json(config_lib.as_json(run.splits.meta)))
   try:
     if run.writes:
@@ -269,6 +268,7 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
     run.checkpoints.drop_after(step)
     run.checkpoints.repair()
     run.facts.cut(record["offsets"])
+  run.facts.metric_names = processes.on_first(lambda: run.facts.metric_names)
   run.facts.run_id = record["run_id"]
   run.state, run.totals, run.step, run.saved_step = trees["state"], trees["totals"], step, step
   run.best_value, run.best_step, run.num_bad_evals = record["best_value"], record["best_step"], record["num_bad_evals"]

@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 FIELDS = {"name": None, "image": None, "claim": None, "accelerator": "tpu-v5-lite-podslice", "topology": "4x4",
-          "hosts": "4", "chips": "4", "restarts": "85"}
+          "hosts": "4", "chips": "4", "restarts": "10"}
 
 
 def render(settings: dict[str, str], flags: list[str]) -> str:

@@ -24,14 +24,20 @@ def commands(num_processes: int, port: int, flags: list[str]) -> list[list[str]]
   return [[sys.executable, "-m", "jaxtrain.main", *flags, *where, f"--process_id={k}"] for k in range(num_processes)]
 
 
+def gpu(number: int) -> dict[str, str]:
+  """The variable that shows a process its GPU, out of those that this process may use."""
+  allowed = os.environ["CUDA_VISIBLE_DEVICES"].split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else None
+  return {"CUDA_VISIBLE_DEVICES": allowed[number] if allowed and number < len(allowed) else str(number)}
+
+
 def run(num_processes: int, gpus: bool, flags: list[str]) -> tuple[int, bool]:
-  """(the first exit code that is not 0, whether a signal came) of one start of all processes."""
+  """(the exit code of a process that failed, else 85 or 0; whether a signal came) of one start of all processes."""
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
   asked = []
-  running = [subprocess.Popen(command, cwd=ROOT, env=os.environ | ({"CUDA_VISIBLE_DEVICES": str(k)} if gpus else {}),
-                              start_new_session=True) for k, command in enumerate(commands(num_processes, port, flags))]
+  running = [subprocess.Popen(command, cwd=ROOT, env=os.environ | (gpu(k) if gpus else {}), start_new_session=True)
+             for k, command in enumerate(commands(num_processes, port, flags))]
 
   def pass_on(number, _):
     asked.append(number)
@@ -41,7 +47,8 @@ def run(num_processes: int, gpus: bool, flags: list[str]) -> tuple[int, bool]:
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, pass_on)
   codes = [process.wait() for process in running]
-  return next((code for code in codes if code), 0), bool(asked)
+  failed = [128 - code if code < 0 else code for code in codes if code not in (0, REQUEUE)]
+  return (failed[0] if failed else max(codes)), bool(asked)
 
 
 def main() -> int:
@@ -53,8 +60,10 @@ def main() -> int:
   parser.add_argument("--dry_run", action="store_true", help="print the commands")
   cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
   settings, flags = parser.parse_args(sys.argv[1:cut]), sys.argv[cut + 1:]
-  if settings.processes < 1 or not any(flag.startswith(("--workdir=", "-workdir=")) for flag in flags):
-    parser.error("--processes of 1 or more, and after -- the run's flags with --workdir=DIR are required")
+  has_workdir = any(flag.startswith(("--workdir=", "-workdir=")) for flag in flags)
+  if settings.processes < 1 or settings.restarts < 0 or not has_workdir:
+    parser.error("--processes of 1 or more, --restarts of 0 or more, and after -- the run's flags with --workdir=DIR "
+                 "are required")
   if settings.dry_run:
     for k, command in enumerate(commands(settings.processes, 0, flags)):
       print(f"CUDA_VISIBLE_DEVICES={k} " * settings.gpus + shlex.join(command))

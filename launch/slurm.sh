@@ -32,6 +32,9 @@ for argument in "$@"; do
 done
 [[ $workdir == 1 ]] || die "--workdir=DIR is required after --, because a requeued job goes on in the same folder"
 
+# JAX gives each of several tasks the GPU of its number on the node, so all must be visible to all.
+[[ $tasks == 1 || -z $gpus || $gpus == 1 ]] || die "--gpus: got $gpus with --tasks=$tasks, allowed 1 for each task"
+
 folder=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-$(command -v python3 || echo python3)}
 
@@ -53,7 +56,7 @@ ${gpus:+#SBATCH --gpus-per-task=$gpus
 #SBATCH --output=%x-%j.log
 cd $(printf '%q' "$folder") || exit 1
 code=0
-srun --kill-on-bad-exit=0$(printf ' %q' "$python" -m jaxtrain.main "$@") || code=\$?
+srun --kill-on-bad-exit=0${gpus:+ --gpu-bind=none}$(printf ' %q' "$python" -m jaxtrain.main "$@") || code=\$?
 if [[ \$code == 85 ]]; then scontrol requeue "\$SLURM_JOB_ID"; fi
 exit "\$code"
 SCRIPT

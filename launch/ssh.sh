@@ -35,7 +35,7 @@ IFS=, read -r -a names <<< "$hosts"
 first=${names[0]##*@}
 flags=$(printf ' %q' "$@")
 where="--coordinator=$first:$port --num_processes=${#names[@]}"
-pid_file() { echo "/tmp/jaxtrain-$port-$1.pid"; }  # on the host, so that a signal finds its process
+pid_file() { echo "\$HOME/.jaxtrain-$port-$1.pid"; }  # on the host, so that a signal finds its process
 
 remote() {
   printf 'cd %q && echo $$ > %s && exec %q -m jaxtrain.main%s %s --process_id=%s' "$folder" "$(pid_file "$1")" \
@@ -49,7 +49,7 @@ fi
 
 # shellcheck disable=SC2029,SC2317  # expands here on purpose; called by the traps
 pass_on() {
-  for k in "${!names[@]}"; do ssh "${names[k]}" "kill -$1 \$(cat $(pid_file "$k"))" < /dev/null || true; done
+  for k in "${!names[@]}"; do ssh "${names[k]}" "kill -$1 \$(cat $(pid_file "$k"))" < /dev/null & done
 }
 trap 'pass_on TERM' TERM
 trap 'pass_on INT' INT
@@ -62,10 +62,9 @@ for k in "${!names[@]}"; do
 done
 code=0
 for pid in "${pids[@]}"; do
-  while kill -0 "$pid" 2> /dev/null; do  # a trapped signal interrupts wait
-    status=0
-    wait "$pid" || status=$?
-  done
-  if [[ ${status:-0} != 0 && $code == 0 ]]; then code=$status; fi
+  status=0
+  while kill -0 "$pid" 2> /dev/null; do wait "$pid" || true; done  # a trapped signal interrupts wait
+  wait "$pid" || status=$?  # remembered by the shell
+  if [[ $status != 0 && $code == 0 ]]; then code=$status; fi
 done
 exit "$code"

@@ -1,8 +1,8 @@
 """Exact resume under kill -9: a run killed at any instant and started again ends as one never stopped.
 
 A trial is killed at a time uniform over the training time after the first step, or (every second kill) at a fault point
-inside a save, a link swap or a deletion, and then left to finish; the slow trials are killed twice. JAXTRAIN_KILL_TRIALS
-asks for more slow trials than 25. Each is noted for the fault table of README.
+inside a save, a link swap or a deletion, and then left to finish; the slow trials are killed twice. The variable
+JAXTRAIN_KILL_TRIALS asks for more slow trials than 25. Each is noted for the fault table of README.
 """
 
 import json
@@ -107,7 +107,8 @@ def test_killed_run_ends_as_one_never_stopped_many(number, tmp_path, reference):
 
 def test_a_fault_point_does_kill(tmp_path):
   """The trials above would pass if nothing were ever killed: a fault point ends the process by signal 9."""
-  process = child.start(*records.KINDS["vae"], *FLAGS, f"--workdir={tmp_path / 'run'}", environ={"JAXTRAIN_FAULT": "during_save:1"})
+  process = child.start(*records.KINDS["vae"], *FLAGS, f"--workdir={tmp_path / 'run'}",
+                        environ={"JAXTRAIN_FAULT": "during_save:1"})
   process.communicate(timeout=240)
   assert process.returncode == -9
   assert [name for name in os.listdir(tmp_path / "run" / "checkpoints") if name.isdigit()] == []

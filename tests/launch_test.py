@@ -24,7 +24,7 @@ SLURM = """#!/usr/bin/env bash
 #SBATCH --output=%x-%j.log
 cd {root} || exit 1
 code=0
-srun --kill-on-bad-exit=0 /opt/python -m jaxtrain.main --config=configs/vae.py {flags} || code=$?
+srun --kill-on-bad-exit=0{bind} /opt/python -m jaxtrain.main --config=configs/vae.py {flags} || code=$?
 if [[ $code == 85 ]]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"
 """
@@ -45,14 +45,16 @@ def launch(script, *arguments, **environ):
 def test_slurm_job_script(flags, tasks, more):
   done = launch("slurm.sh", "--dry_run", "--name=rocks", "--time=02:00:00", "--cpus=8", *flags, "--", *RUN,
                 PYTHON="/opt/python")
-  wanted = SLURM.format(root=child.ROOT, more=more, tasks=tasks, flags=FLAGS)
+  wanted = SLURM.format(root=child.ROOT, more=more, tasks=tasks, flags=FLAGS,
+                        bind=" --gpu-bind=none" * ("gpus" in more))
   assert done.returncode == 0 and done.stdout == wanted, done.stdout
 
 
 @pytest.mark.parametrize("arguments, says", [
     (("--dry_run",), "the run's own flags are missing"), (("--dry_run", "--"), "--workdir=DIR is required"),
     (("--dry_run", "--", "--config=a", "--workdir="), "--workdir=DIR is required"),
-    (("--queue=a", "--", *RUN), "--queue=a: no such flag"), (("--config=a",), "--config=a: no such flag"),
+    (("--queue=a", "--", *RUN), "--queue=a: no such flag"),
+    (("--tasks=2", "--gpus=2", "--", *RUN), "allowed 1 for each"), (("--config=a",), "--config=a: no such flag"),
     (("--dry_run", "--name=a b\n#SBATCH --uid=0", "--", *RUN), "allowed letters")])
 def test_slurm_refuses_in_one_line(arguments, says):
   done = launch("slurm.sh", *arguments)
@@ -114,7 +116,7 @@ def test_ssh_runs_a_process_on_each_host_and_passes_signals_on(tmp_path):
   assert process.returncode == 85 and "SIGTERM: saved at step" in err, err
 
 
-SSH = (r"ssh a cd\ {root}\ \&\&\ echo\ \$\$\ \>\ /tmp/jaxtrain-29400-0.pid\ \&\&\ exec\ /opt/python\ -m\ "
+SSH = (r"ssh a cd\ {root}\ \&\&\ echo\ \$\$\ \>\ \$HOME/.jaxtrain-29400-0.pid\ \&\&\ exec\ /opt/python\ -m\ "
        r"jaxtrain.main\ --config=x\ --workdir=y\ --coordinator=a:29400\ --num_processes=2\ --process_id=0")
 TPU = ("gcloud compute tpus tpu-vm ssh pod --zone=z --worker=all --command=cd\\ jaxtrain\\ \\&\\&\\ python3\\ -m\\ "
        "jaxtrain.main\\ --distributed\\ --config=x\\ --workdir=y")

@@ -45,6 +45,7 @@ DEPARTURES = (
     ("workdir", "packing"),  # the digest of what is stored
     ("predict", "data/files"),  # the files that are applied to are those that are trained on
     ("predict", "data/writing"),  # and are written alike
+    ("preempt", "processes"),  # a process that leaves may have to wait for others
 )
 
 TOP_LEVEL = ("pyproject.toml", "README.md", "BUILD", "MODULE.bazel", "LICENSE", "configs", "launch", "tests",
@@ -323,7 +324,8 @@ GOOD = {
     "jaxtrain/__init__.py": DOC,
     "jaxtrain/types.py": DOC + "import os\nimport flax.struct",
     "jaxtrain/optim.py": DOC,
-    "jaxtrain/preempt.py": DOC + "from jaxtrain.types import UserError",
+    "jaxtrain/processes.py": DOC,
+    "jaxtrain/preempt.py": "'''S.\n\n**Departs**: processes.'''\nfrom jaxtrain import processes",
     "jaxtrain/step.py": DOC + "from jaxtrain import __version__, optim\nfrom jaxtrain.types import UserError",
     "jaxtrain/packing.py": DOC,
     "jaxtrain/checkpoint.py": "'''S.\n\n**Departs**: packing, preempt.'''\nfrom jaxtrain import packing, preempt",

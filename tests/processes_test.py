@@ -108,7 +108,8 @@ def test_a_killed_process_ends_the_other_with_one_line(rank, tmp_path):
 
 
 @pytest.mark.parametrize("what, says", [
-    ("workdir", "--workdir: required with several processes"), ("seed", "process 1: its config is not that of process 0"),
+    ("workdir", "--workdir: required with several processes"), ("seed", "process 1: its config, flags or number of "
+                                                                        "devices"),
     ("resume", "--resume=required")])
 def test_all_refuse_together(what, says, tmp_path):
   common = [f"--config={CONFIGS[0]}:smoke", *FLAGS]
@@ -127,6 +128,14 @@ def test_all_refuse_together(what, says, tmp_path):
 def test_flags_that_do_not_fit_together(flag, says, tmp_path):
   done = child.run("--config=configs/vae.py:smoke", f"--workdir={tmp_path / 'run'}", flag)
   assert done.returncode == 2 and says in done.stderr
+
+
+def test_a_coordinator_that_never_comes_is_one_line(monkeypatch):
+  monkeypatch.setattr(processes, "JOIN_SECONDS", 0.5)
+  with pytest.raises(UserError, match="process 0 does not answer at 127.0.0.1"):
+    processes.start(f"127.0.0.1:{child.free_port()}", 2, 1, None)
+  with pytest.raises(UserError, match="allowed HOST:PORT"):
+    processes.start("nowhere", 2, 1, None)
 
 
 @pytest.mark.parametrize("environ, count", [

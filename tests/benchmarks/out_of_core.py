@@ -4,8 +4,8 @@
 
 A file of 2.5 million rows x 256 float32 features (2.56 GB), contiguous HDF5, and one of 100,000 such rows; a VAE wide
 enough for about 10 ms a step at batch 256. Runs take turns; quoted are medians over rounds of a run's steps per second
-after its first 300 steps, of what those took more than later ones (compiling apart: loading Grain, the first window), and
-of the peak resident memory of the process. Needs `pip install -e '.[tables]'`, Linux.
+after its first 300 steps, of what those took more than later ones (compiling apart: loading Grain, the first
+window), and of the peak resident memory of the process. Needs `pip install -e '.[tables]'`, Linux.
 """
 
 import argparse

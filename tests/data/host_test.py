@@ -67,7 +67,8 @@ def batch_of(source, feed, step):
 
 
 def check_equal(over_file, in_memory, steps):
-  feeds = [feed_lib.Feed(source, jax.device_put, lambda tree, like: jax.device_put(tree), KEY) for source in (over_file, in_memory)]
+  put = lambda tree, like=None: jax.device_put(tree)
+  feeds = [feed_lib.Feed(source, put, put, KEY) for source in (over_file, in_memory)]
   for step in steps:
     got, want = batch_of(over_file, feeds[0], step), batch_of(in_memory, feeds[1], step)
     assert sorted(got) == sorted(want) == ["label", "weight", "x"]
