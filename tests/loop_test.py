@@ -84,7 +84,7 @@ def test_a_stop_between_epochs_loses_nothing(tmp_path, monkeypatch):
   monkeypatch.setattr(loop.Pace, "num_steps", lambda self: 1)
   calls = []
 
-  def reason(self):
+  def reason(self, started):
     calls.append(1)
     return "test" if len(calls) % 3 == 0 else None
 

@@ -100,11 +100,22 @@ def test_a_killed_process_ends_the_other_with_one_line(rank, tmp_path):
   assert len(lines) == 1 and "lost another process" in lines[0], done[1 - rank].stderr
   reported = child.last_reported(workdir)
   num_epochs = reported // 16 + 2
-  run_two(CONFIGS[0], workdir, num_epochs, *horizon)
-  equal = child.inspect(workdir)["digest"] == digest_of_one(CONFIGS[0], tmp_path / "one", num_epochs, *horizon)
+  resumed = digest_of_one(CONFIGS[0], workdir, num_epochs, *horizon)  # on one process
+  equal = resumed == digest_of_one(CONFIGS[0], tmp_path / "one", num_epochs, *horizon)
   records.note("kill -9 of one of two processes", "vae, canonical", survived=True, equal=equal,
                steps_again=reported - child.resume_steps(workdir)[-1])
   assert equal
+
+
+@pytest.mark.slow
+def test_a_second_signal_to_one_ends_both(tmp_path):
+  workdir = str(tmp_path / "two")
+  pair = child.start_several(2, 1, *flags(CONFIGS[0], workdir, 3000))
+  child.wait_for_first_step(pair[0], workdir, 1)
+  for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):  # the first two may be handled as one
+    pair[1].send_signal(number)
+  done = child.wait_for_all(pair, timeout=120)
+  assert done[1].returncode in (130, 143) and done[0].returncode == 1, [process.stderr for process in done]
 
 
 @pytest.mark.parametrize("what, says", [
