@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import config as config_lib, packing, parallel, plan as plan_lib, processes, step as step_lib
+from jaxtrain import config as config_lib, modules, packing, parallel, plan as plan_lib, processes, step as step_lib
 from jaxtrain.types import Experiment, Splits, UserError
 
 
@@ -31,18 +31,22 @@ class Parts(NamedTuple):
   totals: Any
 
 
-def assemble(config) -> Parts:
+def assemble(config, one_device: bool = False) -> Parts:
   """Loads the data, makes the experiment, starts the devices and traces a step.
+
+  Args:
+    config: resolved.
+    one_device: trace for a single device whatever there is: a member of several that are spread over the devices.
 
   Raises:
     UserError: data, cadences, devices or batch size do not fit the config.
   """
-  module = config_lib.load_experiment(config.experiment)
+  module = modules.load_experiment(config.experiment)
   splits = module.load(config)
   plan = plan_lib.make(config, splits.train.num_batches)
   config = with_horizon(config, plan.total)
   check_parts(config, splits)
-  experiment = module.make(config, splits.meta)
+  experiment = modules.make_experiment(config, splits.meta)
   abstract = jax.eval_shape(experiment.init, jax.eval_shape(lambda: jax.random.key(0)))
   threads = parallel.start_devices(config.parallel, 6.0 * count_params(abstract) * config.train.batch_size)
   if config.train.microbatch == -1:
@@ -50,15 +54,17 @@ def assemble(config) -> Parts:
       raise UserError("config.train.microbatch: got -1, allowed with one process; choose the rows")
     rows = largest_microbatch(config, splits, experiment, abstract)
     config = with_values(config, {"train.microbatch": rows})
-  devices, one_step, totals = trace(config, splits, experiment, abstract)
+  devices, one_step, totals = trace(config, splits, experiment, abstract, one_device)
   check_monitors(config, experiment, splits, devices, abstract, totals)
   return Parts(config, splits, plan, experiment, devices, threads, abstract, one_step, totals)
 
 
-def trace(config, splits: Splits, experiment: Experiment, abstract) -> tuple[parallel.Parallel, Callable, Any]:
+def trace(config, splits: Splits, experiment: Experiment, abstract,
+          one_device: bool = False) -> tuple[parallel.Parallel, Callable, Any]:
   """(devices, guarded step, shapes of its metrics). Raises UserError for a batch that does not divide."""
   batch_size = config.train.batch_size
-  devices = parallel.make(config.parallel, batch_size, config.eval.batch_size or batch_size, config.train.microbatch)
+  devices = parallel.one_device() if one_device else parallel.make(
+      config.parallel, batch_size, config.eval.batch_size or batch_size, config.train.microbatch)
   parallel.check_chunk_rows(splits.train.num_rows, batch_size, devices.num_chunks)
   one_step = jax.jit(step_lib.make_one_step(experiment.train_step, splits.train, devices.over,
                                             config.train.on_nonfinite))

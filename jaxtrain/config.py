@@ -8,24 +8,23 @@ so that `make` may be called under a trace with tracers in the fields of `TRACEA
 import copy
 import difflib
 import hashlib
-import importlib
 import importlib.util
 import json
 import os
-import pkgutil
 from typing import Any, Iterator, Mapping
 
 from ml_collections import ConfigDict
 
-from jaxtrain import fields
+from jaxtrain import fields, modules
 from jaxtrain.types import UserError
 
 # Float fields whose values may be tracers in `make`: a sweep over them is one program.
-TRACEABLE = ("optim.learning_rate", "loss.weights.*")
+TRACEABLE = ("optim.learning_rate", "optim.weight_decay", "loss.weights.*")
 
-# Fields in which a resumed run may differ from the workdir's config: they say how long, where and how loudly, not what.
-MAY_CHANGE = ("data.num_workers", "train.num_epochs", "train.num_steps", "train.time_budget_minutes", "log.",
-              "parallel.platform", "parallel.cpu_threads", "parallel.watchdog_seconds")
+# Fields that say where and how loudly, not what; and those in which a resumed run may differ: it may also grow.
+HOW = ("data.num_workers", "train.time_budget_minutes", "log.", "parallel.platform", "parallel.cpu_threads",
+       "parallel.watchdog_seconds")
+MAY_CHANGE = (*HOW, "train.num_epochs", "train.num_steps")
 
 
 def common() -> ConfigDict:
@@ -49,7 +48,28 @@ def read_file(argument: str) -> ConfigDict:
   Raises:
     UserError: no such file, a file that fails or has no get_config, an unknown variant.
   """
-  path, _, variant = argument.partition(":")
+  variant = argument.partition(":")[2]
+  def get(module):
+    return module.get_config(variant) if variant else module.get_config()
+  config = call_file(argument, get)
+  if not isinstance(config, ConfigDict):
+    raise UserError(f"--config: get_config of {argument.partition(':')[0]!r} returned {type(config).__name__}, allowed "
+                    "ConfigDict")
+  return config
+
+
+def read_sweep(argument: str, name: str) -> Any:
+  """What `sweep(name)` of a config file returns. Raises UserError where there is no such function or it fails."""
+  def get(module):
+    if not hasattr(module, "sweep"):
+      raise UserError("it has no function sweep(name), which --name asks for")
+    return module.sweep(name)
+  return call_file(argument, get)
+
+
+def call_file(argument: str, get) -> Any:
+  """`get(module)` of the config file in FILE or FILE:variant. Raises UserError for whatever fails."""
+  path = argument.partition(":")[0]
   if not path:
     raise UserError("--config: required, such as --config=configs/vae.py")
   if not os.path.isfile(path):
@@ -60,15 +80,12 @@ def read_file(argument: str) -> ConfigDict:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
-    config = module.get_config(variant) if variant else module.get_config()
+    return get(module)
   except UserError as error:
     raise UserError(f"--config={argument}: {error}") from None
   except Exception as error:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     raise UserError(f"--config: {path!r} is no config file: {reason[:200]}") from None
-  if not isinstance(config, ConfigDict):
-    raise UserError(f"--config: get_config of {path!r} returned {type(config).__name__}, allowed ConfigDict")
-  return config
 
 
 def check_field(config: ConfigDict, key: str) -> None:
@@ -109,12 +126,17 @@ def assign(config: ConfigDict, key: str, value: Any) -> None:
     raise UserError(f"config.{key}: got {value!r}, allowed a value of type {wanted}") from None
 
 
+def is_traceable(key: str) -> bool:
+  """Whether the field at a dotted key may hold a tracer."""
+  return any(key == t or t.endswith("*") and key.startswith(t[:-1]) for t in TRACEABLE)
+
+
 def substitute(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
   """A copy with traced values in fields of `TRACEABLE`: what a sweep in one program hands to `make`."""
   config = ConfigDict(config.to_dict())
   with config.ignore_type():
     for key, value in values.items():
-      if not any(key == t or t.endswith("*") and key.startswith(t[:-1]) for t in TRACEABLE):
+      if not is_traceable(key):
         raise UserError(f"config.{key} may not be traced; allowed {', '.join(TRACEABLE)}")
       parent, _, name = key.rpartition(".")
       lookup(config, parent)[name] = value
@@ -171,61 +193,6 @@ def pick_variant(variant: str, variants: Mapping[str, Any]) -> Any:
   return variants[variant]
 
 
-def load_experiment(name: str):
-  """The module of an experiment, imported by its dotted name; it has `load(config)` and `make(config, meta)`.
-
-  Raises:
-    UserError: no such module (the built-in ones are listed), or one without the two functions.
-  """
-  try:
-    module = importlib.import_module(name) if name else None
-  except ModuleNotFoundError as error:
-    if error.name is not None and not name.startswith(error.name):
-      raise
-    module = None
-  if module is None:
-    raise UserError(f"config.experiment: got {name!r}, allowed {', '.join(builtin_experiments())}, "
-                    "or a module of your own on PYTHONPATH")
-  missing = [function for function in ("load", "make") if not hasattr(module, function)]
-  if missing:
-    raise UserError(f"config.experiment: module {name} has no function {' and no function '.join(missing)}")
-  return module
-
-
-def load_function(field: str, name: str):
-  """The function named by a dotted path, MODULE.FUNCTION, such as a user's own metric, loss or loader.
-
-  Raises:
-    UserError: naming the config field, where there is no such module or function.
-  """
-  module, _, function = name.rpartition(".")
-  try:
-    found = getattr(importlib.import_module(module), function) if module else None
-  except ModuleNotFoundError as error:
-    if error.name is not None and not name.startswith(error.name):
-      raise
-    found = None
-  except AttributeError:
-    found = None
-  if not callable(found):
-    raise UserError(f"config.{field}: got {name!r}, allowed MODULE.FUNCTION of a module on PYTHONPATH")
-  return found
-
-
-def builtin_experiments() -> list[str]:
-  """Dotted names of the experiments inside the package: modules that define load and make."""
-  package = importlib.import_module("jaxtrain.experiments")
-  names = []
-  for _, name, is_package in pkgutil.walk_packages(package.__path__, "jaxtrain.experiments."):
-    if is_package:
-      continue
-    with open(importlib.util.find_spec(name).origin, encoding="utf-8") as file:
-      text = file.read()
-    if "\ndef load(" in text and "\ndef make(" in text:
-      names.append(name)
-  return names
-
-
 def resolve(config: ConfigDict) -> ConfigDict:
   """Checks a config and returns it as a locked copy. The one place where ranges are checked.
 
@@ -242,7 +209,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
       raise UserError(f"config.{key}: got {lookup(config, key)!r}, allowed names")
   if not all(isinstance(stage, (Mapping, ConfigDict)) for stage in config.stages):
     raise UserError(f"config.stages: got {config.stages!r}, allowed override dicts, set in the config file")
-  module = load_experiment(config.experiment)
+  module = modules.load_experiment(config.experiment)
   limits = fields.LIMITS | getattr(module, "LIMITS", {})
   for key, value in flatten(config):
     limit = limits.get(key)
@@ -335,15 +302,15 @@ def from_workdir(record: Mapping[str, Any] | None, workdir: str, experiment: str
   return config
 
 
-def digest(config: ConfigDict) -> str:
-  """SHA-256 of all fields that make a run what it is (not those of `MAY_CHANGE`), hexadecimal."""
-  fields = {k: v for k, v in flatten(to_record(config)) if not k.startswith(MAY_CHANGE)}
+def digest(config: ConfigDict, but: tuple[str, ...] = MAY_CHANGE) -> str:
+  """SHA-256 of all fields that make a run what it is (not those of `but`), hexadecimal."""
+  fields = {k: v for k, v in flatten(to_record(config)) if not k.startswith(but)}
   return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def differences(old: Mapping, new: Mapping) -> list[str]:
-  """One line per field in which two records differ, but for those of `MAY_CHANGE`."""
+def differences(old: Mapping, new: Mapping, but: tuple[str, ...] = MAY_CHANGE) -> list[str]:
+  """One line per field in which two records differ, but for those of `but`."""
   old, new = dict(flatten(old)), dict(flatten(new))
-  keys = [k for k in sorted(old.keys() | new.keys()) if not k.startswith(MAY_CHANGE)]
+  keys = [k for k in sorted(old.keys() | new.keys()) if not k.startswith(but)]
   show = lambda record, k: repr(record[k]) if k in record else "absent"
   return [f"config.{k}: {show(old, k)} -> {show(new, k)}" for k in keys if show(old, k) != show(new, k)]

@@ -50,11 +50,13 @@ def evaluated_names(run: runs.Run) -> list[str]:
   return list(metrics_lib.finish(evaluator(run, parts[0])[1], run.experiment.summarise)) if parts else []
 
 
-def judge(run: runs.Run, means: dict[str, float], val: dict[str, float] | None) -> bool:
-  """Feeds an evaluation back into training, and says whether it is the best so far."""
-  named = {f"train_{k}": v for k, v in means.items()} | {f"val_{k}": v for k, v in (val or {}).items()}
-  if run.experiment.observe is not None:
-    run.state = jax.jit(run.experiment.observe)(run.state, {k: np.float32(v) for k, v in named.items()})
+def by_split(means: dict[str, float], val: dict[str, float] | None) -> dict[str, float]:
+  """Metrics of training and validation by the names under which they are monitored."""
+  return {f"train_{k}": v for k, v in means.items()} | {f"val_{k}": v for k, v in (val or {}).items()}
+
+
+def judge(run: runs.Run, named: dict[str, float]) -> bool:
+  """Whether an evaluation is the best so far; the run remembers."""
   if run.monitor not in named:
     raise UserError(f"config.train.monitor: got {run.monitor!r}, allowed {', '.join(sorted(named))}")
   value, settings = named[run.monitor], run.config.train
@@ -109,14 +111,14 @@ def assess(run: runs.Run, state) -> None:
 def write_report(run: runs.Run, means, val, due, improved: bool) -> None:
   """Events, rows and a progress line of an epoch or an evaluation."""
   if not run.facts.metric_names:
-    run.facts.declare_metrics(sorted(set(means) - {"lr", "grad_norm"} | set(evaluated_names(run))))
+    run.facts.declare_metrics(sorted(set(means) - {"lr", "grad_norm"} | set(run.evaluated or evaluated_names(run))))
   seconds, rows = run.segment_seconds, run.segment_steps * run.config.train.batch_size
   if due.epoch and run.segment_steps == run.plan.steps_per_epoch:
     rows = run.splits.train.num_rows
   throughput = rows / seconds if seconds > 0 else None
   timing = {"epoch_time_s": seconds, "throughput": throughput, "max_memory_mib": max_memory_mib()}
   where = {"epoch": run.epoch, "step": run.step}
-  bad = int(run.state.guard.num_bad)
+  bad = int(run.guard.num_bad)
   run.facts.event("on_epoch_end" if due.epoch else "on_eval", **where, split="train", **by_kind(run, means), **timing,
                   is_best=improved, alarms=[f"{bad} steps left out as not finite"] if bad else [])
   run.facts.row({k: v for k, v in means.items() if k not in ("lr", "grad_norm")}, **where, split="train",

@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
         "out_of_core": False,  # features stay in the file and batches are read as training goes: hdf5, tfds
         "num_workers": 0,  # processes that read then; 0 = threads
         "shuffle": True,  # rows in a new order each epoch
+        "resample": 0,  # k: train on the k-th bootstrap resample of the training rows; 0 = on the rows themselves
         "row_limit": 0,  # use the first rows only (a generator makes so many); 0 = all
         "split": {
             "kind": "none",  # none | random | group | entropy_balanced | leave_out
@@ -140,6 +141,7 @@ LIMITS: dict[str, Limit] = {
     "data.split.num_folds": at_least(3),
     "data.split.fold": at_least(0),
     "seed": between(0, 2**32),
+    "data.resample": at_least(0),
     "data.row_limit": at_least(0),
     "data.num_workers": at_least(0),
     "optim.name": one_of(*optim.NAMES),
@@ -166,7 +168,7 @@ LIMITS: dict[str, Limit] = {
     "train.min_delta": at_least(0),
     "train.on_nonfinite": one_of(*step.ON_NONFINITE),
     "train.time_budget_minutes": at_least(0),
-    "train.num_members": ((lambda v: v == 1), "1: ensembles are not trained yet"),
+    "train.num_members": at_least(1),
     "train.microbatch": at_least(-1),
     "eval.every_epochs": at_least(1),
     "eval.every_steps": at_least(0),
@@ -201,7 +203,8 @@ def parse_like(old: Any, text: str, name: str) -> Any:
 
 
 def parse_tuple(text: str) -> tuple:
-  """A tuple as flags take it: "('a','b')", "64,32" or "a,b"."""
+  """A tuple as flags take it: "('a','b')", "64,32", "64," or "a,b"."""
+  text = text.strip().removesuffix(",")
   try:
     value = ast.literal_eval(text if text.strip().startswith("(") else f"({text},)" if text.strip() else "()")
   except (SyntaxError, ValueError):

@@ -62,8 +62,11 @@ class RunData(NamedTuple):
   problems: list[str]
 
 
-def read_run(folder: str) -> RunData:
-  """Reads a run folder. Raises FigureError where it holds no config.json that can be read."""
+def read_run(folder: str, with_arrays: bool = True) -> RunData:
+  """Reads a run folder, with or without the arrays of its evaluations, which are large.
+
+  Raises FigureError where it holds no config.json that can be read.
+  """
   problems: list[str] = []
   def read(parse, empty, *parts):
     path = os.path.join(folder, *parts)
@@ -83,7 +86,7 @@ def read_run(folder: str) -> RunData:
     raise FigureError(problems[0] if problems else f"{folder!r} holds no run (no config.json)")
   evals = {split: record for split in SPLITS[::-1] if (record := read(read_object, {}, "eval", f"{split}.json"))}
   arrays = {split: read(lambda file: dict(np.load(file, allow_pickle=False)), {}, "eval", f"{split}.npz")
-            for split in SPLITS if split in evals}
+            for split in SPLITS if with_arrays and split in evals}
   split = next((s for s in arrays if arrays[s]), next(iter(arrays), ""))
   return RunData(folder, config, config.pop("origins", {}), read(read_object, {}, "run.json"),
                  read(read_lines, [], "facts", "events.jsonl"), read(read_rows, [], "facts", "scalars.csv"),

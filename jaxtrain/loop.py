@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from jaxtrain import assembly, config as config_lib, evaluation, facts as facts_lib
 from jaxtrain import metrics as metrics_lib, packing, preempt, processes, runs
 from jaxtrain import step as step_lib, workdir as workdir_lib
+from jaxtrain.plan import Pace
 from jaxtrain.types import UserError
 
 
@@ -140,7 +141,7 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
     watchdog.beat()
 
 
-def dispatch(run: runs.Run, target: int, pace: "Pace") -> None:
+def dispatch(run: runs.Run, target: int, pace: Pace) -> None:
   """Runs the steps up to `target` that the data at hand has in one compiled call, and waits for them.
 
   Raises:
@@ -150,13 +151,10 @@ def dispatch(run: runs.Run, target: int, pace: "Pace") -> None:
   num_steps = feed.end(run.step, target) - run.step
   run.state, run.totals = run.repeat(run.state, run.totals, feed.data(run.step), np.int32(num_steps))
   feed.fetch_ahead()
-  guard = jax.device_get(run.state.guard)  # the one host synchronisation of a dispatch
+  run.guard = jax.device_get(run.state.guard)  # the one host synchronisation of a dispatch
   seconds = time.perf_counter() - began
-  if guard.stopped:
-    names = sorted(run.totals)
-    cause = names[int(guard.cause)] if int(guard.cause) < len(names) else "the new state"
-    raise preempt.NonFinite(f"step {int(guard.first_bad)}: {cause} is not finite; halted at the state before it "
-                            "(--config.train.on_nonfinite=skip goes on without such steps)")
+  if run.guard.stopped:
+    raise nonfinite(run.guard, sorted(run.totals))
   if run.segment_steps == 0 and pace.first:
     run.facts.process(first_steps_done_after_seconds=time.time() - run.began)
     if run.writes:  # asks git: not before
@@ -169,11 +167,22 @@ def dispatch(run: runs.Run, target: int, pace: "Pace") -> None:
   run.console.advance(num_steps)
 
 
+def nonfinite(guard, names: list[str]) -> preempt.NonFinite:
+  """What to say of a guard, on the host, that has halted a run whose metrics have these names, sorted."""
+  cause = names[int(guard.cause)] if int(guard.cause) < len(names) else "the new state"
+  return preempt.NonFinite(f"step {int(guard.first_bad)}: {cause} is not finite; halted at the state before it "
+                           "(--config.train.on_nonfinite=skip goes on without such steps)")
+
+
 def report(run: runs.Run, due) -> None:
   """The end of an epoch or an evaluation: means, validation, observe, best, facts, a line."""
   means = metrics_lib.divide(run.totals)
   val = evaluation.evaluate_part(run, run.state, "val") if due.evaluate and run.splits.val else None
-  improved = evaluation.judge(run, means, val) if due.evaluate else False
+  named, improved = evaluation.by_split(means, val), False
+  if due.evaluate and run.experiment.observe is not None:
+    run.state = jax.jit(run.experiment.observe)(run.state, {k: np.float32(v) for k, v in named.items()})
+  if due.evaluate:
+    improved = evaluation.judge(run, named)
   evaluation.write_report(run, means, val, due, improved)
   if due.epoch or run.plan.steps_per_epoch is None:
     run.totals = run.devices.put(step_lib.zero_totals(run.totals))
@@ -240,6 +249,13 @@ def finish(run: runs.Run) -> Result:
   """The end of a run: last checkpoint, the best state assessed, history."""
   if run.saved_step != run.step:
     save(run)
+  final = end_training(run)
+  best = evaluation.best_state(run)
+  return conclude(run, final, best, evaluation.evaluate_part(run, best, "test") if run.splits.test else None)
+
+
+def end_training(run: runs.Run) -> str:
+  """Waits for the last save, writes the facts of the end, and returns the digest of the final state."""
   if run.checkpoints:
     run.checkpoints.wait()
   final = packing.digest(run.state)
@@ -249,8 +265,11 @@ def finish(run: runs.Run) -> Result:
   run.facts.event("on_train_end", epoch=run.epoch, step=run.step, best_value=run.best_value, best_step=run.best_step,
                   stopped_early=run.stopped_early, digest=final, bad_steps=int(run.state.guard.num_bad),
                   total_time_s=time.time() - run.began)
-  best = evaluation.best_state(run)
-  test = evaluation.evaluate_part(run, best, "test") if run.splits.test else None
+  return final
+
+
+def conclude(run: runs.Run, final: str, best: Any, test: dict[str, float] | None) -> Result:
+  """What the best state is worth, written down: its test metrics and assessment, the history, the last line."""
   if test is not None:
     where = {"epoch": run.epoch, "step": run.step, "split": "test"}
     run.facts.event("on_test_end", **where, **evaluation.by_kind(run, test), best_step=run.best_step)
@@ -323,19 +342,3 @@ def adopt(config: ConfigDict, workdir: str, init_from: str) -> None:
 def check(config: ConfigDict) -> dict[str, Any]:
   """What a run of this config would be (`--mode=check`): traced and compiled, nothing computed, nothing written."""
   return assembly.describe(config)
-
-
-class Pace:
-  """Steps per dispatch: near one second of measured step time, so that a stop is honoured soon."""
-
-  def __init__(self, seconds: float = 1.0):
-    self.seconds, self.limit, self.first = seconds, 1, True
-
-  def num_steps(self) -> int:
-    """The most steps for the next dispatch."""
-    return self.limit
-
-  def took(self, num_steps: int, seconds: float) -> None:
-    """Learns from a dispatch; grows at most eightfold at once, because first calls are slow and short ones noisy."""
-    fitting = int(num_steps * self.seconds / max(seconds, 1e-9))
-    self.limit, self.first = max(1, min(fitting, self.limit * 8, 1 << 20)), False

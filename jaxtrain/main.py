@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import traceback
+from typing import Callable
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -115,12 +116,17 @@ def read_config(environ) -> tuple:
   return config, origins
 
 
-def default_workdir() -> str:
-  """runs/<config>-<variant>-<UTC time>."""
-  path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+def config_argument() -> str:
+  """--config as typed: FILE or FILE:variant."""
+  return config_flags.get_config_filename(flags.FLAGS["config"])
+
+
+def default_workdir(*before: str) -> str:
+  """runs/<config>-<variant>-<UTC time>, with words before."""
+  path, _, variant = config_argument().partition(":")
   name = os.path.splitext(os.path.basename(path))[0]
   now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
-  return os.path.join("runs", "-".join(part for part in (name, variant or "default", now)))
+  return os.path.join("runs", "-".join([*before, name, variant or "default", now]))
 
 
 def set_up_process() -> None:
@@ -207,16 +213,16 @@ def show(described: dict) -> None:
 
 def main() -> int:
   """Runs the command and returns its exit code; one of several processes that fails ends here."""
-  code = run_command()
+  code = run_command(run_mode)
   if code not in (preempt.DONE, preempt.REQUEUE):
     processes.leave(code)
   return code
 
 
-def run_command() -> int:
-  """Runs the command and returns its exit code."""
+def run_command(do: Callable[[], None]) -> int:
+  """Parses the flags, does what a command does, and returns the exit code for what it raises."""
   try:
-    app.run(lambda _: run_mode(), flags_parser=parse_flags)
+    app.run(lambda _: do(), flags_parser=parse_flags)
   except UserError as error:
     return complain(str(error), preempt.USAGE)
   except preempt.Stopped as stopped:

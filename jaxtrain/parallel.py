@@ -22,7 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtrain import processes
 from jaxtrain.types import Over, UserError
 
-AXIS = "data"
+AXIS, MEMBERS = "data", "members"
 # Below this much work a step is faster on one thread: XLA's pool costs more than it brings (README, Speed).
 SINGLE_THREAD_FLOPS = 100e6
 threads_in_use: list[int] = []  # set once, by the first device use of the process
@@ -213,6 +213,49 @@ def make(settings, batch_size: int, eval_size: int, microbatch: int) -> Parallel
                   lambda tree, like: processes.join_slices(tree, like, mesh, AXIS), D, C)
 
 
+def one_device() -> Parallel:
+  """The execution on the first device alone."""
+  return Parallel(over_whole, lambda fn, donate=(): jax.jit(fn, donate_argnums=donate), jax.device_put,
+                  lambda tree, like: jax.device_put(tree), 1, 1)
+
+
+class Members(NamedTuple):
+  """Members of one program, along a leading axis that is spread over the devices.
+
+  Attributes:
+    mesh: the devices.
+    exact: one member after another, each with the bits that it has alone; otherwise side by side (vmap).
+  """
+  mesh: Mesh
+  exact: bool
+
+  def compile(self, fn: Callable, is_member: tuple[bool, ...], donate: tuple[int, ...] = ()) -> Callable:
+    """jit of `fn` for all members: arguments that `is_member` names, and all results, have the leading axis."""
+    specs = tuple(PartitionSpec(MEMBERS) if own else PartitionSpec() for own in is_member)
+    def local(*args):
+      if not self.exact:
+        return jax.vmap(fn, tuple(0 if own else None for own in is_member))(*args)
+      def one(own_args):
+        rest = iter(own_args)
+        return fn(*(next(rest) if own else arg for arg, own in zip(args, is_member)))
+      return jax.lax.map(one, tuple(arg for arg, own in zip(args, is_member) if own))
+    mapped = jax.shard_map(local, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(MEMBERS), check_vma=False)
+    return jax.jit(mapped, donate_argnums=donate)
+
+  def put(self, tree: Any, is_member: bool = True) -> Any:
+    """The tree on the devices, its leading axis spread over them; or whole on each."""
+    return jax.device_put(tree, self.sharding(is_member))
+
+  def sharding(self, is_member: bool) -> NamedSharding:
+    """Of arrays with the leading axis, or without."""
+    return NamedSharding(self.mesh, PartitionSpec(MEMBERS) if is_member else PartitionSpec())
+
+
+def make_members(num_devices: int, exact: bool) -> Members:
+  """Members spread over the first `num_devices` devices."""
+  return Members(Mesh(np.array(jax.devices()[:num_devices]), (MEMBERS,), axis_types=(AxisType.Auto,)), exact)
+
+
 def nest(outer: Over, inner: Over) -> Over:
   """Chunks of `outer`, each of them through `inner`."""
   return lambda fn, batch, key: outer(lambda chunk, chunk_key: inner(fn, chunk, chunk_key), batch, key)
@@ -242,6 +285,16 @@ def free_bytes() -> int:
       return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
   except OSError:  # no Linux
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def use_cores(most: int) -> None:
+  """Makes each core a device of its own, up to `most`, where the platform is a CPU and nobody has said how many.
+
+  Has an effect before the first device use of the process only.
+  """
+  if not threads_in_use and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+      jax.config.update("jax_num_cpu_devices", max(1, min(most, len(os.sched_getaffinity(0)))))
 
 
 def start_devices(settings, flops_per_step: float) -> int:

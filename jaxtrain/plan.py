@@ -1,4 +1,4 @@
-"""When things are due in a run, as pure arithmetic on the step.
+"""When things are due in a run, as pure arithmetic on the step; and how many steps a dispatch takes.
 
 **Departs** from DESIGN 3, which lists no such module: cadences are arithmetic that is best tested alone.
 """
@@ -52,6 +52,22 @@ class Plan(NamedTuple):
     if self.steps_per_epoch and self.total % self.steps_per_epoch == 0:
       return f"epoch {step / self.steps_per_epoch:g}/{self.total // self.steps_per_epoch}"
     return f"step {step}/{self.total}"
+
+
+class Pace:
+  """Steps per dispatch: near one second of measured step time, so that a stop is honoured soon."""
+
+  def __init__(self, seconds: float = 1.0):
+    self.seconds, self.limit, self.first = seconds, 1, True
+
+  def num_steps(self) -> int:
+    """The most steps for the next dispatch."""
+    return self.limit
+
+  def took(self, num_steps: int, seconds: float) -> None:
+    """Learns from a dispatch; grows at most eightfold at once, because first calls are slow and short ones noisy."""
+    fitting = int(num_steps * self.seconds / max(seconds, 1e-9))
+    self.limit, self.first = max(1, min(fitting, self.limit * 8, 1 << 20)), False
 
 
 def make(config, steps_per_epoch: int | None) -> Plan:

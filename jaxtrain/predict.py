@@ -58,7 +58,7 @@ def restore(workdir: str, which: str, experiment: str = "") -> tuple[Any, Any, A
     UserError: the folder holds no such checkpoint, or its experiment is not part of jaxtrain and not named.
   """
   import jax
-  from jaxtrain import checkpoint, config as config_lib, packing, workdir as workdir_lib
+  from jaxtrain import checkpoint, config as config_lib, modules, packing, workdir as workdir_lib
   folder = workdir_lib.last_stage(workdir)
   record = workdir_lib.read_json(os.path.join(folder, "config.json"))
   config = config_lib.from_workdir(record, workdir, experiment)
@@ -69,7 +69,7 @@ def restore(workdir: str, which: str, experiment: str = "") -> tuple[Any, Any, A
       config_lib.assign(config, key, ())
   step = workdir_lib.find_step(folder, which)
   leaves, stored = checkpoint.read(os.path.join(folder, "checkpoints"), step)
-  made = config_lib.load_experiment(config.experiment).make(config, stored["meta"])
+  made = modules.make_experiment(config, stored["meta"])
   template = jax.eval_shape(made.init, jax.eval_shape(lambda: jax.random.key(0)))
   return made, packing.fill(template, leaves, "state"), config, {"workdir": workdir, "step": step}
 

@@ -1,108 +1,21 @@
 """Report of a run: its figures and one self-contained HTML page, made from the files of its folder alone.
 
-`python -m jaxtrain.report RUN_FOLDER` draws both again. The page holds no script and fetches nothing. A run's text is
-escaped, as all strings are that are not `Html`.
+`python -m jaxtrain.report RUN_FOLDER` draws both again; of a sweep, or of several folders, the command writes the page
+that compares them (`comparison`). A run's page holds no script and fetches nothing.
 """
 
 import argparse
 import base64
-import datetime
-import html
-import math
 import os
 import pathlib
 import shlex
 import statistics
 import sys
-from typing import Any, Iterable
 
-from jaxtrain import figures
+from jaxtrain import collection, comparison, figures, page
+from jaxtrain.collection import status
 from jaxtrain.figures import RunData, best_of, newest_event, number, time_axis, value_of
-
-STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--page:#f6f7f9;--card:#fff;
---link:#1f6fb4;--bar:#8dbbe3;--edge:#59646e66;--good:#0b7a57;--bad:#b3261e;--warn:#8a5a00}
-@media(prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa6b1;--line:#333b44;--page:#14181c;--card:#1c2127;
---link:#7ab5ea;--bar:#3b6f9e;--good:#4cc79b;--bad:#f0817a;--warn:#e0ad55}}
-*{box-sizing:border-box}main{max-width:70rem;margin:auto;padding:2rem 1.25rem}a,summary{color:var(--link)}
-.soft,figcaption,.tiles span,th{color:var(--soft)}.row{display:flex;flex-wrap:wrap;gap:1.4rem 2.5rem}.row *{min-width:0}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,"Segoe UI",Roboto,sans-serif}
-h1{font-size:1.9rem;line-height:1.2;margin:0 0 .4rem;overflow-wrap:anywhere}h3{font-size:1rem;margin:1.4rem 0 .4rem}
-h2{font-size:1.25rem;margin:2.75rem 0 .9rem;padding-bottom:.35rem;border-bottom:1px solid var(--line)}
-p{margin:.4rem 0;max-width:46rem;overflow-wrap:anywhere}nav a{display:inline-block;margin:.7rem 1rem 0 0}
-.badge{padding:.05rem .6rem;border:1px solid;border-radius:1rem;font-size:.85rem;font-weight:600;margin-right:.4rem}
-.good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}details{margin:.8rem 0}.row h3{margin-top:0}
-.tiles>div,.scroll,pre,label{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.7rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.75rem;margin:1.25rem 0 .9rem}
-.tiles b{display:block;font-size:1.4rem;line-height:1.3}.tiles span{display:block;font-size:.82rem}
-.scroll{background:linear-gradient(90deg,var(--card) 40%,#0000) 0/2rem 100% no-repeat local,
-linear-gradient(270deg,var(--card) 40%,#0000) 100%/2rem 100% no-repeat local,linear-gradient(90deg,var(--edge),#0000) 0/
-.8rem 100% no-repeat,linear-gradient(270deg,var(--edge),#0000) 100%/.8rem 100% no-repeat,var(--card);overflow:auto;
-max-height:34rem;width:fit-content;max-width:100%;padding:0}summary{cursor:pointer}
-table{border-collapse:collapse;font-size:.9rem}table,b{font-variant-numeric:tabular-nums}
-th,td{padding:.36rem .9rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
-th{position:sticky;top:0;background:var(--card);font-weight:600}tr:last-child td{border-bottom:0}
-th:first-child,td:first-child,.text *{text-align:left}.text td+td{white-space:normal;overflow-wrap:anywhere}
-td[style]{background:linear-gradient(90deg,var(--bar) var(--v),#0000 0) .5rem 100%/calc(100% - 1rem) 3px no-repeat}
-figure{margin:0 0 2.2rem;break-inside:avoid}figcaption{font-size:.92rem;margin-top:.45rem;max-width:46rem}
-label{display:block;overflow:auto;background:#fff;cursor:zoom-in}label:focus-within{border-color:var(--link)}
-input{position:absolute;opacity:0}img{display:block;max-width:100%;height:auto;margin:auto}
-code,pre{font:.86rem/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
-@media(max-width:40rem){main{padding:1.2rem .9rem}h1{font-size:1.5rem}.tiles{grid-template-columns:1fr 1fr}
-th,td:first-child{white-space:normal}th,td{padding:.36rem .6rem}}:checked+img{max-width:none;width:auto}"""
-
-
-class Html(str):
-  """Text that is HTML already."""
-
-
-def tag(name: str, /, *content: Any, **attributes: str) -> Html:
-  """An element; content that is not HTML already is escaped."""
-  given = "".join(f' {key.strip("_").replace("_", "-")}="{html.escape(value)}"' for key, value in attributes.items())
-  inner = "".join(part if isinstance(part, Html) else html.escape(str(part)) for part in content)
-  return Html(f"<{name}{given}>" if name in ("img", "input", "meta") else f"<{name}{given}>{inner}</{name}>")
-
-
-def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], kind: str = "numbers") -> Html:
-  """A table in a box of its own that scrolls. A cell is text, HTML, or a finished td."""
-  cell = lambda value: value if isinstance(value, Html) and value.startswith("<td") else tag("td", value)
-  body = tag("tbody", *(tag("tr", *map(cell, row)) for row in rows))
-  top = [tag("thead", tag("tr", *(tag("th", name, scope="col") for name in head)))] if any(head) else []
-  return tag("div", tag("table", *top, body, class_=kind), class_="scroll", tabindex="0")
-
-
-def fmt(value: Any) -> str:
-  """A number with 4 significant digits and thousands separators, a dash for unknown, other values as they are."""
-  given = None if isinstance(value, str) else number(value)
-  if given is None or not math.isfinite(given):
-    return "–" if value is None else str(value)
-  whole = isinstance(value, int) or 1e3 <= abs(given) < 1e9
-  return (f"{given:,.0f}" if whole else f"{given:#.4g}").replace("-", "−")
-
-
-def exact(value: Any) -> str:
-  """A value as it is typed in a config, where the lists of JSON are tuples."""
-  return f"({', '.join(map(exact, value))}{',' * (len(value) == 1)})" if isinstance(value, list) else repr(value)
-
-
-def flatten(record: dict, prefix: str = "") -> Iterable[tuple[str, Any]]:
-  """Dotted keys and values of nested dicts, in order."""
-  for key, value in record.items():
-    yield from flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
-
-
-def status(run: RunData) -> tuple[str, str, str]:
-  """How a run ended: a word, its colour, and a sentence."""
-  last = next((e for e in reversed(run.events) if e.get("moment") in ("on_train_end", "on_exception")), {})
-  if last.get("moment") == "on_exception":
-    return "failed", "bad", f"{last.get('error', '')}: {last.get('message', '')}"
-  if not last:
-    return "incomplete", "warn", "Stopped, or still going: the same command goes on from the newest checkpoint."
-  return "done", "good", "Stopped early: the monitored metric no longer improved." if last.get("stopped_early") else ""
-
-
-def duration(seconds: float) -> str:
-  """Seconds, or hours, minutes and seconds where they are many."""
-  return f"{fmt(float(seconds))} s" if seconds < 100 else str(datetime.timedelta(seconds=round(seconds)))
+from jaxtrain.page import Html, duration, exact, flatten, fmt, table, tag
 
 
 def tiles(run: RunData) -> Html:
@@ -267,19 +180,12 @@ def stages_section(run: RunData, stages: list[tuple[RunData, list]]) -> list[Htm
 
 def write_page(run: RunData, pictures: list[Html], configured: RunData) -> str:
   """Writes report.html into the run's folder and returns its path; `configured` has the config that the page shows."""
-  name, path = os.path.basename(os.path.abspath(run.folder)), os.path.join(run.folder, "report.html")
   sections = {"Metrics": metrics_section(run), "Figures" if configured is run else "Stages": pictures, "Data":
               data_section(run), "Configuration": config_section(configured), "Environment": environment_section(run)}
   parts = [tag("section", tag("h2", title), *content, id=title) for title, content in sections.items()]
-  policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-  head = tag("head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=policy),
-             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-             tag("title", f"{name} · jaxtrain"), tag("style", Html(STYLE)))
   nav = tag("nav", *(tag("a", title, href=f"#{title}") for title in sections))
-  page = tag("html", head, tag("body", tag("main", *header(run), nav, *parts)), lang="en")
-  pathlib.Path(path + ".new").write_text(f"<!doctype html>\n{page}\n", encoding="utf-8")
-  os.replace(path + ".new", path)
-  return path
+  name = os.path.basename(os.path.abspath(run.folder))
+  return page.write(os.path.join(run.folder, "report.html"), name, [*header(run), nav, *parts])
 
 
 def write_run(workdir: str, moment: str) -> str | None:
@@ -304,14 +210,25 @@ def write_run(workdir: str, moment: str) -> str | None:
 
 def main() -> int:
   """Runs the command and returns its exit code."""
-  parser = argparse.ArgumentParser(prog="python -m jaxtrain.report", description="Draws figures and report again.")
-  parser.add_argument("run_folder")
+  parser = argparse.ArgumentParser(prog="python -m jaxtrain.report", description="Draws a run's figures and report "
+                                   "again, or writes one page that compares several runs.")
+  parser.add_argument("paths", nargs="+", metavar="RUN_OR_SWEEP", help="folder of a run, or of a sweep")
+  parser.add_argument("--output", help="file of the comparison; without it report.html of the one sweep, else "
+                                       "comparison.html here")
+  given = parser.parse_args()
+  one = given.paths[0] if len(given.paths) == 1 else ""
   try:
-    print(write_run(parser.parse_args().run_folder, "end"))
+    if one and not given.output and not collection.is_sweep(one) and os.path.exists(os.path.join(one, "config.json")):
+      print(write_run(one, "end"))
+    else:
+      default = os.path.join(one, "report.html") if one else "comparison.html"
+      print(comparison.write(given.paths, given.output or default))
     return 0
   except figures.FigureError as error:
     print(f"jaxtrain: {error}", file=sys.stderr)
-    return 2
+  except OSError as error:
+    print(f"jaxtrain: {error.filename or 'the page'} cannot be written: {error.strerror or error}", file=sys.stderr)
+  return 2
 
 
 if __name__ == "__main__":

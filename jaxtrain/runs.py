@@ -52,6 +52,8 @@ class Run:
   pending: tuple[int, dict, dict] | None = None  # (step, trees, record) of a best that is not written yet
   saved_step: int | None = None
   last_means: dict[str, float] = dataclasses.field(default_factory=dict)
+  guard: Any = None  # what the state's guard had seen after the last dispatch, on the host
+  evaluated: tuple[str, ...] = ()  # names of evaluated metrics, where they are known without an evaluator of its own
   segment_seconds: float = 0.0  # training time since the last report
   segment_steps: int = 0
   config_digest: str = ""

@@ -6,6 +6,7 @@ run has saved.
 """
 
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -50,6 +51,7 @@ def utc_now() -> str:
   return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@functools.cache
 def git_commit() -> str:
   """Commit of the code that runs, with `+changes` where files differ from it; empty outside a git checkout."""
   folder = os.path.dirname(os.path.abspath(__file__))

@@ -21,7 +21,7 @@ FOLDERS = ("jaxtrain", "configs", "launch", "tests")
 CONFTEST = "tests/conftest.py"
 # Tests about the repository itself quote code: only their imports count, not their strings.
 ABOUT_REPOSITORY = ("tests/build_test.py", "tests/layout_test.py")
-COMMANDS = ("jaxtrain/predict.py", "jaxtrain/serve.py", "jaxtrain/sweep.py")  # programs beside main, not part of it
+COMMANDS = tuple(f"jaxtrain/{name}.py" for name in ("pools", "predict", "search", "serve", "sweep"))  # beside main
 BAZEL_SECONDS = 55
 
 STUB = """

@@ -11,7 +11,7 @@ import pytest
 
 import child
 import cores
-from jaxtrain import assembly, config as config_lib, loop, parallel, rng, step as step_lib
+from jaxtrain import assembly, config as config_lib, loop, modules, parallel, rng, step as step_lib
 
 FILES = sorted(glob.glob(os.path.join(child.ROOT, "configs", "*.py")))
 
@@ -89,7 +89,7 @@ def test_every_config_has_smoke_and_another_seed_differs(path, table):
 def test_a_vmapped_member_equals_its_solo_run(path, table):
   """Two learning rates as one program, and each alone, 20 steps: losses agree to 1e-5."""
   parts = assembly.assemble(config_lib.resolve(small(path, "smoke", table)))
-  module = config_lib.load_experiment(parts.config.experiment)
+  module = modules.load_experiment(parts.config.experiment)
   rates, seeds = jnp.array([1e-3, 3e-3]), jnp.array([5, 6])
   data = jax.device_put(parts.splits.train.data)
 

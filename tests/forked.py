@@ -2,7 +2,7 @@
 
   python tests/forked.py < cases.jsonl > answers.jsonl
 
-A case is {"command": "main" | "predict", "argv": [...]}; its answer {"code": ..., "out": ..., "err": ...}.
+A case is {"command": "main" | "predict" | "sweep", "argv": [...]}; its answer {"code": ..., "out": ..., "err": ...}.
 """
 
 import importlib
@@ -14,7 +14,7 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-IMPORTS = ("jaxtrain.main", "jaxtrain.predict", "jaxtrain.loop", "jaxtrain.figures", "sklearn.datasets", "h5py",
+IMPORTS = ("jaxtrain.main", "jaxtrain.predict", "jaxtrain.sweep", "jaxtrain.loop", "jaxtrain.figures", "sklearn.datasets", "h5py",
            "jaxtrain.experiments.tabular_vae.vae", "pyarrow.parquet", "tensorflow_datasets", "orbax.checkpoint")
 SECONDS = 120  # for one case
 

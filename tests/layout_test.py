@@ -21,20 +21,21 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # packing, workdir, console, plan, assembly, runs and evaluation. `figures.py` of an experiment has a rule of its own.
 ROWS = (
     ("types", "rng"),
-    ("losses", "schedules", "nn", "optim", "step", "fields", "config"),
+    ("losses", "schedules", "nn", "optim", "step", "ensemble", "modules", "fields", "config",
+     "axes"),
     ("data",),
     ("experiments",),
     ("processes", "parallel", "packing", "checkpoint", "preempt", "metrics", "facts", "workdir", "console", "plan",
-     "feed", "board"),
-    ("assembly", "runs", "evaluation", "loop"),
-    ("main", "predict", "sweep", "serve"),
-    ("figures", "report"),
+     "feed", "board", "journal"),
+    ("assembly", "members", "runs", "evaluation", "loop", "wave", "waves"),
+    ("main", "predict", "pools", "search", "sweep", "serve"),
+    ("figures", "page", "compare", "collection", "comparison", "report"),
 )
 MAY_IMPORT = ((), (0,), (0, 1), (0, 1, 2), (0,), (0, 1, 4), (0, 4), ())
-LEFTWARDS = (1, 5, 7)  # rows in which a module may import the names to its left
+LEFTWARDS = (1, 5, 6, 7)  # rows in which a module may import the names to its left
 COMMANDS, PICTURES = 6, 7
-COMMANDS_ALSO = ("fields", "config", "loop")  # beyond the ranks
-LAZY = ("figures", "report")  # what main imports inside a function only
+COMMANDS_ALSO = ("fields", "modules", "config", "axes", "assembly", "loop", "waves")  # beyond the ranks
+LAZY = ("figures", "report", "comparison")  # what main and sweep import inside a function only
 
 # Sideways imports for which the table has no row. The module's docstring says why under **Departs**, naming the other.
 DEPARTURES = (
@@ -45,6 +46,7 @@ DEPARTURES = (
     ("workdir", "packing"),  # the digest of what is stored
     ("predict", "data/files"),  # the files that are applied to are those that are trained on
     ("predict", "data/writing"),  # and are written alike
+    ("journal", "workdir"),  # the way JSON is written
     ("preempt", "processes"),  # a process that leaves may have to wait for others
 )
 
@@ -109,7 +111,7 @@ def is_picture(path: str) -> bool:
   """Whether a file draws: it may not load jax."""
   parts = path.split("/")
   in_family = parts[1] == "experiments" and re.fullmatch(r"figures(_[a-z]+)?\.py", parts[-1]) is not None
-  return in_family or path in ("jaxtrain/figures.py", "jaxtrain/report.py")
+  return in_family or path.removeprefix("jaxtrain/").removesuffix(".py") in ROWS[PICTURES]
 
 
 def attributes(tree: ast.AST) -> Iterator[tuple[ast.expr, str]]:
@@ -140,7 +142,7 @@ def refused(path: str, node: ast.AST, other: str, is_top: bool) -> str | None:
     return "a family" if apart else None
   if mine == yours and (mine not in LEFTWARDS or ROWS[mine].index(you) > ROWS[mine].index(me)):
     return None if (me, you) in DEPARTURES else f"{me} (rank {mine})"
-  if mine == COMMANDS and (you in COMMANDS_ALSO or (me == "main" and you in LAZY and not is_top)):
+  if mine == COMMANDS and (you in COMMANDS_ALSO or (me in ("main", "sweep") and you in LAZY and not is_top)):
     return None
   if (me, other.removeprefix("jaxtrain/").removesuffix(".py")) in DEPARTURES:
     return None
@@ -183,7 +185,7 @@ def low_modules_import_little(sources: Sources) -> list[str]:
     low = path in ("jaxtrain/types.py", "jaxtrain/rng.py")
     if not low and not is_picture(path):
       continue
-    allowed = ("jax", "numpy", "flax.struct") if low else ("numpy", "matplotlib")
+    allowed = ("jax", "numpy", "flax.struct") if low else ("numpy", "scipy", "matplotlib")
     for node, name in imported(path, ast.parse(text)):
       if not any(is_under(name, top) for top in (*allowed, *sys.stdlib_module_names, "jaxtrain")):
         found.append(f"{path}:{node.lineno}: imports {name}; allowed are {', '.join(allowed)}")

@@ -48,7 +48,7 @@ BAD = {
     "experiment": ((SMOKE, "--config.experiment=jaxtrain.experiments.vae"), {}, "jaxtrain.experiments.tabular_vae.vae"),
     "hidden sizes": ((SMOKE, "--config.model.hidden_dims=64,0"), {}, "got (64, 0), allowed numbers, each 1 or more"),
     "model kind": ((SMOKE, "--config.model.kind=supervised"), {}, "allowed unsup | semisup"),
-    "members": ((SMOKE, "--config.train.num_members=2"), {}, "config.train.num_members: got 2, allowed 1"),
+    "members": ((SMOKE, "--config.train.num_members=0"), {}, "config.train.num_members: got 0, allowed 1"),
     "figure family": ((SMOKE, "--config.log.families=loses"), {}, "losses"),
     "folds": ((SMOKE, "--config.data.split.kind=leave_out", "--config.data.split.fold=5"), {},
               "fold: got 5, allowed 0 to 4"),
@@ -69,7 +69,7 @@ BAD = {
 def test_heavy_imports_load_only_where_used():
   """Figures, orbax and data libraries are not imported with the loop; the report imports no jax."""
   code = ("import sys\nimport jaxtrain.loop\nfrom jaxtrain import "
-          "config\nconfig.load_experiment('jaxtrain.experiments.tabular_vae.vae')\n"
+          "modules\nmodules.load_experiment('jaxtrain.experiments.tabular_vae.vae')\n"
           "heavy = ('orbax', 'matplotlib', 'sklearn', 'grain', 'tensorflow_datasets', 'numpyro', 'pandas', 'torch')\n"
           "print([name for name in heavy if name in sys.modules])")
   done = subprocess.run([sys.executable, "-c", code], cwd=child.ROOT, capture_output=True, text=True, timeout=120)

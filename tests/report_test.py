@@ -12,6 +12,7 @@ import pytest
 import figures_test
 from figures_test import make_run
 from jaxtrain import figures, report
+from jaxtrain.page import fmt, tag
 
 VOID = ("meta", "img", "input")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -48,7 +49,7 @@ class Page(html.parser.HTMLParser):
     self.words.append(" ")
 
   def handle_data(self, data):
-    if self.open and self.open[-1] != "style":
+    if self.open and self.open[-1] not in ("style", "script"):
       self.words.append(data)
       if {"td", "th"} & set(self.open[-2:]):
         self.rows[-1][-1] += data
@@ -95,7 +96,7 @@ def test_text_of_the_run_is_escaped(tmp_path):
                     process={"argv": ["/x/jaxtrain/main.py", f"--config={bad}"], "platform": bad, "git_commit": bad})
   page = page_of(folder)
   assert not {"script", "i"} & {tag for tag, _ in page.elements} and page.text.count(bad) >= 7
-  assert report.tag("a", "x", href='"><b>') == '<a href="&quot;&gt;&lt;b&gt;">x</a>'
+  assert tag("a", "x", href='"><b>') == '<a href="&quot;&gt;&lt;b&gt;">x</a>'
   assert "a<i>&b" in page.text and ["data.source", repr(bad), bad] in page.rows
 
 
@@ -219,7 +220,7 @@ def test_stages(tmp_path, num_stages, badge):
     (0.0, "0.000"), (128.0115, "128.0"), (1234.56, "1,235"), (-98765.4, "−98,765"), (1.5e12, "1.500e+12"),
     (2e-7, "2.000e−07"), (float("nan"), "nan"), ("nan", "nan"), ("007", "007"), ("1e5", "1e5"), ([1], "[1]")])
 def test_numbers(value, shown):
-  assert report.fmt(value) == shown
+  assert fmt(value) == shown
 
 
 def command(*arguments):
@@ -233,7 +234,17 @@ def test_command(tmp_path):
   assert (done.returncode, done.stdout, done.stderr) == (0, os.path.join(folder, "report.html") + "\n", "")
   refused = command("-m", "jaxtrain.report", str(tmp_path))
   assert (refused.returncode, refused.stdout) == (2, "")
-  assert refused.stderr == f"jaxtrain: {str(tmp_path)!r} holds no run (no config.json)\n"
+  assert refused.stderr == (
+      f"jaxtrain: {str(tmp_path)!r} holds neither a run (config.json) nor a sweep (sweep.json)\n")
+
+
+def test_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+  folder = make_run(tmp_path / "run", config={"log": {"figures": "none", "families": []}})
+  os.mkdir(os.path.join(folder, "report.html"))
+  monkeypatch.setattr(sys, "argv", ["report", folder])
+  assert report.main() == 2 and sorted(os.listdir(tmp_path)) == ["run"]
+  assert capsys.readouterr().err.startswith(f"jaxtrain: {folder}/report.html")
+  assert "report.html.new" not in os.listdir(folder)
 
 
 def test_neither_jax_nor_pyplot_is_loaded(tmp_path):

@@ -59,6 +59,14 @@ def split_rows(split, num_rows: int, group: np.ndarray | None,
   return {part: np.sort(rows[part]) for part in parts}
 
 
+def resample(rows: np.ndarray, number: int) -> np.ndarray:
+  """As many rows, drawn with replacement: bootstrap resample `number`; the rows themselves for 0.
+
+  Rows of a part are resampled after the split, so that no row is in two parts (Efron & Tibshirani 1993, 6).
+  """
+  return rows[np.random.RandomState((SPLIT_SEED, number)).randint(len(rows), size=len(rows))] if number else rows
+
+
 def split_groups(fractions, group, random, parts) -> dict[str, np.ndarray]:
   """Groups in random order, each to the part that is furthest below its share of rows."""
   names, code = np.unique(group, return_inverse=True)

@@ -9,7 +9,7 @@ from typing import Callable
 
 import numpy as np
 
-from jaxtrain import config as config_lib
+from jaxtrain import modules
 from jaxtrain.data import arrays, files, host, scaling, splits, tables, tfds
 from jaxtrain.types import Splits, UserError
 
@@ -37,15 +37,16 @@ def read_table(config, generators: dict[str, Callable]) -> tables.Table:
   data = config.data
   source, features = data.source, tuple(map(str, data.features))  # names that are numbers come as numbers
   if "." in source:
-    return config_lib.load_function("data.source", source)(config)
+    return modules.load_function("data.source", source)(config)
   for field in ("path", "label", "group", "table") if source in generators else UNUSED[source]:
     if data[field]:
       raise UserError(f"config.data.{field}: got {data[field]!r}, allowed '' with config.data.source={source}")
   if data.out_of_core and source not in OUT_OF_CORE:
     raise UserError(f"config.data.out_of_core: got True, allowed with config.data.source={' | '.join(OUT_OF_CORE)}; "
                     f"got {source!r}")
-  if data.out_of_core and data.row_limit:
-    raise UserError(f"config.data.row_limit: got {data.row_limit}, allowed 0 with config.data.out_of_core")
+  for field in ("row_limit", "resample"):
+    if data.out_of_core and data[field]:
+      raise UserError(f"config.data.{field}: got {data[field]}, allowed 0 with config.data.out_of_core")
   if source in generators:
     table = generators[source](config)
     return tables.select_features(table, features) if features else table
@@ -70,6 +71,7 @@ def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]
   table = read_table(config, generators)
   num_rows = len(table.features)
   rows = splits.split_rows(config.data.split, num_rows, table.group, table.label)
+  rows["train"] = splits.resample(rows["train"], config.data.resample)
   transforms = scaling.check_names(tuple(config.data.transforms), len(table.feature_names))
   train_rows = rows["train"]
   scaler = scaling.fit_blocks(lambda start, stop: table.features[train_rows[start:stop]], len(train_rows), transforms,

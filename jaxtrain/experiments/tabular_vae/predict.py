@@ -112,10 +112,15 @@ def make_verbs(model, meta: dict, masked: bool) -> dict[str, Verb]:
     x = scaling.unscale(scaler, in_blocks(bind(decode), variables_of(state), z))
     return {name: x[:, d] for d, name in enumerate(names)}
 
-  def name_classes(prob, complete):
+  def name_classes(prob, _):
+    columns = {f"prob_{name}": prob[:, k] for k, name in enumerate(meta["class_names"])}
+    return columns | pick_class(columns)
+
+  def pick_class(columns):
+    prob = np.stack([columns[f"prob_{name}"] for name in meta["class_names"]], axis=1)
     pred = np.asarray(meta["class_names"], object)[np.nan_to_num(prob).argmax(axis=1)]
-    pred[~complete] = None
-    return {f"prob_{name}": prob[:, k] for k, name in enumerate(meta["class_names"])} | {"pred_label": pred}
+    pred[np.isnan(prob).any(axis=1)] = None
+    return {"pred_label": pred}
 
   def name_features(x, complete):
     return {f"{name}_recon": column for name, column in zip(names, scaling.unscale(scaler, x).T)}
@@ -126,11 +131,12 @@ def make_verbs(model, meta: dict, masked: bool) -> dict[str, Verb]:
 
   verbs = {
       "embed": Verb(over_rows(bind(posterior_mean), lambda z, _: {f"emb_{k}": z[:, k] for k in range(z.shape[1])}),
-                    pure(posterior_mean, D)),
-      "reconstruct": Verb(over_rows(bind(reconstruct), name_features), pure(reconstruct, D, to_raw)),
-      "impute": Verb(run_impute, pure(fill, D, to_raw)),
-      "sample": Verb(run_sample, pure(decode, model.latent_dim, to_raw, lambda z: z), reads=False),
+                    pure(posterior_mean, D), "each"),
+      "reconstruct": Verb(over_rows(bind(reconstruct), name_features), pure(reconstruct, D, to_raw), "mean"),
+      "impute": Verb(run_impute, pure(fill, D, to_raw), "mean"),
+      "sample": Verb(run_sample, pure(decode, model.latent_dim, to_raw, lambda z: z), "turns", reads=False),
   }
   if model.num_classes:
-    verbs["classify"] = Verb(over_rows(bind(classify), name_classes), pure(classify, D))
+    verbs["classify"] = Verb(over_rows(bind(classify), name_classes), pure(classify, D), "mean",
+                             decide=pick_class)
   return verbs

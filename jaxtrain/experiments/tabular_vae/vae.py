@@ -10,8 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import config as config_lib
-from jaxtrain import fields, optim, rng, schedules, step
+from jaxtrain import fields, modules, optim, rng, schedules, step
 from jaxtrain.data import tables, tabular
 from jaxtrain.experiments.tabular_vae import evaluate, lithology, nets, objective, predict, release
 from jaxtrain.types import Experiment, Splits, TrainState, UserError
@@ -72,7 +71,7 @@ def named_functions(field: str, paths: tuple[str, ...]) -> dict:
     name = path.rpartition(".")[2]
     if name in found or name in TAKEN:
       raise UserError(f"config.{field}: the name {name!r} of {path!r} is taken; rename the function")
-    found[name] = config_lib.load_function(field, path)
+    found[name] = modules.load_function(field, path)
   return found
 
 

@@ -1,0 +1,198 @@
+"""The command for many runs: `python -m jaxtrain.sweep --config=FILE[:variant] --sweep='FIELD=VALUES' ...`.
+
+  python -m jaxtrain.sweep --config=configs/vae.py:digits --sweep='optim.learning_rate=1e-3,3e-4' --sweep='seed=0..9'
+
+Axes are those of `axes.py`; `--config.a.b=v` sets what all members share. Launchers: `vmap` trains members of equal
+shapes as one program, `local` starts a process per core or GPU, `slurm` an array of jobs. A sweep is a folder: the same
+command goes on with it, more values add members, and its report.html compares them.
+
+**Departs** from DESIGN 3: imports `main`, of the same rank, whose flags and overrides a sweep shares.
+"""
+
+import os
+import sys
+from typing import Any, Callable, NamedTuple
+
+from absl import flags, logging
+
+from jaxtrain import main as main_lib, preempt
+from jaxtrain.types import UserError
+
+LAUNCHERS = ("vmap", "local", "slurm")
+NOT_HERE = {"mode": "train", "resume": "auto", "init_from": "", "coordinator": "", "num_processes": 0,
+            "process_id": -1, "json": False, "distributed": None}  # flags of main that say nothing to a sweep
+
+SWEEP = flags.DEFINE_multi_string("sweep", [], "FIELD=VALUES: 1e-3,3e-4 | 0..9 | linspace(a,b,n) | geomspace(a,b,n) | "
+                                  "uniform(a,b,n) | loguniform(a,b,n) | randint(a,b,n). May be given several times.")
+NAME = flags.DEFINE_string("name", "", "A sweep that the config file keeps: what its function sweep(NAME) returns.")
+LAUNCHER = flags.DEFINE_string("launcher", "vmap", "vmap (one program) | local (a process each) | slurm")
+EXACT = flags.DEFINE_bool("exact", False, "vmap: train members in turn, each with the bits it has alone; slower.")
+JOBS = flags.DEFINE_integer("jobs", 0, "vmap: members at a time; local, slurm: processes at a time. 0 = what fits.")
+RETRY = flags.DEFINE_bool("retry_failed", False, "Train members again that have failed.")
+DRAW_SEED = flags.DEFINE_integer("draw_seed", 0, "Seed of draws and of the search.")
+TRIALS = flags.DEFINE_integer("trials", 0, "Members that an adaptive search (Optuna) may try; 0 = all of --sweep.")
+SLURM = flags.DEFINE_string("slurm", "", "Parameters of submitit: time=60,cpus_per_task=2,partition=...")
+
+
+class Plan(NamedTuple):
+  """What a sweep is asked to do: the base config, where its values came from, its axes and settings."""
+  config: Any
+  origins: dict[str, str]
+  axes: list
+  settings: list[dict]
+
+
+def read_plan() -> Plan:
+  """The plan of the command line. Raises UserError for whatever does not fit."""
+  from jaxtrain import axes as axes_lib, config as config_lib
+  for name, value in NOT_HERE.items():
+    if flags.FLAGS[name].value != value:
+      raise UserError(f"--{name}: got {flags.FLAGS[name].value!r}, which a sweep has no use for")
+  if LAUNCHER.value not in LAUNCHERS:
+    raise UserError(f"--launcher: got {LAUNCHER.value!r}, allowed {' | '.join(LAUNCHERS)}")
+  if JOBS.value < 0 or TRIALS.value < 0:
+    raise UserError(f"--jobs, --trials: got {JOBS.value} and {TRIALS.value}, allowed 0 or more")
+  config, origins = main_lib.read_config(os.environ)
+  axes = [axes_lib.parse(text, config, DRAW_SEED.value) for text in SWEEP.value]
+  settings = []
+  if NAME.value:
+    kept = config_lib.read_sweep(main_lib.config_argument(), NAME.value)
+    more, settings = axes_lib.named(kept, config, DRAW_SEED.value, NAME.value)
+    axes = more + axes
+  if not axes and not settings:
+    raise UserError("--sweep: required, such as --sweep='seed=0..9'; or --name=NAME of a sweep in the config file")
+  for key in [axis.field for axis in axes] + [key for setting in settings for key in setting]:
+    if key in origins:
+      raise UserError(f"--sweep={key}: the {origins[key]} sets it too")
+  return Plan(config, origins, axes, settings)
+
+
+def member_config(config, values: dict[str, Any]):
+  """The resolved config of a member. Raises UserError with the member's values."""
+  from jaxtrain import assembly, config as config_lib, journal
+  lengths = {"train.num_epochs": "train.num_steps", "train.num_steps": "train.num_epochs"}
+  cleared = {lengths[key]: 0 for key in lengths if key in values and lengths[key] not in values}
+  config = config.copy_and_resolve_references()
+  try:
+    with config.unlocked():
+      return config_lib.resolve(assembly.with_values(config, values | cleared))
+  except UserError as error:
+    raise UserError(f"member ({journal.describe(values)}): {error}") from None
+
+
+def open_journal(folder: str, plan: Plan):
+  """The journal of the sweep in a folder, new or as it was left.
+
+  Raises:
+    UserError: the folder holds a sweep of another base config (the differences are listed), or a run.
+  """
+  from jaxtrain import config as config_lib, journal as journal_lib
+  found = journal_lib.Journal(folder)
+  base = config_lib.to_record(plan.config)
+  if found.about is None:
+    found.begin({"config": main_lib.config_argument(), "base": base})
+    return found
+  changed = config_lib.differences(found.about["base"], base, config_lib.HOW)
+  if changed:
+    more = [f"and {len(changed) - 3} more"] if len(changed) > 3 else []
+    raise UserError("\n".join([f"--workdir: {folder!r} holds a sweep of another base config; choose another workdir or "
+                               "undo:", ", ".join(changed[:3] + more)]))
+  return found
+
+
+def run_sweep() -> None:
+  """Does what the flags say. Raises UserError, preempt.Stopped, or Failed."""
+  logging.set_verbosity(logging.WARNING)
+  plan = read_plan()
+  from jaxtrain import axes as axes_lib
+  settings = [] if TRIALS.value else axes_lib.expand(plan.axes, plan.settings)
+  for values in settings:  # all of them, before anything starts
+    member_config(plan.config, values)
+  main_lib.set_up_process()
+  if LAUNCHER.value == "vmap":
+    from jaxtrain import parallel
+    parallel.use_cores(TRIALS.value or len(settings))
+  folder = main_lib.WORKDIR.value or main_lib.default_workdir("sweep")
+  lock = preempt.Lock(folder)
+  try:
+    journal = open_journal(folder, plan)
+    with preempt.Stop(plan.config.train.time_budget_minutes) as stop:
+      if TRIALS.value:
+        from jaxtrain import search
+        search.run(plan.axes, TRIALS.value, DRAW_SEED.value, journal, plan.config.train,
+                   lambda some: launch(journal, plan, some, stop))
+      else:
+        launch(journal, plan, settings, stop)
+  finally:
+    lock.close()
+    if os.path.exists(os.path.join(folder, "journal.jsonl")):
+      from jaxtrain import comparison
+      print(f"jaxtrain: report: {comparison.write([folder], os.path.join(folder, 'report.html'))}", flush=True)
+  failed = [member for member in journal.members if member.outcome == "failed"]
+  if failed:
+    raise Failed(f"{len(failed)} of {len(journal.members)} members failed, the first {failed[0].label}: "
+                 f"{failed[0].reason} (--retry_failed trains them again)")
+
+
+class Failed(Exception):
+  """Members of a sweep have failed; the others are done."""
+
+
+def launch(journal, plan: Plan, settings: list[dict], stop: preempt.Stop) -> list:
+  """Adds members of these settings and trains those that are not done; returns all of them."""
+  from jaxtrain import config as config_lib
+  configs = {}
+  for values in settings:
+    config = member_config(plan.config, values)
+    configs[config_lib.digest(config, config_lib.HOW)] = (values, config)
+  members = journal.add([(values, digest) for digest, (values, _) in configs.items()])
+  retry = [m for m in members if m.outcome == "failed" and RETRY.value]
+  todo = [m for m in members if m.outcome in ("added", "started")] + retry
+  say = lambda text: print(text, flush=True)
+  say(f"jaxtrain: sweep of {len(members)} members, {len(members) - len(todo)} done or failed before, in "
+      f"{journal.folder}, launcher {LAUNCHER.value}")
+  if not todo:
+    return members
+  if LAUNCHER.value == "vmap":
+    from jaxtrain import waves
+    waves.run(journal, todo, retry, lambda member: member_config(plan.config, member.values), plan.origins,
+              waves.Options(EXACT.value, JOBS.value), stop, say)
+  else:
+    run_pool(journal, todo, plan, stop, say)
+  return members
+
+
+def run_pool(journal, todo: list, plan: Plan, stop: preempt.Stop, say: Callable[[str], None]) -> None:
+  """Trains members as processes of their own; what a killed one left is gone on with."""
+  from jaxtrain import config as config_lib, pools
+  shared = [pools.as_flag(key, config_lib.lookup(plan.config, key))
+            for key, origin in plan.origins.items() if origin == "flag"]
+  jobs = [pools.Job(m.number, [f"--config={main_lib.config_argument()}", *shared, "--config.log.figures=none",
+                               *(pools.as_flag(key, tuple(value) if isinstance(value, list) else value)
+                                 for key, value in m.values.items())], journal.workdir(m)) for m in todo]
+  by_number = {member.number: member for member in todo}
+  started = lambda number, **fields: journal.note("started", member=number, **fields)
+  outcomes = pools.run_local(jobs, JOBS.value, stop, started) if LAUNCHER.value == "local" else \
+      pools.run_slurm(jobs, journal.folder, SLURM.value, JOBS.value, stop, {m.number: m.job for m in todo if m.job},
+                      started)
+  for outcome in outcomes:
+    if outcome.code == preempt.DONE:
+      journal.note("done", member=outcome.number)
+      say(f"jaxtrain: member {by_number[outcome.number].label}: done")
+    elif outcome.code != preempt.REQUEUE:  # that one has saved and stays as it is
+      journal.note("failed", member=outcome.number, code=outcome.code, reason=outcome.reason)
+      say(f"jaxtrain: member {by_number[outcome.number].label}: failed, exit {outcome.code}: {outcome.reason}")
+
+
+def main() -> int:
+  """Runs the command and returns its exit code."""
+  def do():
+    try:
+      run_sweep()
+    except Failed as failed:
+      raise SystemExit(main_lib.complain(str(failed), preempt.FAILED)) from None
+  return main_lib.run_command(do)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,103 @@
+"""The launcher that trains members of a sweep as one program: which members share a wave, as many as memory holds.
+
+A wave is recorded in the journal before it starts: after a kill the same members share the same program again, because
+what else is in a program may change last bits.
+
+**Departs** from DESIGN 3, which lists no such module: `sweep.py` is long enough without it.
+"""
+
+import os
+from typing import Any, Callable, NamedTuple
+
+import jax
+
+from jaxtrain import journal as journal_lib, members as members_lib, parallel, preempt, wave
+from jaxtrain.types import UserError
+
+ROOM = 0.8  # of the memory that is free; the rest for what XLA does not count
+
+
+class Options(NamedTuple):
+  """`exact`: members in turn; `most`: members at a time, 0 = what fits."""
+  exact: bool
+  most: int
+
+
+def run(journal: journal_lib.Journal, todo: list, retry: list, config_of: Callable, origins: dict[str, str],
+        options: Options, stop: preempt.Stop, say: Callable[[str], None]) -> None:
+  """Trains members, first those of waves that were begun.
+
+  Args:
+    journal: of the sweep.
+    todo: members to train; retry: those among them that have failed and start anew.
+    config_of: resolved config of a member.
+    origins: of the base config's values.
+
+  Raises:
+    UserError: a member cannot be trained among others. preempt.Stopped: asked to stop, and saved.
+  """
+  spec = lambda number: members_lib.Spec(number, config_of(journal.members[number]),
+                                         journal.workdir(journal.members[number]),
+                                         origins | {key: "sweep" for key in journal.members[number].values})
+  wave_of = {number: k for k, entry in enumerate(journal.waves) for number in entry["members"]}
+  again = {member.number for member in retry}
+  begun = sorted({wave_of[m.number] for m in todo if m.number in wave_of and m.number not in again})
+  for k in begun:
+    entry = journal.waves[k]
+    groups = members_lib.group([spec(number) for number in entry["members"]], tuple(entry["fields"]))
+    if len(groups) > 1:
+      raise UserError(f"--workdir: wave {k} of {journal.folder!r} is no longer one program; was it begun with another "
+                      "version of the code? Choose another workdir")
+    if entry["devices"] > len(jax.devices()):
+      raise UserError(f"--workdir: wave {k} of {journal.folder!r} was begun on {entry['devices']} devices, there are "
+                      f"{len(jax.devices())}; its members' bits depend on that: choose another workdir")
+    compiled = members_lib.Compiled(groups[0], entry["size"], entry["devices"], entry["exact"])
+    train(journal, k, compiled, groups[0], stop, say)
+  fresh = [spec(m.number) for m in todo if m.number in again or m.number not in wave_of]
+  groups = members_lib.group(fresh) if fresh else []
+  if len(groups) > 1:
+    say(f"jaxtrain: {len(groups)} groups of equal shapes: {', '.join(str(len(g.specs)) for g in groups)} members")
+  for group in groups:
+    compiled = fit(group, options)
+    for start in range(0, len(group.specs), compiled.size):
+      part = group._replace(specs=group.specs[start:start + compiled.size],
+                            parts=group.parts[start:start + compiled.size])
+      journal.note("wave", members=[s.number for s in part.specs], fields=group.fields, size=compiled.size,
+                   devices=compiled.num_devices, exact=options.exact)
+      train(journal, len(journal.waves) - 1, compiled, part, stop, say)
+
+
+def fit(group: members_lib.Group, options: Options) -> members_lib.Compiled:
+  """The group's functions for as many members at a time as memory holds, or `options.most`.
+
+  Raises:
+    UserError: not even one member per device fits.
+  """
+  places = min(len(group.specs), options.most or len(group.specs))
+  while True:
+    num_devices = min(len(jax.devices()), places)
+    compiled = members_lib.Compiled(group, places, num_devices, options.exact)
+    needed, room = compiled.bytes_needed(), ROOM * parallel.free_bytes()
+    if needed <= room:
+      return compiled
+    if places == 1:
+      raise UserError(f"--launcher=vmap: a member needs {needed / 2**20:,.0f} MiB, {room / 2**20:,.0f} MiB are free")
+    places = -(-places // 2)
+
+
+def train(journal: journal_lib.Journal, k: int, compiled: members_lib.Compiled, group: members_lib.Group,
+          stop: preempt.Stop, say: Callable[[str], None]) -> None:
+  """Trains one wave and notes what becomes of its members."""
+  entry = journal.waves[k]
+  outcome: Any = lambda number: journal.members[number].outcome
+  numbers = [spec.number for spec in group.specs]
+  say(f"jaxtrain: wave {k}: {len(numbers)} members as one program on {compiled.num_devices} x "
+      f"{jax.devices()[0].device_kind}{', in turn' if entry['exact'] else ''}")
+  for number in numbers:
+    if outcome(number) != "done":
+      journal.note("started", member=number)
+  done = {number for number in numbers if outcome(number) == "done"}
+  failures = wave.train(compiled, group.specs, group.parts, os.path.join(journal.folder, "waves", str(k)), stop, say,
+                        done, lambda number: journal.note("done", member=number))
+  for number, reason in failures.items():
+    journal.note("failed", member=number, code=preempt.NONFINITE, reason=reason)

@@ -1,0 +1,216 @@
+"""The command for many runs: launchers, what goes on after kills and Ctrl-C, what is refused, named sweeps, search."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import child
+import forked
+from jaxtrain import journal as journal_lib
+
+CONFIG = "--config=configs/vae.py:breast_cancer"
+SMALL = ("--config.train.num_epochs=3", "--config.model.hidden_dims=8,", "--config.log.progress=False")
+GRID = ("--sweep=optim.learning_rate=1e-3,3e-4", "--sweep=seed=0..1")
+
+
+def start(*flags, environ=None):
+  """Starts `python -m jaxtrain.sweep`."""
+  return subprocess.Popen([sys.executable, "-m", "jaxtrain.sweep", *flags], cwd=child.ROOT, text=True,
+                          env=os.environ | (environ or {}), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def run(*flags, timeout=300, environ=None):
+  """Runs it to its end."""
+  process = start(*flags, environ=environ)
+  try:
+    out, err = process.communicate(timeout=timeout)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    process.communicate()
+    raise
+  return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def members(folder):
+  """values as JSON -> (digest, facts) of the members of a sweep, all of them done."""
+  journal = journal_lib.Journal(str(folder))
+  assert all(member.outcome == "done" for member in journal.members), [m.outcome for m in journal.members]
+  return {json.dumps(m.values): (child.inspect(journal.workdir(m))["digest"], child.facts(journal.workdir(m)))
+          for m in journal.members}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+  """A sweep of four members by the local launcher: runs of their own."""
+  folder = str(tmp_path_factory.mktemp("local") / "sweep")
+  done = run(CONFIG, *SMALL, *GRID, "--launcher=local", f"--workdir={folder}")
+  assert done.returncode == 0, done.stderr
+  return folder, done.stdout
+
+
+def test_the_local_launcher_leaves_runs_and_a_report(swept):
+  folder, said = swept
+  assert len(members(folder)) == 4 and "sweep of 4 members" in said
+  assert os.path.join(folder, "report.html") in said and os.path.getsize(os.path.join(folder, "report.html")) > 10_000
+
+
+def test_one_program_on_two_devices_gives_the_same_members(swept, tmp_path):
+  """In turn, to the bit; two CPU devices, because there are two cores or more."""
+  environ = {"JAX_NUM_CPU_DEVICES": "2"}
+  done = run(CONFIG, *SMALL, *GRID, "--exact", f"--workdir={tmp_path / 'sweep'}", environ=environ)
+  assert done.returncode == 0, done.stderr
+  assert "4 members as one program on 2 x cpu, in turn" in done.stdout
+  assert members(tmp_path / "sweep") == members(swept[0])
+
+
+def test_more_values_add_members_and_another_base_is_refused(swept):
+  folder, _ = swept
+  again = run(CONFIG, *SMALL, *GRID, "--launcher=local", f"--workdir={folder}")
+  assert again.returncode == 0 and "4 done or failed before" in again.stdout and "member 0" not in again.stdout
+  before = [(m.number, m.values) for m in journal_lib.Journal(folder).members]
+  more = run(CONFIG, *SMALL, "--sweep=optim.learning_rate=1e-3", "--sweep=seed=1..2", "--launcher=local",
+             f"--workdir={folder}")
+  assert more.returncode == 0 and "sweep of 2 members, 1 done" in more.stdout, more.stdout
+  after = [(m.number, m.values) for m in journal_lib.Journal(folder).members]
+  assert after == before + [(4, {"optim.learning_rate": 0.001, "seed": 2})]
+  other = run(CONFIG, *SMALL, *GRID, "--config.train.batch_size=32", f"--workdir={folder}")
+  assert other.returncode == 2 and "config.train.batch_size: 64 -> 32" in other.stderr
+
+
+def test_a_failed_member_is_told_and_trained_again_on_request(tmp_path):
+  flags = (CONFIG, *SMALL, "--sweep=optim.learning_rate=1e30,1e-3", "--launcher=local", f"--workdir={tmp_path / 's'}")
+  done = run(*flags)
+  assert done.returncode == 1 and "1 of 2 members failed, the first 000 (learning_rate=1e+30)" in done.stderr
+  assert "is not finite" in done.stderr and "--retry_failed" in done.stderr
+  assert "member 0" not in run(*flags).stdout
+  again = run(*flags, "--retry_failed")
+  assert again.returncode == 1 and "member 000" in again.stdout and "member 001" not in again.stdout
+  journal = journal_lib.Journal(str(tmp_path / "s"))
+  assert [m.outcome for m in journal.members] == ["failed", "done"]
+
+
+def test_named_sweeps_of_a_config_file(tmp_path):
+  path = tmp_path / "mine.py"
+  path.write_text("import sys\nsys.path.insert(0, 'configs')\nfrom vae import get_config as vae\n"
+                  "def get_config():\n  config = vae('breast_cancer')\n  config.train.num_epochs = 1\n  return config\n"
+                  "def sweep(name):\n  return {'pairs': [{'seed': 1}, {'seed': 2, 'model.latent_dim': 3}],\n"
+                  "          'grid': {'seed': range(2), 'model.latent_dim': (2, 3)}}[name]\n")
+  done = run(f"--config={path}", "--name=pairs", "--config.log.progress=False", f"--workdir={tmp_path / 'a'}")
+  assert done.returncode == 0, done.stderr
+  assert [m.values for m in journal_lib.Journal(str(tmp_path / "a")).members] == [
+      {"seed": 1}, {"seed": 2, "model.latent_dim": 3}]
+  wrong = run(f"--config={path}", "--name=nope")
+  assert wrong.returncode == 2 and "KeyError" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("launcher", ["local", "vmap"])
+def test_asked_to_stop_it_saves_and_goes_on(launcher, tmp_path, swept):
+  """SIGINT to the sweep alone, as to a foreground job; then the same command."""
+  flags = (CONFIG, "--config.train.num_epochs=400", "--config.model.hidden_dims=8,", "--config.log.progress=False",
+           "--sweep=seed=0..1", f"--launcher={launcher}", f"--workdir={tmp_path / 's'}")
+  process = start(*flags)
+  first = os.path.join(str(tmp_path / "s"), "runs", "000-seed=0")
+  deadline = time.monotonic() + 200
+  while process.poll() is None and time.monotonic() < deadline and child.last_reported(first) == 0:
+    time.sleep(0.02)
+  process.send_signal(signal.SIGINT)
+  _, said = process.communicate(timeout=100)
+  assert process.returncode == 85 and "the same command goes on" in said, said
+  done = run(*flags)
+  assert done.returncode == 0, done.stderr
+  straight = str(tmp_path / "straight")
+  assert child.run(CONFIG, *flags[1:4], "--config.log.figures=none", "--config.seed=0",
+                   f"--workdir={straight}").returncode == 0
+  assert child.resume_steps(first)[-1] > 0
+  if launcher == "local":
+    assert child.inspect(first)["digest"] == child.inspect(straight)["digest"]
+    assert child.facts(first) == child.facts(straight)
+
+
+BAD = {
+    "no axis": ((CONFIG,), "--sweep: required"), "no config": ((), "--config: required"),
+    "form": ((CONFIG, "--sweep=seed"), "allowed FIELD=VALUES"), "field": ((CONFIG, "--sweep=sed=1"), "config.seed?"),
+    "range": ((CONFIG, "--sweep=optim.learning_rate=0.1,-1"), "member (learning_rate=-1): config.optim.learning_rate"),
+    "launcher": ((CONFIG, "--sweep=seed=1", "--launcher=ssh"), "allowed vmap | local | slurm"),
+    "set twice": ((CONFIG, "--sweep=seed=1", "--config.seed=2"), "--sweep=seed: the flag sets it too"),
+    "two axes": ((CONFIG, "--sweep=seed=1", "--sweep=seed=2"), "seed has two axes"),
+    "mode": ((CONFIG, "--sweep=seed=1", "--mode=eval"), "--mode: got 'eval', which a sweep has no use for"),
+    "no named sweep": ((CONFIG, "--name=x"), "no function sweep(name)"),
+    "jobs": ((CONFIG, "--sweep=seed=1", "--jobs=-1"), "allowed 0 or more"),
+    "space": ((CONFIG, "--sweep=optim.learning_rate=uniform(0,1)"), "which only --trials reads"),
+    "a run's folder": ((CONFIG, "--sweep=seed=1", "--workdir=RUN"), "holds a run, not a sweep"),
+    "unwritable": ((CONFIG, "--sweep=seed=1", "--workdir=/proc/none"), "cannot write '/proc/none'"),
+    "stages": ((CONFIG, "--sweep=parallel.mode=pmap", "--workdir=NEW"), "allowed jit with --launcher=vmap"),
+    "slurm words": ((CONFIG, "--sweep=seed=1", "--launcher=slurm", "--slurm=time", "--workdir=NEW"), "NAME=VALUE"),
+    "flag": ((CONFIG, "--sweeps=seed=1"), "did you mean --sweep?"),
+}
+
+
+def test_bad_input_is_one_line(swept, tmp_path):
+  """Exit 2 and one line, and nothing is left behind but the folder of what had begun."""
+  run_folder = os.path.join(swept[0], journal_lib.Journal(swept[0]).members[0].folder)
+  fill = lambda flag: flag.replace("RUN", run_folder).replace("NEW", str(tmp_path / "new"))
+  answers = forked.ask([{"command": "sweep", "argv": [fill(flag) for flag in flags]} for flags, _ in BAD.values()])
+  for (name, (_, words)), answer in zip(BAD.items(), answers):
+    assert answer["code"] == 2 and words in answer["err"], (name, answer)
+    assert answer["err"].strip().count("\n") == 0 and "Traceback" not in answer["err"], (name, answer)
+
+
+def test_search_proposes_from_what_is_done_and_goes_on(tmp_path):
+  optuna = pytest.importorskip("optuna")
+  assert optuna
+  flags = (CONFIG, SMALL[0], SMALL[2], "--sweep=optim.learning_rate=loguniform(1e-4,1e-1)", "--sweep=model.hidden_dims=(8,),(4,)",
+           f"--workdir={tmp_path / 's'}")
+  assert run(*flags, "--trials=9").returncode == 0
+  first = [m.values for m in journal_lib.Journal(str(tmp_path / "s")).members]
+  assert len(first) == 9 and all(1e-4 <= values["optim.learning_rate"] <= 1e-1 for values in first)
+  assert run(*flags, "--trials=10").returncode == 0
+  assert [m.values for m in journal_lib.Journal(str(tmp_path / "s")).members][:9] == first
+
+
+@pytest.mark.slow
+def test_twelve_members_killed_five_times_end_as_never_stopped(tmp_path):
+  """kill -9 of a sweep in two waves, at random instants of its training; digests, facts and journal agree."""
+  flags = (CONFIG, "--config.train.num_epochs=400", "--config.checkpoint.every_epochs=20",
+           "--config.log.progress=False", "--config.model.hidden_dims=8,", "--sweep=seed=0..2",
+           "--sweep=optim.learning_rate=1e-3,3e-4", "--sweep=model.latent_dim=4,5")
+  done = run(*flags, f"--workdir={tmp_path / 'straight'}")
+  assert done.returncode == 0, done.stderr
+  folder, draw, kills = str(tmp_path / "killed"), random.Random(5), 0
+  reported = lambda: sum(child.last_reported(os.path.join(folder, "runs", name))
+                         for name in os.listdir(os.path.join(folder, "runs"))) \
+      if os.path.isdir(os.path.join(folder, "runs")) else 0
+  while kills < 5:
+    process, before = start(*flags, f"--workdir={folder}"), reported()
+    while process.poll() is None and reported() <= before:  # it has gone on, from a checkpoint before
+      time.sleep(0.02)
+    time.sleep(draw.uniform(0.0, 1.0))
+    killed = process.poll() is None
+    process.kill()
+    process.communicate()
+    assert killed, "the sweep came to its end before it was killed five times"
+    kills += 1
+  done = run(*flags, f"--workdir={folder}")
+  assert done.returncode == 0, done.stderr
+  journal = journal_lib.Journal(folder)
+  resumed = [child.resume_steps(journal.workdir(journal.members[wave["members"][0]])) for wave in journal.waves]
+  print(f"killed {kills} times; waves began at steps {resumed}")
+  assert len(journal.members) == 12 and members(folder) == members(tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_a_killed_pool_stops_its_members_and_goes_on(tmp_path, swept):
+  flags = (CONFIG, *SMALL, *GRID, "--launcher=local", f"--workdir={tmp_path / 's'}")
+  process = start(*flags)
+  time.sleep(6)
+  process.kill()
+  process.communicate()
+  assert run(*flags).returncode == 0
+  expected = members(swept[0])
+  assert {key: found for key, found in expected.items() if key in members(tmp_path / "s")} == members(tmp_path / "s")

@@ -1,0 +1,192 @@
+"""Members as one program: each is the run that it would be alone, stopped, resumed, halted or early at its end."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+import child
+import outside
+from jaxtrain import config as config_lib, facts as facts_lib, journal as journal_lib, loop, members, parallel, preempt, waves
+from jaxtrain.types import UserError
+
+SETTINGS = [{"optim.learning_rate": rate, "seed": seed} for rate in (0.05, 0.01) for seed in (0, 1)]
+
+
+def configured(values, **fields):
+  """The regression outside, or with `variant="vae"` a tiny VAE with BatchNorm, noise and an annealed weight."""
+  variant = fields.pop("variant", "table")
+  if variant == "vae":
+    config = config_lib.read_file("configs/vae.py:breast_cancer")
+    fields = {"model.hidden_dims": (8,), "train.num_epochs": 3, "log.figures": "none", "log.progress": False} | fields
+  else:
+    config = outside.get_config(variant)
+  for key, value in (fields | values).items():
+    config_lib.assign(config, key, value)
+  return config_lib.resolve(config)
+
+
+def sweep(folder, settings, exact=True, most=0, stop=None, retry=(), **fields):
+  """Trains members of these settings in a folder's sweep; returns its journal and what was said."""
+  os.makedirs(folder, exist_ok=True)
+  journal, said = journal_lib.Journal(str(folder)), []
+  if journal.about is None:
+    journal.begin({"config": "outside", "base": {}})
+  configs = {config_lib.digest(c, config_lib.HOW): (values, c) for values, c in
+             ((values, configured(values, **fields)) for values in settings)}
+  added = journal.add([(values, digest) for digest, (values, _) in configs.items()])
+  todo = [m for m in added if m.outcome in ("added", "started") or m.number in retry]
+  with stop or preempt.Stop(0) as stopping:
+    waves.run(journal, todo, [m for m in added if m.number in retry], lambda m: configs[m.digest][1], {},
+              waves.Options(exact, most), stopping, said.append)
+  return journal, said
+
+
+def alone(folder, values, **fields):
+  """The same member trained by itself."""
+  loop.train(configured(values, **fields), str(folder))
+  return str(folder)
+
+
+def rows(workdir):
+  """Numbers of scalars.csv that runs are compared by."""
+  return np.array([[float(cell or "nan") for k, cell in enumerate(line.split(",")) if k != 1]
+                   for line in child.facts(workdir)[1][1:]])
+
+
+@pytest.mark.parametrize("variant", ["table", "stream", "vae"])
+def test_in_turn_a_member_has_the_bits_and_facts_of_a_run_alone(variant, tmp_path):
+  fields = {"variant": variant} | ({"optim.plateau.factor": 0.5, "optim.plateau.patience": 0} if variant == "vae" else {})
+  journal, _ = sweep(tmp_path / "sweep", SETTINGS, **fields)
+  for k, values in enumerate(SETTINGS):
+    workdir = alone(tmp_path / str(k), values, **fields)
+    member = journal.workdir(journal.members[k])
+    assert child.inspect(member)["digest"] == child.inspect(workdir)["digest"]
+    assert child.facts(member) == child.facts(workdir)
+    assert child.inspect(member)["best_step"] == child.inspect(workdir)["best_step"]
+  assert [member.outcome for member in journal.members] == ["done"] * 4
+
+
+def test_side_by_side_a_member_agrees_with_a_run_alone(tmp_path):
+  """Losses to 1e-5: no threshold is met in these steps."""
+  journal, _ = sweep(tmp_path / "sweep", SETTINGS, exact=False, variant="vae")
+  for k in (0, 3):
+    workdir = alone(tmp_path / str(k), SETTINGS[k], variant="vae")
+    np.testing.assert_allclose(rows(journal.workdir(journal.members[k])), rows(workdir), rtol=1e-5, atol=1e-6)
+
+
+def test_a_member_that_stops_early_is_left_as_it_is(tmp_path):
+  settings = [{"train.patience": 1, "optim.learning_rate": 0.5}, {"train.patience": 0, "optim.learning_rate": 0.05}]
+  fields = {"train.min_delta": 0.01}
+  journal, _ = sweep(tmp_path / "sweep", settings, **fields)
+  for k, values in enumerate(settings):
+    workdir = alone(tmp_path / str(k), values, **fields)
+    member = journal.workdir(journal.members[k])
+    assert child.facts(member) == child.facts(workdir)
+    assert child.inspect(member)["digest"] == child.inspect(workdir)["digest"]
+  ends = [child.facts(journal.workdir(m))[0][-2:] for m in journal.members]
+  assert [any(event.get("stopped_early") for event in end) for end in ends] == [True, False]
+
+
+class StopAfter(preempt.Stop):
+  """Asks to stop at its n-th question."""
+
+  def __init__(self, num_questions):
+    super().__init__(0)
+    self.left = num_questions
+
+  def reason(self, begun=True):
+    self.left -= 1
+    return "test" if self.left < 0 else None
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_stopped_again_and_again_it_ends_as_one_never_stopped(exact, tmp_path, monkeypatch):
+  straight, _ = sweep(tmp_path / "straight", SETTINGS, exact)
+  monkeypatch.setattr(loop.Pace, "num_steps", lambda self: 5)
+  stops = 0
+  while True:
+    try:
+      stopped, _ = sweep(tmp_path / "stopped", SETTINGS, exact, stop=StopAfter(4))
+      break
+    except preempt.Stopped:
+      stops += 1
+  assert stops > 1 and len(stopped.waves) == 1
+  for a, b in zip(straight.members, stopped.members):
+    one, other = straight.workdir(a), stopped.workdir(b)
+    assert child.inspect(one)["digest"] == child.inspect(other)["digest"] and child.facts(one) == child.facts(other)
+
+
+def test_a_member_that_halts_is_failed_and_the_others_go_on(tmp_path):
+  settings = [{"optim.learning_rate": 1e30}, {"optim.learning_rate": 0.05}]
+  journal, said = sweep(tmp_path / "sweep", settings)
+  assert [member.outcome for member in journal.members] == ["failed", "done"]
+  assert "is not finite" in journal.members[0].reason and any("member 000" in line for line in said)
+  events = facts_lib.read_events(os.path.join(journal.workdir(journal.members[0]), "facts", "events.jsonl"))
+  assert events[-1]["moment"] == "on_exception"
+  workdir = alone(tmp_path / "alone", settings[1])
+  assert child.inspect(workdir)["digest"] == child.inspect(journal.workdir(journal.members[1]))["digest"]
+  again, _ = sweep(tmp_path / "sweep", settings, retry=(0,))
+  assert [wave["members"] for wave in again.waves] == [[0, 1], [0]] and again.members[0].outcome == "failed"
+
+
+def test_other_shapes_are_other_groups_and_resamples_are_not(tmp_path):
+  settings = [{"train.batch_size": size, "seed": seed} for size in (16, 32) for seed in (0, 1)]
+  journal, said = sweep(tmp_path / "shapes", settings)
+  assert [wave["members"] for wave in journal.waves] == [[0, 1], [2, 3]] and "2 groups of equal shapes" in said[0]
+  settings = [{"data.resample": k} for k in range(3)]
+  journal, _ = sweep(tmp_path / "resamples", settings, variant="vae")
+  assert [wave["members"] for wave in journal.waves] == [[0, 1, 2]]
+  workdir = alone(tmp_path / "alone", settings[2], variant="vae")
+  assert child.inspect(workdir)["digest"] == child.inspect(journal.workdir(journal.members[2]))["digest"]
+  assert child.inspect(workdir)["digest"] != child.inspect(journal.workdir(journal.members[0]))["digest"]
+
+
+def test_waves_are_as_large_as_memory_allows(tmp_path, monkeypatch):
+  specs = [members.Spec(k, configured(values), str(tmp_path / str(k)), {}) for k, values in enumerate(SETTINGS)]
+  group, = members.group(specs)
+  needs = {n: members.Compiled(group, n, 1, False).bytes_needed() for n in (1, 2, 4)}
+  assert needs[1] < needs[2] < needs[4]
+  monkeypatch.setattr(parallel, "free_bytes", lambda: (needs[2] + needs[4]) / 2 / waves.ROOM)
+  journal, _ = sweep(tmp_path / "sweep", SETTINGS, exact=False)
+  assert [len(wave["members"]) for wave in journal.waves] == [2, 2]
+  monkeypatch.setattr(parallel, "free_bytes", lambda: 1.0)
+  with pytest.raises(UserError, match="a member needs"):
+    sweep(tmp_path / "none", SETTINGS)
+
+
+def test_an_experiment_that_reads_the_seed_is_loaded_for_each(tmp_path, monkeypatch):
+  """Its data is then stacked: members still share a program and have each their own rows."""
+  load, seeds = outside.load, []
+
+  def seeded(config):
+    seeds.append(config.seed)
+    return load(config)
+
+  monkeypatch.setattr(outside, "load", seeded)
+  specs = [members.Spec(k, configured({"seed": k}), str(tmp_path / str(k)), {}) for k in range(2)]
+  group, = members.group(specs)
+  assert seeds == [0, 1] and group.parts[0] is not group.parts[1]
+
+
+def test_what_only_a_run_of_its_own_can_do_is_refused(tmp_path):
+  for field, value in (("parallel.mode", "pmap"), ("train.num_members", 2), ("train.microbatch", 8)):
+    with pytest.raises(UserError, match=f"config.{field}.*--launcher=local"):
+      sweep(tmp_path / "sweep", [{"seed": 0}], **{field: value})
+
+
+def test_a_member_is_a_run_like_any(tmp_path):
+  """Its folder can be trained on and inspected; members done are not trained again, new values extend."""
+  journal, _ = sweep(tmp_path / "sweep", SETTINGS[:2])
+  member = journal.workdir(journal.members[0])
+  before = os.stat(os.path.join(member, "facts", "events.jsonl")).st_mtime_ns
+  journal, said = sweep(tmp_path / "sweep", SETTINGS)
+  assert [wave["members"] for wave in journal.waves] == [[0, 1], [2, 3]]
+  assert os.stat(os.path.join(member, "facts", "events.jsonl")).st_mtime_ns == before
+  longer = configured(SETTINGS[0] | {"train.num_epochs": 8})
+  straight = loop.train(longer, str(tmp_path / "straight"))
+  assert loop.train(longer, member).digest == straight.digest
+  with open(os.path.join(member, "config.json"), encoding="utf-8") as file:
+    assert json.load(file)["train"]["num_epochs"] == 8
+
