@@ -8,6 +8,7 @@
 Variants: hybrid (default), standard, hybrid_semisup, standard_semisup: the two recipes and two models of the lithology
 VAE (spec tabular_vae 3-5) on all rows of the synthetic table; digits, breast_cancer: scikit-learn's real data; csv:
 your file (or data.source=parquet, npz, hdf5, sqlite); tfds: a prepared TFDS dataset; smoke: the default, seconds long.
+Sweeps (--name of jaxtrain.sweep): seeds, bootstrap, beta, kl_shapes.
 """
 
 from jaxtrain.config import common, pick_variant
@@ -119,6 +120,19 @@ VARIANTS = {
     "tfds": tfds,
     "smoke": smoke,
 }
+
+
+SWEEPS = {
+    "seeds": {"seed": range(10)},
+    "bootstrap": {"data.resample": range(1, 101)},  # of the training rows, after the split
+    "beta": {"loss.weights.kl": (0.1, 0.25, 0.5, 1.0), "seed": range(5)},
+    "kl_shapes": {"loss.kl_schedule.shape": ("constant", "linear", "sigmoid", "cyclical"), "seed": range(5)},
+}
+
+
+def sweep(name):
+  """The settings of a named sweep, --name=NAME of jaxtrain.sweep."""
+  return pick_variant(name, SWEEPS, "--name")
 
 
 def get_config(variant="hybrid"):

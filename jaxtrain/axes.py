@@ -75,9 +75,11 @@ def check_values(config, axis: Axis) -> Axis:
     with copy.unlocked():
       config_lib.assign(copy, axis.field, value)
     typed.append(config_lib.lookup(copy, axis.field))
-  twice = [value for i, value in enumerate(typed) if value in typed[:i]]
-  if twice:
-    raise UserError(f"--sweep={axis.field}: {twice[0]!r} is there twice")
+  seen: set[str] = set()
+  for value in map(repr, typed):
+    if value in seen:
+      raise UserError(f"--sweep={axis.field}: {value} is there twice")
+    seen.add(value)
   return axis._replace(values=tuple(typed))
 
 
@@ -86,9 +88,10 @@ def listed_values(words: str, old: Any, name: str) -> list:
   span = re.fullmatch(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?", words)
   if span:
     first, last, step = int(span.group(1)), int(span.group(2)), int(span.group(3) or 1)
-    values = list(range(first, last + 1, step)) if step > 0 else []
-    if not values:
-      raise UserError(f"{name}: got {words!r}, allowed FIRST..LAST or FIRST..LAST..STEP that holds a number")
+    values = range(first, last + 1, step) if step > 0 else ()
+    if not 0 < len(values) <= MAX_MEMBERS:
+      raise UserError(f"{name}: got {words!r}, allowed FIRST..LAST or FIRST..LAST..STEP that holds a number, and no "
+                      f"more than {MAX_MEMBERS:,}")
     return [fields.parse_like(old, str(value), name) for value in values]
   parts = [part.strip() for part in re.split(r",(?![^(]*\))", words)]
   if not all(parts):
@@ -148,6 +151,9 @@ def named(sweep: Any, config, seed: int, name: str) -> tuple[list[Axis], list[di
     UserError: it is neither, or a field or value does not fit.
   """
   if isinstance(sweep, Mapping):
+    for key, values in sweep.items():
+      if not isinstance(values, (str, tuple, list, range)) or not len(values):
+        raise UserError(f"--name={name}: {key} has {values!r}, allowed a tuple, list or range of values, or words")
     return [parse(f"{key}={values}", config, seed) if isinstance(values, str)
             else check_values(config, Axis(checked(config, key), tuple(values), None))
             for key, values in sweep.items()], []

@@ -19,7 +19,7 @@ from jaxtrain import fields, modules
 from jaxtrain.types import UserError
 
 # Float fields whose values may be tracers in `make`: a sweep over them is one program.
-TRACEABLE = ("optim.learning_rate", "optim.weight_decay", "loss.weights.*")
+TRACEABLE = ("optim.learning_rate", "loss.weights.*")
 
 # Fields that say where and how loudly, not what; and those in which a resumed run may differ: it may also grow.
 HOW = ("data.num_workers", "train.time_budget_minutes", "log.", "parallel.platform", "parallel.cpu_threads",
@@ -186,10 +186,10 @@ def from_environment(config: ConfigDict, environ: Mapping[str, str]) -> dict[str
   return overrides
 
 
-def pick_variant(variant: str, variants: Mapping[str, Any]) -> Any:
-  """The named entry of a config file's variants. Raises UserError that lists them."""
+def pick_variant(variant: str, variants: Mapping[str, Any], what: str = "config variant") -> Any:
+  """The named entry of a config file's variants, or of its sweeps. Raises UserError that lists them."""
   if variant not in variants:
-    raise UserError(f"config variant: got {variant!r}, allowed {', '.join(variants)}")
+    raise UserError(f"{what}: got {variant!r}, allowed {', '.join(variants)}")
   return variants[variant]
 
 

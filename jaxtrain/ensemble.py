@@ -1,7 +1,8 @@
 """Deep ensembles: an experiment whose state holds several members, trained as one run.
 
 Members share the batches and differ in their initialisation and in the noise of their steps. Metrics of training and
-evaluation are means over the members; what is monitored, saved and stopped is the ensemble.
+evaluation are means over the members, and so are the numbers of the final assessment, whose arrays (for figures) are
+those of the first member; what is monitored, saved and stopped is the ensemble.
 
 **Source:** Lakshminarayanan, Pritzel & Blundell 2017 (Simple and scalable predictive uncertainty estimation using deep
 ensembles), 2.4: random initialisation and the whole data for all members.
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import rng
-from jaxtrain.types import Experiment, Verb
+from jaxtrain.types import Experiment, UserError, Verb
 
 SHARED = ("step", "key", "guard")  # fields of a state that all members share
 
@@ -93,12 +94,12 @@ def several(verb: Verb, num_members: int) -> Verb:
     return join(verb, each)
 
   def pure(state):
+    if verb.several == "turns":
+      raise UserError("--export: rows of an ensemble come from its members in turn; allowed with a run of one member")
     made = [verb.pure(member(state, k)) for k in range(num_members)]
     if verb.several == "mean":
       return (lambda x: sum(fn(x) for fn, _ in made) / num_members), made[0][1]
-    if verb.several == "each":
-      return (lambda x: jnp.concatenate([fn(x) for fn, _ in made], axis=1)), made[0][1]
-    return made[0]
+    return (lambda x: jnp.concatenate([fn(x) for fn, _ in made], axis=1)), made[0][1]
 
   return verb._replace(run=run, pure=pure)
 

@@ -61,7 +61,9 @@ class Facts:
 
   def offsets(self) -> dict[str, int]:
     """Bytes written so far."""
-    return {name: self.opened(name).tell() for name in ("events.jsonl", "scalars.csv")} if self.folder else {}
+    size = lambda path: os.path.getsize(path) if os.path.exists(path) else 0  # all that is written is flushed
+    return {name: size(os.path.join(self.folder, name)) for name in ("events.jsonl", "scalars.csv")} if self.folder \
+        else {}
 
   def opened(self, name: str):
     """The open file of a name, at its end."""

@@ -10,7 +10,6 @@ A member is identified by the SHA-256 of its resolved config; its number is its 
 `workdir`, of the same rank, which writes JSON.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -43,11 +42,6 @@ def describe(values: dict[str, Any]) -> str:
   """Settings in words, fields by their last part."""
   text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value).replace(" ", "")
   return ", ".join(f"{key.rpartition('.')[2]}={text(value)}" for key, value in values.items()) or "base"
-
-
-def identify(record: dict) -> str:
-  """SHA-256 of a resolved config's record, hexadecimal."""
-  return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 class Journal:
@@ -104,20 +98,27 @@ class Journal:
 
   def note(self, event: str, **fields: Any) -> None:
     """Appends a line and hands it to the operating system."""
-    entry = {"time": time.time(), "event": event} | fields
+    self.append([{"event": event} | fields])
+
+  def append(self, entries: list[dict]) -> None:
+    """Appends lines at once and hands them to the operating system."""
+    entries = [{"time": time.time()} | entry for entry in entries]
     with open(self.path, "a", encoding="utf-8") as file:
-      file.write(json.dumps(entry) + "\n")
-    self.take(entry)
+      file.write("".join(json.dumps(entry) + "\n" for entry in entries))
+    for entry in entries:
+      self.take(entry)
 
   def add(self, settings: list[tuple[dict[str, Any], str]]) -> list[Member]:
     """Members of (values, digest), in that order; those that are new get the next numbers."""
-    known = {member.digest: member for member in self.members}
+    known, fresh = {member.digest for member in self.members}, {}
     for values, digest in settings:
-      if digest not in known:
-        number = len(self.members)
+      if digest not in known and digest not in fresh:
+        number = len(self.members) + len(fresh)
         label = re.sub(r"[^\w.,=+-]", "_", describe(values).replace(", ", ","))[:80]
-        self.note("added", member=number, digest=digest, values=values, folder=f"runs/{number:03d}-{label}")
-        known[digest] = self.members[-1]
+        fresh[digest] = {"event": "added", "member": number, "digest": digest, "values": values,
+                         "folder": f"runs/{number:03d}-{label}"}
+    self.append(list(fresh.values()))
+    known = {member.digest: member for member in self.members}
     return [known[digest] for digest in dict.fromkeys(digest for _, digest in settings)]
 
   def workdir(self, member: Member) -> str:

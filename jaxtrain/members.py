@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain import config as config_lib, modules, parallel, rng, step as step_lib
+from jaxtrain import config as config_lib, metrics as metrics_lib, modules, packing, parallel, rng
+from jaxtrain import step as step_lib
 from jaxtrain.assembly import Parts, assemble, shapes
 from jaxtrain.types import Experiment, UserError
 
@@ -60,8 +61,11 @@ def group(specs: list[Spec], fields: tuple[str, ...] | None = None) -> list[Grou
   assembled: dict[str, tuple[Parts, str]] = {}
   groups: dict[str, Group] = {}
   for spec, values in zip(specs, flat):
-    check(spec)
-    parts, signature = parts_of(spec.config, values, fields, assembled)
+    try:
+      check(spec)
+      parts, signature = parts_of(spec.config, values, fields, assembled)
+    except UserError as error:
+      raise UserError(f"member {spec.number:03d}: {error}") from None
     found = groups.setdefault(signature, Group([], [], fields))
     found.specs.append(spec)
     found.parts.append(parts)
@@ -73,7 +77,8 @@ def check(spec: Spec) -> None:
   config = spec.config
   wrong = [(key, allowed) for key, allowed, fits in (
       ("parallel.mode", "jit", config.parallel.mode == "jit"), ("train.microbatch", "0", not config.train.microbatch),
-      ("stages", "()", not config.stages), ("train.num_members", "1", config.train.num_members == 1),
+      ("stages", "()", not config.stages), ("parallel.watchdog_seconds", "0", not config.parallel.watchdog_seconds),
+      ("train.num_members", "1", config.train.num_members == 1),
       ("log.tensorboard", "False", not config.log.tensorboard)) if not fits]
   if wrong:
     key, allowed = wrong[0]
@@ -125,11 +130,32 @@ def sign(parts: Parts, fields: tuple[str, ...]) -> str:
   for part in PARTS[1:]:
     if program.source(part) is not None:
       traced.append(jax.make_jaxpr(program.evaluate(part))(parts.abstract, hypers, shapes(program.source(part).data)))
+  if parts.experiment.observe is not None:
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    means = {name: scalar for name in program.observed()}
+    traced.append(jax.make_jaxpr(program.observe)(parts.abstract, hypers, means, jax.ShapeDtypeStruct((), bool)))
   words = hashlib.sha256(repr(parts.plan).encode())
   for jaxpr in traced:
     words.update(str(jaxpr).encode())
-    for const in jaxpr.consts:
+    for const in consts_of(jaxpr):
       words.update(np.asarray(const).tobytes())
+  return words.hexdigest()
+
+
+def consts_of(jaxpr) -> list:
+  """Constants of a closed jaxpr and of those inside it."""
+  found = list(jaxpr.consts)
+  for equation in jaxpr.jaxpr.eqns:
+    for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "consts")):
+      found += consts_of(value) if hasattr(value, "consts") else []
+  return found
+
+
+def data_digest(parts: Parts) -> str:
+  """SHA-256 of the data of all parts."""
+  words = hashlib.sha256()
+  for path, leaf in sorted(packing.named_leaves([source.data for source in parts.splits[:3] if source]).items()):
+    words.update(path.encode() + np.asarray(leaf).tobytes())
   return words.hexdigest()
 
 
@@ -147,6 +173,20 @@ class Program:
     """The experiment with tracers in its traced fields."""
     config = config_lib.substitute(self.parts.config, hypers) if hypers else self.parts.config
     return modules.make_experiment(config, self.parts.splits.meta)
+
+  def observed(self) -> list[str]:
+    """Names that `observe` is told values of."""
+    zero = step_lib.zero_totals
+    names = [f"train_{name}" for name in metrics_lib.divide(zero(self.parts.totals))]
+    if self.source("val") is not None:
+      sums = zero(self.shapes_of("val"))
+      names += [f"val_{name}" for name in metrics_lib.finish(sums, self.parts.experiment.summarise)]
+    return names
+
+  def shapes_of(self, part: str) -> Any:
+    """Shapes of the metrics over a part."""
+    hypers = {field: jax.ShapeDtypeStruct((), jnp.float32) for field in self.fields}
+    return jax.eval_shape(self.evaluate(part), self.parts.abstract, hypers, shapes(self.source(part).data))
 
   def init(self, root: jax.Array, hypers: dict) -> Any:
     """A fresh state."""
@@ -180,16 +220,18 @@ class Compiled:
   """The functions of a group for `size` members at a time, over the devices.
 
   Attributes:
-    size: places; a multiple of the number of devices.
+    num_places: members at a time; size: the same, filled up to a multiple of the number of devices.
     repeat, observe, choose: of `Program`, over members; `choose(mask, new, old)` takes each from one of two trees.
   """
 
   def __init__(self, group: Group, num_places: int, num_devices: int, exact: bool):
     self.num_devices = num_devices
+    self.num_places = num_places
     self.size = -(-num_places // self.num_devices) * self.num_devices
     self.members = parallel.make_members(self.num_devices, exact)
     self.program = Program(group.parts[0], group.fields)
-    self.shared = all(parts is group.parts[0] for parts in group.parts)
+    different = {id(parts): parts for parts in group.parts}.values()
+    self.shared = len(different) == 1 or len({data_digest(parts) for parts in different}) == 1
     self.own = self.members.compile
     self.init = jax.jit(self.program.init)
     self.repeat = self.own(self.program.repeat, (True, True, True, True, not self.shared, False), (0, 1))
@@ -221,13 +263,6 @@ class Compiled:
     if part not in self.evaluators:
       self.evaluators[part] = self.own(self.program.evaluate(part), (True, True, not self.shared))
     return jax.device_get(self.evaluators[part](states, hypers, data))
-
-  def evaluated(self, part: str) -> Any:
-    """Shapes of one member's metrics over a part."""
-    parts = self.program.parts
-    hypers = {field: jax.ShapeDtypeStruct((), jnp.float32) for field in self.program.fields}
-    return jax.eval_shape(self.program.evaluate(part), parts.abstract, hypers,
-                          shapes(getattr(parts.splits, part).data))
 
   def place(self, per_member: list) -> Any:
     """Trees of arrays of each member as one with a leading axis, on the devices; empty places hold the last one's."""

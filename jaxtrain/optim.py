@@ -131,7 +131,7 @@ def make(optim, steps_per_epoch: int) -> Optimizer:
     if optim.clip_norm > 0:
       factor = clip_factor(grad_norm, optim.clip_norm)
       grads = jax.tree.map(lambda g: g * factor, grads)
-    learning_rate = optim.learning_rate * shape(step)
+    learning_rate = schedules.opaque(optim.learning_rate) * shape(step)
     if has_plateau:
       learning_rate = learning_rate * plateau.scale
     updates, rule_state = rule.update(grads, opt_state.rule, packed)

@@ -12,6 +12,7 @@ Row r of a batch belongs to chunk r mod C, so that the padding of a last batch s
 """
 
 import os
+import pathlib
 from typing import Any, Callable, NamedTuple
 
 import jax
@@ -282,9 +283,19 @@ def free_bytes() -> int:
     return stats["bytes_limit"] - stats["bytes_in_use"]
   try:
     with open("/proc/meminfo", encoding="ascii") as file:
-      return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+      free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
   except OSError:  # no Linux
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  return min([free, *group_free_bytes("/sys/fs/cgroup")])
+
+
+def group_free_bytes(folder: str) -> list[int]:
+  """Memory left to the process's control group, such as a container's or a Slurm job's; [] where there is no limit."""
+  try:
+    limit, used = (pathlib.Path(folder, name).read_text().strip() for name in ("memory.max", "memory.current"))
+    return [int(limit) - int(used)] if limit != "max" else []
+  except OSError:  # no such groups here
+    return []
 
 
 def use_cores(most: int) -> None:

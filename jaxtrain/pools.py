@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any, Callable, Iterator, NamedTuple
 
@@ -74,12 +75,27 @@ def settle(place: dict) -> Callable[[], None]:
   return before
 
 
-def start(job: Job, place: dict) -> subprocess.Popen:
+class Running(NamedTuple):
+  """A member's process, where it runs, and a file of what it says on stderr: a pipe that nobody reads fills up."""
+  job: Job
+  place: dict
+  process: subprocess.Popen
+  said: Any
+
+  def last_line(self) -> str:
+    """The last line that it said."""
+    self.said.seek(0)
+    return last_line(self.said.read())
+
+
+def start(job: Job, place: dict) -> Running:
   """Starts a member's process."""
   os.makedirs(job.workdir, exist_ok=True)
-  return subprocess.Popen(job.command(), env=os.environ | place["environ"], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, text=True, preexec_fn=settle(place),
-                          start_new_session=True)  # Ctrl-C is for the sweep, which then asks each member once
+  said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+  process = subprocess.Popen(job.command(), env=os.environ | place["environ"], stdout=subprocess.DEVNULL, stderr=said,
+                             text=True, preexec_fn=settle(place),
+                             start_new_session=True)  # Ctrl-C is for the sweep, which then asks each member once
+  return Running(job, place, process, said)
 
 
 def run_local(jobs: list[Job], num_jobs: int, stop: preempt.Stop, started: Callable[[int], None]) -> Iterator[Outcome]:
@@ -89,31 +105,31 @@ def run_local(jobs: list[Job], num_jobs: int, stop: preempt.Stop, started: Calla
     preempt.Stopped: asked to stop; the members that ran have saved.
   """
   waiting, free = list(jobs), places(num_jobs)
-  running: dict[int, tuple[Job, dict, subprocess.Popen]] = {}
+  running: dict[int, Running] = {}
   patience = {job.number: time.monotonic() + WAIT_SECONDS for job in jobs}
   try:
     while (waiting or running) and not stop.reason():
       while waiting and free and not stop.reason():
         job, place = waiting.pop(0), free.pop(0)
-        running[job.number] = (job, place, start(job, place))
         started(job.number)
-      for number, (job, place, process) in list(running.items()):
-        if process.poll() is None:
+        running[job.number] = start(job, place)
+      for number, one in list(running.items()):
+        if one.process.poll() is None:
           continue
         del running[number]
-        free.append(place)
-        reason = last_line(process.stderr.read())
-        if process.returncode == preempt.USAGE and IN_USE in reason and time.monotonic() < patience[number]:
-          waiting.append(job)
+        free.append(one.place)
+        reason = one.last_line()
+        if one.process.returncode == preempt.USAGE and IN_USE in reason and time.monotonic() < patience[number]:
+          waiting.append(one.job)
           time.sleep(0.5)
         else:
-          yield Outcome(number, process.returncode, reason)
+          yield Outcome(number, one.process.returncode, reason)
       time.sleep(0.05)
   finally:
-    for _, _, process in running.values():
-      process.send_signal(signal.SIGTERM)
-    for _, _, process in running.values():
-      process.communicate()
+    for one in running.values():
+      one.process.send_signal(signal.SIGTERM)
+    for one in running.values():
+      one.process.wait()
   if stop.reason():
     raise preempt.Stopped(f"{stop.reason()}: {len(running)} members saved, {len(waiting)} not started; the same "
                           "command goes on")
@@ -130,20 +146,19 @@ class SlurmMember:
 
   def __init__(self, job: Job, folder: str):
     self.job, self.folder = job, folder
-    self.process: subprocess.Popen | None = None
+    self.running: Running | None = None
 
   def __call__(self) -> tuple[int, str]:
     """(exit code, last line) of the command."""
     os.chdir(self.folder)
-    self.process = start(self.job, {"environ": {}, "core": None})
-    _, said = self.process.communicate()
-    return self.process.returncode, last_line(said)
+    self.running = start(self.job, {"environ": {}, "core": None})
+    return self.running.process.wait(), self.running.last_line()
 
   def checkpoint(self, *_):
     """Has the run save and end, and asks for the same again."""
-    if self.process is not None:
-      self.process.send_signal(signal.SIGTERM)
-      self.process.wait()
+    if self.running is not None:
+      self.running.process.send_signal(signal.SIGTERM)
+      self.running.process.wait()
     return need("submitit", "slurm").helpers.DelayedSubmission(SlurmMember(self.job, self.folder))
 
 
@@ -158,10 +173,10 @@ def slurm_settings(text: str) -> dict[str, Any]:
   return settings
 
 
-def in_queue(job_id: str) -> bool:
-  """Whether Slurm still has a job waiting or running."""
-  asked = subprocess.run(["squeue", "-h", "-j", job_id], capture_output=True, text=True)
-  return asked.returncode == 0 and bool(asked.stdout.strip())
+def queued() -> set[str] | None:
+  """Slurm's numbers of the user's jobs that wait or run; None where Slurm does not answer."""
+  asked = subprocess.run(["squeue", "-h", "-r", "--me", "-o", "%i %F_%K %A"], capture_output=True, text=True)
+  return set(asked.stdout.split()) if asked.returncode == 0 else None
 
 
 def submit(jobs: list[Job], folder: str, settings: str, num_jobs: int) -> list:
@@ -196,19 +211,25 @@ def run_slurm(jobs: list[Job], folder: str, settings: str, num_jobs: int, stop: 
     UserError: as of `submit`. preempt.Stopped: asked to stop; what waits or runs is cancelled, and has saved.
   """
   submitit, folder = need("submitit", "slurm"), os.path.join(folder, "slurm")
+  there = queued() if known else set()
+  if there is None:
+    raise UserError("--launcher=slurm: squeue does not answer, and jobs of this sweep may still run")
   waiting = {job.number: submitit.SlurmJob(folder, known[job.number]) for job in jobs
-             if job.number in known and in_queue(known[job.number])}
+             if job.number in known and known[job.number] in there}
   fresh = [job for job in jobs if job.number not in waiting]
   for job, handle in zip(fresh, submit(fresh, folder, settings, num_jobs) if fresh else []):
     waiting[job.number] = handle
     started(job.number, job=handle.job_id)
   missing: dict[int, int] = {}  # looks at which a job was neither queued nor had a result
   while waiting and not stop.reason():
+    there = queued()
     for number, handle in list(waiting.items()):
       if handle.paths.result_pickle.exists():
         failed = handle.exception()
-        yield Outcome(number, *((preempt.FAILED, last_line(str(failed))) if failed else handle.result()))
-      elif in_queue(handle.job_id):
+        code, reason = (preempt.FAILED, last_line(str(failed))) if failed else handle.result()
+        in_use = code == preempt.USAGE and IN_USE in reason  # by a job that was submitted and not noted
+        yield Outcome(number, preempt.REQUEUE if in_use else code, reason)
+      elif there is None or handle.job_id in there:
         missing[number] = 0
         continue
       else:

@@ -252,16 +252,7 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
   if step is None:
     return []
   trees = of_first(template, lambda: found[1])
-  meta = dict(config_lib.flatten(record["meta"]))
-  now = dict(config_lib.flatten(config_lib.as_json(run.splits.meta)))
-  changed = [key for key in sorted(meta.keys() | now.keys())
-             if (key in meta) != (key in now) or not same_value(meta[key], now[key])]
-  if changed:
-    key = changed[0]
-    raise UserError(f"--workdir: the data has changed since {run.workdir!r} was started: {key} was "
-                    f"{meta[key] if key in meta else 'absent'!r}, is {now[key] if key in now else 'absent'!r}; restore "
-                    "it, or "
-                    "choose another workdir")
+  check_same_data(run.workdir, record["meta"], run.splits.meta)
   if step > run.plan.total:
     raise UserError(f"config.train: the run in {run.workdir!r} is at step {step:,}, allowed a length of that or more; "
                     "got "
@@ -276,6 +267,18 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
   run.best_value, run.best_step, run.num_bad_evals = record["best_value"], record["best_step"], record["num_bad_evals"]
   run.last_means = {name: float(value) for name, value in record["metrics"].items()}
   return skipped
+
+
+def check_same_data(workdir: str, old: dict, new: dict) -> None:
+  """Raises UserError where what is known of the data is not what it was when a workdir was begun."""
+  meta, now = dict(config_lib.flatten(old)), dict(config_lib.flatten(config_lib.as_json(new)))
+  changed = [key for key in sorted(meta.keys() | now.keys())
+             if (key in meta) != (key in now) or not same_value(meta[key], now[key])]
+  if changed:
+    key = changed[0]
+    raise UserError(f"--workdir: the data has changed since {workdir!r} was started: {key} was "
+                    f"{meta[key] if key in meta else 'absent'!r}, is {now[key] if key in now else 'absent'!r}; restore "
+                    "it, or choose another workdir")
 
 
 def same_value(old: Any, new: Any) -> bool:

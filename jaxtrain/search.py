@@ -1,7 +1,7 @@
 """Adaptive search of a sweep: Optuna proposes members from the values of those before.
 
-Only the journal and the members' files are remembered: a search that goes on tells Optuna again of all that is done,
-and proposes what it would have proposed, because its sampler is seeded by the number of trials it knows of.
+Only the journal and the members' files are remembered: a search that goes on tells Optuna again of all that is done.
+Its sampler is seeded by the number of members there are, so that what it proposes follows from the journal alone.
 
 **Source:** tree-structured Parzen estimator: Bergstra et al. 2011; Optuna (extra `sweep`).
 **Departs** from DESIGN 3, which lists no such module: only `--trials` needs it.
@@ -10,8 +10,8 @@ and proposes what it would have proposed, because its sampler is seeded by the n
 import os
 from typing import Callable
 
-from jaxtrain import axes as axes_lib
-from jaxtrain.types import UserError, need
+from jaxtrain import axes as axes_lib, facts, fields
+from jaxtrain.types import need
 
 BATCH = 8  # members proposed together, which then train as one program
 
@@ -27,7 +27,7 @@ def run(axes: list[axes_lib.Axis], num_trials: int, seed: int, journal, train, l
     launch: trains members of these settings and returns them.
 
   Raises:
-    UserError: Optuna is not installed, or a member of the search has no value.
+    UserError: Optuna is not installed.
   """
   optuna = need("optuna", "sweep")
   optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -45,14 +45,26 @@ def run(axes: list[axes_lib.Axis], num_trials: int, seed: int, journal, train, l
     study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(
         seed=seed + len(known), constant_liar=True, n_startup_trials=min(10, max(num_trials // 4, 1))))
     for member in known:
-      if done.get(member.number) is not None:
-        values = {key: shown_value(value) for key, value in member.values.items()}
-        study.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=done[member.number]))
-    wanted = min(BATCH, num_trials - len(known))
-    before = len(journal.members)
-    launch([shown(study.ask(space).params) for _ in range(wanted)])
-    if len(journal.members) == before:  # only settings that are there already: the space is used up
+      tell(optuna, study, space, member, done.get(member.number))
+    wanted, proposed = min(BATCH, num_trials - len(known)), {}
+    taken = {repr(sorted(shown(member.values).items())) for member in known}
+    for _ in range(20 * wanted):
+      setting = shown(study.ask(space).params)
+      if repr(sorted(setting.items())) not in taken and len(proposed) < wanted:
+        proposed[repr(sorted(setting.items()))] = setting
+    if not proposed:
+      print(f"jaxtrain: the search ends with {len(known)} members: it proposes nothing new", flush=True)
       return
+    launch(list(proposed.values()))
+
+
+def tell(optuna, study, space: dict, member, value: float | None) -> None:
+  """Tells a study of a member, unless it has no finite value or lies outside what is searched now."""
+  values = {key: shown_value(value) for key, value in member.values.items()}
+  try:
+    study.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=value))
+  except ValueError:  # no value, or not in the space
+    return
 
 
 def distribution(optuna, axis: axes_lib.Axis):
@@ -71,16 +83,13 @@ def shown_value(value):
 
 
 def shown(params: dict) -> dict:
-  """Proposed values as those of config fields."""
-  from jaxtrain import fields
-  return {key: fields.parse_tuple(value) if isinstance(value, str) and value.startswith("(") else value
-          for key, value in params.items()}
+  """Proposed values as those of config fields; lists of a journal as the tuples that they were."""
+  as_tuple = lambda value: fields.parse_tuple(value) if isinstance(value, str) and value.startswith("(") else value
+  return {key: tuple(value) if isinstance(value, list) else as_tuple(value) for key, value in params.items()}
 
 
-def best_value(workdir: str) -> float:
-  """The best monitored value of a run that is done. Raises UserError where it has none."""
-  from jaxtrain import facts
+def best_value(workdir: str) -> float | None:
+  """The best monitored value of a run that is done; None where it has no finite one."""
   ends = [e for e in facts.read_events(os.path.join(workdir, "facts", "events.jsonl")) if e["moment"] == "on_train_end"]
-  if not ends or not isinstance(ends[-1]["best_value"], (int, float)):
-    raise UserError(f"{workdir}: no monitored value; set config.train.monitor")
-  return float(ends[-1]["best_value"])
+  value = ends[-1]["best_value"] if ends else None
+  return float(value) if isinstance(value, (int, float)) else None

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain import losses, optim as optim_lib
-from jaxtrain import rng
+from jaxtrain import rng, schedules
 from jaxtrain.types import Batch, Guard, Metrics, Over, Source
 
 ON_NONFINITE = ("halt", "skip")
@@ -38,7 +38,7 @@ def make_train_step(loss_sums: Callable, term_counts: Callable[[Batch], dict[str
     ValueError: at trace, when the names of terms, counts and weights differ.
   """
   def train_step(state, batch, key, over: Over):
-    counts, weight = term_counts(batch), weights(state.step)
+    counts, weight = term_counts(batch), jax.tree.map(schedules.opaque, weights(state.step))
     if set(counts) != set(weight):
       raise ValueError(f"loss terms {sorted(counts)} and config.loss.weights {sorted(weight)} must be the same names")
     num_rows = jnp.sum(batch["weight"])

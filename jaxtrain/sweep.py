@@ -19,7 +19,8 @@ from jaxtrain import main as main_lib, preempt
 from jaxtrain.types import UserError
 
 LAUNCHERS = ("vmap", "local", "slurm")
-NOT_HERE = {"mode": "train", "resume": "auto", "init_from": "", "coordinator": "", "num_processes": 0,
+MODES = ("train", "check")
+NOT_HERE = {"resume": "auto", "init_from": "", "coordinator": "", "num_processes": 0,
             "process_id": -1, "json": False, "distributed": None}  # flags of main that say nothing to a sweep
 
 SWEEP = flags.DEFINE_multi_string("sweep", [], "FIELD=VALUES: 1e-3,3e-4 | 0..9 | linspace(a,b,n) | geomspace(a,b,n) | "
@@ -31,7 +32,8 @@ JOBS = flags.DEFINE_integer("jobs", 0, "vmap: members at a time; local, slurm: p
 RETRY = flags.DEFINE_bool("retry_failed", False, "Train members again that have failed.")
 DRAW_SEED = flags.DEFINE_integer("draw_seed", 0, "Seed of draws and of the search.")
 TRIALS = flags.DEFINE_integer("trials", 0, "Members that an adaptive search (Optuna) may try; 0 = all of --sweep.")
-SLURM = flags.DEFINE_string("slurm", "", "Parameters of submitit: time=60,cpus_per_task=2,partition=...")
+SLURM = flags.DEFINE_string("slurm", "", "Parameters of Slurm as submitit has them, time=60,cpus_per_task=2,"
+                            "partition=...; time is 60 minutes where nothing is said.")
 
 
 class Plan(NamedTuple):
@@ -48,10 +50,15 @@ def read_plan() -> Plan:
   for name, value in NOT_HERE.items():
     if flags.FLAGS[name].value != value:
       raise UserError(f"--{name}: got {flags.FLAGS[name].value!r}, which a sweep has no use for")
+  if main_lib.MODE.value not in MODES:
+    raise UserError(f"--mode: got {main_lib.MODE.value!r}, allowed {' | '.join(MODES)} (check lists the members)")
   if LAUNCHER.value not in LAUNCHERS:
     raise UserError(f"--launcher: got {LAUNCHER.value!r}, allowed {' | '.join(LAUNCHERS)}")
   if JOBS.value < 0 or TRIALS.value < 0:
     raise UserError(f"--jobs, --trials: got {JOBS.value} and {TRIALS.value}, allowed 0 or more")
+  for name, given, launcher in (("exact", EXACT.value, "vmap"), ("slurm", SLURM.value, "slurm")):
+    if given and LAUNCHER.value != launcher:
+      raise UserError(f"--{name}: allowed with --launcher={launcher}, got {LAUNCHER.value}")
   config, origins = main_lib.read_config(os.environ)
   axes = [axes_lib.parse(text, config, DRAW_SEED.value) for text in SWEEP.value]
   settings = []
@@ -61,7 +68,13 @@ def read_plan() -> Plan:
     axes = more + axes
   if not axes and not settings:
     raise UserError("--sweep: required, such as --sweep='seed=0..9'; or --name=NAME of a sweep in the config file")
+  if TRIALS.value and RETRY.value:
+    raise UserError("--retry_failed: allowed without --trials; a search goes on without members that have failed")
+  if TRIALS.value and (settings or main_lib.MODE.value == "check"):
+    raise UserError("--trials: allowed with axes and to train; a list of settings and --mode=check know their members")
   for key in [axis.field for axis in axes] + [key for setting in settings for key in setting]:
+    if key.startswith(config_lib.HOW):
+      raise UserError(f"--sweep={key}: says how members are trained, not what they are; set it for all with --config")
     if key in origins:
       raise UserError(f"--sweep={key}: the {origins[key]} sets it too")
   return Plan(config, origins, axes, settings)
@@ -70,14 +83,16 @@ def read_plan() -> Plan:
 def member_config(config, values: dict[str, Any]):
   """The resolved config of a member. Raises UserError with the member's values."""
   from jaxtrain import assembly, config as config_lib, journal
-  lengths = {"train.num_epochs": "train.num_steps", "train.num_steps": "train.num_epochs"}
-  cleared = {lengths[key]: 0 for key in lengths if key in values and lengths[key] not in values}
-  config = config.copy_and_resolve_references()
   try:
-    with config.unlocked():
-      return config_lib.resolve(assembly.with_values(config, values | cleared))
+    return config_lib.resolve(assembly.with_values(config, values | cleared(values)))
   except UserError as error:
     raise UserError(f"member ({journal.describe(values)}): {error}") from None
+
+
+def cleared(values: dict[str, Any]) -> dict[str, int]:
+  """The length that setting the other one clears."""
+  lengths = {"train.num_epochs": "train.num_steps", "train.num_steps": "train.num_epochs"}
+  return {lengths[key]: 0 for key in lengths if key in values and lengths[key] not in values}
 
 
 def open_journal(folder: str, plan: Plan):
@@ -108,30 +123,61 @@ def run_sweep() -> None:
   settings = [] if TRIALS.value else axes_lib.expand(plan.axes, plan.settings)
   for values in settings:  # all of them, before anything starts
     member_config(plan.config, values)
+  if main_lib.MODE.value == "check":
+    return list_members(settings)
   main_lib.set_up_process()
-  if LAUNCHER.value == "vmap":
-    from jaxtrain import parallel
-    parallel.use_cores(TRIALS.value or len(settings))
   folder = main_lib.WORKDIR.value or main_lib.default_workdir("sweep")
-  lock = preempt.Lock(folder)
+  lock, asked = preempt.Lock(folder), {}
+  main_lib.run_folder[:] = [folder]
   try:
     journal = open_journal(folder, plan)
+    if LAUNCHER.value == "vmap":
+      from jaxtrain import parallel
+      parallel.use_cores(max([TRIALS.value or len(settings), *(wave["devices"] for wave in journal.waves)]))
+    def train(some):
+      asked.update({member.number: member for member in launch(journal, plan, some, stop)})
     with preempt.Stop(plan.config.train.time_budget_minutes) as stop:
       if TRIALS.value:
         from jaxtrain import search
-        search.run(plan.axes, TRIALS.value, DRAW_SEED.value, journal, plan.config.train,
-                   lambda some: launch(journal, plan, some, stop))
+        search.run(plan.axes, TRIALS.value, DRAW_SEED.value, journal, plan.config.train, train)
       else:
-        launch(journal, plan, settings, stop)
+        train(settings)
+  except preempt.Stopped:
+    write_report(folder)
+    raise
   finally:
     lock.close()
-    if os.path.exists(os.path.join(folder, "journal.jsonl")):
-      from jaxtrain import comparison
-      print(f"jaxtrain: report: {comparison.write([folder], os.path.join(folder, 'report.html'))}", flush=True)
-  failed = [member for member in journal.members if member.outcome == "failed"]
+  write_report(folder)
+  conclude(list(asked.values()))
+
+
+def write_report(folder: str) -> None:
+  """Writes the page that compares the members; without one the sweep is what it is."""
+  from jaxtrain import comparison, figures
+  try:
+    print(f"jaxtrain: report: {comparison.write([folder], os.path.join(folder, 'report.html'))}", flush=True)
+  except (figures.FigureError, OSError) as error:
+    print(f"jaxtrain: no report: {error}", file=sys.stderr)
+
+
+def conclude(members: list) -> None:
+  """Raises preempt.Stopped or Failed where members that were asked for are not done."""
+  left = [member for member in members if member.outcome == "started"]
+  if left:
+    raise preempt.Stopped(f"{len(left)} of {len(members)} members have saved and are not done; the same command goes "
+                          "on")
+  failed = [member for member in members if member.outcome == "failed"]
   if failed:
-    raise Failed(f"{len(failed)} of {len(journal.members)} members failed, the first {failed[0].label}: "
+    raise Failed(f"{len(failed)} of {len(members)} members failed, the first {failed[0].label}: "
                  f"{failed[0].reason} (--retry_failed trains them again)")
+
+
+def list_members(settings: list[dict]) -> None:
+  """Prints the members that a sweep would have."""
+  from jaxtrain import journal
+  for k, values in enumerate(settings):
+    print(f"{k:03d} {journal.describe(values)}")
+  print(f"jaxtrain: {len(settings)} members, each with a config that fits")
 
 
 class Failed(Exception):
@@ -167,9 +213,10 @@ def run_pool(journal, todo: list, plan: Plan, stop: preempt.Stop, say: Callable[
   from jaxtrain import config as config_lib, pools
   shared = [pools.as_flag(key, config_lib.lookup(plan.config, key))
             for key, origin in plan.origins.items() if origin == "flag"]
-  jobs = [pools.Job(m.number, [f"--config={main_lib.config_argument()}", *shared, "--config.log.figures=none",
-                               *(pools.as_flag(key, tuple(value) if isinstance(value, list) else value)
-                                 for key, value in m.values.items())], journal.workdir(m)) for m in todo]
+  own = lambda member: [pools.as_flag(key, tuple(value) if isinstance(value, list) else value)
+                        for key, value in (member.values | cleared(member.values)).items()]
+  jobs = [pools.Job(m.number, [f"--config={main_lib.config_argument()}", *shared, "--config.log.figures=none", *own(m)],
+                    journal.workdir(m)) for m in todo]
   by_number = {member.number: member for member in todo}
   started = lambda number, **fields: journal.note("started", member=number, **fields)
   outcomes = pools.run_local(jobs, JOBS.value, stop, started) if LAUNCHER.value == "local" else \

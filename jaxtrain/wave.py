@@ -10,6 +10,7 @@ as such. Facts of a member are those of a run alone (times are its share of the 
 
 import dataclasses
 import os
+import shutil
 import time
 import uuid
 from typing import Any, Callable
@@ -40,9 +41,9 @@ class Wave:
   best: dict[str, Any]  # state and totals at each member's best
   best_records: list[dict | None]  # what the checkpoint of that best will remember
   active: np.ndarray  # [places] bool: still training
-  failures: dict[int, str]  # place -> why it halted
+  failures: dict[int, tuple[int, str]]  # place -> exit code that it would have had alone, and why
   step: int = 0
-  restored: int = -1  # step of the checkpoint it was taken up from
+  saved: int = -1  # step of the newest checkpoint
 
   def training(self) -> list[tuple[int, runs.Run]]:
     """Places and runs that still train."""
@@ -58,7 +59,7 @@ class Wave:
 
 
 def train(compiled: members_lib.Compiled, specs: list[members_lib.Spec], parts: list, folder: str, stop: preempt.Stop,
-          say: Callable[[str], None], done: set[int], on_done: Callable[[int], None]) -> dict[int, str]:
+          say: Callable[[str], None], done: set[int], on_done: Callable[[int], None]) -> dict[int, tuple[int, str]]:
   """Trains a wave, or goes on with it.
 
   Args:
@@ -71,7 +72,7 @@ def train(compiled: members_lib.Compiled, specs: list[members_lib.Spec], parts: 
     on_done: called with the number of a member once its files are whole.
 
   Returns:
-    {number: reason} of those that failed.
+    {number: (exit code, reason)} of those that failed.
 
   Raises:
     preempt.Stopped: asked to stop, and saved.
@@ -79,11 +80,11 @@ def train(compiled: members_lib.Compiled, specs: list[members_lib.Spec], parts: 
   wave = open_wave(compiled, specs, parts, folder, say, done)
   try:
     fit(wave, stop)
-    if wave.restored != wave.step:  # a kill from here on costs no step
+    if wave.saved != wave.step:  # a kill from here on costs no step
       save(wave, in_facts=False)
     wave.checkpoints.wait()
-    finish(wave, done, on_done)
-    return {specs[place].number: reason for place, reason in wave.failures.items()}
+    finish(wave, stop, done, on_done)
+    return {specs[place].number: failure for place, failure in wave.failures.items()}
   finally:
     try:
       wave.checkpoints.close()
@@ -112,7 +113,9 @@ def open_wave(compiled, specs, parts, folder, say, done: set[int]) -> Wave:
   if skipped is None:
     for spec, run, state in zip(specs, wave_runs, states):
       run.state = state
+      shutil.rmtree(os.path.join(spec.workdir, "checkpoints"), ignore_errors=True)  # of one that failed in its end
       runs.start_facts(run, None)
+      run.facts.close()
       runs.write_config(run.config, spec.workdir, spec.origins)
       runs.write_process(spec.workdir, run.splits.meta["table"] if "table" in run.splits.meta else {})
   for reason in skipped or ():
@@ -120,6 +123,7 @@ def open_wave(compiled, specs, parts, folder, say, done: set[int]) -> Wave:
   for run in wave_runs:
     run.facts.process(resume_step=wave.step, skipped_checkpoints=skipped or [], threads=parts[0].threads,
                       num_devices=compiled.num_devices, setup_seconds=time.time() - began)
+    run.facts.close()
   return wave
 
 
@@ -130,7 +134,7 @@ def make_run(spec: members_lib.Spec, parts, is_done: bool) -> runs.Run:
   experiment = modules.make_experiment(config, parts.splits.meta)
   os.makedirs(spec.workdir, exist_ok=True)
   facts = facts_lib.Facts(None if is_done else os.path.join(spec.workdir, "facts"), uuid.uuid4().hex)
-  console = Console(False, os.path.join(spec.workdir, "log.txt"), silent=True)
+  console = Console(False, None, silent=True)  # its log is opened at its end: hundreds of members are many files
   run = runs.Run(config, spec.workdir, parts.splits, experiment, parallel.one_device(), parts.plan, facts, console,
                  None, None, {}, {}, time.time(), None, parts.totals)
   run.config_digest = config_lib.digest(config)
@@ -151,16 +155,19 @@ def restore(wave: Wave, done: set[int]) -> list[str] | None:
   step, trees, record, skipped = found
   trees = {name: wave.compiled.members.put(tree) for name, tree in trees.items()}
   wave.states, wave.totals, wave.best = trees["state"], trees["totals"], trees["best"]
-  wave.step = wave.restored = step
+  wave.step = wave.saved = step
   wave.checkpoints.drop_after(step)
   for place, (run, kept) in enumerate(zip(wave.runs, record["members"])):
+    runs.check_same_data(run.workdir, record["meta"][kept["meta"]], run.splits.meta)
     for name in KEPT:
       setattr(run, name, kept[name])
+    run.best_value = None if run.best_value is None else float(run.best_value)  # words where they are not finite
+    run.last_means = {name: float(value) for name, value in run.last_means.items()}
     run.facts.run_id = kept["run_id"]
     wave.best_records[place] = kept["best"]
     if wave.specs[place].number not in done:
       run.facts.cut(kept["offsets"])
-  wave.failures = {int(place): reason for place, reason in record["failures"].items()}
+  wave.failures = {int(place): tuple(failure) for place, failure in record["failures"].items()}
   wave.active = np.isin(np.arange(size), record["active"])
   return skipped
 
@@ -173,7 +180,8 @@ def fit(wave: Wave, stop: preempt.Stop) -> None:
     while wave.step < target and wave.active.any():
       reason = stop.reason(not pace.first)
       if reason:
-        save(wave, in_facts=False)
+        if wave.saved != wave.step:
+          save(wave, in_facts=False)
         wave.checkpoints.wait()
         raise preempt.Stopped(f"{reason}: saved {len(wave.runs)} members at step {wave.step:,}; the same command goes "
                             "on")
@@ -197,15 +205,21 @@ def dispatch(wave: Wave, target: int, pace: Pace) -> None:
   training = wave.training()
   for place, run in training:
     run.guard = jax.tree.map(lambda leaf: leaf[place], guards)
+    if run.guard.stopped:
+      fail(wave, place, loop.nonfinite(run.guard, sorted(run.totals)), preempt.NONFINITE)
+      continue
     run.step = wave.step
     run.segment_seconds += seconds / len(training)
     run.spent["train"] += seconds / len(training)
     run.segment_steps += num_steps
-    if run.guard.stopped:
-      error = loop.nonfinite(run.guard, sorted(run.totals))
-      loop.record_exception(run, error)
-      wave.failures[place], wave.active[place] = str(error), False
-      wave.say(f"jaxtrain: member {wave.specs[place].number:03d}: {error}")
+
+
+def fail(wave: Wave, place: int, error: Exception, code: int) -> None:
+  """A member ends with an error; the others go on."""
+  loop.record_exception(wave.runs[place], error)
+  reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+  wave.failures[place], wave.active[place] = (code, reason), False
+  wave.say(f"jaxtrain: member {wave.specs[place].number:03d}: {reason}")
 
 
 def report(wave: Wave, due) -> None:
@@ -228,22 +242,22 @@ def report(wave: Wave, due) -> None:
     if not run.facts.metric_names:
       run.evaluated = evaluated_names(wave, run)
     evaluation.write_report(run, means[place], vals[place], due, place in improved)
+    run.facts.close()  # hundreds of members are many files; the next line opens them again
   if due.epoch or wave.runs[0].plan.steps_per_epoch is None:
     wave.totals = compiled.members.put(step_lib.zero_totals(wave.totals))
   if improved:
     wave.best = compiled.choose(wave.mask(improved), {"state": wave.states, "totals": wave.totals}, wave.best)
   for place in improved:
     wave.best_records[place] = loop.make_record(wave.runs[place])
-  if due.evaluate:
-    for place, run in training:
-      wave.active[place] = not run.stopped_early
+  for place, run in training:
+    wave.active[place] = not (due.evaluate and run.stopped_early)
   say_progress(wave, training)
 
 
 def evaluated_names(wave: Wave, run: runs.Run) -> tuple[str, ...]:
   """Names of the metrics that evaluating a part of the member gives."""
   parts = [part for part in ("val", "test") if part in wave.data]
-  zero = step_lib.zero_totals(wave.compiled.evaluated(parts[0])) if parts else {}
+  zero = step_lib.zero_totals(wave.compiled.program.shapes_of(parts[0])) if parts else {}
   return tuple(metrics_lib.finish(zero, run.experiment.summarise)) if parts else ()
 
 
@@ -265,37 +279,57 @@ def save(wave: Wave, in_facts: bool = True) -> None:
   now = [run for place, run in enumerate(wave.runs) if run.step == wave.step and place not in wave.failures]
   for run in now if in_facts else []:
     run.facts.event("on_checkpoint", epoch=run.epoch, step=run.step, best_step=run.best_step)
+    run.facts.close()
     run.saved_step = run.step
-  kept = [{name: getattr(run, name) for name in KEPT} | {"run_id": run.facts.run_id, "offsets": run.facts.offsets(),
-                                                         "best": best}
-          for run, best in zip(wave.runs, wave.best_records)]
+  metas = {id(run.splits.meta): run.splits.meta for run in wave.runs}
+  kept = [{name: getattr(run, name) for name in KEPT}
+          | {"run_id": run.facts.run_id, "offsets": run.facts.offsets(), "best": best,
+             "meta": list(metas).index(id(run.splits.meta))} for run, best in zip(wave.runs, wave.best_records)]
   record = {"value": None, "best_step": None, "best_value": None, "monitor": "", "metrics": {}, "members": kept,
-            "active": np.flatnonzero(wave.active).tolist(), "failures": wave.failures}
+            "meta": list(metas.values()), "active": np.flatnonzero(wave.active).tolist(), "failures": wave.failures}
   trees = {"state": wave.states, "totals": wave.totals, "best": wave.best}
   wave.checkpoints.save((wave.step, trees, facts_lib.clean(record)))
+  wave.saved = wave.step
 
 
-def finish(wave: Wave, done: set[int], on_done: Callable[[int], None]) -> None:
-  """Writes each member's own files: its best and last checkpoint, the facts of its end, its evaluation."""
-  sums = wave.compiled.evaluate("test", wave.best["state"], wave.hypers, wave.data["test"]) if "test" in wave.data \
-      else None
-  first = jax.devices()[0]
-  states, best = jax.device_put(wave.states, first), jax.device_put(wave.best, first)
+def finish(wave: Wave, stop: preempt.Stop, done: set[int], on_done: Callable[[int], None]) -> None:
+  """Writes each member's own files, one after the other: `write_files`. Raises preempt.Stopped between two of them."""
+  has_best = wave.mask(place for place, run in enumerate(wave.runs) if run.best_step is not None)
+  best = wave.compiled.choose(has_best, wave.best["state"], wave.states)
+  sums = wave.compiled.evaluate("test", best, wave.hypers, wave.data["test"]) if "test" in wave.data else None
   for place, (spec, run) in enumerate(zip(wave.specs, wave.runs)):
     if spec.number in done or place in wave.failures:
       continue
-    at = lambda tree: jax.tree.map(lambda leaf: leaf[place], tree)
-    run.state, run.best_copy = at(states), at(best["state"]) if run.best_step is not None else None
-    run.totals = step_lib.zero_totals(run.totals)
-    if run.best_step not in (None, run.step):
-      run.pending = (run.best_step, at(best), wave.best_records[place])
-    settings = run.config.checkpoint
-    run.checkpoints = checkpoint.Checkpoints(
-        os.path.join(spec.workdir, "checkpoints"), keep_last=settings.keep_last, keep_best=settings.keep_best,
-        mode=run.config.train.monitor_mode, asynchronous=False)
-    loop.save(run, in_facts=run.saved_step != run.step)
-    final = loop.end_training(run)
-    test = metrics_lib.finish(at(sums), run.experiment.summarise) if sums else None
-    loop.conclude(run, final, evaluation.best_state(run), test)
+    if stop.reason():
+      raise preempt.Stopped(f"{stop.reason()}: the members of a wave are trained, {len(wave.specs) - place} wait for "
+                            "their files; the same command goes on")
+    try:
+      write_files(wave, place, sums)
+    except OSError:  # such as a full disk: all would fail
+      raise
+    except Exception as error:  # whatever an experiment's assessment raises is the member's, as in a run alone
+      fail(wave, place, error, preempt.FAILED)
+    else:
+      on_done(spec.number)
     runs.close(run)
-    on_done(spec.number)
+    run.state = run.best_copy = run.totals = run.pending = None
+
+
+def write_files(wave: Wave, place: int, sums: Any) -> None:
+  """A member's best and last checkpoint, the facts of its end, its evaluation; `sums` are test metrics of all."""
+  run, workdir, first = wave.runs[place], wave.specs[place].workdir, jax.devices()[0]
+  at = lambda tree: jax.tree.map(lambda leaf: jax.device_put(leaf[place], first), tree)
+  run.console = Console(False, os.path.join(workdir, "log.txt"), silent=True)
+  run.state, run.totals = at(wave.states), at(wave.totals)
+  run.best_copy = at(wave.best["state"]) if run.best_step is not None else None
+  if run.best_step not in (None, run.step):
+    run.pending = (run.best_step, at(wave.best), wave.best_records[place])
+  settings = run.config.checkpoint
+  run.checkpoints = checkpoint.Checkpoints(
+      os.path.join(workdir, "checkpoints"), keep_last=settings.keep_last, keep_best=settings.keep_best,
+      mode=run.config.train.monitor_mode, asynchronous=False)
+  run.checkpoints.drop_after(-1)  # what a process left that was killed here
+  loop.save(run, in_facts=run.saved_step != run.step)
+  final = loop.end_training(run)
+  test = metrics_lib.finish(jax.tree.map(lambda leaf: leaf[place], sums), run.experiment.summarise) if sums else None
+  loop.conclude(run, final, evaluation.best_state(run), test)

@@ -7,11 +7,12 @@ what else is in a program may change last bits.
 """
 
 import os
-from typing import Any, Callable, NamedTuple
+import shutil
+from typing import Callable, NamedTuple
 
 import jax
 
-from jaxtrain import journal as journal_lib, members as members_lib, parallel, preempt, wave
+from jaxtrain import checkpoint, journal as journal_lib, members as members_lib, parallel, preempt, wave
 from jaxtrain.types import UserError
 
 ROOM = 0.8  # of the memory that is free; the rest for what XLA does not count
@@ -39,7 +40,9 @@ def run(journal: journal_lib.Journal, todo: list, retry: list, config_of: Callab
   spec = lambda number: members_lib.Spec(number, config_of(journal.members[number]),
                                          journal.workdir(journal.members[number]),
                                          origins | {key: "sweep" for key in journal.members[number].values})
-  wave_of = {number: k for k, entry in enumerate(journal.waves) for number in entry["members"]}
+  saved = [bool(checkpoint.committed_steps(os.path.join(wave_folder(journal, k), "checkpoints")))
+           for k in range(len(journal.waves))]  # a wave that has saved nothing is formed anew
+  wave_of = {number: k for k, entry in enumerate(journal.waves) if saved[k] for number in entry["members"]}
   again = {member.number for member in retry}
   begun = sorted({wave_of[m.number] for m in todo if m.number in wave_of and m.number not in again})
   for k in begun:
@@ -48,21 +51,28 @@ def run(journal: journal_lib.Journal, todo: list, retry: list, config_of: Callab
     if len(groups) > 1:
       raise UserError(f"--workdir: wave {k} of {journal.folder!r} is no longer one program; was it begun with another "
                       "version of the code? Choose another workdir")
+    if entry["exact"] != options.exact:
+      raise UserError(f"--exact: wave {k} of {journal.folder!r} was begun {'with' if entry['exact'] else 'without'} "
+                      "it; finish it so")
     if entry["devices"] > len(jax.devices()):
       raise UserError(f"--workdir: wave {k} of {journal.folder!r} was begun on {entry['devices']} devices, there are "
                       f"{len(jax.devices())}; its members' bits depend on that: choose another workdir")
-    compiled = members_lib.Compiled(groups[0], entry["size"], entry["devices"], entry["exact"])
+    compiled = members_lib.Compiled(groups[0], entry["places"], entry["devices"], entry["exact"])
     train(journal, k, compiled, groups[0], stop, say)
   fresh = [spec(m.number) for m in todo if m.number in again or m.number not in wave_of]
+  for one in fresh:
+    if one.number not in again and checkpoint.committed_steps(os.path.join(one.workdir, "checkpoints")):
+      raise UserError(f"--launcher=vmap: member {one.number:03d} was begun as a run of its own; finish it with "
+                      "--launcher=local")
   groups = members_lib.group(fresh) if fresh else []
   if len(groups) > 1:
     say(f"jaxtrain: {len(groups)} groups of equal shapes: {', '.join(str(len(g.specs)) for g in groups)} members")
   for group in groups:
     compiled = fit(group, options)
-    for start in range(0, len(group.specs), compiled.size):
-      part = group._replace(specs=group.specs[start:start + compiled.size],
-                            parts=group.parts[start:start + compiled.size])
-      journal.note("wave", members=[s.number for s in part.specs], fields=group.fields, size=compiled.size,
+    places = compiled.num_places
+    for start in range(0, len(group.specs), places):
+      part = group._replace(specs=group.specs[start:start + places], parts=group.parts[start:start + places])
+      journal.note("wave", members=[s.number for s in part.specs], fields=group.fields, places=places,
                    devices=compiled.num_devices, exact=options.exact)
       train(journal, len(journal.waves) - 1, compiled, part, stop, say)
 
@@ -89,7 +99,7 @@ def train(journal: journal_lib.Journal, k: int, compiled: members_lib.Compiled, 
           stop: preempt.Stop, say: Callable[[str], None]) -> None:
   """Trains one wave and notes what becomes of its members."""
   entry = journal.waves[k]
-  outcome: Any = lambda number: journal.members[number].outcome
+  outcome = lambda number: journal.members[number].outcome
   numbers = [spec.number for spec in group.specs]
   say(f"jaxtrain: wave {k}: {len(numbers)} members as one program on {compiled.num_devices} x "
       f"{jax.devices()[0].device_kind}{', in turn' if entry['exact'] else ''}")
@@ -97,7 +107,15 @@ def train(journal: journal_lib.Journal, k: int, compiled: members_lib.Compiled, 
     if outcome(number) != "done":
       journal.note("started", member=number)
   done = {number for number in numbers if outcome(number) == "done"}
-  failures = wave.train(compiled, group.specs, group.parts, os.path.join(journal.folder, "waves", str(k)), stop, say,
-                        done, lambda number: journal.note("done", member=number))
-  for number, reason in failures.items():
-    journal.note("failed", member=number, code=preempt.NONFINITE, reason=reason)
+  folder = wave_folder(journal, k)
+  failures = wave.train(compiled, group.specs, group.parts, folder, stop, say, done,
+                        lambda number: journal.note("done", member=number))
+  for number, (code, reason) in failures.items():
+    if number not in done:
+      journal.note("failed", member=number, code=code, reason=reason)
+  shutil.rmtree(folder)  # each member has its own files now
+
+
+def wave_folder(journal: journal_lib.Journal, k: int) -> str:
+  """Folder of a wave's checkpoints."""
+  return os.path.join(journal.folder, "waves", str(k))

@@ -134,6 +134,51 @@ def test_facts_read_from_pandas(trained, monkeypatch):
   assert len(found["rows"]) == 2 and list(found["events"].moment)[0] == "on_start"
 
 
+def sweep_rows() -> list[tuple[str, str]]:
+  """(the original's command, ours) of the table of sweeps."""
+  part = README.split("| the original's sweep | ours")[1].split("\n\n")[0]
+  return re.findall(r"^\| (.*?) \| `(.*?)` \|$", part, re.MULTILINE)
+
+
+def run_command(*words: str) -> subprocess.CompletedProcess:
+  """Runs a Python module from the clone."""
+  return subprocess.run([sys.executable, *words], cwd=child.ROOT, capture_output=True, text=True, timeout=400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("original, ours", sweep_rows(), ids=[row[0][:40] for row in sweep_rows()])
+def test_original_sweep_and_ours(original, ours, tmp_path):
+  """Each right-hand side runs with its first values, at a small size; without a Slurm the answer is one line."""
+  flags = [re.sub(r"(\d+)\.\.\d+", r"\1..\1", flag) for flag in shlex.split(ours) if not flag.startswith("--workdir")]
+  flags = [flag.replace("num_epochs=100", "num_epochs=1") for flag in flags]
+  small = ["--config.model.hidden_dims=8,", "--config.log.progress=False", f"--workdir={tmp_path / 'sweep'}"]
+  small += ["--config.train.num_epochs=1"] * (not any("num_epochs" in flag for flag in flags))
+  small += ["--config.data.row_limit=800"] * ("standard" in ours)
+  if "--name" in ours:  # dozens of members
+    done = run_command("-m", "jaxtrain.sweep", *flags, *small, "--mode=check")
+    assert done.returncode == 0 and "members, each with a config that fits" in done.stdout, done.stderr
+    return
+  done = run_command("-m", "jaxtrain.sweep", *flags, *small)
+  if "slurm" in ours:
+    assert done.returncode in (0, 2) and "Traceback" not in done.stderr, done.stderr
+    return
+  assert done.returncode == 0, done.stderr
+  assert (tmp_path / "sweep" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_commands_of_the_sweep_section_run_in_order(tmp_path):
+  section = README.split("## Many runs")[1].split("```")[1]
+  for line in section.strip().splitlines():
+    words = [word.replace("runs/", f"{tmp_path}/") for word in shlex.split(line)[1:]]
+    words = [re.sub(r",8\)", ",2)", word).replace("0..4", "0..0").replace("0..9", "0..1") for word in words]
+    if "jaxtrain.sweep" in words:
+      words += ["--config.train.num_epochs=1", "--config.model.hidden_dims=8,", "--config.log.progress=False"]
+    done = run_command(*words)
+    assert done.returncode == 0, (line, done.stderr)
+  assert (tmp_path / "both.html").stat().st_size > 10_000
+
+
 def source_rows() -> list[str]:
   """Flags of the table of sources that name one."""
   part = README.split("| source | read like this")[1].split("\n\n")[0]

@@ -95,6 +95,7 @@ def test_a_failed_member_is_told_and_trained_again_on_request(tmp_path):
   assert [m.outcome for m in journal.members] == ["failed", "done"]
 
 
+@pytest.mark.slow
 def test_named_sweeps_of_a_config_file(tmp_path):
   path = tmp_path / "mine.py"
   path.write_text("import sys\nsys.path.insert(0, 'configs')\nfrom vae import get_config as vae\n"
@@ -109,11 +110,13 @@ def test_named_sweeps_of_a_config_file(tmp_path):
   assert wrong.returncode == 2 and "KeyError" in wrong.stderr and wrong.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["local", "vmap"])
 def test_asked_to_stop_it_saves_and_goes_on(launcher, tmp_path, swept):
   """SIGINT to the sweep alone, as to a foreground job; then the same command."""
   flags = (CONFIG, "--config.train.num_epochs=400", "--config.model.hidden_dims=8,", "--config.log.progress=False",
-           "--sweep=seed=0..1", f"--launcher={launcher}", f"--workdir={tmp_path / 's'}")
+           "--sweep=seed=0..1", f"--launcher={launcher}", f"--workdir={tmp_path / 's'}",
+           *["--exact"] * (launcher == "vmap"))
   process = start(*flags)
   first = os.path.join(str(tmp_path / "s"), "runs", "000-seed=0")
   deadline = time.monotonic() + 200
@@ -128,9 +131,8 @@ def test_asked_to_stop_it_saves_and_goes_on(launcher, tmp_path, swept):
   assert child.run(CONFIG, *flags[1:4], "--config.log.figures=none", "--config.seed=0",
                    f"--workdir={straight}").returncode == 0
   assert child.resume_steps(first)[-1] > 0
-  if launcher == "local":
-    assert child.inspect(first)["digest"] == child.inspect(straight)["digest"]
-    assert child.facts(first) == child.facts(straight)
+  assert child.inspect(first)["digest"] == child.inspect(straight)["digest"]
+  assert child.facts(first) == child.facts(straight)
 
 
 BAD = {
@@ -140,8 +142,12 @@ BAD = {
     "launcher": ((CONFIG, "--sweep=seed=1", "--launcher=ssh"), "allowed vmap | local | slurm"),
     "set twice": ((CONFIG, "--sweep=seed=1", "--config.seed=2"), "--sweep=seed: the flag sets it too"),
     "two axes": ((CONFIG, "--sweep=seed=1", "--sweep=seed=2"), "seed has two axes"),
-    "mode": ((CONFIG, "--sweep=seed=1", "--mode=eval"), "--mode: got 'eval', which a sweep has no use for"),
-    "no named sweep": ((CONFIG, "--name=x"), "no function sweep(name)"),
+    "mode": ((CONFIG, "--sweep=seed=1", "--mode=eval"), "--mode: got 'eval', allowed train | check"),
+    "no such sweep": ((CONFIG, "--name=x"), "--name: got 'x', allowed seeds, bootstrap"),
+    "no named sweeps": (("--config=tests/outside.py", "--name=x"), "no function sweep(name)"),
+    "how": ((CONFIG, "--sweep=parallel.cpu_threads=1,2"), "says how members are trained, not what they are"),
+    "exact": ((CONFIG, "--sweep=seed=1", "--launcher=local", "--exact"), "--exact: allowed with --launcher=vmap"),
+    "retry": ((CONFIG, "--sweep=seed=1", "--trials=2", "--retry_failed"), "allowed without --trials"),
     "jobs": ((CONFIG, "--sweep=seed=1", "--jobs=-1"), "allowed 0 or more"),
     "space": ((CONFIG, "--sweep=optim.learning_rate=uniform(0,1)"), "which only --trials reads"),
     "a run's folder": ((CONFIG, "--sweep=seed=1", "--workdir=RUN"), "holds a run, not a sweep"),
@@ -162,16 +168,36 @@ def test_bad_input_is_one_line(swept, tmp_path):
     assert answer["err"].strip().count("\n") == 0 and "Traceback" not in answer["err"], (name, answer)
 
 
+def test_check_lists_the_members_and_writes_nothing(tmp_path):
+  done = run(CONFIG, *GRID, "--mode=check", f"--workdir={tmp_path / 's'}")
+  assert done.returncode == 0 and not (tmp_path / "s").exists()
+  assert done.stdout.splitlines() == ["000 learning_rate=0.001, seed=0", "001 learning_rate=0.001, seed=1",
+                                      "002 learning_rate=0.0003, seed=0", "003 learning_rate=0.0003, seed=1",
+                                      "jaxtrain: 4 members, each with a config that fits"]
+
+
+@pytest.mark.slow
 def test_search_proposes_from_what_is_done_and_goes_on(tmp_path):
   optuna = pytest.importorskip("optuna")
   assert optuna
-  flags = (CONFIG, SMALL[0], SMALL[2], "--sweep=optim.learning_rate=loguniform(1e-4,1e-1)", "--sweep=model.hidden_dims=(8,),(4,)",
-           f"--workdir={tmp_path / 's'}")
-  assert run(*flags, "--trials=9").returncode == 0
-  first = [m.values for m in journal_lib.Journal(str(tmp_path / "s")).members]
-  assert len(first) == 9 and all(1e-4 <= values["optim.learning_rate"] <= 1e-1 for values in first)
-  assert run(*flags, "--trials=10").returncode == 0
-  assert [m.values for m in journal_lib.Journal(str(tmp_path / "s")).members][:9] == first
+  flags = (CONFIG, SMALL[0], SMALL[2], "--sweep=optim.learning_rate=loguniform(1e-4,1e-1)", "--sweep=model.hidden_dims=(8,),(4,)")
+  assert run(*flags, f"--workdir={tmp_path / 'straight'}", "--trials=10").returncode == 0
+  values = lambda name: [m.values for m in journal_lib.Journal(str(tmp_path / name)).members]
+  expected = values("straight")
+  assert len(expected) == 10 and all(1e-4 <= found["optim.learning_rate"] <= 1e-1 for found in expected)
+  process = start(*flags, f"--workdir={tmp_path / 'killed'}", "--trials=10")
+  deadline = time.monotonic() + 200
+  while process.poll() is None and time.monotonic() < deadline:
+    path = tmp_path / "killed" / "journal.jsonl"
+    if path.exists() and '"done"' in path.read_text(encoding="utf-8"):
+      break
+    time.sleep(0.02)
+  process.kill()
+  process.communicate()
+  assert run(*flags, f"--workdir={tmp_path / 'killed'}", "--trials=10").returncode == 0
+  assert values("killed") == expected
+  again = run(*flags, f"--workdir={tmp_path / 'killed'}", "--trials=10")
+  assert again.returncode == 0 and values("killed") == expected
 
 
 @pytest.mark.slow
@@ -206,11 +232,32 @@ def test_twelve_members_killed_five_times_end_as_never_stopped(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_pool_stops_its_members_and_goes_on(tmp_path, swept):
+  """Children hear of the death of the sweep, save and end; the same command has the runs of one never stopped."""
   flags = (CONFIG, *SMALL, *GRID, "--launcher=local", f"--workdir={tmp_path / 's'}")
-  process = start(*flags)
-  time.sleep(6)
+  process, first = start(*flags), tmp_path / "s" / "runs" / "000-learning_rate=0.001,seed=0"
+  deadline = time.monotonic() + 200
+  while not (first / "config.json").exists() and time.monotonic() < deadline:
+    time.sleep(0.02)
+  assert process.poll() is None
   process.kill()
   process.communicate()
+  while children_in(str(tmp_path)) and time.monotonic() < deadline:
+    time.sleep(0.1)
+  assert not children_in(str(tmp_path))
+  assert not all(m.outcome == "done" for m in journal_lib.Journal(str(tmp_path / "s")).members)
   assert run(*flags).returncode == 0
-  expected = members(swept[0])
-  assert {key: found for key, found in expected.items() if key in members(tmp_path / "s")} == members(tmp_path / "s")
+  expected, found = members(swept[0]), members(tmp_path / "s")
+  assert len(found) == 4 and {key: expected[key] for key in found} == found
+
+
+def children_in(folder):
+  """Processes whose command line names a folder."""
+  found = []
+  for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+      with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+        words = file.read()
+    except OSError:
+      continue
+    found += [pid] * ("jaxtrain.main" in words and folder in words)
+  return found

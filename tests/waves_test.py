@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -49,6 +50,11 @@ def alone(folder, values, **fields):
   return str(folder)
 
 
+def same(one, other):
+  """Whether two runs have one digest and one set of facts."""
+  return child.inspect(one)["digest"] == child.inspect(other)["digest"] and child.facts(one) == child.facts(other)
+
+
 def rows(workdir):
   """Numbers of scalars.csv that runs are compared by."""
   return np.array([[float(cell or "nan") for k, cell in enumerate(line.split(",")) if k != 1]
@@ -58,8 +64,11 @@ def rows(workdir):
 @pytest.mark.parametrize("variant", ["table", "stream", "vae"])
 def test_in_turn_a_member_has_the_bits_and_facts_of_a_run_alone(variant, tmp_path):
   fields = {"variant": variant} | ({"optim.plateau.factor": 0.5, "optim.plateau.patience": 0} if variant == "vae" else {})
-  journal, _ = sweep(tmp_path / "sweep", SETTINGS, **fields)
-  for k, values in enumerate(SETTINGS):
+  settings = SETTINGS
+  if variant == "vae":  # weights that are annealed, too
+    settings = [values | {"loss.weights.kl": 0.3 + 0.1 * k} for k, values in enumerate(SETTINGS)]
+  journal, _ = sweep(tmp_path / "sweep", settings, **fields)
+  for k, values in enumerate(settings):
     workdir = alone(tmp_path / str(k), values, **fields)
     member = journal.workdir(journal.members[k])
     assert child.inspect(member)["digest"] == child.inspect(workdir)["digest"]
@@ -89,6 +98,93 @@ def test_a_member_that_stops_early_is_left_as_it_is(tmp_path):
   assert [any(event.get("stopped_early") for event in end) for end in ends] == [True, False]
 
 
+def test_a_plateau_on_validation_is_each_members_own(tmp_path):
+  """Its patience is read in `observe` alone, which is part of what makes two members one program."""
+  settings = [{"optim.plateau.patience": 0}, {"optim.plateau.patience": 5}]
+  fields = {"optim.plateau.factor": 0.5, "optim.plateau.monitor": "val_loss", "optim.plateau.threshold": 0.5}
+  journal, _ = sweep(tmp_path / "sweep", settings, **fields)
+  assert [wave["members"] for wave in journal.waves] == [[0], [1]]
+  for k, values in enumerate(settings):
+    assert same(journal.workdir(journal.members[k]), alone(tmp_path / str(k), values, **fields))
+  assert not same(journal.workdir(journal.members[0]), journal.workdir(journal.members[1]))
+
+
+@pytest.mark.parametrize("fields", [
+    {"train.num_epochs": 0, "train.num_steps": 17, "checkpoint.every_steps": 5, "eval.every_steps": 4},
+    {"variant": "nan", "train.on_nonfinite": "skip"}, {"train.monitor_from_epoch": 3, "train.patience": 1},
+    {"train.patience": 1, "train.min_delta": 0.5, "checkpoint.every_epochs": 1}, {"optim.ema_decay": 0.9}])
+def test_odd_lengths_skipped_steps_and_early_stops_at_a_save(fields, tmp_path):
+  journal, _ = sweep(tmp_path / "sweep", SETTINGS[:2], **fields)
+  for k, values in enumerate(SETTINGS[:2]):
+    assert same(journal.workdir(journal.members[k]), alone(tmp_path / str(k), values, **fields))
+
+
+def test_left_in_the_middle_of_its_end_a_wave_goes_on(tmp_path, monkeypatch):
+  """Checkpoints of a member are there and its evaluation is not: the process ended in between."""
+  from jaxtrain import loop as loop_lib
+  straight, _ = sweep(tmp_path / "straight", SETTINGS)
+  conclude, calls = loop_lib.conclude, []
+
+  def leave(*args):
+    calls.append(1)
+    if len(calls) == 2:
+      raise KeyboardInterrupt
+    return conclude(*args)
+
+  monkeypatch.setattr(loop_lib, "conclude", leave)
+  with pytest.raises(KeyboardInterrupt):
+    sweep(tmp_path / "left", SETTINGS)
+  again, _ = sweep(tmp_path / "left", SETTINGS)
+  assert [m.outcome for m in again.members] == ["done"] * 4 and len(again.waves) == 1
+  assert all(same(straight.workdir(a), again.workdir(b)) for a, b in zip(straight.members, again.members))
+  assert not os.path.exists(tmp_path / "left" / "waves" / "0")
+
+
+def test_what_fails_in_the_end_of_one_is_its_own_and_can_be_trained_again(tmp_path, monkeypatch):
+  from jaxtrain import loop as loop_lib
+  conclude = loop_lib.conclude
+
+  def fail(run, *args):
+    if run.config.seed == 1:
+      raise ValueError("no such thing")
+    return conclude(run, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop_lib, "conclude", fail)
+    journal, _ = sweep(tmp_path / "sweep", SETTINGS[:2])
+  assert [(m.outcome, m.reason) for m in journal.members] == [("done", ""), ("failed", "no such thing")]
+  journal, _ = sweep(tmp_path / "sweep", SETTINGS[:2], retry=(1,))
+  assert [m.outcome for m in journal.members] == ["done"] * 2
+  assert same(journal.workdir(journal.members[1]), alone(tmp_path / "alone", SETTINGS[1]))
+
+
+def test_many_members_need_few_open_files(tmp_path):
+  limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+  resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, limits[1]))
+  try:
+    journal, _ = sweep(tmp_path / "sweep", [{"seed": k} for k in range(60)], **{"train.num_epochs": 1})
+  finally:
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+  assert all(member.outcome == "done" for member in journal.members)
+
+
+def test_data_that_has_changed_is_refused(tmp_path, monkeypatch):
+  with pytest.raises(preempt.Stopped):
+    sweep(tmp_path / "sweep", SETTINGS[:2], stop=StopAfter(1))
+  load = outside.load
+  monkeypatch.setattr(outside, "load", lambda config: load(config)._replace(meta={"steps_per_epoch": 7, "rows": 3}))
+  with pytest.raises(UserError, match="the data has changed"):
+    sweep(tmp_path / "sweep", SETTINGS[:2])
+
+
+def test_a_member_begun_by_itself_is_not_begun_again(tmp_path):
+  journal, _ = sweep(tmp_path / "sweep", [])
+  added = journal.add([(SETTINGS[0], config_lib.digest(configured(SETTINGS[0]), config_lib.HOW))])
+  alone(journal.workdir(added[0]), SETTINGS[0])
+  with pytest.raises(UserError, match="--launcher=local"):
+    sweep(tmp_path / "sweep", SETTINGS[:1])
+
+
 class StopAfter(preempt.Stop):
   """Asks to stop at its n-th question."""
 
@@ -115,7 +211,7 @@ def test_stopped_again_and_again_it_ends_as_one_never_stopped(exact, tmp_path, m
   assert stops > 1 and len(stopped.waves) == 1
   for a, b in zip(straight.members, stopped.members):
     one, other = straight.workdir(a), stopped.workdir(b)
-    assert child.inspect(one)["digest"] == child.inspect(other)["digest"] and child.facts(one) == child.facts(other)
+    assert same(one, other)
 
 
 def test_a_member_that_halts_is_failed_and_the_others_go_on(tmp_path):
