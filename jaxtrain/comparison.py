@@ -131,6 +131,9 @@ def conclusion(compared: Compared, labels: list[str], word: str) -> str:
   if not math.isnan(compared.low[best]):
     interval = f", 95 % interval {fmt(compared.low[best])} to {fmt(compared.high[best])}"
   found = f"{labels[best]} ({fmt(compared.mean[best])}{interval}, {n} {word}{'s' * (n != 1)})"
+  few = (compared.count > 0) & (compared.count < compare.MIN_SHARED)
+  ahead = compared.mean > compared.mean[best] if compared.higher else compared.mean < compared.mean[best]
+  name += f", among groups of at least {compare.MIN_SHARED} {word}s" * bool((few & ahead).any())
   others = compared.count > 0
   others[best] = False
   if not others.any():
@@ -160,9 +163,15 @@ def header(title: str, members: list[Member], fields: Fields, said: list[str]) -
   shown += [f"{len(fields.following)} more that follow from these"] if fields.following else []
   experiments = dict.fromkeys(str(member.fields.get("experiment", "")) for member in members)
   mixed = "Runs of several experiments: metrics of one name need not measure the same."
+  sources = [fields.names[key] for key in (*fields.leading, *fields.following)
+             if key.startswith(("data.source", "data.path", "data.table", "data.features", "data.row_limit"))]
+  apart = f"The runs are of different data ({', '.join(sources)}): their metrics do not compare."
+  objective = ", ".join(fields.names[key] for key in (*fields.leading, *fields.following) if key.startswith("loss."))
+  other = f"{objective} changes what the loss is: losses of different settings do not compare, other metrics do."
   return [tag("h1", title), tag("p", " · ".join(experiments), class_="soft"), tag("p", *badges, left),
           tag("p", f"Fields that vary: {', '.join(shown) or 'none'}."),
           *[tag("p", mixed, class_="warn")] * (len(experiments) > 1),
+          *[tag("p", other, class_="warn")] * bool(objective), *[tag("p", apart, class_="warn")] * bool(sources),
           *(tag("p", sentence, class_="sum") for sentence in said or ["No run has come to its end yet."])]
 
 
@@ -205,6 +214,8 @@ def method(word: str, num_groups: int) -> Html:
       f"{word}s on, with {compare.RESAMPLES:,} resamples whose standard deviation is taken as no smaller than "
       f"{compare.MIN_SPREAD:g} of the sample's. In simulations it held the mean of normal values in 94 to 97 % of "
       "cases, of skewed ones (log-normal, 0.5) in 92 to 94 %.",
+      "Over bootstrap resamples the standard deviation is the bootstrap's standard error, while the interval of the "
+      "mean narrows with every resample more; over folds, whose training rows overlap, both are too small.",
       f"Two groups are compared over the {word}s that both have: mean difference, its interval as above, and the p of "
       "a paired t-test, adjusted over all comparisons with the same reference (Holm 1979). Better or worse means an "
       "adjusted p below 0.05; all else is undecided, which is not the same as equal. The test decides, not the "

@@ -220,6 +220,11 @@ def resolve(config: ConfigDict) -> ConfigDict:
     if limit is not None and not allows(limit, value):
       raise UserError(f"config.{key}: got {value!r}, allowed {limit[1]}")
   check_length(config)
+  split = config.data.split
+  folds = split.num_folds if split.kind in fields.FOLDED else 1
+  if split.fold >= folds:
+    hint = "" if folds > 1 else f" with config.data.split.kind={split.kind}; folds need {' | '.join(fields.FOLDED)}"
+    raise UserError(f"config.data.split.fold: got {split.fold}, allowed 0{f' to {folds - 1}' * (folds > 1)}{hint}")
   micro, batch = config.train.microbatch, config.train.batch_size
   if micro > 0 and batch % micro:
     raise UserError(f"config.train.microbatch: got {micro}, allowed divisors of config.train.batch_size = {batch}")

@@ -144,6 +144,14 @@ def by_kind(run: runs.Run, means: dict[str, float]) -> dict[str, dict[str, float
           "metrics": {k: v for k, v in means.items() if k not in terms}}
 
 
+def best_value(workdir: str) -> float | None:
+  """The best monitored value of a run that is done; None where it has no finite one."""
+  events = facts_lib.read_events(os.path.join(workdir, "facts", "events.jsonl"))
+  ends = [event for event in events if event["moment"] == "on_train_end"]
+  value = ends[-1]["best_value"] if ends else None
+  return float(value) if isinstance(value, (int, float)) else None
+
+
 def optional(means: dict[str, float], name: str) -> float | None:
   """A metric that not every experiment has."""
   return means[name] if name in means else None

@@ -13,6 +13,9 @@ from jaxtrain.types import UserError
 Limit = tuple[Callable[[Any], bool], str]  # a test of the value and the words for what is allowed
 
 
+SPLIT_KINDS = ("none", "random", "group", "entropy_balanced", "leave_out")
+FOLDED = SPLIT_KINDS[3:]  # those that deal groups to folds
+
 # INTERFACE lists these names.
 DEFAULTS: dict[str, Any] = {
     "experiment": "",  # dotted module with load(config) and make(config, meta)
@@ -137,6 +140,7 @@ def each(limit: Limit, low_len: int = 0) -> Limit:
 # Limits of the fields that all experiments share; an experiment module adds its own as LIMITS.
 LIMITS: dict[str, Limit] = {
     "debug": ((lambda v: not v), "False: the guard names the first step and metric that are not finite"),
+    "data.split.kind": one_of(*SPLIT_KINDS),
     "data.split.fractions": ((lambda v: len(v) == 3 and all(f >= 0 for f in v)), "three numbers from 0 up"),
     "data.split.num_folds": at_least(3),
     "data.split.fold": at_least(0),

@@ -138,7 +138,7 @@ def run_local(jobs: list[Job], num_jobs: int, stop: preempt.Stop, started: Calla
 def last_line(text: str) -> str:
   """The last line that says something, without our name before it."""
   lines = [line for line in text.strip().splitlines() if line.strip()] or [""]
-  return lines[-1].removeprefix("jaxtrain: ")[:300]
+  return lines[-1].removeprefix("jaxtrain: ").partition(" (--config.")[0][:300]
 
 
 class SlurmMember:

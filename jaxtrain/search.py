@@ -7,10 +7,9 @@ Its sampler is seeded by the number of members there are, so that what it propos
 **Departs** from DESIGN 3, which lists no such module: only `--trials` needs it.
 """
 
-import os
 from typing import Callable
 
-from jaxtrain import axes as axes_lib, facts, fields
+from jaxtrain import axes as axes_lib, evaluation, fields
 from jaxtrain.types import need
 
 BATCH = 8  # members proposed together, which then train as one program
@@ -35,7 +34,7 @@ def run(axes: list[axes_lib.Axis], num_trials: int, seed: int, journal, train, l
   direction = "minimize" if train.monitor_mode == "min" else "maximize"
   while True:
     known = [m for m in journal.members if m.values.keys() == space.keys()]
-    done = {m.number: best_value(journal.workdir(m)) for m in known if m.outcome == "done"}
+    done = {m.number: evaluation.best_value(journal.workdir(m)) for m in known if m.outcome == "done"}
     open_ones = [dict(m.values) for m in known if m.outcome in ("added", "started")]
     if open_ones:  # of a killed search
       launch(open_ones)
@@ -86,10 +85,3 @@ def shown(params: dict) -> dict:
   """Proposed values as those of config fields; lists of a journal as the tuples that they were."""
   as_tuple = lambda value: fields.parse_tuple(value) if isinstance(value, str) and value.startswith("(") else value
   return {key: tuple(value) if isinstance(value, list) else as_tuple(value) for key, value in params.items()}
-
-
-def best_value(workdir: str) -> float | None:
-  """The best monitored value of a run that is done; None where it has no finite one."""
-  ends = [e for e in facts.read_events(os.path.join(workdir, "facts", "events.jsonl")) if e["moment"] == "on_train_end"]
-  value = ends[-1]["best_value"] if ends else None
-  return float(value) if isinstance(value, (int, float)) else None

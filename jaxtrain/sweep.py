@@ -71,7 +71,7 @@ def read_plan() -> Plan:
   if TRIALS.value and RETRY.value:
     raise UserError("--retry_failed: allowed without --trials; a search goes on without members that have failed")
   if TRIALS.value and (settings or main_lib.MODE.value == "check"):
-    raise UserError("--trials: allowed with axes and to train; a list of settings and --mode=check know their members")
+    raise UserError("--trials: finds its members as it goes; allowed without --mode=check and without a named list")
   for key in [axis.field for axis in axes] + [key for setting in settings for key in setting]:
     if key.startswith(config_lib.HOW):
       raise UserError(f"--sweep={key}: says how members are trained, not what they are; set it for all with --config")
@@ -148,7 +148,20 @@ def run_sweep() -> None:
   finally:
     lock.close()
   write_report(folder)
+  say_best(journal, list(asked.values()), plan.config.train)
   conclude(list(asked.values()))
+
+
+def say_best(journal, members: list, train) -> None:
+  """Prints the member with the best monitored value."""
+  from jaxtrain import evaluation
+  values = {member.number: evaluation.best_value(journal.workdir(member)) for member in members
+            if member.outcome == "done"}
+  values = {number: value for number, value in values.items() if value is not None}
+  if values:
+    number = (min if train.monitor_mode == "min" else max)(values, key=values.get)
+    print(f"jaxtrain: best of {len(values)} by what they monitor ({train.monitor}): {values[number]:.6g}, member "
+          f"{journal.members[number].label}; seeds and intervals are in the report", flush=True)
 
 
 def write_report(folder: str) -> None:
@@ -177,7 +190,7 @@ def list_members(settings: list[dict]) -> None:
   from jaxtrain import journal
   for k, values in enumerate(settings):
     print(f"{k:03d} {journal.describe(values)}")
-  print(f"jaxtrain: {len(settings)} members, each with a config that fits")
+  print(f"jaxtrain: {len(settings)} members, each with a config that fits; data are read when they start")
 
 
 class Failed(Exception):
@@ -195,8 +208,10 @@ def launch(journal, plan: Plan, settings: list[dict], stop: preempt.Stop) -> lis
   retry = [m for m in members if m.outcome == "failed" and RETRY.value]
   todo = [m for m in members if m.outcome in ("added", "started")] + retry
   say = lambda text: print(text, flush=True)
-  say(f"jaxtrain: sweep of {len(members)} members, {len(members) - len(todo)} done or failed before, in "
-      f"{journal.folder}, launcher {LAUNCHER.value}")
+  words = {"done": "done", "failed": "failed", "started": "begun"}
+  counts = {what: sum(member.outcome == outcome for member in members) for outcome, what in words.items()}
+  before = "".join(f", {count} {what} before" for what, count in counts.items() if count)
+  say(f"jaxtrain: sweep of {len(members)} members{before}, in {journal.folder}, launcher {LAUNCHER.value}")
   if not todo:
     return members
   if LAUNCHER.value == "vmap":
@@ -218,7 +233,10 @@ def run_pool(journal, todo: list, plan: Plan, stop: preempt.Stop, say: Callable[
   jobs = [pools.Job(m.number, [f"--config={main_lib.config_argument()}", *shared, "--config.log.figures=none", *own(m)],
                     journal.workdir(m)) for m in todo]
   by_number = {member.number: member for member in todo}
-  started = lambda number, **fields: journal.note("started", member=number, **fields)
+  def started(number, **fields):
+    journal.note("started", member=number, **fields)
+    say(f"jaxtrain: member {by_number[number].label}: started, says more in "
+        f"{os.path.join(journal.workdir(by_number[number]), 'log.txt')}")
   outcomes = pools.run_local(jobs, JOBS.value, stop, started) if LAUNCHER.value == "local" else \
       pools.run_slurm(jobs, journal.folder, SLURM.value, JOBS.value, stop, {m.number: m.job for m in todo if m.job},
                       started)

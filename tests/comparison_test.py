@@ -219,6 +219,20 @@ def test_run_folders_of_several_experiments(tmp_path):
   assert row_of(page, "a")["heads"] == "–" and row_of(page, "b")["heads"] == "4"
 
 
+def test_losses_of_different_weights_are_said_not_to_compare(tmp_path):
+  for k, weight in enumerate((0.1, 1.0)):
+    make_run(tmp_path / str(k), 1.0, config={"loss": {"weights": {"kl": weight}}})
+  output = str(tmp_path / "page.html")
+  comparison.write([str(tmp_path / "0"), str(tmp_path / "1")], output)
+  with open(output, encoding="utf-8") as file:
+    assert "kl changes what the loss is: losses of different settings do not compare" in file.read()
+  make_run(tmp_path / "2", 1.0, config={"seed": 1})
+  make_run(tmp_path / "3", 1.0)
+  comparison.write([str(tmp_path / "2"), str(tmp_path / "3")], output)
+  with open(output, encoding="utf-8") as file:
+    assert "changes what the loss is" not in file.read()
+
+
 def test_stages(tmp_path):
   write_lines(tmp_path / "a" / "config.json", [json.dumps({"experiment": VAE, "seed": 5, "stages": [{}, {}]})])
   make_run(tmp_path / "a" / "stages" / "0", 3.0)

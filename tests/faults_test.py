@@ -57,7 +57,7 @@ def go_on(fault: str, kind: str, workdir: str, reference, reported: int = 0, sto
 
 
 @pytest.mark.parametrize("kind", EACH_KIND)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_loses_no_step(number, kind, tmp_path, reference):
   workdir = str(tmp_path / "run")
   process = child.start(*KINDS[kind], *LONG, *QUIET, f"--workdir={workdir}")
@@ -95,7 +95,8 @@ def damage(step_folder: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("kind", EACH_KIND)
-@pytest.mark.parametrize("how", ["truncated", "emptied", "one bit flipped", "half deleted"])
+@pytest.mark.parametrize("how", [pytest.param("truncated", marks=pytest.mark.slow), "one bit flipped",
+                                 pytest.param("emptied", marks=pytest.mark.slow), "half deleted"])
 def test_a_damaged_newest_checkpoint_is_passed_over(how, kind, tmp_path, reference):
   workdir = str(tmp_path / "run")
   assert child.run(*KINDS[kind], *EPOCHS, *QUIET, f"--workdir={workdir}").returncode == 0

@@ -34,7 +34,7 @@ ROWS = (
 MAY_IMPORT = ((), (0,), (0, 1), (0, 1, 2), (0,), (0, 1, 4), (0, 4), ())
 LEFTWARDS = (1, 5, 6, 7)  # rows in which a module may import the names to its left
 COMMANDS, PICTURES = 6, 7
-COMMANDS_ALSO = ("fields", "modules", "config", "axes", "assembly", "loop", "waves")  # beyond the ranks
+COMMANDS_ALSO = ("fields", "modules", "config", "axes", "assembly", "evaluation", "loop", "waves")  # beyond the ranks
 LAZY = ("figures", "report", "comparison")  # what main and sweep import inside a function only
 
 # Sideways imports for which the table has no row. The module's docstring says why under **Departs**, naming the other.

@@ -44,12 +44,14 @@ def test_two_processes_give_the_digest_and_facts_of_one_and_one_goes_on(path, tm
   assert digest_of_one(path, tmp_path / "two", 3) == digest_of_one(path, tmp_path / "one", 3)
 
 
+@pytest.mark.slow
 def test_facts_of_two_processes_are_those_of_one(tmp_path):
   run_two(CONFIGS[0], tmp_path / "two", 2)
   digest_of_one(CONFIGS[0], tmp_path / "one", 2)
   assert child.facts(str(tmp_path / "two")) == child.facts(str(tmp_path / "one"))
 
 
+@pytest.mark.slow
 def test_batches_from_a_file_are_read_in_slices(tmp_path):
   """Each process reads its slice of a batch; the digest is that of one process with the table in memory."""
   import h5py

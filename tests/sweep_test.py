@@ -57,6 +57,7 @@ def swept(tmp_path_factory):
 def test_the_local_launcher_leaves_runs_and_a_report(swept):
   folder, said = swept
   assert len(members(folder)) == 4 and "sweep of 4 members" in said
+  assert "best of 4 by what they monitor (val_loss)" in said and "log.txt" in said
   assert os.path.join(folder, "report.html") in said and os.path.getsize(os.path.join(folder, "report.html")) > 10_000
 
 
@@ -72,11 +73,11 @@ def test_one_program_on_two_devices_gives_the_same_members(swept, tmp_path):
 def test_more_values_add_members_and_another_base_is_refused(swept):
   folder, _ = swept
   again = run(CONFIG, *SMALL, *GRID, "--launcher=local", f"--workdir={folder}")
-  assert again.returncode == 0 and "4 done or failed before" in again.stdout and "member 0" not in again.stdout
+  assert again.returncode == 0 and "4 members, 4 done before" in again.stdout and "started" not in again.stdout
   before = [(m.number, m.values) for m in journal_lib.Journal(folder).members]
   more = run(CONFIG, *SMALL, "--sweep=optim.learning_rate=1e-3", "--sweep=seed=1..2", "--launcher=local",
              f"--workdir={folder}")
-  assert more.returncode == 0 and "sweep of 2 members, 1 done" in more.stdout, more.stdout
+  assert more.returncode == 0 and "sweep of 2 members, 1 done before" in more.stdout, more.stdout
   after = [(m.number, m.values) for m in journal_lib.Journal(folder).members]
   assert after == before + [(4, {"optim.learning_rate": 0.001, "seed": 2})]
   other = run(CONFIG, *SMALL, *GRID, "--config.train.batch_size=32", f"--workdir={folder}")
@@ -88,9 +89,9 @@ def test_a_failed_member_is_told_and_trained_again_on_request(tmp_path):
   done = run(*flags)
   assert done.returncode == 1 and "1 of 2 members failed, the first 000 (learning_rate=1e+30)" in done.stderr
   assert "is not finite" in done.stderr and "--retry_failed" in done.stderr
-  assert "member 0" not in run(*flags).stdout
+  assert "started" not in run(*flags).stdout
   again = run(*flags, "--retry_failed")
-  assert again.returncode == 1 and "member 000" in again.stdout and "member 001" not in again.stdout
+  assert again.returncode == 1 and "member 000 (learning_rate=1e+30): started" in again.stdout and "001 (learning_rate=0.001): started" not in again.stdout
   journal = journal_lib.Journal(str(tmp_path / "s"))
   assert [m.outcome for m in journal.members] == ["failed", "done"]
 
@@ -145,6 +146,7 @@ BAD = {
     "mode": ((CONFIG, "--sweep=seed=1", "--mode=eval"), "--mode: got 'eval', allowed train | check"),
     "no such sweep": ((CONFIG, "--name=x"), "--name: got 'x', allowed seeds, bootstrap"),
     "no named sweeps": (("--config=tests/outside.py", "--name=x"), "no function sweep(name)"),
+    "fold of no folds": ((CONFIG, "--sweep=data.split.fold=0..4"), "fold: got 1, allowed 0 with config.data.split.kind"),
     "how": ((CONFIG, "--sweep=parallel.cpu_threads=1,2"), "says how members are trained, not what they are"),
     "exact": ((CONFIG, "--sweep=seed=1", "--launcher=local", "--exact"), "--exact: allowed with --launcher=vmap"),
     "retry": ((CONFIG, "--sweep=seed=1", "--trials=2", "--retry_failed"), "allowed without --trials"),
@@ -173,7 +175,7 @@ def test_check_lists_the_members_and_writes_nothing(tmp_path):
   assert done.returncode == 0 and not (tmp_path / "s").exists()
   assert done.stdout.splitlines() == ["000 learning_rate=0.001, seed=0", "001 learning_rate=0.001, seed=1",
                                       "002 learning_rate=0.0003, seed=0", "003 learning_rate=0.0003, seed=1",
-                                      "jaxtrain: 4 members, each with a config that fits"]
+                                      "jaxtrain: 4 members, each with a config that fits; data are read when they start"]
 
 
 @pytest.mark.slow

@@ -109,6 +109,7 @@ def test_a_plateau_on_validation_is_each_members_own(tmp_path):
   assert not same(journal.workdir(journal.members[0]), journal.workdir(journal.members[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [
     {"train.num_epochs": 0, "train.num_steps": 17, "checkpoint.every_steps": 5, "eval.every_steps": 4},
     {"variant": "nan", "train.on_nonfinite": "skip"}, {"train.monitor_from_epoch": 3, "train.patience": 1},
@@ -140,6 +141,7 @@ def test_left_in_the_middle_of_its_end_a_wave_goes_on(tmp_path, monkeypatch):
   assert not os.path.exists(tmp_path / "left" / "waves" / "0")
 
 
+@pytest.mark.slow
 def test_what_fails_in_the_end_of_one_is_its_own_and_can_be_trained_again(tmp_path, monkeypatch):
   from jaxtrain import loop as loop_lib
   conclude = loop_lib.conclude
@@ -197,7 +199,7 @@ class StopAfter(preempt.Stop):
     return "test" if self.left < 0 else None
 
 
-@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("exact", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_stopped_again_and_again_it_ends_as_one_never_stopped(exact, tmp_path, monkeypatch):
   straight, _ = sweep(tmp_path / "straight", SETTINGS, exact)
   monkeypatch.setattr(loop.Pace, "num_steps", lambda self: 5)
@@ -227,6 +229,7 @@ def test_a_member_that_halts_is_failed_and_the_others_go_on(tmp_path):
   assert [wave["members"] for wave in again.waves] == [[0, 1], [0]] and again.members[0].outcome == "failed"
 
 
+@pytest.mark.slow
 def test_other_shapes_are_other_groups_and_resamples_are_not(tmp_path):
   settings = [{"train.batch_size": size, "seed": seed} for size in (16, 32) for seed in (0, 1)]
   journal, said = sweep(tmp_path / "shapes", settings)
@@ -239,6 +242,7 @@ def test_other_shapes_are_other_groups_and_resamples_are_not(tmp_path):
   assert child.inspect(workdir)["digest"] != child.inspect(journal.workdir(journal.members[0]))["digest"]
 
 
+@pytest.mark.slow
 def test_waves_are_as_large_as_memory_allows(tmp_path, monkeypatch):
   specs = [members.Spec(k, configured(values), str(tmp_path / str(k)), {}) for k, values in enumerate(SETTINGS)]
   group, = members.group(specs)
