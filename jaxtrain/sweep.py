@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
 def read_plan() -> Plan:
   """The plan of the command line. Raises UserError for whatever does not fit."""
-  from jaxtrain import axes as axes_lib, config as config_lib
+  from jaxtrain import axes as axes_lib, config as config_lib, pools
   for name, value in NOT_HERE.items():
     if flags.FLAGS[name].value != value:
       raise UserError(f"--{name}: got {flags.FLAGS[name].value!r}, which a sweep has no use for")
@@ -59,6 +59,7 @@ def read_plan() -> Plan:
   for name, given, launcher in (("exact", EXACT.value, "vmap"), ("slurm", SLURM.value, "slurm")):
     if given and LAUNCHER.value != launcher:
       raise UserError(f"--{name}: allowed with --launcher={launcher}, got {LAUNCHER.value}")
+  pools.slurm_settings(SLURM.value)
   config, origins = main_lib.read_config(os.environ)
   axes = [axes_lib.parse(text, config, DRAW_SEED.value) for text in SWEEP.value]
   settings = []

@@ -88,7 +88,8 @@ def test_a_signal_to_one_stops_both_and_they_go_on(rank, number, tmp_path):
   assert equal
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_other_with_one_line(rank, tmp_path):
   workdir = str(tmp_path / "two")
   horizon = ("--config.optim.decay_steps=48000",)

@@ -70,6 +70,7 @@ def test_one_program_on_two_devices_gives_the_same_members(swept, tmp_path):
   assert members(tmp_path / "sweep") == members(swept[0])
 
 
+@pytest.mark.slow
 def test_more_values_add_members_and_another_base_is_refused(swept):
   folder, _ = swept
   again = run(CONFIG, *SMALL, *GRID, "--launcher=local", f"--workdir={folder}")
@@ -84,6 +85,7 @@ def test_more_values_add_members_and_another_base_is_refused(swept):
   assert other.returncode == 2 and "config.train.batch_size: 64 -> 32" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_failed_member_is_told_and_trained_again_on_request(tmp_path):
   flags = (CONFIG, *SMALL, "--sweep=optim.learning_rate=1e30,1e-3", "--launcher=local", f"--workdir={tmp_path / 's'}")
   done = run(*flags)
@@ -180,8 +182,6 @@ def test_check_lists_the_members_and_writes_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_search_proposes_from_what_is_done_and_goes_on(tmp_path):
-  optuna = pytest.importorskip("optuna")
-  assert optuna
   flags = (CONFIG, SMALL[0], SMALL[2], "--sweep=optim.learning_rate=loguniform(1e-4,1e-1)", "--sweep=model.hidden_dims=(8,),(4,)")
   assert run(*flags, f"--workdir={tmp_path / 'straight'}", "--trials=10").returncode == 0
   values = lambda name: [m.values for m in journal_lib.Journal(str(tmp_path / name)).members]

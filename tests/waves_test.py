@@ -61,7 +61,7 @@ def rows(workdir):
                    for line in child.facts(workdir)[1][1:]])
 
 
-@pytest.mark.parametrize("variant", ["table", "stream", "vae"])
+@pytest.mark.parametrize("variant", ["table", pytest.param("stream", marks=pytest.mark.slow), "vae"])
 def test_in_turn_a_member_has_the_bits_and_facts_of_a_run_alone(variant, tmp_path):
   fields = {"variant": variant} | ({"optim.plateau.factor": 0.5, "optim.plateau.patience": 0} if variant == "vae" else {})
   settings = SETTINGS
@@ -98,6 +98,7 @@ def test_a_member_that_stops_early_is_left_as_it_is(tmp_path):
   assert [any(event.get("stopped_early") for event in end) for end in ends] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_plateau_on_validation_is_each_members_own(tmp_path):
   """Its patience is read in `observe` alone, which is part of what makes two members one program."""
   settings = [{"optim.plateau.patience": 0}, {"optim.plateau.patience": 5}]
@@ -120,6 +121,7 @@ def test_odd_lengths_skipped_steps_and_early_stops_at_a_save(fields, tmp_path):
     assert same(journal.workdir(journal.members[k]), alone(tmp_path / str(k), values, **fields))
 
 
+@pytest.mark.slow
 def test_left_in_the_middle_of_its_end_a_wave_goes_on(tmp_path, monkeypatch):
   """Checkpoints of a member are there and its evaluation is not: the process ended in between."""
   from jaxtrain import loop as loop_lib
@@ -160,6 +162,7 @@ def test_what_fails_in_the_end_of_one_is_its_own_and_can_be_trained_again(tmp_pa
   assert same(journal.workdir(journal.members[1]), alone(tmp_path / "alone", SETTINGS[1]))
 
 
+@pytest.mark.slow
 def test_many_members_need_few_open_files(tmp_path):
   limits = resource.getrlimit(resource.RLIMIT_NOFILE)
   resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, limits[1]))
