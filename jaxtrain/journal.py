@@ -93,8 +93,9 @@ class Journal:
       self.waves.append(entry)
     elif event in OUTCOMES:
       member = self.members[entry["member"]]
-      member.outcome, member.reason = event, entry.get("reason", "")
-      member.job = entry.get("job", member.job) if event == "started" else member.job
+      member.outcome, member.reason = event, entry["reason"] if event == "failed" else ""
+      if "job" in entry:  # only the slurm launcher has numbers
+        member.job = entry["job"]
 
   def note(self, event: str, **fields: Any) -> None:
     """Appends a line and hands it to the operating system."""

@@ -38,10 +38,12 @@ class Group(NamedTuple):
   Attributes:
     specs: the members; parts: what follows from the config of each, one object for those that share it.
     fields: dotted keys of the arguments, those traceable fields that differ anywhere in the sweep.
+    shared: whether all have the same data.
   """
   specs: list[Spec]
   parts: list[Parts]
   fields: tuple[str, ...]
+  shared: bool
 
 
 def group(specs: list[Spec], fields: tuple[str, ...] | None = None) -> list[Group]:
@@ -58,7 +60,7 @@ def group(specs: list[Spec], fields: tuple[str, ...] | None = None) -> list[Grou
   if fields is None:
     traceable = [key for key in flat[0] if config_lib.is_traceable(key) and all(key in f for f in flat)]
     fields = tuple(key for key in traceable if len({f[key] for f in flat}) > 1)
-  assembled: dict[str, tuple[Parts, str]] = {}
+  assembled: dict[str, tuple[Parts, str] | None] = {}
   groups: dict[str, Group] = {}
   for spec, values in zip(specs, flat):
     try:
@@ -66,10 +68,16 @@ def group(specs: list[Spec], fields: tuple[str, ...] | None = None) -> list[Grou
       parts, signature = parts_of(spec.config, values, fields, assembled)
     except UserError as error:
       raise UserError(f"member {spec.number:03d}: {error}") from None
-    found = groups.setdefault(signature, Group([], [], fields))
+    found = groups.setdefault(signature, Group([], [], fields, True))
     found.specs.append(spec)
     found.parts.append(parts)
-  return list(groups.values())
+  return [found._replace(shared=is_shared(found.parts)) for found in groups.values()]
+
+
+def is_shared(all_parts: list[Parts]) -> bool:
+  """Whether the data of all is the same, by identity or else by content."""
+  different = {id(parts): parts for parts in all_parts}.values()
+  return len(different) == 1 or len({data_digest(parts) for parts in different}) == 1
 
 
 def check(spec: Spec) -> None:
@@ -86,7 +94,8 @@ def check(spec: Spec) -> None:
                     "--launcher=local starts each member by itself")
 
 
-def parts_of(config, values: dict, fields: tuple[str, ...], assembled: dict[str, tuple]) -> tuple[Parts, str]:
+def parts_of(config, values: dict, fields: tuple[str, ...],
+             assembled: dict[str, tuple | None]) -> tuple[Parts, str]:
   """(parts of a config, signature of its program), kept in `assembled`.
 
   Configs that differ in traced fields and seed alone share parts; where an experiment reads the seed in `load` or
@@ -102,12 +111,14 @@ def parts_of(config, values: dict, fields: tuple[str, ...], assembled: dict[str,
       except AttributeError:
         if with_seed:
           raise
+        assembled[key] = None  # the seed is read: not tried again for the next member
         continue
       if any(source is not None and source.window_steps for source in parts.splits[:3]):
         raise UserError("config.data.out_of_core: got True, allowed False with --launcher=vmap; --launcher=local "
                         "starts each member by itself")
       assembled[key] = parts, sign(parts, fields)
-    return assembled[key]
+    if assembled[key] is not None:
+      return assembled[key]
   raise AssertionError("a config with its seed has parts, or assembling them has failed")
 
 
@@ -230,8 +241,7 @@ class Compiled:
     self.size = -(-num_places // self.num_devices) * self.num_devices
     self.members = parallel.make_members(self.num_devices, exact)
     self.program = Program(group.parts[0], group.fields)
-    different = {id(parts): parts for parts in group.parts}.values()
-    self.shared = len(different) == 1 or len({data_digest(parts) for parts in different}) == 1
+    self.shared = group.shared
     self.own = self.members.compile
     self.init = jax.jit(self.program.init)
     self.repeat = self.own(self.program.repeat, (True, True, True, True, not self.shared, False), (0, 1))

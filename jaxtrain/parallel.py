@@ -303,9 +303,10 @@ def use_cores(most: int) -> None:
 
   Has an effect before the first device use of the process only.
   """
-  if not threads_in_use and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    if "JAX_NUM_CPU_DEVICES" not in os.environ:
-      jax.config.update("jax_num_cpu_devices", max(1, min(most, len(os.sched_getaffinity(0)))))
+  told = ("JAX_NUM_CPU_DEVICES" in os.environ
+          or "XLA_FLAGS" in os.environ and "host_platform_device_count" in os.environ["XLA_FLAGS"])
+  if not threads_in_use and not told:
+    jax.config.update("jax_num_cpu_devices", max(1, min(most, len(os.sched_getaffinity(0)))))
 
 
 def start_devices(settings, flops_per_step: float) -> int:
@@ -317,7 +318,7 @@ def start_devices(settings, flops_per_step: float) -> int:
   if threads_in_use:
     return threads_in_use[0]
   if settings.platform != "auto":
-    jax.config.update("jax_platforms", {"gpu": "cuda"}.get(settings.platform, settings.platform))
+    jax.config.update("jax_platforms", "cuda" if settings.platform == "gpu" else settings.platform)
   if settings.deterministic:
     flags = os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else ""
     os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()

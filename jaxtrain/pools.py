@@ -220,7 +220,7 @@ def run_slurm(jobs: list[Job], folder: str, settings: str, num_jobs: int, stop: 
   for job, handle in zip(fresh, submit(fresh, folder, settings, num_jobs) if fresh else []):
     waiting[job.number] = handle
     started(job.number, job=handle.job_id)
-  missing: dict[int, int] = {}  # looks at which a job was neither queued nor had a result
+  missing = dict.fromkeys(waiting, 0)  # looks at which a job was neither queued nor had a result
   while waiting and not stop.reason():
     there = queued()
     for number, handle in list(waiting.items()):
@@ -233,7 +233,7 @@ def run_slurm(jobs: list[Job], folder: str, settings: str, num_jobs: int, stop: 
         missing[number] = 0
         continue
       else:
-        missing[number] = missing.get(number, 0) + 1
+        missing[number] += 1
         if missing[number] < 5:  # files may take a while to be seen from here
           continue
         yield Outcome(number, preempt.FAILED, f"Slurm job {handle.job_id} left the queue without a result")

@@ -182,6 +182,11 @@ def replicate(tree: Any, sharding) -> Any:
   return jax.tree.map(one, tree)
 
 
+def same(tree: Any) -> Any:
+  """The tree; one function, so that jax compiles what it does to the placing once."""
+  return tree
+
+
 def join_slices(tree: Any, like: Any, mesh, axis_name: str) -> Any:
   """The tree on all devices of all processes, of which each has its slice of those leaves that are longer in `like`."""
   whole = NamedSharding(mesh, PartitionSpec())
@@ -191,7 +196,7 @@ def join_slices(tree: Any, like: Any, mesh, axis_name: str) -> Any:
       return replicate(leaf, whole)
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * cut[0], axis_name))
     return jax.make_array_from_process_local_data(sharding, leaf, want.shape)
-  return jax.jit(lambda tree: tree, out_shardings=whole)(jax.tree.map(one, tree, like))
+  return jax.jit(same, out_shardings=whole)(jax.tree.map(one, tree, like))
 
 
 def leave(code: int) -> None:

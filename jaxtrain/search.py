@@ -44,7 +44,7 @@ def run(axes: list[axes_lib.Axis], num_trials: int, seed: int, journal, train, l
     study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(
         seed=seed + len(known), constant_liar=True, n_startup_trials=min(10, max(num_trials // 4, 1))))
     for member in known:
-      tell(optuna, study, space, member, done.get(member.number))
+      tell(optuna, study, space, member, done[member.number] if member.number in done else None)
     wanted, proposed = min(BATCH, num_trials - len(known)), {}
     taken = {repr(sorted(shown(member.values).items())) for member in known}
     for _ in range(20 * wanted):

@@ -11,16 +11,17 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NOT_COMPARED = ("run_id", "time", "epoch_time_s", "throughput", "max_memory_mib", "total_time_s")
 
 
-def start(*flags: str, environ: dict[str, str] | None = None) -> subprocess.Popen:
-  """Starts `python -m jaxtrain.main` with flags from the root of the repository."""
-  command = [sys.executable, "-m", "jaxtrain.main", *flags]
+def start(*flags: str, environ: dict[str, str] | None = None, command: str = "main") -> subprocess.Popen:
+  """Starts `python -m jaxtrain.COMMAND` with flags from the root of the repository."""
+  command = [sys.executable, "-m", f"jaxtrain.{command}", *flags]
   return subprocess.Popen(command, cwd=ROOT, env=os.environ | (environ or {}), stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True)
 
 
-def run(*flags: str, environ: dict[str, str] | None = None, timeout: float = 240) -> subprocess.CompletedProcess:
+def run(*flags: str, environ: dict[str, str] | None = None, timeout: float = 240,
+        command: str = "main") -> subprocess.CompletedProcess:
   """Runs the command to its end; kills it at the timeout."""
-  process = start(*flags, environ=environ)
+  process = start(*flags, environ=environ, command=command)
   try:
     out, err = process.communicate(timeout=timeout)
   except subprocess.TimeoutExpired:
@@ -34,6 +35,24 @@ def inspect(workdir: str) -> dict:
   """What `--mode=inspect` computes for a run."""
   from jaxtrain import workdir as workdir_lib
   return workdir_lib.inspect(workdir)
+
+
+def damage(step_folder: str, how: str) -> None:
+  """Damages a checkpoint: its arrays `truncated`, `emptied`, `one bit flipped`; `half deleted`; or `no record`."""
+  files = sorted(os.path.join(folder, name) for folder, _, names in os.walk(step_folder) for name in names)
+  if how == "no record":
+    os.remove(os.path.join(step_folder, "record", "metadata"))
+  elif how == "half deleted":
+    for path in files[::2]:
+      os.remove(path)
+  else:
+    for path in [f for f in files if f"{os.sep}d{os.sep}" in f]:
+      with open(path, "r+b") as file:
+        data = bytearray(file.read())
+        data[len(data) // 2] ^= 1
+        file.seek(0)
+        file.truncate()
+        file.write({"emptied": b"", "truncated": data[:len(data) // 2], "one bit flipped": data}[how])
 
 
 def facts(workdir: str) -> tuple[list[dict], list[str]]:

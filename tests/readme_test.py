@@ -140,11 +140,6 @@ def sweep_rows() -> list[tuple[str, str]]:
   return re.findall(r"^\| (.*?) \| `(.*?)` \|$", part, re.MULTILINE)
 
 
-def run_command(*words: str) -> subprocess.CompletedProcess:
-  """Runs a Python module from the clone."""
-  return subprocess.run([sys.executable, *words], cwd=child.ROOT, capture_output=True, text=True, timeout=400)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("original, ours", sweep_rows(), ids=[row[0][:40] for row in sweep_rows()])
 def test_original_sweep_and_ours(original, ours, tmp_path):
@@ -155,10 +150,10 @@ def test_original_sweep_and_ours(original, ours, tmp_path):
   small += ["--config.train.num_epochs=1"] * (not any("num_epochs" in flag for flag in flags))
   small += ["--config.data.row_limit=800"] * ("standard" in ours)
   if "--name" in ours:  # dozens of members
-    done = run_command("-m", "jaxtrain.sweep", *flags, *small, "--mode=check")
+    done = child.run(*flags, *small, "--mode=check", command="sweep")
     assert done.returncode == 0 and "members, each with a config that fits" in done.stdout, done.stderr
     return
-  done = run_command("-m", "jaxtrain.sweep", *flags, *small)
+  done = child.run(*flags, *small, command="sweep", timeout=400)
   if "slurm" in ours:
     assert done.returncode in (0, 2) and "Traceback" not in done.stderr, done.stderr
     return
@@ -172,9 +167,9 @@ def test_commands_of_the_sweep_section_run_in_order(tmp_path):
   for line in section.strip().splitlines():
     words = [word.replace("runs/", f"{tmp_path}/") for word in shlex.split(line)[1:]]
     words = [re.sub(r",8\)", ",2)", word).replace("0..4", "0..0").replace("0..9", "0..1") for word in words]
-    if "jaxtrain.sweep" in words:
-      words += ["--config.train.num_epochs=1", "--config.model.hidden_dims=8,", "--config.log.progress=False"]
-    done = run_command(*words)
+    command = words[1].removeprefix("jaxtrain.")
+    small = ["--config.train.num_epochs=1", "--config.model.hidden_dims=8,", "--config.log.progress=False"]
+    done = child.run(*words[2:], *small * (command == "sweep"), command=command, timeout=400)
     assert done.returncode == 0, (line, done.stderr)
   assert (tmp_path / "both.html").stat().st_size > 10_000
 

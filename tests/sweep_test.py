@@ -1,11 +1,10 @@
 """The command for many runs: launchers, what goes on after kills and Ctrl-C, what is refused, named sweeps, search."""
 
+import functools
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -19,22 +18,8 @@ SMALL = ("--config.train.num_epochs=3", "--config.model.hidden_dims=8,", "--conf
 GRID = ("--sweep=optim.learning_rate=1e-3,3e-4", "--sweep=seed=0..1")
 
 
-def start(*flags, environ=None):
-  """Starts `python -m jaxtrain.sweep`."""
-  return subprocess.Popen([sys.executable, "-m", "jaxtrain.sweep", *flags], cwd=child.ROOT, text=True,
-                          env=os.environ | (environ or {}), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def run(*flags, timeout=300, environ=None):
-  """Runs it to its end."""
-  process = start(*flags, environ=environ)
-  try:
-    out, err = process.communicate(timeout=timeout)
-  except subprocess.TimeoutExpired:
-    process.kill()
-    process.communicate()
-    raise
-  return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+start = functools.partial(child.start, command="sweep")
+run = functools.partial(child.run, command="sweep", timeout=300)
 
 
 def members(folder):

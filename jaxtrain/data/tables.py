@@ -3,6 +3,7 @@
 Every complaint is one line that names the file, the column and the row.
 """
 
+import contextlib
 import hashlib
 from typing import Iterable, NamedTuple
 
@@ -175,10 +176,8 @@ def encode_labels(cells: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
   cells = cells.tolist()  # once: two NaN of two lists are two keys
   named = {cell: None if is_missing(cell) else str(cell).strip() for cell in dict.fromkeys(cells)}
   names = sorted({name for name in named.values() if name is not None})
-  try:
+  with contextlib.suppress(ValueError):  # not all are numbers: they stay in the order of words
     names.sort(key=float)
-  except ValueError:
-    pass
   code = {name: k for k, name in enumerate(names)}
   codes = {cell: -1 if name is None else code[name] for cell, name in named.items()}
   return np.fromiter((codes[cell] for cell in cells), np.int32, len(cells)), tuple(names)

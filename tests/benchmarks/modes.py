@@ -8,14 +8,14 @@ first; quoted are medians over rounds, their ratio to jit in the same round, and
 differ between rounds.
 """
 
-import argparse
 import csv
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+
+import bench
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MODES = {"jit": (), "pmap": ("--config.parallel.mode=pmap",),
@@ -42,10 +42,8 @@ def run(workdir: str, platform: str, num_epochs: int, flags: tuple[str, ...]) ->
 
 def main() -> None:
   """Measures, prints, and writes JSON."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--json", default="")
+  parser = bench.make_parser(__doc__)
   parser.add_argument("--platform", default="cpu")
-  parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--epochs", type=int, default=20)
   settings = parser.parse_args()
   found = {mode: [] for mode in MODES}
@@ -58,10 +56,7 @@ def main() -> None:
   result = {mode: {"epoch_s": statistics.median(seconds for seconds, _ in runs),
                    "to_jit": statistics.median(seconds / base for (seconds, _), (base, _) in zip(runs, found["jit"])),
                    "digests": sorted({digest for _, digest in runs})} for mode, runs in found.items()}
-  print(json.dumps(result, indent=1))
-  if settings.json:
-    with open(settings.json, "w", encoding="utf-8") as file:
-      json.dump(result, file, indent=1)
+  bench.tell(result, settings.json)
 
 
 if __name__ == "__main__":

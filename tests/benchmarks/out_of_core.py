@@ -8,7 +8,6 @@ after its first 300 steps, of what those took more than later ones (compiling ap
 window), and of the peak resident memory of the process. Needs `pip install -e '.[tables]'`, Linux.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -19,6 +18,8 @@ import tempfile
 
 import h5py
 import numpy as np
+
+import bench
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WIDTH, BLOCK = 256, 100_000
@@ -70,9 +71,7 @@ def run(path: str, workdir: str, hidden: str, flags: tuple[str, ...]) -> dict:
 
 def main() -> None:
   """Measures, prints, and writes JSON."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--json", default="")
-  parser.add_argument("--rounds", type=int, default=3)
+  parser = bench.make_parser(__doc__)
   parser.add_argument("--rows", type=int, default=2_500_000)
   parser.add_argument("--hidden", default="1024,512")
   flags = parser.parse_args()
@@ -91,10 +90,7 @@ def main() -> None:
   result = middle | {"file_mib": size,
                      "ratio": middle["out_of_core"]["steps_per_s"] / middle["in_memory"]["steps_per_s"],
                      "growth_mib": middle["out_of_core"]["peak_mib"] - middle["out_of_core_small"]["peak_mib"]}
-  print(json.dumps(result))
-  if flags.json:
-    with open(flags.json, "w", encoding="utf-8") as file:
-      json.dump(result, file, indent=1)
+  bench.tell(result, flags.json)
 
 
 if __name__ == "__main__":

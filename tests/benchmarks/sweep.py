@@ -13,7 +13,6 @@ start, compiling with an empty cache, and for ours evaluation, assessment and fi
   python tests/benchmarks/sweep.py --curve=1,4,16                # members against throughput, on the devices there are
 """
 
-import argparse
 import csv
 import glob
 import json
@@ -24,7 +23,7 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import bench
 import tabular_vae
 
 ROOT = tabular_vae.ROOT
@@ -119,9 +118,7 @@ def measure_curve(folder: str, counts: list[int], epochs: int) -> list[dict]:
 
 def main() -> None:
   """Measures what the flags ask for, prints it, and writes it as JSON."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--json", default="", help="file to write the results to")
-  parser.add_argument("--rounds", type=int, default=3)
+  parser = bench.make_parser(__doc__)
   parser.add_argument("--epochs", type=int, default=10)
   parser.add_argument("--peers", default=",".join(PEERS))
   parser.add_argument("--curve", default="", help="numbers of members, such as 1,8,64,512: measure those instead")
@@ -131,10 +128,7 @@ def main() -> None:
       results = measure_curve(folder, [int(count) for count in flags.curve.split(",")], flags.epochs)
     else:
       results = compare(folder, flags.rounds, flags.epochs, tuple(flags.peers.split(",")))
-  print(json.dumps(results, indent=1))
-  if flags.json:
-    with open(flags.json, "w", encoding="utf-8") as file:
-      json.dump(results, file, indent=1)
+  bench.tell(results, flags.json)
 
 
 if __name__ == "__main__":

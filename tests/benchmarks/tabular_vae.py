@@ -12,7 +12,6 @@ epoch, the first epoch left out. Needs `pip install -e '.[bench]'`, Linux.
 Roofline: one core's matrix products alone are about 0.056 s an epoch for the unsupervised model (DESIGN).
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -22,6 +21,8 @@ import tempfile
 import time
 
 import numpy as np
+
+import bench
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PAIRS = [(recipe, kind) for recipe in ("hybrid", "standard") for kind in ("unsup", "semisup")]
@@ -157,10 +158,8 @@ def measure_losses(folder: str, table: str, epochs: int, core: int, seeds: tuple
 
 def main() -> None:
   """Measures what the flags ask for, prints it, and writes it as JSON."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--json", default="", help="file to write the results to")
+  parser = bench.make_parser(__doc__)
   parser.add_argument("--core", type=int, default=0)
-  parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--peers", default=",".join(PEERS))
   parser.add_argument("--losses", action="store_true", help="measure final losses instead of speed")
   parser.add_argument("--epochs", type=int, default=40)
@@ -176,9 +175,7 @@ def main() -> None:
       results["overhead"] = measure_overhead(folder, flags.core)
       print(json.dumps(results["overhead"]), flush=True)
       results["speed"] = measure_speed(folder, table, flags.rounds, flags.core, tuple(flags.peers.split(",")))
-  if flags.json:
-    with open(flags.json, "w", encoding="utf-8") as file:
-      json.dump(results, file, indent=1)
+  bench.tell(results, flags.json)
 
 
 if __name__ == "__main__":
