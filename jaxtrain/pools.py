@@ -22,6 +22,7 @@ from jaxtrain.types import UserError, need
 
 IN_USE = "is in use by"  # how preempt.Lock refuses: a process of a killed sweep is still saving
 WAIT_SECONDS = 90.0  # for such a process
+GPUS = "/proc/driver/nvidia/gpus"  # a folder of each that the driver has
 MAX_REQUEUES = 1000  # of a Slurm job whose time is up
 
 
@@ -51,14 +52,14 @@ def as_flag(key: str, value: Any) -> str:
 def places(num_jobs: int) -> list[dict]:
   """Where processes of a pool may run: one GPU each where there are some, else one core each; `num_jobs` of them or 0.
 
-  Each is {"environ": variables, "core": number or None}.
+  Each is {"environ": variables, "core": number or None}. An empty CUDA_VISIBLE_DEVICES says that no GPU may be used.
   """
-  if os.path.exists("/proc/driver/nvidia/gpus"):
-    listed = os.environ["CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else None
-    gpus = listed.split(",") if listed else [str(k) for k in range(len(os.listdir("/proc/driver/nvidia/gpus")))]
-    found = [{"environ": {"CUDA_VISIBLE_DEVICES": gpu}, "core": None} for gpu in gpus]
-  else:
-    found = [{"environ": {}, "core": core} for core in sorted(os.sched_getaffinity(0))]
+  gpus = [str(k) for k in range(len(os.listdir(GPUS)))] if os.path.exists(GPUS) else []
+  listed = os.environ["CUDA_VISIBLE_DEVICES"] if gpus and "CUDA_VISIBLE_DEVICES" in os.environ else None
+  if listed is not None:
+    gpus = [gpu for gpu in listed.split(",") if gpu]
+  found = [{"environ": {"CUDA_VISIBLE_DEVICES": gpu}, "core": None} for gpu in gpus]
+  found = found or [{"environ": {}, "core": core} for core in sorted(os.sched_getaffinity(0))]
   if num_jobs:
     found = [found[k % len(found)] for k in range(num_jobs)]
   return found
@@ -93,7 +94,7 @@ def start(job: Job, place: dict) -> Running:
   os.makedirs(job.workdir, exist_ok=True)
   said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
   process = subprocess.Popen(job.command(), env=os.environ | place["environ"], stdout=subprocess.DEVNULL, stderr=said,
-                             text=True, preexec_fn=settle(place),
+                             preexec_fn=settle(place),
                              start_new_session=True)  # Ctrl-C is for the sweep, which then asks each member once
   return Running(job, place, process, said)
 

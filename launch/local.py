@@ -2,8 +2,9 @@
 
   python launch/local.py --processes=4 [--gpus] [--restarts=100] [--dry_run] -- --config=configs/vae.py --workdir=runs/a
 
-What follows -- goes to jaxtrain.main as it is. `--gpus` gives each process the GPU of its number. A signal is passed on
-to all processes, which save and exit 85; only a run that stops by its own time budget is started again.
+What follows -- goes to jaxtrain.main as it is. `--gpus` gives each process a GPU of its own, out of those in
+CUDA_VISIBLE_DEVICES. A signal is passed on to all processes, which save and exit 85; only a run that stops by its own
+time budget is started again.
 """
 
 import argparse
@@ -24,20 +25,28 @@ def commands(num_processes: int, port: int, flags: list[str]) -> list[list[str]]
   return [[sys.executable, "-m", "jaxtrain.main", *flags, *where, f"--process_id={k}"] for k in range(num_processes)]
 
 
-def gpu(number: int) -> dict[str, str]:
-  """The variable that shows a process its GPU, out of those that this process may use."""
-  allowed = os.environ["CUDA_VISIBLE_DEVICES"].split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else None
-  return {"CUDA_VISIBLE_DEVICES": allowed[number] if allowed and number < len(allowed) else str(number)}
+def gpus(num_processes: int) -> list[str]:
+  """The GPU of each process, out of those that this one may use. Raises ValueError where they are too few."""
+  if "CUDA_VISIBLE_DEVICES" not in os.environ:
+    return [str(k) for k in range(num_processes)]
+  allowed = [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
+  if len(allowed) < num_processes:
+    raise ValueError(f"--gpus: CUDA_VISIBLE_DEVICES={','.join(allowed)} allows {len(allowed)} GPUs, fewer than "
+                     f"--processes={num_processes}")
+  return allowed[:num_processes]
 
 
-def run(num_processes: int, gpus: bool, flags: list[str]) -> tuple[int, bool]:
-  """(the exit code of a process that failed, else 85 or 0; whether a signal came) of one start of all processes."""
+def run(environs: list[dict[str, str]], flags: list[str]) -> tuple[int, bool]:
+  """(the exit code of a process that failed, else 85 or 0; whether a signal came) of one start of all processes.
+
+  `environs` are the variables that each process is given beside ours.
+  """
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
   asked = []
-  running = [subprocess.Popen(command, cwd=ROOT, env=os.environ | (gpu(k) if gpus else {}), start_new_session=True)
-             for k, command in enumerate(commands(num_processes, port, flags))]
+  running = [subprocess.Popen(command, cwd=ROOT, env=os.environ | environ, start_new_session=True)
+             for command, environ in zip(commands(len(environs), port, flags), environs)]
 
   def pass_on(number, _):
     asked.append(number)
@@ -64,12 +73,18 @@ def main() -> int:
   if settings.processes < 1 or settings.restarts < 0 or not has_workdir:
     parser.error("--processes of 1 or more, --restarts of 0 or more, and after -- the run's flags with --workdir=DIR "
                  "are required")
+  try:
+    environs = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus(settings.processes)] if settings.gpus else \
+        [{}] * settings.processes
+  except ValueError as error:
+    print(f"launch/local.py: {error}", file=sys.stderr)
+    return 2
   if settings.dry_run:
-    for k, command in enumerate(commands(settings.processes, 0, flags)):
-      print(f"CUDA_VISIBLE_DEVICES={k} " * settings.gpus + shlex.join(command))
+    for command, environ in zip(commands(settings.processes, 0, flags), environs):
+      print(shlex.join([*(f"{name}={value}" for name, value in environ.items()), *command]))
     return 0
   for _ in range(settings.restarts + 1):
-    code, asked = run(settings.processes, settings.gpus, flags)
+    code, asked = run(environs, flags)
     if code != REQUEUE or asked:
       break
   return code

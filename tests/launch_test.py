@@ -92,10 +92,25 @@ def test_local_runs_two_processes_and_starts_them_again(tmp_path):
   assert done.returncode == 85 and done.stderr.count("time budget: saved at step") == 2, done.stderr
   first, second = child.resume_steps(workdir)
   assert first == 0 < second < int(child.inspect(workdir)["digest"].rpartition("=")[2])
-  shown = subprocess.run([*command, "--gpus", "--dry_run", "--", *flags], capture_output=True, text=True).stdout
-  first, second = shown.splitlines()
-  assert first.startswith("CUDA_VISIBLE_DEVICES=0 ") and first.endswith("--num_processes=2 --process_id=0")
-  assert second.startswith("CUDA_VISIBLE_DEVICES=1 ") and second.endswith("--num_processes=2 --process_id=1")
+
+
+@pytest.mark.parametrize("listed, gpus", [(None, "01"), ("5,7,2", "57"), ("GPU-a,GPU-b", ("GPU-a", "GPU-b"))])
+def test_local_gives_each_process_a_gpu_that_may_be_used(listed, gpus):
+  environ = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+  environ |= {"CUDA_VISIBLE_DEVICES": listed} if listed is not None else {}
+  command = [sys.executable, os.path.join(LAUNCH, "local.py"), "--processes=2", "--gpus", "--dry_run", "--", *RUN]
+  shown = subprocess.run(command, env=environ, capture_output=True, text=True).stdout.splitlines()
+  for k, (line, gpu) in enumerate(zip(shown, gpus, strict=True)):
+    assert line.startswith(f"CUDA_VISIBLE_DEVICES={gpu} ") and line.endswith(f"--num_processes=2 --process_id={k}")
+
+
+@pytest.mark.parametrize("listed", ["", "3"])
+def test_local_refuses_more_processes_than_gpus(listed):
+  command = [sys.executable, os.path.join(LAUNCH, "local.py"), "--processes=2"]
+  done = subprocess.run([*command, "--gpus", "--", *RUN], env=os.environ | {"CUDA_VISIBLE_DEVICES": listed},
+                        capture_output=True, text=True)
+  assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and done.stdout == ""
+  assert f"CUDA_VISIBLE_DEVICES={listed} allows {len(listed)} GPUs, fewer than --processes=2" in done.stderr
   assert subprocess.run([*command, "--"], capture_output=True).returncode == 2
 
 

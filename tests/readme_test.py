@@ -155,7 +155,8 @@ def test_original_sweep_and_ours(original, ours, tmp_path):
     return
   done = child.run(*flags, *small, command="sweep", timeout=400)
   if "slurm" in ours:
-    assert done.returncode in (0, 2) and "Traceback" not in done.stderr, done.stderr
+    missing = any(words in done.stderr for words in ("--launcher=slurm", "submitit is not installed"))
+    assert done.returncode == 0 or done.returncode == 2 and missing, done.stderr
     return
   assert done.returncode == 0, done.stderr
   assert (tmp_path / "sweep" / "report.html").stat().st_size > 10_000

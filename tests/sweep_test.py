@@ -11,7 +11,7 @@ import pytest
 
 import child
 import forked
-from jaxtrain import journal as journal_lib
+from jaxtrain import journal as journal_lib, pools
 
 CONFIG = "--config=configs/vae.py:breast_cancer"
 SMALL = ("--config.train.num_epochs=3", "--config.model.hidden_dims=8,", "--config.log.progress=False")
@@ -157,6 +157,20 @@ def test_bad_input_is_one_line(swept, tmp_path):
     assert answer["err"].strip().count("\n") == 0 and "Traceback" not in answer["err"], (name, answer)
 
 
+@pytest.mark.parametrize("listed, gpus", [(None, ["0", "1"]), ("3", ["3"]), ("", [])])
+def test_a_pool_has_a_place_per_gpu_that_may_be_used(listed, gpus, tmp_path, monkeypatch):
+  """Of a machine with two; where none may be used, a place per core."""
+  for name in ("0000:01:00.0", "0000:02:00.0"):
+    (tmp_path / name).mkdir()
+  monkeypatch.setattr(pools, "GPUS", str(tmp_path))
+  monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+  if listed is not None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+  cores = [{"environ": {}, "core": core} for core in sorted(os.sched_getaffinity(0))]
+  wanted = [{"environ": {"CUDA_VISIBLE_DEVICES": gpu}, "core": None} for gpu in gpus] or cores
+  assert pools.places(0) == wanted and pools.places(len(wanted) + 1) == [*wanted, wanted[0]]
+
+
 def test_check_lists_the_members_and_writes_nothing(tmp_path):
   done = run(CONFIG, *GRID, "--mode=check", f"--workdir={tmp_path / 's'}")
   assert done.returncode == 0 and not (tmp_path / "s").exists()
@@ -179,6 +193,7 @@ def test_search_proposes_from_what_is_done_and_goes_on(tmp_path):
     if path.exists() and '"done"' in path.read_text(encoding="utf-8"):
       break
     time.sleep(0.02)
+  assert process.poll() is None
   process.kill()
   process.communicate()
   assert run(*flags, f"--workdir={tmp_path / 'killed'}", "--trials=10").returncode == 0
