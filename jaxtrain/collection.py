@@ -3,7 +3,6 @@
 A group is the runs that are equal in every field but `REPLICATES`. Only files are read; no JAX here.
 """
 
-import glob
 import json
 import math
 import os
@@ -117,10 +116,11 @@ def sweep_member(folder: str, entry: dict, newest: dict) -> Member:
   place = os.path.join(folder, entry["folder"])
   try:
     member = read_member(place)
-  except figures.FigureError:
-    begun = newest.get("event") is not None
-    member = Member(os.path.basename(place), place, "incomplete" if begun else "pending",
-                    "Started, but nothing is written yet." if begun else "Not started yet.", {})
+  except figures.FigureError as error:
+    word, reason = ("incomplete", "Started, but nothing is written yet.") if newest else ("pending", "Not started yet.")
+    if os.path.exists(os.path.join(place, "config.json")):  # and cannot be read
+      word, reason = "incomplete", str(error)
+    member = Member(os.path.basename(place), place, word, reason, {})
   if newest.get("event") == "failed" and member.status != "done":
     reason = str(newest.get("reason") or member.reason)
     member = member._replace(status="failed", reason=f"{reason} (exit code {newest.get('code')})")
@@ -130,10 +130,9 @@ def sweep_member(folder: str, entry: dict, newest: dict) -> Member:
 def read_member(folder: str) -> Member:
   """A run from its folder; one of several stages has the metrics of its newest. Raises FigureError as read_run."""
   run = whole = figures.read_run(folder, with_arrays=False)
-  stages = glob.glob(os.path.join(glob.escape(folder), "stages", "[0-9]*", "config.json"))
+  stages = figures.stage_folders(folder)
   if stages:
-    newest = max(map(os.path.dirname, stages), key=lambda path: (len(path), path))
-    run = figures.read_run(newest, with_arrays=False)
+    run = figures.read_run(stages[-1], with_arrays=False)
     if len(stages) < len(whole.config.get("stages", ())):
       run = run._replace(events=[event for event in run.events if event.get("moment") != "on_train_end"])
   word, _, reason = status(run)
@@ -157,8 +156,7 @@ def metrics_of(run: RunData) -> dict[str, float]:
       if "/" not in name:
         found.setdefault(f"{split}_{name}", number(given))
   found.pop(monitor, None)  # it stands there as the best one
-  seconds = sum(row.get("epoch_time_s") or 0.0 for row in run.rows)
-  found[TIME] = seconds or number(newest_event(run, "on_train_end").get("total_time_s"))
+  found[TIME] = figures.step_seconds(run) or number(newest_event(run, "on_train_end").get("total_time_s"))
   rest = {f"{split}_{name}" for split in figures.SPLITS for name in NOT_METRICS}
   return {name: value for name, value in found.items() if value is not None and name not in rest}
 

@@ -14,10 +14,12 @@ function runsTable() {
   sortable(table);
 }
 
-const rank = data.groups.map((_, g) => g).sort((a, b) => {
-  const [one, two] = [a, b].map(g => main ? main.groups[g][1] : null);
-  return missing(one) || missing(two) ? missing(one) - missing(two) : (main.higher ? two - one : one - two);
+// Groups from the best mean of a metric to the worst, those without one last.
+const ranked = metric => data.groups.map((_, g) => g).sort((a, b) => {
+  const [one, two] = [metric.groups[a][1], metric.groups[b][1]];
+  return missing(one) || missing(two) ? missing(one) - missing(two) : (metric.higher ? two - one : one - two);
 });
+const rank = main ? ranked(main) : data.groups.map((_, g) => g);
 const orderColor = (k, n, ordered) => ordered && n > 3 ? colorAt(k / (n - 1)) : COLORS[k % COLORS.length];
 
 // Value of a curve at x, between its points; nothing outside.
@@ -210,16 +212,12 @@ function groups() {
     const isBest = state.reference === "best" || Number(state.reference) === metric.best;
     const reference = state.reference === "best" ? metric.best : Number(state.reference);
     const set = name => value => { state[name] = value; again(); };
-    const order = data.groups.map((_, g) => g).sort((a, b) => {
-      const [one, two] = [metric.groups[a][1], metric.groups[b][1]];
-      return missing(one) || missing(two) ? missing(one) - missing(two) : (metric.higher ? two - one : one - two);
-    });
     const best = [["best", `the best: ${data.groups[metric.best]}`]];
     const names = metric.best === null ? [] : [...best, ...references.map(g => [g, data.groups[g]])];
     return [
       make("div", {class: "controls"}, select("metric", metricOptions, state.metric, set("metric")),
         names.length ? select("reference", names, state.reference, set("reference")) : null),
-      groupsTable(metric, reference, isBest, order),
+      groupsTable(metric, reference, isBest, ranked(metric)),
       make("p", {class: "note"}, `${metric.name}: ${metric.words}. Difference: group less reference. p: paired t-test, `
         + "adjusted by Holm.",
         metric.lost ? ` ${metric.lost} finished runs have no finite value and are left out.` : ""),

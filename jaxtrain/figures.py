@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import os
+import pathlib
 import re
 import sys
 import warnings
@@ -110,6 +111,17 @@ def parse_row(row: dict[str, str]) -> dict[str, Any]:
   if None in (numbers.get("epoch"), numbers.get("step"), row.get("split")):
     raise ValueError("no position")
   return numbers | {"split": row["split"]}
+
+
+def stage_folders(folder: str) -> list[str]:
+  """Folders of the stages of a run that have begun, in order; none for a run without."""
+  found = pathlib.Path(folder).glob("stages/[0-9]*/config.json")
+  return sorted((str(path.parent) for path in found), key=lambda path: (len(path), path))
+
+
+def step_seconds(run: RunData) -> float:
+  """Time in steps of all epochs, or of all evaluations of a stream."""
+  return sum(row.get("epoch_time_s") or 0.0 for row in run.rows)
 
 
 def newest_event(run: RunData, moment: str) -> dict:

@@ -26,7 +26,7 @@ def tiles(run: RunData) -> Html:
   total = length.get("num_steps") or length.get("num_epochs", 0) * (number(start.get("steps_per_epoch")) or 0)
   total = total or number(start.get("num_steps"))
   place = lambda step: f"{step / per_unit:,.6g}"
-  seconds = sum(row.get("epoch_time_s") or 0.0 for row in run.rows)
+  seconds = figures.step_seconds(run)
   ended = newest_event(run, "on_train_end")
   whole = "since it was resumed" if any(start.get("resume_step") for start in run.starts) else "in all"
   whole = f"{duration(number(ended['total_time_s']))} {whole}" if number(ended.get("total_time_s")) else ""
@@ -193,8 +193,7 @@ def write_run(workdir: str, moment: str) -> str | None:
 
   At the moment `train` only curves are drawn, and no page. Raises FigureError as `figures.read_run` and `select` do.
   """
-  run, found = figures.read_run(workdir), pathlib.Path(workdir).glob("stages/[0-9]*/config.json")
-  stages = [figures.read_run(str(path.parent)) for path in sorted(found, key=lambda path: (len(str(path)), path))]
+  run, stages = figures.read_run(workdir), [figures.read_run(path) for path in figures.stage_folders(workdir)]
   drawn = [(each, figures.draw(each, moment)) for each in stages or [run]]
   if moment == "train":
     return None

@@ -2,7 +2,7 @@
 
 const columns = [
   ...data.fields.map(field => ({id: `f:${field.key}`, ...field})),
-  ...data.metrics.map(metric => ({id: `m:${metric.name}`, numeric: true, metric, ...metric})),
+  ...data.metrics.map(metric => ({id: `m:${metric.name}`, numeric: true, ...metric})),
 ];
 const columnOptions = columns.map(column => [column.id, column.name]);
 const metricOptions = data.metrics.map((metric, k) => [k, metric.name]);

@@ -248,6 +248,7 @@ def test_damaged_runs_are_told_of(tmp_path):
   write_lines(os.path.join(folder, "runs", "001", "eval", "test.json"), ["{"])
   page, _ = page_of(folder, output=tmp_path / "out.html")
   assert row_of(page, "000")["status"] == "incomplete" and row_of(page, "001")["test_loss"] == "1.210"
+  assert f"{os.path.join(folder, 'runs', '000', 'config.json')} cannot be read: " in page.text
 
 
 def test_replicates_are_paired_and_repeats_averaged(tmp_path):
