@@ -128,7 +128,7 @@ def draw_values(kind: str, low: float, high: float, num: int, name: str) -> list
   if kind == "randint":
     if num > high - low + 1:
       raise UserError(f"--sweep={name.partition('/')[2]}: {num} different whole numbers from {low:g} to {high:g}")
-    drawn = dict.fromkeys([])
+    drawn = {}
     while len(drawn) < num:
       drawn[int(random.integers(int(low), int(high) + 1))] = None
     return list(drawn)
@@ -155,21 +155,15 @@ def named(sweep: Any, config, seed: int, name: str) -> tuple[list[Axis], list[di
       if not isinstance(values, (str, tuple, list, range)) or not len(values):
         raise UserError(f"--name={name}: {key} has {values!r}, allowed a tuple, list or range of values, or words")
     return [parse(f"{key}={values}", config, seed) if isinstance(values, str)
-            else check_values(config, Axis(checked(config, key), tuple(values), None))
+            else check_values(config, Axis(key, tuple(values), None))
             for key, values in sweep.items()], []
   if not isinstance(sweep, (list, tuple)) or not sweep or not all(isinstance(setting, Mapping) for setting in sweep):
     raise UserError(f"--name={name}: sweep({name!r}) of the config file gave {type(sweep).__name__}, allowed a dict of "
                     "field: values or a list of dicts of field: value")
   for setting in sweep:
     for key, value in setting.items():
-      check_values(config, Axis(checked(config, key), (value,), None))
+      check_values(config, Axis(key, (value,), None))
   return [], [dict(setting) for setting in sweep]
-
-
-def checked(config, key: str) -> str:
-  """The key of a field that exists. Raises UserError."""
-  config_lib.check_field(config, key)
-  return key
 
 
 def expand(axes: list[Axis], settings: list[dict]) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ tests drive.
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -25,8 +24,7 @@ import jax
 import numpy as np
 
 from jaxtrain import packing, preempt
-from jaxtrain.types import UserError
-
+from jaxtrain.types import UserError, digest_json
 
 
 def committed_steps(folder: str) -> list[int]:
@@ -43,8 +41,7 @@ def read_record(folder: str, step: int) -> dict:
 
 def digest_record(record: dict) -> str:
   """SHA-256 of a record's JSON but for the entry that holds it, hexadecimal."""
-  bare = {key: value for key, value in record.items() if key != "record_digest"}
-  return hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()
+  return digest_json({key: value for key, value in record.items() if key != "record_digest"})
 
 
 def read_checked(folder: str, step: int) -> dict:

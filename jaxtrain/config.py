@@ -7,16 +7,15 @@ so that `make` may be called under a trace with tracers in the fields of `TRACEA
 
 import copy
 import difflib
-import hashlib
 import importlib.util
 import json
 import os
-from typing import Any, Iterator, Mapping
+from typing import Any, Container, Iterator, Mapping
 
 from ml_collections import ConfigDict
 
 from jaxtrain import fields, modules
-from jaxtrain.types import UserError
+from jaxtrain.types import UserError, digest_json
 
 # Float fields whose values may be tracers in `make`: a sweep over them is one program.
 TRACEABLE = ("optim.learning_rate", "loss.weights.*")
@@ -24,7 +23,8 @@ TRACEABLE = ("optim.learning_rate", "loss.weights.*")
 # Fields that say where and how loudly, not what; and those in which a resumed run may differ: it may also grow.
 HOW = ("data.num_workers", "train.time_budget_minutes", "log.", "parallel.platform", "parallel.cpu_threads",
        "parallel.watchdog_seconds")
-MAY_CHANGE = (*HOW, "train.num_epochs", "train.num_steps")
+LENGTHS = ("train.num_epochs", "train.num_steps")
+MAY_CHANGE = (*HOW, *LENGTHS)
 
 
 def common() -> ConfigDict:
@@ -251,6 +251,11 @@ def check_length(config: ConfigDict) -> None:
     raise UserError(f"config.train: got num_epochs={epochs} and num_steps={steps}, allowed exactly one of them above 0")
 
 
+def cleared(keys: Container[str]) -> dict[str, int]:
+  """The length that setting the other one alone clears: its dotted key, and 0."""
+  return {other: 0 for one, other in (LENGTHS, LENGTHS[::-1]) if one in keys and other not in keys}
+
+
 def stage_config(config: ConfigDict, stage: Mapping[str, Any], index: int) -> ConfigDict:
   """The config of one stage: the run's own with the stage's overrides, checked; seed folded in by the loop."""
   config = ConfigDict(config.to_dict())
@@ -262,9 +267,8 @@ def stage_config(config: ConfigDict, stage: Mapping[str, Any], index: int) -> Co
       assign(config, key, value)
     except UserError as error:
       raise UserError(f"config.stages[{index}]: {error}") from None
-  for one, other in (("num_epochs", "num_steps"), ("num_steps", "num_epochs")):
-    if f"train.{one}" in dict(flatten(stage)) and f"train.{other}" not in dict(flatten(stage)):
-      config.train[other] = 0
+  for key, value in cleared(dict(flatten(stage))).items():
+    assign(config, key, value)
   return resolve(config)
 
 
@@ -309,8 +313,7 @@ def from_workdir(record: Mapping[str, Any] | None, workdir: str, experiment: str
 
 def digest(config: ConfigDict, but: tuple[str, ...] = MAY_CHANGE) -> str:
   """SHA-256 of all fields that make a run what it is (not those of `but`), hexadecimal."""
-  fields = {k: v for k, v in flatten(to_record(config)) if not k.startswith(but)}
-  return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+  return digest_json({k: v for k, v in flatten(to_record(config)) if not k.startswith(but)})
 
 
 def differences(old: Mapping, new: Mapping, but: tuple[str, ...] = MAY_CHANGE) -> list[str]:
@@ -319,3 +322,12 @@ def differences(old: Mapping, new: Mapping, but: tuple[str, ...] = MAY_CHANGE) -
   keys = [k for k in sorted(old.keys() | new.keys()) if not k.startswith(but)]
   show = lambda record, k: repr(record[k]) if k in record else "absent"
   return [f"config.{k}: {show(old, k)} -> {show(new, k)}" for k in keys if show(old, k) != show(new, k)]
+
+
+def check_same(old: Mapping, new: Mapping, workdir: str, what: str, but: tuple[str, ...] = MAY_CHANGE) -> None:
+  """Raises UserError, which names `what` a workdir holds and the first differences, where two records differ."""
+  found = differences(old, new, but)
+  if found:
+    more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
+    raise UserError(f"--workdir: {workdir!r} holds {what}; choose another workdir or undo:\n"
+                    + ", ".join(found[:3] + more))

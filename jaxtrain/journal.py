@@ -20,7 +20,7 @@ from jaxtrain import workdir as workdir_lib
 from jaxtrain.types import UserError
 
 VERSION = 1
-OUTCOMES = ("added", "started", "done", "failed")
+OUTCOMES = ("started", "done", "failed")
 
 
 class Member:

@@ -19,7 +19,7 @@ from jaxtrain import assembly, config as config_lib, evaluation, facts as facts_
 from jaxtrain import metrics as metrics_lib, packing, preempt, processes, runs
 from jaxtrain import step as step_lib, workdir as workdir_lib
 from jaxtrain.plan import Pace
-from jaxtrain.types import UserError
+from jaxtrain.types import UserError, digest_json
 
 
 CODE_FIELDS = ("data.source", "loss.extra", "eval.metrics")  # may name functions by their dotted path
@@ -63,7 +63,7 @@ def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto
   """
   config = config_lib.resolve(config)
   same = [config_lib.to_record(config), resume, init_from, jax.local_device_count() if processes.several() else 0]
-  processes.check_equal("config, flags or number of devices", workdir_lib.digest_json(same))
+  processes.check_equal("config, flags or number of devices", digest_json(same))
   locks: list[preempt.Lock] = []
   if workdir:
     processes.on_first(lambda: locks.append(preempt.Lock(workdir)))
@@ -158,7 +158,7 @@ def dispatch(run: runs.Run, target: int, pace: Pace) -> None:
   if run.segment_steps == 0 and pace.first:
     run.facts.process(first_steps_done_after_seconds=time.time() - run.began)
     if run.writes:  # asks git: not before
-      runs.write_process(run.workdir, run.splits.meta["table"] if "table" in run.splits.meta else {})
+      runs.write_process(run.workdir, run.splits.meta)
   pace.took(num_steps, seconds)
   run.step += num_steps
   run.segment_seconds += seconds
@@ -331,7 +331,7 @@ def adopt(config: ConfigDict, workdir: str, init_from: str) -> None:
   if config.stages:
     raise UserError("--init_from: a config with stages cannot be assessed without training")
   with runs.open_run(config, workdir, resume="never", init_from=init_from, origins=None) as run:
-    runs.write_process(workdir, run.splits.meta["table"] if "table" in run.splits.meta else {})
+    runs.write_process(workdir, run.splits.meta)
     save(run)
     run.checkpoints.wait()
     run.facts.event("on_train_end", epoch=run.epoch, step=0, best_value=None, best_step=None, stopped_early=False,

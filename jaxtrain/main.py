@@ -109,10 +109,8 @@ def read_config(environ) -> tuple:
   for key, value in overrides.items():
     config_lib.assign(config, key, value)
   origins = {key: "environment" for key in overrides} | from_flags
-  lengths = ("train.num_epochs", "train.num_steps")
-  for one, other in (lengths, lengths[::-1]):
-    if one in origins and other not in origins:
-      config_lib.assign(config, other, 0)
+  for key, value in config_lib.cleared(origins).items():
+    config_lib.assign(config, key, value)
   return config, origins
 
 

@@ -250,20 +250,25 @@ class Compiled:
     self.choose = self.own(pick, (True, True, True))
     self.evaluators: dict[str, Callable] = {}
 
+  def shapes_of_all(self, tree: Any) -> Any:
+    """Shapes of a tree of one member's arrays as that of all, with the leading axis."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.size, *leaf.shape), leaf.dtype,
+                                                          sharding=self.members.sharding(True)), tree)
+
   def bytes_needed(self) -> int:
     """Memory of training on the device that needs most (of a CPU: on all), after compiling for it.
 
     States and best states beside those that a step works on are counted too.
     """
-    parts, rows = self.program.parts, lambda leaf: jax.ShapeDtypeStruct(
-        (self.size, *leaf.shape), leaf.dtype, sharding=self.members.sharding(True))
-    whole = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.members.sharding(False))
-    states, totals = jax.tree.map(rows, parts.abstract), jax.tree.map(rows, parts.totals)
+    parts = self.program.parts
     one, flag = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), bool)
-    hypers = {field: rows(one) for field in self.program.fields}
-    data = jax.tree.map(whole if self.shared else rows, shapes(parts.splits.train.data))
+    hypers = {field: one for field in self.program.fields}
+    states, totals, hypers, active = map(self.shapes_of_all, (parts.abstract, parts.totals, hypers, flag))
+    whole = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.members.sharding(False))
+    data = shapes(parts.splits.train.data)
+    data = jax.tree.map(whole, data) if self.shared else self.shapes_of_all(data)
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    self.repeat = self.repeat.lower(states, totals, hypers, rows(flag), data, step).compile()
+    self.repeat = self.repeat.lower(states, totals, hypers, active, data, step).compile()
     memory = self.repeat.memory_analysis()
     each = 2 * memory.argument_size_in_bytes + memory.temp_size_in_bytes
     return each * (self.num_devices if jax.devices()[0].platform == "cpu" else 1)

@@ -27,11 +27,7 @@ passed: dict[str, int] = {}
 
 
 class Stopped(Exception):
-  """The run was asked to stop and is saved; `reason` says by what."""
-
-  def __init__(self, reason: str):
-    super().__init__(reason)
-    self.reason = reason
+  """The run was asked to stop and is saved; its text says by what."""
 
 
 class NonFinite(Exception):

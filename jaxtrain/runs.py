@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -13,13 +14,12 @@ from typing import Any, Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxtrain import board as board_lib, checkpoint, config as config_lib, facts as facts_lib, feed as feed_lib
 from jaxtrain import packing, parallel, plan as plan_lib, processes, rng, step as step_lib, workdir as workdir_lib
 from jaxtrain.assembly import Parts, assemble, compile_step, count_params, shapes, with_values
 from jaxtrain.console import Console, describe_data
-from jaxtrain.types import Experiment, Splits, UserError, need
+from jaxtrain.types import Experiment, Splits, UserError, digest_json, need
 
 
 OPEN = {"optim.decay_steps": 0, "train.microbatch": -1}  # values that a run's first start replaces, for good
@@ -56,8 +56,12 @@ class Run:
   evaluated: tuple[str, ...] = ()  # names of evaluated metrics, where they are known without an evaluator of its own
   segment_seconds: float = 0.0  # training time since the last report
   segment_steps: int = 0
-  config_digest: str = ""
   spent: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.0, "report": 0.0, "save": 0.0})
+
+  @functools.cached_property
+  def config_digest(self) -> str:
+    """SHA-256 of what makes the run what it is."""
+    return config_lib.digest(self.config)
 
   @property
   def writes(self) -> bool:
@@ -111,11 +115,7 @@ def look_at(config, workdir: str | None, resume: str) -> tuple[dict, bool]:
   old = {key: value for key, value in old.items() if key != "origins"}
   flat = dict(config_lib.flatten(old))
   decided = {key: flat[key] for key, open_value in OPEN.items() if config_lib.lookup(config, key) == open_value}
-  found = config_lib.differences(old, config_lib.to_record(with_values(config, decided)))
-  if found:
-    more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
-    raise UserError("\n".join([f"--workdir: {workdir!r} holds a run of another config; choose another workdir or undo:",
-                               ", ".join(found[:3] + more)]))
+  config_lib.check_same(old, config_lib.to_record(with_values(config, decided)), workdir, "a run of another config")
   return decided, True
 
 
@@ -125,12 +125,13 @@ def write_config(config, workdir: str, origins: dict[str, str] | None) -> None:
                          | {"origins": origins or {}})
 
 
-def write_process(workdir: str, data: dict) -> None:
-  """Writes run.json: the run's first process and its latest; `data` is what is known of the table, its SHA-256
+def write_process(workdir: str, meta: dict) -> None:
+  """Writes run.json: the run's first process and its latest, and what `meta` of its data says of a table, the SHA-256
   included.
   """
   path = os.path.join(workdir, "run.json")
-  now = workdir_lib.describe_process([str(d) for d in jax.devices()]) | {"data": data}
+  now = workdir_lib.describe_process([str(d) for d in jax.devices()])
+  now |= {"data": meta["table"] if "table" in meta else {}}
   workdir_lib.write_json(path, (workdir_lib.read_json(path) or now) | {"latest": now})
 
 
@@ -153,8 +154,7 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
   console = Console(config.log.progress, os.path.join(workdir, "log.txt") if workdir and first else None, not first)
   run = Run(config, workdir, parts.splits, parts.experiment, devices, parts.plan, facts, console, None, None,
             {}, {}, began, None, None)
-  run.config_digest = config_lib.digest(config)
-  processes.check_equal("data", workdir_lib.digest_json(config_lib.as_json(run.splits.meta)))
+  processes.check_equal("data", digest_json(config_lib.as_json(run.splits.meta)))
   try:
     if run.writes:
       run.checkpoints = checkpoint.Checkpoints(

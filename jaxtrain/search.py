@@ -32,9 +32,11 @@ def run(axes: list[axes_lib.Axis], num_trials: int, seed: int, journal, train, l
   optuna.logging.set_verbosity(optuna.logging.WARNING)
   space = {axis.field: distribution(optuna, axis) for axis in axes}
   direction = "minimize" if train.monitor_mode == "min" else "maximize"
+  done: dict[int, float | None] = {}  # best values of members that are done, each read once
   while True:
     known = [m for m in journal.members if m.values.keys() == space.keys()]
-    done = {m.number: evaluation.best_value(journal.workdir(m)) for m in known if m.outcome == "done"}
+    done |= {m.number: evaluation.best_value(journal.workdir(m)) for m in known
+             if m.outcome == "done" and m.number not in done}
     open_ones = [dict(m.values) for m in known if m.outcome in ("added", "started")]
     if open_ones:  # of a killed search
       launch(open_ones)

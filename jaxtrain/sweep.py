@@ -20,8 +20,8 @@ from jaxtrain.types import UserError
 
 LAUNCHERS = ("vmap", "local", "slurm")
 MODES = ("train", "check")
-NOT_HERE = {"resume": "auto", "init_from": "", "coordinator": "", "num_processes": 0,
-            "process_id": -1, "json": False, "distributed": None}  # flags of main that say nothing to a sweep
+NOT_HERE = ("resume", "init_from", "coordinator", "num_processes", "process_id", "json",
+            "distributed")  # flags of main that say nothing to a sweep
 
 SWEEP = flags.DEFINE_multi_string("sweep", [], "FIELD=VALUES: 1e-3,3e-4 | 0..9 | linspace(a,b,n) | geomspace(a,b,n) | "
                                   "uniform(a,b,n) | loguniform(a,b,n) | randint(a,b,n). May be given several times.")
@@ -47,8 +47,8 @@ class Plan(NamedTuple):
 def read_plan() -> Plan:
   """The plan of the command line. Raises UserError for whatever does not fit."""
   from jaxtrain import axes as axes_lib, config as config_lib, pools
-  for name, value in NOT_HERE.items():
-    if flags.FLAGS[name].value != value:
+  for name in NOT_HERE:
+    if flags.FLAGS[name].value != flags.FLAGS[name].default:
       raise UserError(f"--{name}: got {flags.FLAGS[name].value!r}, which a sweep has no use for")
   if main_lib.MODE.value not in MODES:
     raise UserError(f"--mode: got {main_lib.MODE.value!r}, allowed {' | '.join(MODES)} (check lists the members)")
@@ -85,15 +85,9 @@ def member_config(config, values: dict[str, Any]):
   """The resolved config of a member. Raises UserError with the member's values."""
   from jaxtrain import assembly, config as config_lib, journal
   try:
-    return config_lib.resolve(assembly.with_values(config, values | cleared(values)))
+    return config_lib.resolve(assembly.with_values(config, values | config_lib.cleared(values)))
   except UserError as error:
     raise UserError(f"member ({journal.describe(values)}): {error}") from None
-
-
-def cleared(values: dict[str, Any]) -> dict[str, int]:
-  """The length that setting the other one clears."""
-  lengths = {"train.num_epochs": "train.num_steps", "train.num_steps": "train.num_epochs"}
-  return {lengths[key]: 0 for key in lengths if key in values and lengths[key] not in values}
 
 
 def open_journal(folder: str, plan: Plan):
@@ -108,11 +102,7 @@ def open_journal(folder: str, plan: Plan):
   if found.about is None:
     found.begin({"config": main_lib.config_argument(), "base": base})
     return found
-  changed = config_lib.differences(found.about["base"], base, config_lib.HOW)
-  if changed:
-    more = [f"and {len(changed) - 3} more"] if len(changed) > 3 else []
-    raise UserError("\n".join([f"--workdir: {folder!r} holds a sweep of another base config; choose another workdir or "
-                               "undo:", ", ".join(changed[:3] + more)]))
+  config_lib.check_same(found.about["base"], base, folder, "a sweep of another base config", config_lib.HOW)
   return found
 
 
@@ -201,11 +191,8 @@ class Failed(Exception):
 def launch(journal, plan: Plan, settings: list[dict], stop: preempt.Stop) -> list:
   """Adds members of these settings and trains those that are not done; returns all of them."""
   from jaxtrain import config as config_lib
-  configs = {}
-  for values in settings:
-    config = member_config(plan.config, values)
-    configs[config_lib.digest(config, config_lib.HOW)] = (values, config)
-  members = journal.add([(values, digest) for digest, (values, _) in configs.items()])
+  members = journal.add([(values, config_lib.digest(member_config(plan.config, values), config_lib.HOW))
+                         for values in settings])
   retry = [m for m in members if m.outcome == "failed" and RETRY.value]
   todo = [m for m in members if m.outcome in ("added", "started")] + retry
   say = lambda text: print(text, flush=True)
@@ -230,7 +217,7 @@ def run_pool(journal, todo: list, plan: Plan, stop: preempt.Stop, say: Callable[
   shared = [pools.as_flag(key, config_lib.lookup(plan.config, key))
             for key, origin in plan.origins.items() if origin == "flag"]
   own = lambda member: [pools.as_flag(key, tuple(value) if isinstance(value, list) else value)
-                        for key, value in (member.values | cleared(member.values)).items()]
+                        for key, value in (member.values | config_lib.cleared(member.values)).items()]
   jobs = [pools.Job(m.number, [f"--config={main_lib.config_argument()}", *shared, "--config.log.figures=none", *own(m)],
                     journal.workdir(m)) for m in todo]
   by_number = {member.number: member for member in todo}

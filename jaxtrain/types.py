@@ -9,7 +9,9 @@ last. `Over` is `over(fn, batch, key) -> sums`: it calls `fn(chunk, chunk_key)`,
 rows, and returns their global sums. It is all that a step knows about devices.
 """
 
+import hashlib
 import importlib
+import json
 from typing import Any, Callable, Iterator, NamedTuple
 
 import flax.struct
@@ -31,6 +33,11 @@ def need(module: str, extra: str):
     return importlib.import_module(module)
   except ImportError:
     raise UserError(f"{module} is not installed; pip install 'jaxtrain[{extra}]'") from None
+
+
+def digest_json(value: Any) -> str:
+  """SHA-256 of a JSON-able value, hexadecimal; dicts with the same entries have the same in any order."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 class Source(NamedTuple):

@@ -37,9 +37,9 @@ class Wave:
   say: Callable[[str], None]
   hypers: dict[str, jax.Array]
   data: dict[str, Any]  # part -> on the devices
-  states: Any
+  states: Any  # None until they are fresh or restored, as totals and best
   totals: Any
-  best: dict[str, Any]  # state and totals at each member's best
+  best: Any  # state and totals at each member's best
   best_records: list[dict | None]  # what the checkpoint of that best will remember
   active: np.ndarray  # [places] bool: still training
   failures: dict[int, tuple[int, str]]  # place -> exit code that it would have had alone, and why
@@ -101,24 +101,14 @@ def open_wave(compiled, specs, parts, folder, say, done: set[int]) -> Wave:
   host = {field: np.asarray([config_lib.lookup(run.config, field) for run in wave_runs], np.float32)
           for field in compiled.program.fields}
   each = [{field: values[k] for field, values in host.items()} for k in range(len(specs))]
-  states = [compiled.init(rng.root_key(run.config.seed), hypers) for run, hypers in zip(wave_runs, each)]
-  place, zero = compiled.place, step_lib.zero_totals(parts[0].totals)
-  totals = place([zero] * len(specs))
   wave = Wave(compiled, specs, wave_runs, checkpoint.Checkpoints(
       os.path.join(folder, "checkpoints"), keep_last=2, keep_best=0, mode="min",
-      asynchronous=wave_runs[0].config.checkpoint.asynchronous), say, place(each) if each[0] else {},
-              compiled.place_data(parts), place(states), totals,
-              {"state": place(states), "totals": place([zero] * len(specs))}, [None] * len(specs),
+      asynchronous=wave_runs[0].config.checkpoint.asynchronous), say, compiled.place(each) if each[0] else {},
+              compiled.place_data(parts), None, None, None, [None] * len(specs),
               np.arange(compiled.size) < len(specs), {})
   skipped = restore(wave, done)
   if skipped is None:
-    for spec, run, state in zip(specs, wave_runs, states):
-      run.state = state
-      shutil.rmtree(os.path.join(spec.workdir, "checkpoints"), ignore_errors=True)  # of one that failed in its end
-      runs.start_facts(run, None)
-      run.facts.close()
-      runs.write_config(run.config, spec.workdir, spec.origins)
-      runs.write_process(spec.workdir, run.splits.meta["table"] if "table" in run.splits.meta else {})
+    start(wave, each)
   for reason in skipped or ():
     say(f"jaxtrain: passed over {reason}")
   for run in wave_runs:
@@ -136,10 +126,24 @@ def make_run(spec: members_lib.Spec, parts, is_done: bool) -> runs.Run:
   os.makedirs(spec.workdir, exist_ok=True)
   facts = facts_lib.Facts(None if is_done else os.path.join(spec.workdir, "facts"), uuid.uuid4().hex)
   console = Console(False, None, silent=True)  # its log is opened at its end: hundreds of members are many files
-  run = runs.Run(config, spec.workdir, parts.splits, experiment, parallel.one_device(), parts.plan, facts, console,
-                 None, None, {}, {}, time.time(), None, parts.totals)
-  run.config_digest = config_lib.digest(config)
-  return run
+  return runs.Run(config, spec.workdir, parts.splits, experiment, parallel.one_device(), parts.plan, facts, console,
+                  None, None, {}, {}, time.time(), None, parts.totals)
+
+
+def start(wave: Wave, each: list[dict[str, np.ndarray]]) -> None:
+  """Fresh states of members with these traced fields, and the first files of each."""
+  init, place = wave.compiled.init, wave.compiled.place
+  states = [init(rng.root_key(run.config.seed), hypers) for run, hypers in zip(wave.runs, each)]
+  totals = [step_lib.zero_totals(wave.compiled.program.parts.totals)] * len(states)
+  wave.states, wave.totals = place(states), place(totals)
+  wave.best = {"state": place(states), "totals": place(totals)}  # others: the first two are donated
+  for spec, run, state in zip(wave.specs, wave.runs, states):
+    run.state = state
+    shutil.rmtree(os.path.join(spec.workdir, "checkpoints"), ignore_errors=True)  # of one that failed in its end
+    runs.start_facts(run, None)
+    run.facts.close()
+    runs.write_config(run.config, spec.workdir, spec.origins)
+    runs.write_process(spec.workdir, run.splits.meta)
 
 
 def restore(wave: Wave, done: set[int]) -> list[str] | None:
@@ -148,9 +152,9 @@ def restore(wave: Wave, done: set[int]) -> list[str] | None:
   Raises:
     UserError: there are checkpoints and none can be used.
   """
-  template = {"state": wave.states, "totals": wave.totals, "best": wave.best}
-  size = wave.compiled.size
-  found = wave.checkpoints.restore_newest(template)
+  parts, size = wave.compiled.program.parts, wave.compiled.size
+  one = {"state": parts.abstract, "totals": parts.totals}
+  found = wave.checkpoints.restore_newest(wave.compiled.shapes_of_all(one | {"best": one}))
   if found is None:
     return None
   step, trees, record, skipped = found
@@ -269,8 +273,8 @@ def say_progress(wave: Wave, training: list[tuple[int, runs.Run]]) -> None:
   sign = 1 if wave.runs[0].config.train.monitor_mode == "min" else -1
   leading = min((run for run in wave.runs if run.best_value is not None), key=lambda run: sign * run.best_value,
                 default=None)
-  timed = [event["throughput"] for event in training[0][1].facts.events if "throughput" in event]
-  rate = (timed[-1] if timed else None) or 0.0  # with shares of the time, a member's is that of all together
+  rate = next((event["throughput"] for event in reversed(training[0][1].facts.events) if "throughput" in event),
+              None) or 0.0  # with shares of the time, a member's is that of all together
   best = f"  best {leading.monitor} {leading.best_value:.4g} ({os.path.basename(leading.workdir)})" if leading else ""
   wave.say(f"{wave.runs[0].plan.position(wave.step)}  {len(training)} members training{best}  {rate:,.0f} samples/s")
 
@@ -322,9 +326,11 @@ def write_files(wave: Wave, place: int, sums: Any) -> None:
   at = lambda tree: jax.tree.map(lambda leaf: jax.device_put(leaf[place], first), tree)
   run.console = Console(False, os.path.join(workdir, "log.txt"), silent=True)
   run.state, run.totals = at(wave.states), at(wave.totals)
-  run.best_copy = at(wave.best["state"]) if run.best_step is not None else None
-  if run.best_step not in (None, run.step):
-    run.pending = (run.best_step, at(wave.best), wave.best_records[place])
+  if run.best_step is not None:
+    best = at(wave.best)
+    run.best_copy = best["state"]
+    if run.best_step != run.step:
+      run.pending = (run.best_step, best, wave.best_records[place])
   settings = run.config.checkpoint
   run.checkpoints = checkpoint.Checkpoints(
       os.path.join(workdir, "checkpoints"), keep_last=settings.keep_last, keep_best=settings.keep_best,

@@ -7,7 +7,6 @@ run has saved.
 
 import datetime
 import functools
-import hashlib
 import json
 import os
 import platform
@@ -39,11 +38,6 @@ def read_json(path: str) -> Any:
     return None
   except ValueError as error:
     raise UserError(f"{path}: no JSON: {error}") from None
-
-
-def digest_json(value: Any) -> str:
-  """SHA-256 of a JSON-able value, hexadecimal."""
-  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def utc_now() -> str:

@@ -9,7 +9,8 @@ import pytest
 
 import child
 import outside
-from jaxtrain import config as config_lib, facts as facts_lib, journal as journal_lib, loop, members, parallel, preempt, waves
+from jaxtrain import config as config_lib, facts as facts_lib, journal as journal_lib, loop, members, parallel, preempt
+from jaxtrain import wave as wave_lib, waves
 from jaxtrain.types import UserError
 
 SETTINGS = [{"optim.learning_rate": rate, "seed": seed} for rate in (0.05, 0.01) for seed in (0, 1)]
@@ -206,14 +207,15 @@ class StopAfter(preempt.Stop):
 def test_stopped_again_and_again_it_ends_as_one_never_stopped(exact, tmp_path, monkeypatch):
   straight, _ = sweep(tmp_path / "straight", SETTINGS, exact)
   monkeypatch.setattr(loop.Pace, "num_steps", lambda self: 5)
-  stops = 0
+  start, starts, stops = wave_lib.start, [], 0
+  monkeypatch.setattr(wave_lib, "start", lambda *args: starts.append(start(*args)))
   while True:
     try:
       stopped, _ = sweep(tmp_path / "stopped", SETTINGS, exact, stop=StopAfter(4))
       break
     except preempt.Stopped:
       stops += 1
-  assert stops > 1 and len(stopped.waves) == 1
+  assert stops > 1 and len(stopped.waves) == len(starts) == 1  # what goes on makes no fresh states
   for a, b in zip(straight.members, stopped.members):
     one, other = straight.workdir(a), stopped.workdir(b)
     assert same(one, other)
