@@ -17,7 +17,7 @@ class Parts(NamedTuple):
 
   Attributes:
     abstract, totals: shapes of the state and of a step's metrics.
-    one_step: the guarded step, see `step.make_one_step`.
+    one_steps: the guarded step, see `step.make_one_step`, for each bucket of shapes of the training source.
     threads: threads that the CPU backend was given; 0 = all.
   """
   config: Any
@@ -27,7 +27,7 @@ class Parts(NamedTuple):
   devices: parallel.Parallel
   threads: int
   abstract: Any
-  one_step: Callable
+  one_steps: tuple[Callable, ...]
   totals: Any
 
 
@@ -48,29 +48,31 @@ def assemble(config, one_device: bool = False) -> Parts:
   check_parts(config, splits)
   experiment = modules.make_experiment(config, splits.meta)
   abstract = jax.eval_shape(experiment.init, jax.eval_shape(lambda: jax.random.key(0)))
-  threads = parallel.start_devices(config.parallel, 6.0 * count_params(abstract) * config.train.batch_size)
+  uses = splits.meta["uses_per_row"] if "uses_per_row" in splits.meta else 1  # of each parameter, such as per token
+  threads = parallel.start_devices(config.parallel, 6.0 * count_params(abstract) * config.train.batch_size * uses)
   if config.train.microbatch == -1:
     if processes.several():  # they would have to compile together
       raise UserError("config.train.microbatch: got -1, allowed with one process; choose the rows")
     rows = largest_microbatch(config, splits, experiment, abstract)
     config = with_values(config, {"train.microbatch": rows})
-  devices, one_step, totals = trace(config, splits, experiment, abstract, one_device)
+  devices, one_steps, totals = trace(config, splits, experiment, abstract, one_device)
   check_monitors(config, experiment, splits, devices, abstract, totals)
-  return Parts(config, splits, plan, experiment, devices, threads, abstract, one_step, totals)
+  return Parts(config, splits, plan, experiment, devices, threads, abstract, one_steps, totals)
 
 
 def trace(config, splits: Splits, experiment: Experiment, abstract,
-          one_device: bool = False) -> tuple[parallel.Parallel, Callable, Any]:
-  """(devices, guarded step, shapes of its metrics). Raises UserError for a batch that does not divide."""
+          one_device: bool = False) -> tuple[parallel.Parallel, tuple[Callable, ...], Any]:
+  """(devices, guarded steps by bucket, shapes of their metrics). Raises UserError for a batch that does not divide."""
   batch_size = config.train.batch_size
   devices = parallel.one_device() if one_device else parallel.make(
       config.parallel, batch_size, config.eval.batch_size or batch_size, config.train.microbatch)
   parallel.check_chunk_rows(splits.train.num_rows, batch_size, devices.num_chunks)
-  one_step = jax.jit(step_lib.make_one_step(experiment.train_step, splits.train, devices.over,
-                                            config.train.on_nonfinite))
-  totals = jax.eval_shape(devices.compile(one_step), abstract, shapes(splits.train.data),
+  one_steps = tuple(jax.jit(step_lib.make_one_step(experiment.train_step, splits.train.in_bucket(k), devices.over,
+                                                   config.train.on_nonfinite))
+                    for k in range(len(splits.train.buckets) or 1))
+  totals = jax.eval_shape(devices.compile(one_steps[0]), abstract, shapes(splits.train.data),
                           jax.eval_shape(step_lib.stream_keys, abstract))[1]
-  return devices, one_step, totals
+  return devices, one_steps, totals
 
 
 def compile_step(devices: parallel.Parallel, one_step: Callable, abstract, totals, data) -> Any:
@@ -90,12 +92,12 @@ def largest_microbatch(config, splits: Splits, experiment: Experiment, abstract)
   needed, room = None, int(0.9 * parallel.free_bytes())
   for rows in [n for n in range(batch_size, 0, -1) if batch_size % n == 0]:
     try:
-      devices, one_step, totals = trace(with_values(config, {"train.microbatch": rows}), splits, experiment,
-                                        abstract)
+      devices, one_steps, totals = trace(with_values(config, {"train.microbatch": rows}), splits, experiment,
+                                         abstract)
     except UserError as error:  # too small to divide over devices, or for BatchNorm
       refused.append(error)
       continue
-    memory = compile_step(devices, one_step, abstract, totals, data).memory_analysis()
+    memory = compile_step(devices, one_steps[-1], abstract, totals, data).memory_analysis()  # the largest shapes
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes  # results lie in the arguments' memory
     if needed <= room:
       return rows
@@ -150,10 +152,7 @@ def with_horizon(config, total: int):
 
 
 def check_parts(config, splits: Splits) -> None:
-  """Refuses sources that the loop cannot read, and a plateau that watches a part which the split does not have."""
-  for name, source in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
-    if source is not None and source.bucket_at is not None:
-      raise UserError(f"experiment {config.experiment}: its {name} source has buckets, which the loop cannot read yet")
+  """Refuses a plateau that watches a part which the split does not have."""
   plateau = config.optim.plateau
   if plateau.factor > 0 and plateau.monitor.startswith("val_") and splits.val is None:
     raise UserError(f"config.optim.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because "
@@ -174,8 +173,9 @@ def describe(config) -> dict[str, Any]:
   """
   parts = assemble(config_lib.resolve(config))
   data, step = shapes(parts.splits.train.data), jax.ShapeDtypeStruct((), jnp.int32)
-  batch = jax.eval_shape(parts.splits.train.batch_at, data, step, jax.eval_shape(lambda: jax.random.key(0)))
-  compiled = compile_step(parts.devices, parts.one_step, parts.abstract, parts.totals, data)
+  batch_at = parts.splits.train.in_bucket(len(parts.one_steps) - 1).batch_at
+  batch = jax.eval_shape(batch_at, data, step, jax.eval_shape(lambda: jax.random.key(0)))
+  compiled = compile_step(parts.devices, parts.one_steps[-1], parts.abstract, parts.totals, data)
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   described = {"experiment": parts.config.experiment, "parameters": count_params(parts.abstract),
                "steps": parts.plan.total, "steps_per_epoch": parts.plan.steps_per_epoch,
@@ -188,4 +188,6 @@ def describe(config) -> dict[str, Any]:
                 "flops_per_step": cost["flops"] if "flops" in cost else None}
   if memory is not None:
     described |= {"argument_bytes": memory.argument_size_in_bytes, "temporary_bytes": memory.temp_size_in_bytes}
+  if parts.experiment.describe is not None:
+    described |= parts.experiment.describe()
   return described

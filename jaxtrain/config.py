@@ -219,7 +219,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
       raise UserError(f"config.{key}: got {value}, allowed a number")
     if limit is not None and not allows(limit, value):
       raise UserError(f"config.{key}: got {value!r}, allowed {limit[1]}")
-  check_length(config)
+  check_length(config, getattr(module, "TRAINS", True))
   split = config.data.split
   folds = split.num_folds if split.kind in fields.FOLDED else 1
   if split.fold >= folds:
@@ -244,9 +244,14 @@ def allows(limit: fields.Limit, value: Any) -> bool:
     return False
 
 
-def check_length(config: ConfigDict) -> None:
-  """Exactly one of num_epochs and num_steps is above 0, in the config or in each of its stages."""
+def check_length(config: ConfigDict, trains: bool) -> None:
+  """Exactly one of num_epochs and num_steps is above 0; neither where an experiment says TRAINS = False."""
   epochs, steps = config.train.num_epochs, config.train.num_steps
+  if not trains:
+    if epochs or steps:
+      raise UserError(f"config.train: got num_epochs={epochs} and num_steps={steps}, allowed 0 for both: "
+                      f"{config.experiment} has nothing to train")
+    return
   if (epochs > 0) == (steps > 0):
     raise UserError(f"config.train: got num_epochs={epochs} and num_steps={steps}, allowed exactly one of them above 0")
 

@@ -18,27 +18,30 @@ from jaxtrain import workdir as workdir_lib
 from jaxtrain.types import UserError
 
 
-def evaluator(run: runs.Run, part: str) -> tuple[Callable, Any]:
-  """(compiled `evaluate` of `step.make_evaluate`, zero totals) of a part, made at first use."""
-  if part not in run.evaluators:
+def evaluator(run: runs.Run, part: str, bucket: int) -> tuple[Callable, Any]:
+  """(compiled `evaluate` of `step.make_evaluate`, zero totals) of a part's bucket of shapes, made at first use."""
+  if (part, bucket) not in run.evaluators:
     source = getattr(run.splits, part)
     if source.num_batches is None:
       raise UserError(f"experiment {run.config.experiment}: its {part} source must state num_batches")
-    one, evaluate = step_lib.make_evaluate(run.experiment.eval_step, source, run.devices.over)
+    one, evaluate = step_lib.make_evaluate(run.experiment.eval_step, source.in_bucket(bucket), run.devices.over)
     key = rng.stream_key(run.state.key, "eval")
-    run.feeds[part] = feed_lib.Feed(source, run.devices.put, run.devices.put_slices, key)
+    if part not in run.feeds:
+      run.feeds[part] = feed_lib.Feed(source, run.devices.put, run.devices.put_slices, key)
     totals = jax.eval_shape(run.devices.compile(one), run.state, source.data, key, np.int32(0))
-    run.evaluators[part] = (run.devices.compile(evaluate), run.devices.put(step_lib.zero_totals(totals)))
-  return run.evaluators[part]
+    run.evaluators[part, bucket] = (run.devices.compile(evaluate), run.devices.put(step_lib.zero_totals(totals)))
+  return run.evaluators[part, bucket]
 
 
 def evaluate_part(run: runs.Run, state, part: str) -> dict[str, float]:
   """Means of the evaluation metrics over a part."""
-  (evaluate, totals), feed = evaluator(run, part), run.feeds[part]
-  step, last = 0, getattr(run.splits, part).num_batches
-  while step < last:
-    stop = feed.end(step, last)
-    totals = evaluate(state, totals, feed.data(step), rng.stream_key(state.key, "eval"), np.int32(step), np.int32(stop))
+  source, key = getattr(run.splits, part), rng.stream_key(state.key, "eval")
+  _, totals = evaluator(run, part, 0)
+  step, feed = 0, run.feeds[part]
+  while step < source.num_batches:
+    evaluate, _ = evaluator(run, part, source.bucket(step))
+    stop = source.end_of_bucket(step, feed.end(step, source.num_batches))
+    totals = evaluate(state, totals, feed.data(step), key, np.int32(step), np.int32(stop))
     feed.fetch_ahead()
     step = stop
   return metrics_lib.finish(totals, run.experiment.summarise)
@@ -47,7 +50,7 @@ def evaluate_part(run: runs.Run, state, part: str) -> dict[str, float]:
 def evaluated_names(run: runs.Run) -> list[str]:
   """Names of the metrics that evaluating a part of this run gives."""
   parts = [part for part in ("val", "test") if getattr(run.splits, part) is not None]
-  return list(metrics_lib.finish(evaluator(run, parts[0])[1], run.experiment.summarise)) if parts else []
+  return list(metrics_lib.finish(evaluator(run, parts[0], 0)[1], run.experiment.summarise)) if parts else []
 
 
 def by_split(means: dict[str, float], val: dict[str, float] | None) -> dict[str, float]:
@@ -118,9 +121,14 @@ def write_report(run: runs.Run, means, val, due, improved: bool) -> None:
   throughput = rows / seconds if seconds > 0 else None
   timing = {"epoch_time_s": seconds, "throughput": throughput, "max_memory_mib": max_memory_mib()}
   where = {"epoch": run.epoch, "step": run.step}
-  bad = int(run.guard.num_bad)
+  alarms = [f"{int(run.guard.num_bad)} steps left out as not finite"] * (int(run.guard.num_bad) > 0)
+  if run.experiment.alarms is not None:
+    found = run.experiment.alarms(by_split(means, val))
+    alarms += found
+    for text in found:
+      run.console.say(f"jaxtrain: alarm: {text}")
   run.facts.event("on_epoch_end" if due.epoch else "on_eval", **where, split="train", **by_kind(run, means), **timing,
-                  is_best=improved, alarms=[f"{bad} steps left out as not finite"] if bad else [])
+                  is_best=improved, alarms=alarms)
   run.facts.row({k: v for k, v in means.items() if k not in ("lr", "grad_norm")}, **where, split="train",
                 train_loss=means["loss"], lr=optional(means, "lr"), grad_norm=optional(means, "grad_norm"), **timing)
   run.last_means = dict(means)

@@ -142,14 +142,16 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
 
 
 def dispatch(run: runs.Run, target: int, pace: Pace) -> None:
-  """Runs the steps up to `target` that the data at hand has in one compiled call, and waits for them.
+  """Runs the steps up to `target` of one bucket that the data at hand has in one compiled call, and waits for them.
 
   Raises:
     preempt.NonFinite: the guard has halted the run.
   """
-  began, feed = time.perf_counter(), run.feeds["train"]
-  num_steps = feed.end(run.step, target) - run.step
-  run.state, run.totals = run.repeat(run.state, run.totals, feed.data(run.step), np.int32(num_steps))
+  source, feed = run.splits.train, run.feeds["train"]
+  repeat = run.repeat(source.bucket(run.step))  # compiles what it meets first, and that is no training time
+  began = time.perf_counter()
+  num_steps = source.end_of_bucket(run.step, feed.end(run.step, target)) - run.step
+  run.state, run.totals = repeat(run.state, run.totals, feed.data(run.step), np.int32(num_steps))
   feed.fetch_ahead()
   run.guard = jax.device_get(run.state.guard)  # the one host synchronisation of a dispatch
   seconds = time.perf_counter() - began
@@ -249,6 +251,8 @@ def finish(run: runs.Run) -> Result:
   """The end of a run: last checkpoint, the best state assessed, history."""
   if run.saved_step != run.step:
     save(run)
+  if run.writes and not run.plan.total:  # no first dispatch has written it
+    runs.write_process(run.workdir, run.splits.meta)
   final = end_training(run)
   best = evaluation.best_state(run)
   return conclude(run, final, best, evaluation.evaluate_part(run, best, "test") if run.splits.test else None)

@@ -113,6 +113,9 @@ def parts_of(config, values: dict, fields: tuple[str, ...],
           raise
         assembled[key] = None  # the seed is read: not tried again for the next member
         continue
+      if any(source is not None and source.buckets for source in parts.splits[:3]):
+        raise UserError(f"experiment {config.experiment}: its batches have several shapes, allowed one with "
+                        "--launcher=vmap; --launcher=local starts each member by itself")
       if any(source is not None and source.window_steps for source in parts.splits[:3]):
         raise UserError("config.data.out_of_core: got True, allowed False with --launcher=vmap; --launcher=local "
                         "starts each member by itself")

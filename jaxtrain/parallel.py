@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxtrain import processes
+from jaxtrain import processes, turns
 from jaxtrain.types import Over, UserError
 
 AXIS, MEMBERS = "data", "members"
@@ -54,25 +54,13 @@ def take_chunk(batch: Any, index: jax.Array, num_chunks: int) -> Any:
   return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(cut(x), index, axis=1, keepdims=False), batch)
 
 
-def hidden(count: int) -> jax.Array:
-  """A number that XLA does not know: a loop of one turn would be taken apart, fused otherwise, and give other bits."""
-  return jax.lax.optimization_barrier(jnp.int32(count))
-
-
-def run_in_turn(run: Callable, count: int) -> Any:
-  """Results of run(0), run(1), ... stacked along a leading axis."""
-  out = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), jax.eval_shape(run, jnp.int32(0)))
-  put = lambda c, out, x: jax.lax.dynamic_update_index_in_dim(out, x, c, 0)
-  return jax.lax.fori_loop(0, hidden(count), lambda c, out: jax.tree.map(lambda o, x: put(c, o, x), out, run(c)), out)
-
-
 def add_in_order(stacked: Any) -> Any:
   """Sum over the leading axis, first to last."""
   first = jax.tree.map(lambda x: x[0], stacked)
   count = jax.tree.leaves(stacked)[0].shape[0]
   def body(c, total):
     return jax.tree.map(lambda t, x: t + jax.lax.dynamic_index_in_dim(x, c, keepdims=False), total, stacked)
-  return jax.lax.fori_loop(1, hidden(count), body, first)
+  return jax.lax.fori_loop(1, turns.hidden(count), body, first)
 
 
 def over_whole(fn, batch, key):
@@ -84,7 +72,7 @@ def make_over_chunks(num_chunks: int) -> Over:
   """`over` that runs fixed chunks one after the other and adds their sums in order; keys are folded by chunk."""
   def over(fn, batch, key):
     run = lambda c: fn(take_chunk(batch, c, num_chunks), jax.random.fold_in(key, c))
-    return add_in_order(run_in_turn(run, num_chunks))
+    return add_in_order(turns.run_in_turn(run, num_chunks))
   return over
 
 
@@ -103,7 +91,7 @@ def make_over_canonical(mesh, num_chunks: int) -> Over:
     def local(batch, key):
       first = jax.lax.axis_index(AXIS) * per_device
       run = lambda c: fn(take_chunk(batch, first + c, num_chunks), jax.random.fold_in(key, first + c))
-      return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), run_in_turn(run, per_device))
+      return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), turns.run_in_turn(run, per_device))
     mapped = jax.shard_map(local, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec()), out_specs=PartitionSpec(),
                            check_vma=False)
     return add_in_order(mapped(batch, key))

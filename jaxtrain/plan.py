@@ -89,6 +89,6 @@ def make(config, steps_per_epoch: int | None) -> Plan:
     raise UserError(f"config.train.num_epochs: got {config.train.num_epochs}, allowed 0 (set num_steps), because the "
                     "training "
                     "source is endless and has no epochs")
-  total = config.train.num_steps or config.train.num_epochs * steps_per_epoch
+  total = config.train.num_steps or config.train.num_epochs * (steps_per_epoch or 0)
   return Plan(total, steps_per_epoch, cadence(config.eval, "eval"), cadence(config.checkpoint, "checkpoint"),
               config.log.every_steps)

@@ -37,9 +37,9 @@ class Run:
   facts: facts_lib.Facts
   console: Console
   checkpoints: checkpoint.Checkpoints | None
-  repeat: Callable
+  repeat: Callable[[int], Callable] | None  # bucket -> the compiled call of many steps, made at first use
   feeds: dict[str, feed_lib.Feed]  # part -> its data on the devices
-  evaluators: dict[str, tuple[Callable, Any]]  # part -> compiled evaluation and zero totals, made at first use
+  evaluators: dict[tuple[str, int], tuple[Callable, Any]]  # by part and bucket: evaluation, zero totals; at first use
   began: float  # time.time() at the start of this process's part
 
   state: Any
@@ -211,7 +211,11 @@ def compile_repeat(run: Run, parts: Parts, skipped: list[str]) -> None:
   began = time.perf_counter()
   data_key, _ = step_lib.stream_keys(run.state)
   run.feeds["train"] = feed_lib.Feed(run.splits.train, run.devices.put, run.devices.put_slices, data_key)
-  run.repeat = compile_step(run.devices, parts.one_step, run.state, run.totals, shapes(run.splits.train.data))
+  data = shapes(run.splits.train.data)
+  run.repeat = functools.cache(
+      lambda bucket: compile_step(run.devices, parts.one_steps[bucket], run.state, run.totals, data))
+  if run.step < run.plan.total:
+    run.repeat(run.splits.train.bucket(run.step))
   run.facts.process(resume_step=run.step, skipped_checkpoints=skipped, threads=parts.threads,
                     num_devices=run.devices.num_devices, compile_seconds=time.perf_counter() - began,
                     setup_seconds=time.time() - run.began)

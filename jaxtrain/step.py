@@ -20,7 +20,7 @@ TINY = 1e-30  # times any float32 still finite, and so is the sum over a state
 
 
 def make_train_step(loss_sums: Callable, term_counts: Callable[[Batch], dict[str, jax.Array]],
-                    weights: Callable[[jax.Array], dict[str, Any]], tx: optim_lib.Optimizer, *,
+                    weights: Callable[[Any], dict[str, Any]], tx: optim_lib.Optimizer, *,
                     reduction: str = "mean", ema_decay=0.0):
   """Returns pure `train_step(state, batch, key, over) -> (state, metrics)` for one gradient of a weighted sum of terms.
 
@@ -28,7 +28,7 @@ def make_train_step(loss_sums: Callable, term_counts: Callable[[Batch], dict[str
     loss_sums: `(params, model_state, chunk, key) -> ({term: sum over rows}, model_state, Metrics)`; the metrics are
       extras that carry their own counts.
     term_counts: `batch -> {term: count}` over the whole batch, from weights and masks alone.
-    weights: `step -> {term: weight}`; its names must equal those of the terms.
+    weights: `state -> {term: weight}`; its names must equal those of the terms.
     tx: the optimiser.
     reduction: `mean` divides each term by its count; `sum` does not (the loss then grows with the batch). The reported
       loss is per row in both.
@@ -38,7 +38,7 @@ def make_train_step(loss_sums: Callable, term_counts: Callable[[Batch], dict[str
     ValueError: at trace, when the names of terms, counts and weights differ.
   """
   def train_step(state, batch, key, over: Over):
-    counts, weight = term_counts(batch), jax.tree.map(schedules.opaque, weights(state.step))
+    counts, weight = term_counts(batch), jax.tree.map(schedules.opaque, weights(state))
     if set(counts) != set(weight):
       raise ValueError(f"loss terms {sorted(counts)} and config.loss.weights {sorted(weight)} must be the same names")
     num_rows = jnp.sum(batch["weight"])

@@ -54,7 +54,9 @@ class Source(NamedTuple):
       `data` itself then has their shapes alone.
     window_steps: 0 where all data is there at once.
     rows: `index [n] -> {name: array [n, ...]}`, rows of one pass on the host, for what is done once at the end.
-    bucket_at: `step -> int`, the bucket of shapes used at a step; None where all shapes are equal.
+    bucket_at: `step -> int`, the bucket of shapes used at a step, the same for blocks of steps; None where all shapes
+      are equal.
+    buckets: a `batch_at` for each bucket of shapes; the first is `batch_at` itself. Empty where all shapes are equal.
   """
   data: Any
   batch_at: Callable[[Any, jax.Array, jax.Array], Batch]
@@ -64,6 +66,21 @@ class Source(NamedTuple):
   window_steps: int = 0
   rows: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
   bucket_at: Callable[[int], int] | None = None
+  buckets: tuple[Callable[[Any, jax.Array, jax.Array], Batch], ...] = ()
+
+  def bucket(self, step: int) -> int:
+    """The bucket of shapes at a step."""
+    return self.bucket_at(step) if self.bucket_at else 0
+
+  def end_of_bucket(self, step: int, stop: int) -> int:
+    """The first step after `step` of another bucket, at most `stop`."""
+    if not self.bucket_at:
+      return stop
+    return next((s for s in range(step + 1, stop) if self.bucket_at(s) != self.bucket_at(step)), stop)
+
+  def in_bucket(self, bucket: int) -> "Source":
+    """The source whose batches have the shapes of one bucket."""
+    return self._replace(batch_at=self.buckets[bucket]) if self.buckets else self
 
 
 class Splits(NamedTuple):
@@ -106,6 +123,9 @@ class Experiment(NamedTuple):
     predict: what `jaxtrain.predict` offers, by name.
     read_weights: `(state, path) -> state`, a fresh state with the weights of another system's file; None where there is
       no such system.
+    alarms: `{name: mean} -> [text]`, what is wrong with the metrics of training (`train_*`) and validation (`val_*`) of
+      a report; None where nothing is watched for.
+    describe: `() -> {name: value}`, what `--mode=check` adds of the data; None where it adds nothing.
   """
   init: Callable[[jax.Array], Any]
   train_step: Callable[[Any, Batch, jax.Array, Over], tuple[Any, Metrics]]
@@ -115,6 +135,8 @@ class Experiment(NamedTuple):
   assess: Callable[[Any, Splits, jax.Array], dict[str, tuple[dict, dict]]] | None = None
   predict: dict[str, Verb] | None = None
   read_weights: Callable[[Any, str], Any] | None = None
+  alarms: Callable[[dict[str, float]], list[str]] | None = None
+  describe: Callable[[], dict[str, Any]] | None = None
 
 
 class Guard(flax.struct.PyTreeNode):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,9 +12,22 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NOT_COMPARED = ("run_id", "time", "epoch_time_s", "throughput", "max_memory_mib", "total_time_s")
 
 
+STREAMS = ("configs/causal_discovery.py",)  # endless: they have no epochs
+EPOCH = 10  # steps that stand for one then
+
+
+def in_steps(flags: tuple[str, ...]) -> list[str]:
+  """Flags that count epochs, with `EPOCH` steps for each where the config's training source is endless."""
+  if not any(flag.startswith(f"--config={path}") for flag in flags for path in STREAMS):
+    return list(flags)
+  one = lambda found: f"{found[1]}steps={EPOCH * int(found[2])}"
+  return [re.sub(r"^(--config\.(?:train\.num_|eval\.every_|checkpoint\.every_))epochs=(\d+)$", one, flag)
+          for flag in flags]
+
+
 def start(*flags: str, environ: dict[str, str] | None = None, command: str = "main") -> subprocess.Popen:
-  """Starts `python -m jaxtrain.COMMAND` with flags from the root of the repository."""
-  command = [sys.executable, "-m", f"jaxtrain.{command}", *flags]
+  """Starts `python -m jaxtrain.COMMAND` with flags (see `in_steps`) from the root of the repository."""
+  command = [sys.executable, "-m", f"jaxtrain.{command}", *in_steps(flags)]
   return subprocess.Popen(command, cwd=ROOT, env=os.environ | (environ or {}), stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True)
 

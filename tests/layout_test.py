@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Modules and folders of jaxtrain by rank, and the ranks that a row may import. DESIGN 3 has the table without fields,
 # packing, workdir, console, plan, assembly, runs and evaluation. `figures.py` of an experiment has a rule of its own.
 ROWS = (
-    ("types", "rng"),
+    ("types", "rng", "turns"),
     ("losses", "schedules", "nn", "optim", "step", "ensemble", "modules", "fields", "config",
      "axes"),
     ("data",),

@@ -257,7 +257,7 @@ def test_plateau_on_the_training_loss_decides_once_an_epoch_on_the_mean_over_row
   def loss_sums(params, model_state, chunk, key):
     return {"recon": chunk["weight"] @ chunk["x"] + 0.0 * params}, model_state, {}
 
-  weights = lambda t: {"recon": jnp.asarray(level, jnp.float32)[t // 3]}
+  weights = lambda state: {"recon": jnp.asarray(level, jnp.float32)[state.step // 3]}
   train_step = step.make_train_step(loss_sums, lambda batch: {"recon": jnp.sum(batch["weight"])}, weights, tx)
   params = jnp.zeros(())
   state = TrainState(jnp.int32(0), jax.random.key(3), params, {}, tx.init(params), None, step.init_guard())

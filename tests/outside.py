@@ -64,7 +64,7 @@ def make(config, meta):
     return {"loss": (sums["error"], jnp.sum(batch["weight"]))}
 
   train_step = step.make_train_step(loss_sums, lambda batch: {"error": jnp.sum(batch["weight"])},
-                                    lambda t: {"error": config.loss.weights.error}, tx,
+                                    lambda state: {"error": config.loss.weights.error}, tx,
                                     ema_decay=config.optim.ema_decay)
   observe = lambda state, means: state.replace(opt_state=tx.observe(state.opt_state, means))
   return Experiment(init, train_step, eval_step, observe=observe)

@@ -13,6 +13,7 @@ from jaxtrain import main, processes
 from jaxtrain.types import UserError
 
 CONFIGS = sorted(os.path.relpath(path, child.ROOT) for path in glob.glob(os.path.join(child.ROOT, "configs", "*.py")))
+VAE = "configs/vae.py"
 FLAGS = ("--config.parallel.mode=canonical", "--config.log.figures=none", "--config.log.progress=False")
 
 
@@ -46,8 +47,8 @@ def test_two_processes_give_the_digest_and_facts_of_one_and_one_goes_on(path, tm
 
 @pytest.mark.slow
 def test_facts_of_two_processes_are_those_of_one(tmp_path):
-  run_two(CONFIGS[0], tmp_path / "two", 2)
-  digest_of_one(CONFIGS[0], tmp_path / "one", 2)
+  run_two(VAE, tmp_path / "two", 2)
+  digest_of_one(VAE, tmp_path / "one", 2)
   assert child.facts(str(tmp_path / "two")) == child.facts(str(tmp_path / "one"))
 
 
@@ -70,7 +71,7 @@ def test_batches_from_a_file_are_read_in_slices(tmp_path):
     (1, signal.SIGTERM), pytest.param(0, signal.SIGTERM, marks=pytest.mark.slow),
     pytest.param(1, signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_to_one_stops_both_and_they_go_on(rank, number, tmp_path):
-  workdir, path = str(tmp_path / "two"), CONFIGS[0]
+  workdir, path = str(tmp_path / "two"), VAE
   pair = child.start_several(2, 1, *flags(path, workdir, 3000, "--config.checkpoint.every_epochs=1000"))
   child.wait_for_first_step(pair[0], workdir, 1)
   pair[rank].send_signal(number)
@@ -93,7 +94,7 @@ def test_a_signal_to_one_stops_both_and_they_go_on(rank, number, tmp_path):
 def test_a_killed_process_ends_the_other_with_one_line(rank, tmp_path):
   workdir = str(tmp_path / "two")
   horizon = ("--config.optim.decay_steps=48000",)
-  pair = child.start_several(2, 1, *flags(CONFIGS[0], workdir, 3000, *horizon))
+  pair = child.start_several(2, 1, *flags(VAE, workdir, 3000, *horizon))
   child.wait_for_first_step(pair[0], workdir, 1)
   pair[rank].kill()
   began = time.monotonic()
@@ -103,8 +104,8 @@ def test_a_killed_process_ends_the_other_with_one_line(rank, tmp_path):
   assert len(lines) == 1 and "lost another process" in lines[0], done[1 - rank].stderr
   reported = child.last_reported(workdir)
   num_epochs = reported // 16 + 2
-  resumed = digest_of_one(CONFIGS[0], workdir, num_epochs, *horizon)  # on one process
-  equal = resumed == digest_of_one(CONFIGS[0], tmp_path / "one", num_epochs, *horizon)
+  resumed = digest_of_one(VAE, workdir, num_epochs, *horizon)  # on one process
+  equal = resumed == digest_of_one(VAE, tmp_path / "one", num_epochs, *horizon)
   records.note("kill -9 of one of two processes", "vae, canonical", survived=True, equal=equal,
                steps_again=reported - child.resume_steps(workdir)[-1])
   assert equal
@@ -113,7 +114,7 @@ def test_a_killed_process_ends_the_other_with_one_line(rank, tmp_path):
 @pytest.mark.slow
 def test_a_second_signal_to_one_ends_both(tmp_path):
   workdir = str(tmp_path / "two")
-  pair = child.start_several(2, 1, *flags(CONFIGS[0], workdir, 3000))
+  pair = child.start_several(2, 1, *flags(VAE, workdir, 3000))
   child.wait_for_first_step(pair[0], workdir, 1)
   for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):  # the first two may be handled as one
     pair[1].send_signal(number)
@@ -126,7 +127,7 @@ def test_a_second_signal_to_one_ends_both(tmp_path):
                                                                         "devices"),
     ("resume", "--resume=required")])
 def test_all_refuse_together(what, says, tmp_path):
-  common = [f"--config={CONFIGS[0]}:smoke", *FLAGS]
+  common = [f"--config={VAE}:smoke", *FLAGS]
   if what != "workdir":
     common.append(f"--workdir={tmp_path / 'two'}")
   if what == "resume":

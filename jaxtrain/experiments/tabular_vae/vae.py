@@ -102,8 +102,8 @@ def make(config, meta) -> Experiment:
                       opt_state=tx.init(params), ema=ema, guard=step.init_guard())
 
   one_gradient = step.make_train_step(bind(objective.loss_sums, o), bind(objective.term_counts, o),
-                                      bind(objective.weights, o), tx, reduction=config.loss.reduction,
-                                      ema_decay=config.optim.ema_decay)
+                                      lambda state: objective.weights(o, state.step), tx,
+                                      reduction=config.loss.reduction, ema_decay=config.optim.ema_decay)
 
   def train_step(state, batch, key, over):
     drawn = objective.draw(o, key, len(batch["weight"]))

@@ -1,0 +1,181 @@
+"""Causal discovery: networks trained on an endless stream of simulated causal models, to read a graph off a table.
+
+  python -m jaxtrain.main --config=configs/causal_discovery.py              # cpu: AVICI on 10 variables, 2 cores
+  python -m jaxtrain.main --config=configs/causal_discovery.py:bcnp --config.train.batch_size=64
+  python -m jaxtrain.main --config=configs/causal_discovery.py:cpu --mode=check      # shapes, and the data's signal
+
+Variants: cpu (default); avici, bcnp, bcnp_pl: the three models at the seed's sizes on its training mixture;
+bcnp_local_large: the seed's run of 20,000 steps; paper_all_data: BCNP on the paper's graphs with exactly 20, 40, 60
+edges and its mechanisms, n = 1000; benchmark: d in 10, 20, 30, 40; random: the baseline without training; smoke: tiny.
+The large variants are for a GPU.
+"""
+
+from jaxtrain.config import common, pick_variant
+
+
+def base():
+  """What all variants share: the stream of tasks, AdamW at 1e-4 with a cosine, clipping, selection by edge F1."""
+  config = common()
+  config.data.source = "simulated"
+  config.data.num_nodes = (20,)  # d: numbers of variables; several are drawn evenly
+  config.data.pad_to = ()  # padded sizes of the batches; () = each number of variables has batches of its own
+  config.data.num_rows = 256  # n: observational rows of a task
+  config.data.num_rows_int = 0  # rows of a task in each of which one variable is set
+  config.data.p_obs_only = 0.0  # probability that those rows are observational too
+  config.data.intervention_value = 0.0  # mean of the values that variables are set to, before standardisation
+  config.data.intervention_scale = 1.0  # and their deviation
+  # Families: name, then PARAMETER=VALUE where it differs from its default; weight is the share.
+  config.data.graphs = ("er edge_prob=0.2", "sf m=2")  # er | sf | sf_directed | sbm | ws | grg
+  config.data.mechanisms = ("linear weight=0.34", "mlp weight=0.33", "gp weight=0.33")
+  config.data.noises = ("gaussian",)  # gaussian | laplace | uniform | cauchy; heteroscedastic=1
+  config.data.noise_share = (0.1, 0.9)  # range of a node's share of variance that is noise
+  config.data.mixture = "node"  # node | task: what draws a mechanism from the mixture
+  config.data.normalize = True  # standardise each variable over the rows of its task
+  config.data.reject_constant = True  # tasks with a constant variable count with weight 0
+  config.data.task_chunk = 8  # tasks made at once; another gives the same tasks to rounding
+  config.data.eval_seed = 0  # seed of validation and test tasks, the same for all runs
+  config.data.val_seeds = ()  # numbers of the validation tasks; () = 0, 1, ... eval.max_val_tasks - 1
+  config.data.test_seeds = ()  # likewise
+  config.eval.val_num_samples = 16  # graphs sampled per validation task
+  config.eval.test_num_samples = 100  # and in the assessment at the end
+  config.eval.max_val_tasks = 128
+  config.eval.max_test_tasks = 256
+  config.optim.name, config.optim.learning_rate, config.optim.weight_decay = "adamw", 1e-4, 1e-4
+  config.optim.schedule, config.optim.clip_norm, config.optim.warmup_steps = "cosine", 1.0, 500
+  config.train.batch_size, config.train.num_steps = 32, 100_000
+  config.train.monitor, config.train.monitor_mode = "val_e_edge_f1", "max"
+  config.eval.every_steps = config.checkpoint.every_steps = 1000
+  config.log.every_steps = 100
+  return config
+
+
+def avici():
+  """AVICI, official architecture at the seed's sizes: 3,210,626 parameters."""
+  config = base()
+  config.experiment = "jaxtrain.experiments.causal_discovery.avici"
+  config.model.dim = 128
+  config.model.num_blocks = 12  # attention blocks in all, by turns over variables and over samples: 2 L of the paper
+  config.model.num_heads, config.model.key_size = 8, 32
+  config.model.ff_dim = 512
+  config.model.dropout_rate = 0.1
+  config.model.tau_init, config.model.beta_init = 2.0, -3.0  # temperature and bias of the logits
+  config.model.remat = False  # recompute blocks in the backward pass: less memory
+  config.model.sample_chunk = 0  # samples encoded at once; 0 = all
+  config.model.dual = {
+      "interval": 250,  # steps between updates of the dual weight
+      "rate": 1e-4,  # its learning rate
+      "average_rate": 0.05,  # of the moving average of the penalty
+      "warmup_steps": 0,  # linear rise of the rate
+      "init": 0.0,  # first value of the dual weight
+  }
+  config.loss.weights = {"edge": 1.0, "acyclic": 1.0}  # acyclic: times the dual weight
+  return config
+
+
+def bcnp():
+  """BCNP at the seed's sizes: 4 + 4 layers of 128, 10 permutations, 20 Sinkhorn iterations."""
+  config = base()
+  config.experiment = "jaxtrain.experiments.causal_discovery.bcnp"
+  config.model.dim = 128
+  config.model.num_layers, config.model.num_layers_decoder = 4, 4
+  config.model.num_heads, config.model.ff_dim = 8, 512
+  config.model.dropout_rate = 0.1
+  config.model.emb_depth = 1
+  config.model.q_before_l = True  # the order's decoder comes first
+  config.model.order = "sinkhorn"  # sinkhorn | plackett_luce
+  config.model.n_perm_samples = 10  # K: orders per task and step
+  config.model.sinkhorn_iter = 20
+  config.model.remat = False
+  config.model.sample_chunk = 0
+  config.loss.weights = {"edge": 1.0}
+  return config
+
+
+def bcnp_pl():
+  """BCNP with Plackett-Luce orders and the joint loss."""
+  config = bcnp()
+  config.model.order, config.model.n_perm_samples = "plackett_luce", 32
+  return config
+
+
+def bcnp_local_large():
+  """The seed's BCNP run: 20,000 steps."""
+  config = bcnp()
+  config.train.num_steps = 20_000
+  return config
+
+
+def paper_all_data():
+  """BCNP All-Data: ER graphs with exactly 20, 40, 60 edges and scale-free ones, the paper's mechanisms, n = 1000."""
+  config = bcnp()
+  config.data.graphs = ("er num_edges=20 weight=1", "er num_edges=40 weight=1", "er num_edges=60 weight=1",
+                        "sf m=2 weight=3")
+  config.data.mechanisms = ("bcnp_linear weight=0.34", "bcnp_mlp weight=0.33", "bcnp_gp weight=0.33")
+  config.data.mixture, config.data.num_rows = "task", 1000
+  config.model.dim, config.model.num_heads, config.model.ff_dim = 512, 16, 4096
+  config.model.dropout_rate, config.model.n_perm_samples, config.model.sinkhorn_iter = 0.0, 100, 1000
+  config.model.remat = True
+  config.optim.weight_decay, config.optim.warmup_steps = 1e-5, 10_000
+  config.train.precision = "bfloat16"
+  return config
+
+
+def benchmark():
+  """The newer benchmark: six graph families, three mechanisms, d in 10, 20, 30, 40, n = 500."""
+  config = avici()
+  config.data.num_nodes, config.data.num_rows = (10, 20, 30, 40), 500
+  config.data.graphs = ("er edge_prob=0.0526", "er edge_prob=0.1053", "er edge_prob=0.1579", "sf m=1", "sf m=2",
+                        "sf m=3")
+  config.data.mechanisms = ("linear", "mlp", "gp rff_dim=512 num_kernels=4 length_low=0.1 length_high=10.0")
+  config.train.precision = "bfloat16"
+  return config
+
+
+def random():
+  """No training: edges at random with the training graphs' density."""
+  config = base()
+  config.experiment = "jaxtrain.experiments.causal_discovery.random_graphs"
+  config.loss.weights = {"edge": 1.0}
+  config.train.num_steps = 0
+  return config
+
+
+def cpu():
+  """AVICI small enough to learn on two cores: 10 variables, 100 rows, minutes."""
+  config = avici()
+  config.data.num_nodes, config.data.num_rows = (10,), 100
+  config.model.dim, config.model.num_blocks = 64, 8
+  config.model.num_heads, config.model.key_size, config.model.ff_dim = 4, 16, 256
+  config.model.dropout_rate = 0.0
+  config.optim.learning_rate, config.optim.warmup_steps = 1e-3, 200
+  config.model.dual.rate = 1e-2
+  config.train.batch_size, config.train.num_steps = 16, 3000
+  config.eval.every_steps = config.checkpoint.every_steps = 250
+  config.log.every_steps = 50
+  return config
+
+
+def smoke():
+  """The default, tiny, in seconds; two padded sizes, so that buckets and padding are met."""
+  config = cpu()
+  config.data.num_nodes, config.data.pad_to, config.data.num_rows = (4, 5, 6), (5, 6), 20
+  config.data.num_rows_int = 4
+  config.data.task_chunk = 4
+  config.model.dim, config.model.num_blocks = 16, 2
+  config.model.num_heads, config.model.key_size, config.model.ff_dim = 2, 8, 32
+  config.model.dual.interval = 10
+  config.train.batch_size, config.train.num_steps = 16, 40
+  config.eval.every_steps = config.checkpoint.every_steps = 20
+  config.eval.max_val_tasks = config.eval.max_test_tasks = 16
+  config.eval.val_num_samples = config.eval.test_num_samples = 8
+  config.log.every_steps = 20
+  return config
+
+
+VARIANTS = {"cpu": cpu, "avici": avici, "bcnp": bcnp, "bcnp_pl": bcnp_pl, "bcnp_local_large": bcnp_local_large,
+            "paper_all_data": paper_all_data, "benchmark": benchmark, "random": random, "smoke": smoke}
+
+
+def get_config(variant="cpu"):
+  """The config of a variant. Raises UserError that lists them for an unknown one."""
+  return pick_variant(variant, VARIANTS)()

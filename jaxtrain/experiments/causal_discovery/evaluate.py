@@ -1,0 +1,107 @@
+"""The assessment at the end of a run: every fixed task judged with more samples, by family, beside baselines.
+
+Means over tasks come with 95 % intervals, mean +- 1.96 standard errors (`_ci95`): tasks are independent draws. Two
+baselines on the same tasks: the empty graph, and edges at random with the density of the training graphs. An AUROC is
+over the tasks that have both edges and pairs without.
+
+**Source:** spec causal_discovery 6; baselines: 12.7.
+"""
+
+from typing import Any, Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain.experiments.causal_discovery import scores, training
+from jaxtrain.types import Splits
+
+HEADLINE = ("e_edge_f1", "auroc", "edge_nll_nats", "cyclicity", "acyclic_share", "edge_prob", "edge_density")
+EXAMPLES = 6  # tasks whose graphs are kept for the figures
+
+
+def make_assess(config, meta, model: training.Model) -> Callable:
+  """`(state, splits, key) -> {split: (scalars, arrays)}` for the fixed tasks of validation and test."""
+  num = config.eval.test_num_samples
+
+  def one_batch(params, batch, key):
+    values, defined = training.judge(model, params, batch, key, num)
+    truth, mask = batch["adjacency"], batch["node_mask"]
+    density = jnp.asarray(list(meta["edge_probs"].values()), jnp.float32)
+    sizes = jnp.asarray([int(d) for d in meta["edge_probs"]])
+    flat = lambda t, m: jnp.broadcast_to(density[jnp.argmax(sizes == jnp.sum(m))], t.shape)
+    random_nll = jax.vmap(lambda t, m: scores.edge_nll_nats(flat(t, m), t, m))(truth, mask)
+    empty_nll = jax.vmap(lambda t, m: scores.edge_nll_nats(jnp.zeros_like(t), t, m))(truth, mask)
+    _, probs, _ = model.posterior(params, batch, key, num)
+    return values, defined, {"random_edge_nll_nats": random_nll, "empty_edge_nll_nats": empty_nll}, probs
+
+  def assess(state, splits: Splits, key):
+    params = state.params if state.ema is None else state.ema
+    return {name: assess_part(getattr(splits, name), jax.jit(one_batch), params, key, meta)
+            for name in ("val", "test") if getattr(splits, name) is not None}
+  return assess
+
+
+def assess_part(source, one_batch: Callable, params: Any, key: jax.Array, meta: dict) -> tuple[dict, dict]:
+  """(scalars, arrays) of the tasks of a source."""
+  data, found, examples = jax.device_put(source.data), [], []
+  make = [jax.jit(source.in_bucket(k).batch_at) for k in range(len(source.buckets) or 1)]
+  for step in range(source.num_batches):
+    batch = make[source.bucket(step)](data, jnp.int32(step), key)
+    values, defined, baselines, probs = jax.device_get(one_batch(params, batch, jax.random.fold_in(key, step)))
+    batch = jax.device_get(batch)
+    kept = batch["weight"] > 0
+    values = {name: np.where(defined[name] > 0, value, np.nan) for name, value in values.items()} | baselines
+    kinds = {"graph_kind": batch["graph_kind"], "mechanism_kind": dominant(batch["mechanism_kinds"]),
+             "num_nodes": batch["node_mask"].sum(1)}
+    found.append({name: np.asarray(value)[kept] for name, value in (values | kinds).items()})
+    examples += [(probs[b], batch["adjacency"][b]) for b in np.flatnonzero(kept)]
+  tasks = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+  scalars = {"rows": len(tasks["loss"])}
+  for name in (*HEADLINE, "random_edge_nll_nats", "empty_edge_nll_nats"):
+    scalars |= with_interval(name, tasks[name])
+  scalars |= by_family(tasks, meta)
+  side = max(len(truth) for _, truth in examples)
+  padded = lambda x: np.pad(x, [(0, side - len(x))] * 2)
+  arrays = {f"task_{name}": value for name, value in tasks.items()}
+  arrays["example_probs"] = np.stack([padded(p) for p, _ in examples[:EXAMPLES]])
+  arrays["example_truth"] = np.stack([padded(t) for _, t in examples[:EXAMPLES]])
+  arrays |= reliability(examples)
+  return scalars, arrays
+
+
+def dominant(kinds: np.ndarray) -> np.ndarray:
+  """[B]: the mechanism of all nodes of a task, -1 where they differ; kinds [B, D] is -1 in padding."""
+  first = kinds.max(1)
+  return np.where(((kinds == first[:, None]) | (kinds < 0)).all(1), first, -1)
+
+
+def with_interval(name: str, values: np.ndarray, item: str = "") -> dict[str, float]:
+  """Mean over the tasks where a metric is defined, and half the width of its 95 % interval."""
+  values, end = values[np.isfinite(values)], f"/{item}" * bool(item)
+  if not values.size:
+    return {name + end: float("nan")}
+  half = 1.96 * values.std(ddof=1) / values.size ** 0.5 if values.size > 1 else float("nan")
+  return {name + end: float(values.mean()), f"{name}_ci95{end}": half}
+
+
+def by_family(tasks: dict[str, np.ndarray], meta: dict) -> dict[str, float]:
+  """Means of the graph metrics by family of graph and by family of mechanism (of tasks that have a single one)."""
+  found = {}
+  for kind, field in (("graph_kind", "graphs"), ("mechanism_kind", "mechanisms")):
+    for k, text in enumerate(meta[field]):
+      rows = tasks[kind] == k
+      for name in ("e_edge_f1", "auroc", "edge_nll_nats"):
+        found |= with_interval(name, tasks[name][rows], text) if rows.any() else {}
+  return found
+
+
+def reliability(examples: list, num_bins: int = 10) -> dict[str, np.ndarray]:
+  """Pairs, mean probability and share of edges in equal bins of the predicted probability."""
+  off = [~np.eye(len(t), dtype=bool) for _, t in examples]
+  p = np.concatenate([probs[o] for (probs, _), o in zip(examples, off)])
+  t = np.concatenate([truth[o] for (_, truth), o in zip(examples, off)])
+  index = np.minimum((p * num_bins).astype(int), num_bins - 1)
+  count = np.bincount(index, minlength=num_bins)
+  total = lambda x: np.bincount(index, weights=x, minlength=num_bins) / np.maximum(count, 1)
+  return {"reliability_count": count, "reliability_predicted": total(p), "reliability_true": total(t)}

@@ -1,0 +1,91 @@
+"""Figures of causal discovery, from eval/<split>.json and .npz alone: graphs, families, reliability.
+
+**Source:** spec causal_discovery 6.
+"""
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from jaxtrain.figures import COLORS, INK, MUTED, RunData, clip_text, new_figure, number
+
+BLUE, GREY = COLORS["train"], "#b9c0c7"
+SHADE = LinearSegmentedColormap.from_list("probability", ["#ffffff", "#b5d2ec", "#1f6fb4", "#08264d"])
+SHOWN = 6  # examples
+
+
+def graphs(run: RunData) -> Figure | None:
+  """Edge probabilities of a few tasks, causes in rows and effects in columns; rings mark the true edges. Look for shade
+  inside the rings and none outside; shade mirrored across the diagonal is an edge whose direction is not known.
+  """
+  if not {"example_probs", "example_truth"} <= run.arrays.keys():
+    return None
+  probs, truth = run.arrays["example_probs"][:SHOWN], run.arrays["example_truth"][:SHOWN]
+  columns = min(3, len(probs))
+  rows = -(-len(probs) // columns)
+  figure = new_figure(0.9 + 2.6 * columns, 0.5 + 2.5 * rows)
+  axes = np.ravel(figure.subplots(rows, columns))
+  for k, ax in enumerate(axes):
+    if k >= len(probs):
+      ax.set_visible(False)
+      continue
+    image = ax.imshow(probs[k], cmap=SHADE, vmin=0, vmax=1)
+    cause, effect = np.nonzero(truth[k])
+    size = 2.6 * 72 / len(truth[k]) * 0.55
+    ax.scatter(effect, cause, s=size**2, facecolors="none", edgecolors="#d2580f", linewidths=1.1)
+    ax.set_title(f"task {k}: {len(cause)} edges", fontsize=8.5)
+    ax.grid(visible=False)
+    ax.set(xticks=[], yticks=[])
+  axes[0].set(xlabel="effect", ylabel="cause")
+  figure.colorbar(image, ax=axes.tolist(), label="probability of the edge", shrink=0.7)
+  return figure
+
+
+def families(run: RunData) -> Figure | None:
+  """Each dot is the mean over the tasks of a family with its 95 % interval; the line is the mean of all. A family whose
+  AUROC stays at 0.5 carries no signal that the model has learned.
+  """
+  scalars = run.evals[run.split]["scalars"] if run.split else {}
+  names = [name for name in ("e_edge_f1", "auroc", "edge_nll_nats") if number(scalars.get(name)) is not None]
+  items = list(dict.fromkeys(key.split("/", 1)[1] for key in scalars if "/" in key and "_ci95" not in key))
+  if not names or not items:
+    return None
+  figure = new_figure(2.6 + 2.3 * len(names), 0.9 + 0.3 * len(items))
+  for ax, name in zip(np.ravel(figure.subplots(1, len(names), sharey=True)), names):
+    mean = [number(scalars.get(f"{name}/{item}")) for item in items]
+    half = [number(scalars.get(f"{name}_ci95/{item}")) for item in items]
+    known = [k for k, value in enumerate(mean) if value is not None and np.isfinite(value)]
+    width = [half[k] if half[k] is not None and np.isfinite(half[k]) else 0.0 for k in known]
+    ax.errorbar([mean[k] for k in known], known, xerr=width, fmt="o", color=BLUE, markersize=4, elinewidth=1.2)
+    ax.axvline(number(scalars[name]), color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    if name == "auroc":
+      ax.axvline(0.5, color=GREY, linewidth=1.2)
+    ax.set_title(name.replace("_", " "), fontsize=8.5)
+    ax.set_yticks(range(len(items)), [clip_text(item, 30) for item in items], fontsize=8)
+    ax.set_ylim(len(items) - 0.5, -0.5)
+  return figure
+
+
+def reliability(run: RunData) -> Figure | None:
+  """Of the pairs that are given a probability, how many have the edge. On the dashed line the probabilities mean what
+  they say; below it the model is too sure. Bars: how many pairs there are.
+  """
+  if "reliability_count" not in run.arrays:
+    return None
+  count, predicted, true = (run.arrays[f"reliability_{name}"] for name in ("count", "predicted", "true"))
+  kept = count > 0
+  error = np.sum(count * np.abs(predicted - true)) / max(count.sum(), 1)
+  figure = new_figure(4.6, 4.6)
+  upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+  upper.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+  deviation = np.sqrt(true[kept] * (1 - true[kept]) / count[kept])
+  upper.errorbar(predicted[kept], true[kept], yerr=1.96 * deviation, fmt="o-", color=BLUE, markersize=4)
+  upper.set(ylabel="share with the edge", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+  upper.set_title(f"expected calibration error {error:.3f}, {count.sum():,} pairs of {run.split}", fontsize=8.5)
+  lower.bar((np.arange(len(count)) + 0.5) / len(count), np.maximum(count, 0.5), width=0.9 / len(count), color=GREY)
+  lower.set(yscale="log", ylabel="pairs", xlabel="probability of the edge")
+  lower.yaxis.label.set_color(MUTED)
+  return figure
+
+
+FAMILIES = {"graphs": graphs, "families": families, "reliability": reliability}

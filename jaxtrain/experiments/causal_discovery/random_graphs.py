@@ -1,0 +1,50 @@
+"""The baseline that reads no data: random orders and edges with the probability that the training graphs have.
+
+It has no parameters and needs no training: `train.num_steps` is 0 and the run goes straight to inference.
+
+**Source:** spec causal_discovery 4.4.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxtrain.experiments.causal_discovery import evaluate, posterior, training
+from jaxtrain.types import Experiment
+
+LIMITS = training.LIMITS
+TRAINS = False  # num_epochs and num_steps may both be 0
+
+load = training.load
+
+
+def make_model(config, meta) -> training.Model:
+  """Order and edges at random, with the expected density for each number of nodes."""
+  del config
+  sizes = jnp.asarray([int(d) for d in meta["edge_probs"]])
+  density = jnp.asarray(list(meta["edge_probs"].values()), jnp.float32)
+
+  def probability(mask):
+    return density[jnp.argmax(sizes == jnp.sum(mask))]  # per ordered pair
+
+  def terms(params, chunk, key, train):
+    probs = jnp.broadcast_to(jax.vmap(probability)(chunk["node_mask"])[:, None, None], chunk["adjacency"].shape)
+    truth = chunk["adjacency"]
+    nll = -jnp.where(truth > 0, jnp.log(probs), jnp.log1p(-probs))
+    return {"edge": training.mean_over_pairs(nll, chunk)}, probs
+
+  def draw(params, chunk, key, num):
+    def one(key, mask):
+      keys, p = jax.random.split(key), 2.0 * probability(mask)
+      masks = posterior.rank_masks(posterior.plackett_luce_sample(keys[0], jnp.zeros_like(mask), mask, num))
+      logits = jnp.broadcast_to(jnp.log(p) - jnp.log1p(-jnp.minimum(p, 1 - 1e-6)), masks.shape[1:])
+      return posterior.sample_ordered_graphs(keys[1], logits, masks, mask)
+    terms_, probs = terms(params, chunk, key, False)
+    return terms_["edge"], probs, jax.vmap(one)(jax.random.split(key, len(probs)), chunk["node_mask"])
+
+  return training.Model(lambda key: {}, terms, draw)
+
+
+def make(config, meta) -> Experiment:
+  """The experiment's pure functions."""
+  model = make_model(config, meta)
+  return training.make(config, meta, model, evaluate.make_assess(config, meta, model))

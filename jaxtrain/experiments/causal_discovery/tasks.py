@@ -1,0 +1,277 @@
+"""Simulated causal models as an endless, numbered stream of tasks, made on the device inside the train step.
+
+Task t of a purpose (train, val, test) is a function of (key, purpose, t), for given families and sizes. Purposes never
+meet, because the purpose is folded into the key. Tasks are made in chunks of `data.task_chunk`, one chunk after the
+other: graphs, kinds and masks are exact whatever the chunk, values bit for bit at one chunk and device kind and to
+rounding otherwise (XLA fuses a batch of another size otherwise).
+
+A chunk goes through the topological places 0..D-1: at each, only the mechanisms that its tasks have there are evaluated
+(`families.by_kind`). Labels are dealt last, so that no index tells a direction.
+
+A task whose values are not finite, or that has a constant node, is rejected: its weight is 0, its values are zeros, and
+`rejected` counts it. That is as deterministic as the task itself.
+
+**Source:** spec causal_discovery 2 and 12.1; interventions: 2.4; the share of noise and the standardisation of each
+node as it is made: 11, W3.
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain import rng, turns
+from jaxtrain.experiments.causal_discovery import families, functions, graphs, mechanisms
+from jaxtrain.experiments.causal_discovery.families import Family
+from jaxtrain.experiments.causal_discovery.numbers import Numbers, count, drawn
+from jaxtrain.types import Batch, Source, UserError
+
+PURPOSES = ("train", "val", "test")  # the position is part of every task: append, never reorder
+NOISES: dict[str, dict[str, Any]] = {name: {"heteroscedastic": 0} for name in
+                                     ("gaussian", "laplace", "uniform", "cauchy")}
+MIXTURES = ("node", "task")
+BLOCK = 16  # steps of one bucket
+CAUCHY_TAIL = 1e-3  # quantile at which Cauchy noise is cut: float32 squares of rarer values drown all else
+HETEROSCEDASTIC = {"rff_dim": 100, "num_kernels": 1, "length_low": 10.0, "length_high": 10.0}  # AVICI
+
+
+class Spec(NamedTuple):
+  """What tasks are made of; see configs/causal_discovery.py for the fields of the config that it comes from."""
+  graphs: tuple[Family, ...]
+  mechanisms: tuple[Family, ...]
+  noises: tuple[Family, ...]
+  mixture: str
+  noise_share: tuple[float, float]
+  num_rows: int
+  num_rows_int: int
+  p_obs_only: float
+  intervention: tuple[float, float]
+  normalize: bool
+  reject_constant: bool
+  task_chunk: int
+
+
+def make_spec(data, largest: int) -> Spec:
+  """The tasks of `config.data`, with at most `largest` nodes.
+
+  Raises:
+    UserError: families that do not exist or do not fit the numbers of nodes.
+  """
+  spec = Spec(families.parse("data.graphs", data.graphs, graphs.KNOWN),
+              families.parse("data.mechanisms", data.mechanisms, mechanisms.KNOWN),
+              families.parse("data.noises", data.noises, NOISES), data.mixture, tuple(data.noise_share), data.num_rows,
+              data.num_rows_int, data.p_obs_only, (data.intervention_value, data.intervention_scale), data.normalize,
+              data.reject_constant, data.task_chunk)
+  for family in spec.graphs:
+    graphs.check(family, min(min(data.num_nodes), largest))
+  for family in spec.mechanisms:
+    mechanisms.check(family)
+  return spec
+
+
+def fold(key: jax.Array, *numbers: int | jax.Array) -> jax.Array:
+  """A key folded by several numbers, one after the other."""
+  for number in numbers:
+    key = jax.random.fold_in(key, number)
+  return key
+
+
+def noise_of(family: Family, u: jax.Array) -> jax.Array:
+  """Noise of mean 0 and variance 1 (Cauchy, which has neither: scale 1, tails cut) of uniform numbers in (-1, 1)."""
+  if family.name == "cauchy":
+    return jnp.tan(jnp.pi * (0.5 - CAUCHY_TAIL) * u)
+  shapes = {"gaussian": lambda: 2**0.5 * jax.lax.erf_inv(u), "uniform": lambda: 3**0.5 * u,
+            "laplace": lambda: -jnp.sign(u) * jnp.log1p(-jnp.abs(u)) / 2**0.5}
+  return shapes[family.name]()
+
+
+def scale_noise(family: Family, key: jax.Array, x: jax.Array, parents: jax.Array, noise: jax.Array,
+                observed: jax.Array) -> jax.Array:
+  """Noise whose variance is log(1 + exp(h(parents))), h a smooth random function, of mean variance 1."""
+  if not family.params["heteroscedastic"]:
+    return noise
+  features = lambda numbers, x, parents: functions.draw_features(numbers, x, parents, HETEROSCEDASTIC, lambda _: 2.0,
+                                                                 True)
+  variance = jax.nn.softplus(drawn(features)(key, x, parents))
+  return noise * jnp.sqrt(variance / (jnp.sum(variance * observed) / jnp.maximum(jnp.sum(observed), 1.0)))
+
+
+def plan_rows(spec: Spec, numbers: Numbers, num_nodes: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(place that is set in each row, -1 for none; the value it is set to), both [n]."""
+  n = spec.num_rows + spec.num_rows_int
+  if not spec.num_rows_int:
+    return jnp.full((n,), -1), jnp.zeros((n,))
+  none = (numbers.uniform() < spec.p_obs_only) | (jnp.arange(n) < spec.num_rows)
+  place = jnp.where(none, -1, (numbers.uniform((n,)) * num_nodes).astype(jnp.int32))
+  return place, spec.intervention[0] + spec.intervention[1] * numbers.normal((n,))
+
+
+class Plan(NamedTuple):
+  """A task before its values: what is drawn for it once, in topological places.
+
+  Attributes:
+    num_nodes: [].
+    graph_bits: [G] uint32, what the graph is made of.
+    labels: [D], uniform numbers that deal the labels.
+    share: [D], noise share of each node.
+    target, do_value: [n], see `plan_rows`.
+    noise: [D, n], uniform in (-1, 1).
+  """
+  num_nodes: jax.Array
+  graph_bits: jax.Array
+  labels: jax.Array
+  share: jax.Array
+  target: jax.Array
+  do_value: jax.Array
+  noise: jax.Array
+
+
+def plan_task(spec: Spec, D: int, sizes: tuple[int, ...], num_graph_bits: int, numbers: Numbers) -> Plan:
+  """Draws what a task needs once. Rows and noise come last: with more of them all else stays."""
+  num_nodes = jnp.asarray(sizes)[(numbers.uniform() * len(sizes)).astype(jnp.int32)]
+  labels, share = numbers.uniform((D,)), numbers.uniform((D,), *spec.noise_share)
+  start = numbers.taken
+  numbers.taken += num_graph_bits
+  bits = jnp.zeros((num_graph_bits,), jnp.uint32) if numbers.bits is None else numbers.bits[start:numbers.taken]
+  target, do_value = plan_rows(spec, numbers, num_nodes)
+  noise = numbers.uniform((D, spec.num_rows + spec.num_rows_int), -1.0, 1.0)
+  return Plan(num_nodes, bits, labels, share, target, do_value, noise)
+
+
+def sample_chunk(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, purpose: str, numbers: jax.Array,
+                 in_order: bool) -> Batch:
+  """Tasks of the numbers [C], padded to D nodes; `sizes` are the numbers of nodes that they may have.
+
+  Args:
+    in_order: the numbers are consecutive and begin at a multiple of C.
+
+  Returns:
+    A batch without its weight: `values` [C, n, D], `intervened` [C, n, D], `adjacency` [C, D, D], `node_mask` [C, D],
+    all float32; `graph_kind`, `noise_kind` [C], `mechanism_kinds` [C, D] (-1 in padding) int32; `fits` [C] bool.
+  """
+  C, n = numbers.shape[0], spec.num_rows + spec.num_rows_int
+  most = lambda found: families.capacities(found, C, in_order)
+  own = fold(key, PURPOSES.index(purpose))
+  keys = jax.vmap(lambda t: fold(own, 0, t))(numbers)
+  node_keys = jax.vmap(lambda k: jax.vmap(lambda place: fold(k, place))(jnp.arange(D)))(keys)
+  group_bits = jax.vmap(lambda t: jax.random.bits(fold(own, 1, t // families.PERIOD), (2 + D,)))(numbers)
+
+  makers = [graphs.make(family, D) for family in spec.graphs]
+  num_graph_bits = max(count(maker, jnp.int32(D)) for maker in makers)
+  plan = jax.vmap(drawn(lambda found: plan_task(spec, D, sizes, num_graph_bits, found)))(keys)
+  graph_kind = families.kind_of(group_bits[:, 0], numbers, spec.graphs)
+  noise_kind = families.kind_of(group_bits[:, 1], numbers, spec.noises)
+  places = group_bits[:, 2:] if spec.mixture == "node" else jnp.broadcast_to(group_bits[:, 2:3], (C, D))
+  mechanism_kinds = families.kind_of(places, numbers[:, None], spec.mechanisms)
+  edges = families.by_kind(graph_kind, [lambda bits, d, f=maker: f(Numbers(bits), d) for maker in makers],
+                           most(spec.graphs), plan.graph_bits, plan.num_nodes)
+  noise = families.by_kind(noise_kind, [lambda u, f=family: noise_of(f, u) for family in spec.noises],
+                           most(spec.noises), plan.noise)
+  observed = (plan.target < 0).astype(jnp.float32)
+
+  def node(place, x):
+    here = lambda array: jax.lax.dynamic_index_in_dim(array, place, axis=1, keepdims=False)
+    parents = jax.lax.dynamic_index_in_dim(edges, place, axis=2, keepdims=False).astype(jnp.float32)
+    eps, own_key = here(noise), here(node_keys)
+    if any(family.params["heteroscedastic"] for family in spec.noises):
+      scaled = [lambda *args, f=family: scale_noise(f, *args) for family in spec.noises]
+      eps = families.by_kind(noise_kind, scaled, most(spec.noises), jax.vmap(lambda k: fold(k, 0))(own_key), x, parents,
+                             eps, observed)
+    facts = mechanisms.Node(observed, jnp.sum(parents, 1) == 0, here(plan.share))
+    new = families.by_kind(here(mechanism_kinds), [drawn(mechanisms.make(family)) for family in spec.mechanisms],
+                           most(spec.mechanisms), own_key, x, parents, eps, facts)
+    return jax.lax.dynamic_update_index_in_dim(x, jnp.where(plan.target == place, plan.do_value, new), place, 1)
+
+  x = jax.lax.fori_loop(0, D, node, jnp.zeros((C, D, n)))
+  made = jax.vmap(lambda *args: finish(spec, *args))(plan, x, edges, mechanism_kinds)
+  return made | {"graph_kind": graph_kind, "noise_kind": noise_kind}
+
+
+def finish(spec: Spec, plan: Plan, x: jax.Array, edges: jax.Array, kinds: jax.Array) -> dict[str, jax.Array]:
+  """One task checked, standardised over its rows, and labelled; arguments are in topological places, x is [D, n]."""
+  real = jnp.arange(x.shape[0]) < plan.num_nodes
+  mean = jnp.mean(x, 1, keepdims=True)
+  deviation = jnp.sqrt(jnp.mean(jnp.square(x - mean), 1, keepdims=True))
+  varies = jnp.all(jnp.where(real, deviation[:, 0] > functions.TINY, True)) | (not spec.reject_constant)
+  fits = jnp.all(jnp.isfinite(deviation[:, 0]) | ~real) & varies
+  if spec.normalize:
+    x = (x - mean) / jnp.maximum(deviation, 1e-8)
+  x = jnp.where(fits & real[:, None], x, 0.0)
+  order = graphs.shuffled(plan.labels, plan.num_nodes)
+  intervened = (plan.target[:, None] == order[None, :]) & real[None, :]
+  return {"values": x[order].T, "intervened": intervened.astype(jnp.float32),
+          "adjacency": edges[order][:, order].astype(jnp.float32), "node_mask": real.astype(jnp.float32),
+          "mechanism_kinds": jnp.where(real, kinds[order], -1), "fits": fits}
+
+
+def make_batch(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, purpose: str, numbers: jax.Array,
+               counts: jax.Array, in_order: bool) -> Batch:
+  """The batch of the tasks of these numbers [B], chunk after chunk; `counts` [B] is 0 for rows that are padding."""
+  B, C = numbers.shape[0], spec.task_chunk
+  cut = numbers.reshape(B // C, C)
+  chunk = lambda c: sample_chunk(spec, D, sizes, key, purpose, cut[c], in_order)
+  made = jax.tree.map(lambda leaf: leaf.reshape(B, *leaf.shape[2:]), turns.run_in_turn(chunk, B // C))
+  fits = made.pop("fits").astype(jnp.float32)
+  return made | {"weight": fits * counts, "rejected": (1.0 - fits) * counts}
+
+
+class Buckets(NamedTuple):
+  """Padded sizes, and for each the numbers of nodes whose tasks it holds."""
+  sizes: tuple[int, ...]
+  num_nodes: tuple[tuple[int, ...], ...]
+
+
+def make_buckets(num_nodes: tuple[int, ...], pad_to: tuple[int, ...]) -> Buckets:
+  """The smallest padded size for each number of nodes; without `pad_to` each has its own.
+
+  Raises:
+    UserError: no size is large enough.
+  """
+  sizes = tuple(sorted(set(pad_to or num_nodes)))
+  if max(num_nodes) > sizes[-1]:
+    raise UserError(f"config.data.pad_to: got {tuple(pad_to)}, allowed up to at least {max(num_nodes)}, the largest of "
+                    "config.data.num_nodes")
+  held = {size: [d for d in sorted(set(num_nodes)) if d <= size and not any(d <= s < size for s in sizes)]
+          for size in sizes}
+  used = [size for size in sizes if held[size]]
+  return Buckets(tuple(used), tuple(tuple(held[size]) for size in used))
+
+
+def make_stream(spec: Spec, buckets: Buckets, batch_size: int) -> Source:
+  """The endless training stream: step s has the tasks s B ... s B + B - 1; buckets take turns, `BLOCK` steps each."""
+  def of_bucket(k: int) -> Callable:
+    def batch_at(data, step, key):
+      numbers = step.astype(jnp.uint32) * batch_size + jnp.arange(batch_size, dtype=jnp.uint32)
+      return make_batch(spec, buckets.sizes[k], buckets.num_nodes[k], key, "train", numbers, jnp.ones((batch_size,)),
+                        True)
+    return batch_at
+  each = tuple(map(of_bucket, range(len(buckets.sizes))))
+  return Source({}, each[0], None, buckets=each if len(each) > 1 else (),
+                bucket_at=(lambda step: step // BLOCK % len(each)) if len(each) > 1 else None)
+
+
+def make_fixed(spec: Spec, buckets: Buckets, batch_size: int, purpose: str, seed: int, num_tasks: int,
+               seeds: tuple[int, ...]) -> Source:
+  """A finite list of tasks, shared out evenly among the buckets: 0, 1, ... or those of the given seeds.
+
+  It depends on `seed` and not on the run's own, so that all runs are judged by the same tasks.
+  """
+  listed = np.asarray(seeds[:num_tasks] or np.arange(num_tasks), np.uint32)
+  share = -(-len(listed) // len(buckets.sizes))
+  per_bucket = -(-share // batch_size)  # batches
+  numbers = np.zeros((len(buckets.sizes), per_bucket * batch_size), np.uint32)
+  counts = np.zeros(numbers.shape, np.float32)
+  for k in range(len(buckets.sizes)):
+    own = listed[k * share:(k + 1) * share]
+    numbers[k, :len(own)], counts[k, :len(own)] = own, 1.0
+  data = {"numbers": numbers.reshape(-1, batch_size), "counts": counts.reshape(-1, batch_size)}
+
+  def of_bucket(k: int) -> Callable:
+    def batch_at(data, step, key):
+      return make_batch(spec, buckets.sizes[k], buckets.num_nodes[k], rng.key_for(seed, "data"), purpose,
+                        data["numbers"][step], data["counts"][step], False)
+    return batch_at
+  each = tuple(map(of_bucket, range(len(buckets.sizes))))
+  return Source(data, each[0], len(data["numbers"]), num_rows=len(listed), buckets=each if len(each) > 1 else (),
+                bucket_at=(lambda step: step // per_bucket) if len(each) > 1 else None)

@@ -1,0 +1,192 @@
+"""What training has in common for all models of causal discovery: streams, limits, steps, validation.
+
+A model is a `Model` of pure functions: the terms of its loss for each task, and its posterior over graphs. Training
+runs on an endless stream of simulated tasks (`tasks.py`), validation and test on fixed ones. Selection is by validation
+tasks of the training distribution, so that no knowledge of a test distribution enters (spec W12).
+
+**Source:** spec causal_discovery 4.2 (dual ascent), 5, 7.
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxtrain import fields, optim, step
+from jaxtrain.experiments.causal_discovery import graphs, posterior, scores, signals, tasks
+from jaxtrain.types import Batch, Experiment, Splits, TrainState, UserError
+
+NO_EDGES = 0.02  # sampled edges, as a share of the true ones, below which a posterior is called empty
+
+LIMITS = {
+    "data.mixture": fields.one_of(*tasks.MIXTURES),
+    "data.noise_share": ((lambda v: len(v) == 2 and 0 <= v[0] <= v[1] <= 1), "two numbers from 0 to 1, in order"),
+    "data.num_nodes": fields.each(fields.at_least(2), low_len=1),
+    "data.pad_to": fields.each(fields.at_least(2)),
+    "data.num_rows": fields.at_least(2),
+    "data.num_rows_int": fields.at_least(0),
+    "data.p_obs_only": ((lambda v: 0 <= v <= 1), "0 to 1"),
+    "data.intervention_scale": fields.at_least(0),
+    "data.task_chunk": fields.at_least(1),
+    "data.eval_seed": fields.between(0, 2**32),
+    "data.val_seeds": fields.each(fields.between(0, 2**32)),
+    "data.test_seeds": fields.each(fields.between(0, 2**32)),
+    "eval.max_val_tasks": fields.at_least(1),
+    "eval.max_test_tasks": fields.at_least(1),
+    "eval.val_num_samples": fields.at_least(1),
+    "eval.test_num_samples": fields.at_least(1),
+    "model.dropout_rate": fields.between(0, 1),
+    "model.sample_chunk": fields.at_least(0),
+}
+
+
+class Model(NamedTuple):
+  """A model of posteriors over graphs.
+
+  Attributes:
+    init: key -> parameters.
+    terms: `(params, tasks, key, train) -> ({term: [B]}, probs [B, D, D])`, the terms of the loss, and edge
+      probabilities (of a sampled order, where the model has orders).
+    posterior: `(params, tasks, key, num) -> (loss [B], probs [B, D, D], graphs [B, num, D, D])`: the loss without
+      penalties, marginal edge probabilities, samples.
+    dual: terms that are constraints, each weighted by a dual variable.
+  """
+  init: Callable[[jax.Array], Any]
+  terms: Callable[[Any, Batch, jax.Array, bool], tuple[dict[str, jax.Array], jax.Array]]
+  posterior: Callable[[Any, Batch, jax.Array, int], tuple[jax.Array, jax.Array, jax.Array]]
+  dual: tuple[str, ...] = ()
+
+
+class Dual(flax.struct.PyTreeNode):
+  """Dual variable of a constraint "penalty = 0": `weight` in the loss, moving `average` of the penalty."""
+  weight: jax.Array
+  average: jax.Array
+
+
+class State(TrainState):
+  """State of training with the dual variables of constraints, by term."""
+  duals: dict[str, Dual]
+
+
+def ascend(dual: Dual, penalty: jax.Array, step_number: jax.Array, settings) -> Dual:
+  """A step of dual ascent: every `interval` steps the weight grows by eta x average of the penalty.
+
+  eta rises linearly to `rate` over `warmup_steps` (0: from the start). The average starts at the first penalty.
+  """
+  average = jnp.where(step_number == 0, penalty, dual.average + settings.average_rate * (penalty - dual.average))
+  eta = settings.rate * jnp.minimum(1.0, (step_number + 1) / max(settings.warmup_steps, 1))
+  due = (step_number + 1) % settings.interval == 0
+  return Dual(dual.weight + jnp.where(due, eta * average, 0.0), average)
+
+
+def load(config) -> Splits:
+  """Streams of simulated tasks. Raises UserError where families, numbers of nodes, chunk and batch do not fit."""
+  buckets = tasks.make_buckets(config.data.num_nodes, config.data.pad_to)
+  spec = tasks.make_spec(config.data, buckets.sizes[-1])
+  batch_size, eval_size = config.train.batch_size, config.eval.batch_size or config.train.batch_size
+  for name, size in (("train.batch_size", batch_size), ("eval.batch_size", eval_size)):
+    if size % spec.task_chunk:
+      raise UserError(f"config.data.task_chunk: got {spec.task_chunk}, allowed divisors of config.{name} = {size}")
+  fixed = lambda purpose, num, seeds: tasks.make_fixed(spec, buckets, eval_size, purpose, config.data.eval_seed, num,
+                                                       seeds)
+  num_nodes = sorted(set(config.data.num_nodes))
+  known = {"num_nodes": num_nodes, "num_rows": spec.num_rows + spec.num_rows_int,
+           "graphs": [family.text for family in spec.graphs],
+           "mechanisms": [family.text for family in spec.mechanisms],
+           "noises": [family.text for family in spec.noises],
+           "edge_probs": {str(d): graphs.edge_probability(spec.graphs, d) for d in num_nodes},
+           "table": {"source": f"simulated causal models of {' or '.join(map(str, num_nodes))} variables",
+                     "rows": spec.num_rows + spec.num_rows_int},
+           "uses_per_row": (spec.num_rows + spec.num_rows_int) * buckets.sizes[-1], "steps_per_epoch": 1}
+  return Splits(tasks.make_stream(spec, buckets, batch_size),
+                fixed("val", config.eval.max_val_tasks, config.data.val_seeds),
+                fixed("test", config.eval.max_test_tasks, config.data.test_seeds), known)
+
+
+def mean_over_pairs(x: jax.Array, tasks_: Batch) -> jax.Array:
+  """[B]: means of [B, D, D] over the ordered pairs of real nodes."""
+  pairs = jax.vmap(posterior.pair_mask)(tasks_["node_mask"])
+  return jnp.sum(x * pairs, (1, 2)) / jnp.maximum(jnp.sum(pairs, (1, 2)), 1.0)
+
+
+def make(config, meta, model: Model, assess: Callable) -> Experiment:
+  """The pure functions of an experiment. The learning rate and the loss weights may be tracers."""
+  tx = optim.make(config.optim, meta["steps_per_epoch"])
+  settings = config.model.dual if model.dual else None
+
+  def init(key):
+    params = model.init(key)
+    zero = jnp.zeros((), jnp.float32)
+    duals = {name: Dual(jnp.full((), settings.init, jnp.float32), zero) for name in model.dual}
+    return State(step=jnp.zeros((), jnp.int32), key=key, params=params, model_state={}, opt_state=tx.init(params),
+                 ema=jax.tree.map(jnp.copy, params) if config.optim.ema_decay else None, guard=step.init_guard(),
+                 duals=duals)
+
+  def weights(state):
+    return {name: weight * state.duals[name].weight if name in model.dual else weight
+            for name, weight in config.loss.weights.items()}
+
+  def loss_sums(params, model_state, chunk, key):
+    terms, probs = model.terms(params, chunk, key, True)
+    row = chunk["weight"]
+    count = jnp.sum(row)
+    extras = {"edge_prob": (row @ mean_over_pairs(probs, chunk), count),
+              "edge_density": (row @ mean_over_pairs(chunk["adjacency"], chunk), count),
+              "rejected": (jnp.sum(chunk["rejected"]), count + jnp.sum(chunk["rejected"]))}
+    return {name: row @ value for name, value in terms.items()}, model_state, extras
+
+  def term_counts(batch):
+    return {name: jnp.sum(batch["weight"]) for name in config.loss.weights}
+
+  one_gradient = step.make_train_step(loss_sums, term_counts, weights, tx, ema_decay=config.optim.ema_decay)
+
+  def train_step(state, batch, key, over):
+    new, metrics = one_gradient(state, batch, key, over)
+    one = jnp.ones(())
+    moved = jax.tree.map(lambda a, b: jnp.sum(jnp.square(a - b)), new.params, state.params)
+    metrics = metrics | {"update_norm": (jnp.sqrt(sum(jax.tree.leaves(moved), jnp.zeros(()))), one)}
+    duals = {name: ascend(dual, metrics[name][0] / jnp.maximum(metrics[name][1], 1.0), state.step, settings)
+             for name, dual in state.duals.items()}
+    return new.replace(duals=duals), metrics | {f"{name}_dual": (dual.weight, one) for name, dual in duals.items()}
+
+  def eval_step(state, batch, key, over):
+    params = state.params if state.ema is None else state.ema
+    return over(lambda chunk, chunk_key: evaluate(model, params, chunk, chunk_key, config.eval.val_num_samples), batch,
+                key)
+
+  return Experiment(init=init, train_step=train_step, eval_step=eval_step, assess=assess, alarms=alarms,
+                    describe=lambda: signals.describe(config))
+
+
+def evaluate(model: Model, params: Any, chunk: Batch, key: jax.Array, num_samples: int) -> dict:
+  """Sums and counts of the metrics of a chunk of tasks; see `scores.py` for their definitions."""
+  values, defined = judge(model, params, chunk, key, num_samples)
+  row = chunk["weight"]
+  return {name: (jnp.sum(jnp.where(row * defined[name] > 0, value, 0.0)), jnp.sum(row * defined[name]))
+          for name, value in values.items()}
+
+
+def judge(model: Model, params: Any, chunk: Batch, key: jax.Array,
+          num_samples: int) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+  """({metric: [B]}, {metric: [B], 1 where it is defined}) of each task of a chunk."""
+  truth, mask = chunk["adjacency"], chunk["node_mask"]
+  loss, probs, samples = model.posterior(params, chunk, key, num_samples)
+  area, has_both = jax.vmap(scores.auroc)(probs, truth, mask)
+  exponential, radius = jax.vmap(scores.cyclicity)(probs, mask)
+  acyclic = jax.vmap(jax.vmap(scores.is_acyclic))(samples)
+  values = {"loss": loss, "e_edge_f1": jax.vmap(scores.edge_f1)(samples, truth, mask), "auroc": area,
+            "edge_nll_nats": jax.vmap(scores.edge_nll_nats)(probs, truth, mask), "cyclicity": exponential,
+            "spectral_radius": radius, "acyclic_share": jnp.mean(acyclic, 1, dtype=jnp.float32),
+            "edge_prob": mean_over_pairs(probs, chunk), "edge_density": mean_over_pairs(truth, chunk),
+            "sampled_density": mean_over_pairs(jnp.mean(samples, 1), chunk)}
+  every = jnp.ones_like(loss)
+  return values, {name: has_both.astype(jnp.float32) if name == "auroc" else every for name in values}
+
+
+def alarms(means: dict[str, float]) -> list[str]:
+  """Says where the posterior has hardly any edge."""
+  if "val_sampled_density" not in means or not means["val_edge_density"] > 0:
+    return []
+  share = means["val_sampled_density"] / means["val_edge_density"]
+  return [f"no edges: sampled graphs hold {100 * share:.2g} % of the true number"] * (share < NO_EDGES)
