@@ -4,7 +4,7 @@
   python -m jaxtrain.main --config=configs/causal_discovery.py:bcnp --config.train.batch_size=64
   python -m jaxtrain.main --config=configs/causal_discovery.py:cpu --mode=check      # shapes, and the data's signal
 
-Variants: cpu (default); avici, bcnp, bcnp_pl: the three models at the seed's sizes on its training mixture;
+Variants: cpu (default); avici, avici_lite, bcnp, bcnp_pl: the models at the seed's sizes on its training mixture;
 bcnp_local_large: the seed's run of 20,000 steps; paper_all_data: BCNP on the paper's graphs with exactly 20, 40, 60
 edges and its mechanisms, n = 1000; benchmark: d in 10, 20, 30, 40; random: the baseline without training; smoke: tiny.
 The large variants are for a GPU.
@@ -39,7 +39,7 @@ def base():
   config.eval.val_num_samples = 16  # graphs sampled per validation task
   config.eval.test_num_samples = 100  # and in the assessment at the end
   config.eval.max_val_tasks = 128
-  config.eval.max_test_tasks = 256
+  config.eval.max_test_tasks = 256  # 0 = no test part
   config.optim.name, config.optim.learning_rate, config.optim.weight_decay = "adamw", 1e-4, 1e-4
   config.optim.schedule, config.optim.clip_norm, config.optim.warmup_steps = "cosine", 1.0, 500
   config.train.batch_size, config.train.num_steps = 32, 100_000
@@ -53,6 +53,8 @@ def avici():
   """AVICI, official architecture at the seed's sizes: 3,210,626 parameters."""
   config = base()
   config.experiment = "jaxtrain.experiments.causal_discovery.avici"
+  config.model.architecture = "official"  # official | lite; their fields differ
+  config.model.penalty = "spectral"  # spectral | exponential: the radius of the edge probabilities P, or tr(exp P) - d
   config.model.dim = 128
   config.model.num_blocks = 12  # attention blocks in all, by turns over variables and over samples: 2 L of the paper
   config.model.num_heads, config.model.key_size = 8, 32
@@ -69,6 +71,17 @@ def avici():
       "init": 0.0,  # first value of the dual weight
   }
   config.loss.weights = {"edge": 1.0, "acyclic": 1.0}  # acyclic: times the dual weight
+  return config
+
+
+def avici_lite():
+  """AVICI-lite at the seed's sizes: 1,230,849 parameters."""
+  config = avici()
+  for name in ("num_blocks", "key_size", "tau_init", "beta_init"):
+    del config.model[name]
+  config.model.architecture, config.model.penalty = "lite", "exponential"
+  config.model.num_layers, config.model.emb_depth = 6, 1
+  config.model.dual.average_rate = 0.1
   return config
 
 
@@ -141,24 +154,27 @@ def random():
 
 
 def cpu():
-  """AVICI small enough to learn on two cores: 10 variables, 100 rows, minutes."""
+  """AVICI small enough to learn on two cores in some twenty minutes: 10 variables, 64 rows, clear signals."""
   config = avici()
-  config.data.num_nodes, config.data.num_rows = (10,), 100
-  config.model.dim, config.model.num_blocks = 64, 8
-  config.model.num_heads, config.model.key_size, config.model.ff_dim = 4, 16, 256
+  config.data.num_nodes, config.data.num_rows = (10,), 64
+  config.data.mechanisms = ("linear weight=0.5", "mlp weight=0.25", "gp weight=0.25")
+  config.data.noise_share = (0.1, 0.5)
+  config.model.dim, config.model.num_blocks = 32, 4
+  config.model.num_heads, config.model.key_size, config.model.ff_dim = 4, 8, 128
   config.model.dropout_rate = 0.0
-  config.optim.learning_rate, config.optim.warmup_steps = 1e-3, 200
-  config.model.dual.rate = 1e-2
-  config.train.batch_size, config.train.num_steps = 16, 3000
+  config.model.dual.rate, config.model.dual.warmup_steps = 3e-3, 3000
+  config.optim.learning_rate, config.optim.warmup_steps = 3e-3, 200
+  config.train.num_steps = 6000
   config.eval.every_steps = config.checkpoint.every_steps = 250
   config.log.every_steps = 50
   return config
 
 
 def smoke():
-  """The default, tiny, in seconds; two padded sizes, so that buckets and padding are met."""
+  """The default, tiny, in seconds: padded tasks, some rows with interventions."""
   config = cpu()
-  config.data.num_nodes, config.data.pad_to, config.data.num_rows = (4, 5, 6), (5, 6), 20
+  config.data.num_nodes, config.data.pad_to, config.data.num_rows = (4, 6), (6,), 20
+  config.data.mechanisms, config.data.graphs = ("linear", "mlp"), ("er edge_prob=0.4",)
   config.data.num_rows_int = 4
   config.data.task_chunk = 4
   config.model.dim, config.model.num_blocks = 16, 2
@@ -166,14 +182,15 @@ def smoke():
   config.model.dual.interval = 10
   config.train.batch_size, config.train.num_steps = 16, 40
   config.eval.every_steps = config.checkpoint.every_steps = 20
-  config.eval.max_val_tasks = config.eval.max_test_tasks = 16
+  config.eval.max_val_tasks, config.eval.max_test_tasks = 16, 0
   config.eval.val_num_samples = config.eval.test_num_samples = 8
   config.log.every_steps = 20
   return config
 
 
-VARIANTS = {"cpu": cpu, "avici": avici, "bcnp": bcnp, "bcnp_pl": bcnp_pl, "bcnp_local_large": bcnp_local_large,
-            "paper_all_data": paper_all_data, "benchmark": benchmark, "random": random, "smoke": smoke}
+VARIANTS = {"cpu": cpu, "avici": avici, "avici_lite": avici_lite, "bcnp": bcnp, "bcnp_pl": bcnp_pl,
+            "bcnp_local_large": bcnp_local_large, "paper_all_data": paper_all_data, "benchmark": benchmark,
+            "random": random, "smoke": smoke}
 
 
 def get_config(variant="cpu"):

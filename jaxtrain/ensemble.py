@@ -101,7 +101,7 @@ def several(verb: Verb, num_members: int) -> Verb:
       return (lambda x: sum(fn(x) for fn, _ in made) / num_members), made[0][1]
     return (lambda x: jnp.concatenate([fn(x) for fn, _ in made], axis=1)), made[0][1]
 
-  return verb._replace(run=run, pure=pure)
+  return verb._replace(run=run, pure=pure if verb.pure else None)
 
 
 def join(verb: Verb, each: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -103,7 +103,8 @@ def assess(run: runs.Run, state) -> None:
     workdir_lib.write_json(os.path.join(folder, f"{name}.json"),
                            {"split": name, "step": int(state.step), "scalars": facts_lib.clean(scalars),
                             "meta": run.splits.meta})
-    shown = [f"{key} {value:.4g}" for key, value in scalars.items() if "/" not in key and key != "rows"]
+    shown = [f"{key} {value:.4g}" for key, value in scalars.items()
+             if "/" not in key and key != "rows" and not key.endswith("_ci95")]
     run.console.say(f"jaxtrain: assessed {name}, {scalars['rows']:,} rows: {', '.join(shown[:6])}"
                     if "rows" in scalars else
                     f"jaxtrain: assessed {name}: {', '.join(shown[:6])}")

@@ -87,6 +87,9 @@ def check_flags(flags, verb: Verb) -> None:
   """Raises UserError where flags are missing, or given and of no use."""
   from jaxtrain.data import files, writing
   if flags.export:
+    if verb.pure is None:
+      raise UserError(f"--export: got {flags.export!r}, allowed nothing with --verb={flags.verb}, which does not take "
+                      "rows one by one")
     for name in ("input", "output", "num"):
       if getattr(flags, name):
         raise UserError(f"--{name}: got {getattr(flags, name)!r}, allowed nothing with --export")
@@ -94,8 +97,8 @@ def check_flags(flags, verb: Verb) -> None:
   if verb.reads != bool(flags.input):
     raise UserError(f"--input: got {flags.input!r}, allowed {'a file' if verb.reads else 'nothing'} with "
                     f"--verb={flags.verb}")
-  if verb.reads == bool(flags.num) or flags.num < 0:
-    raise UserError(f"--num: got {flags.num}, allowed {'nothing' if verb.reads else '1 or more'} with "
+  if verb.counts != bool(flags.num) or flags.num < 0:
+    raise UserError(f"--num: got {flags.num}, allowed {'1 or more' if verb.counts else 'nothing'} with "
                     f"--verb={flags.verb}")
   if not flags.output:
     raise UserError("--output: required, a .csv .parquet .npz or .h5 file")
@@ -130,7 +133,7 @@ def apply(flags, verb: Verb, state, config) -> dict:
   root = rng.root_key(config.seed if flags.seed is None else flags.seed)
   found = verb.run(state, columns, flags.num, rng.stream_key(root, "report"))
   seconds = time.perf_counter() - began
-  carried = columns.values if columns else {}
+  carried = columns.values if columns and verb.carries else {}
   clash = [name for name in found if name in carried and (flags.verb != "impute" or name == "num_imputed")]
   if clash:
     raise UserError(f"{flags.input} already has a column {clash[0]!r}; rename it")

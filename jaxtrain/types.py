@@ -97,16 +97,21 @@ class Verb(NamedTuple):
   Attributes:
     run: `(state, columns, num, key) -> {name: [N]}`: columns of the result from those of a file (`files.Columns`), or
       `num` rows from nothing where it reads none.
-    pure: `state -> (function, width)`, a pure function of [B, width] float32 in raw units, for any B: what is exported.
+    pure: `state -> (function, width)`, a pure function of [B, width] float32 in raw units, for any B: what is exported;
+      None where rows are not taken one by one.
     several: what an ensemble makes of its members' columns: `mean` (and spread), `each` side by side (numbers that do
       not compare, such as latent coordinates), or rows made in `turns`.
     reads: whether it reads a file.
+    counts: whether it takes a number of rows to make.
+    carries: whether the rows of its result are those of the file, whose columns are carried through.
     decide: columns that follow from averaged ones, such as a label from probabilities; None where none do.
   """
   run: Callable[[Any, Any, int, jax.Array], dict[str, np.ndarray]]
-  pure: Callable[[Any], tuple[Callable[[jax.Array], jax.Array], int]]
+  pure: Callable[[Any], tuple[Callable[[jax.Array], jax.Array], int]] | None
   several: str
   reads: bool = True
+  counts: bool = False
+  carries: bool = True
   decide: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
 
 

@@ -22,7 +22,8 @@ def train(path, workdir, num_devices, num_epochs):
   return child.inspect(str(workdir))["digest"]
 
 
-@pytest.mark.parametrize("path", CONFIGS)
+@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (path != "configs/vae.py"))
+                                  for path in CONFIGS])
 def test_one_digest_on_one_and_eight_devices(path, tmp_path):
   """Eight: a single chunk on each device, which a compiler treats unlike a loop over several."""
   assert train(path, tmp_path / "8", 8, 2) == train(path, tmp_path / "1", 1, 2)

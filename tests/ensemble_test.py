@@ -52,7 +52,7 @@ def verb(several, decide=None):
   run = lambda state, columns, num, key: {"y": np.full(num or 3, float(state.params["slope"][0, 0])),
                                           "label": np.array(["a"] * (num or 3), object)}
   pure = lambda state: ((lambda x: x * state.params["slope"][0, 0]), 1)
-  one = Verb(run, pure, several, reads=several != "turns", decide=decide)
+  one = Verb(run, pure, several, reads=several != "turns", counts=several == "turns", decide=decide)
   return ensemble.wrap(Experiment(None, None, None, predict={"v": one}), 2).predict["v"]
 
 

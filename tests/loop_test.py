@@ -11,7 +11,7 @@ import pytest
 
 import child
 import outside
-from jaxtrain import assembly, checkpoint, config as config_lib, loop, packing, parallel, preempt
+from jaxtrain import assembly, checkpoint, config as config_lib, loop, packing, parallel, preempt, rng
 from jaxtrain.types import UserError
 
 
@@ -68,7 +68,31 @@ def test_without_a_workdir_no_file_and_the_same_result(tmp_path, monkeypatch):
   assert without.history["loss"] == with_files.history["loss"]
 
 
-@pytest.mark.parametrize("variant", ["stream", "table"])
+def test_batches_of_several_shapes_take_turns(tmp_path):
+  """Each step has its bucket's shape; a run stopped inside a bucket goes on bit for bit."""
+  result = loop.train(configured("buckets", train__num_steps=40, eval__every_steps=40), str(tmp_path / "straight"))
+  source = outside.load(configured("buckets")).train
+  assert [source.in_bucket(source.bucket(s)).batch_at({}, s, jax.random.key(0))["x"].shape[0]
+          for s in (0, 15, 16, 31, 32)] == [16, 16, 12, 12, 16]
+  loop.train(configured("buckets", train__num_steps=20, eval__every_steps=40, optim__decay_steps=40),
+             str(tmp_path / "stopped"))
+  resumed = loop.train(configured("buckets", train__num_steps=40, eval__every_steps=40), str(tmp_path / "stopped"))
+  assert resumed.digest == result.digest
+
+
+def test_evaluation_goes_through_all_buckets():
+  """The mean error over 16 + 16 + 12 rows, worked out from the batches themselves."""
+  result = loop.train(configured("buckets", train__num_steps=1, eval__every_steps=1))
+  source, key = outside.load(configured("buckets")).val, rng.stream_key(rng.root_key(0), "eval")
+  errors = []
+  for step_number in range(3):
+    batch = source.in_bucket(source.bucket(step_number)).batch_at({}, step_number, key)
+    errors += list(np.square(np.asarray(batch["y"] - batch["x"] @ result.state.params["slope"])[:, 0]))
+  assert len(errors) == 44
+  np.testing.assert_allclose(result.final_val_loss, np.mean(errors), rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["stream", "buckets", "table"])
 def test_no_split_into_dispatches_changes_a_bit(variant, monkeypatch):
   """One step per dispatch, and all that fit: same digest, same reported numbers."""
   whole = loop.train(configured(variant))

@@ -1,6 +1,8 @@
-"""An experiment from a module outside the package: linear regression on an endless stream of simulated rows, or a
-table.
+"""An experiment from a module outside the package: linear regression on an endless stream of simulated rows, on one
+whose batches have two shapes by turns (buckets), or on a table.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,8 @@ from jaxtrain.data.arrays import table_source
 from jaxtrain.types import Experiment, Source, Splits, TrainState
 
 SLOPE = jnp.array([[1.0], [-2.0], [0.5]])
+STREAMS = ("stream", "buckets")
+BUCKETS = (16, 12)  # rows of a batch
 
 
 def get_config(variant="stream"):
@@ -20,23 +24,28 @@ def get_config(variant="stream"):
   config.experiment, config.data.source = "outside", variant
   config.optim.learning_rate, config.train.batch_size = 0.05, 16
   config.loss.weights = {"error": 1.0}
-  config.eval.every_steps = config.checkpoint.every_steps = 40 if variant == "stream" else 0
-  config.train.num_steps, config.train.num_epochs = (120, 0) if variant == "stream" else (0, 6)
+  config.eval.every_steps = config.checkpoint.every_steps = 40 if variant in STREAMS else 0
+  config.train.num_steps, config.train.num_epochs = (120, 0) if variant in STREAMS else (0, 6)
   config.log.figures, config.log.progress = "none", False
   return config
 
 
-def simulate(data, step_number, key):
+def simulate(data, step_number, key, num_rows=16):
   """Rows of step `step_number`: a function of the step alone."""
   del data
-  x = jax.random.normal(rng.step_key(key, step_number), (16, 3))
-  return {"x": x, "y": x @ SLOPE, "weight": jnp.ones(16)}
+  x = jax.random.normal(rng.step_key(key, step_number), (num_rows, 3))
+  return {"x": x, "y": x @ SLOPE, "weight": jnp.ones(num_rows)}
 
 
 def load(config):
   """Sources of the three parts."""
   if config.data.source == "stream":
     endless, checked = Source({}, simulate, None), Source({}, simulate, 2)
+    return Splits(endless, checked, None, {"steps_per_epoch": 1})
+  if config.data.source == "buckets":
+    each = tuple(functools.partial(simulate, num_rows=num_rows) for num_rows in BUCKETS)
+    endless = Source({}, each[0], None, bucket_at=lambda step_number: step_number // 16 % 2, buckets=each)
+    checked = Source({}, each[0], 3, bucket_at=lambda step_number: int(step_number > 1), buckets=each)
     return Splits(endless, checked, None, {"steps_per_epoch": 1})
   x = np.random.RandomState(0).normal(size=(100, 3)).astype(np.float32)
   if config.data.source == "nan":

@@ -134,6 +134,77 @@ def test_facts_read_from_pandas(trained, monkeypatch):
   assert len(found["rows"]) == 2 and list(found["events"].moment)[0] == "on_start"
 
 
+def causal_rows() -> list[tuple[str, str]]:
+  """(the original's command, ours) of causal discovery."""
+  part = README.split("| causal-meta's command | here |")[1].split("\n\n")[0]
+  return re.findall(r"^\| (.*?) \| `(.*?)` \|$", part, re.MULTILINE)
+
+
+FEW_TASKS = {"data.num_nodes": "5,", "data.num_rows": 12, "data.task_chunk": 2, "train.batch_size": 4,
+             "eval.max_val_tasks": 2, "eval.max_test_tasks": 0, "eval.test_num_samples": 4, "train.num_steps": 2,
+             "log.figures": "none", "optim.warmup_steps": 1}
+TINY_NETS = {"avici": {"model.num_blocks": 2, "model.key_size": 4},
+             "bcnp": {"model.num_layers": 2, "model.num_layers_decoder": 2, "model.n_perm_samples": 3,
+                      "model.sinkhorn_iter": 3}}
+
+
+def few_tasks(flags: list[str]) -> list[str]:
+  """The flags with a size of seconds for what they do not set themselves; graphs that so few variables can have."""
+  variant = [flag for flag in flags if flag.startswith("--config=")][0].partition(":")[2]
+  kind = "avici" if variant == "avici" else "random" if variant == "random" else "bcnp"
+  values = FEW_TASKS | ({} if kind == "random" else {"model.dim": 8, "model.num_heads": 2, "model.ff_dim": 8} |
+                        TINY_NETS[kind])
+  if kind == "random":
+    values.pop("train.num_steps")
+  if variant == "paper_all_data":
+    values["data.graphs"] = "er num_edges=2,sf m=2"
+  given = {flag.split("=")[0] for flag in flags}
+  more = [f"--config.{key}={value}" for key, value in values.items() if f"--config.{key}" not in given]
+  return [flag.replace("num_steps=20000", "num_steps=2") for flag in flags] + more
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("original, ours", causal_rows(), ids=[row[0][:40] for row in causal_rows()])
+def test_causal_command_and_ours(original, ours, tmp_path):
+  done = child.run(*few_tasks(shlex.split(ours)), f"--workdir={tmp_path / 'run'}", timeout=400)
+  assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_commands_and_families_of_the_causal_section_run(tmp_path):
+  """The three commands, checked at full size or run small; then the lines of families together."""
+  section = README.split("## Causal discovery")[1]
+  commands, families = (block.strip().splitlines() for block in section.split("```")[1:4:2])
+  for k, line in enumerate(commands):
+    flags = shlex.split(line.split("#")[0])[3:]
+    if "--mode=check" not in flags:
+      flags = few_tasks([flag if ":" in flag else flag + ":avici" for flag in flags])
+      flags.append(f"--workdir={tmp_path / str(k)}")
+    done = child.run(*flags, timeout=400)
+    assert done.returncode == 0, (line, done.stderr)
+    assert ("signal linear" in done.stdout) == ("--mode=check" in flags)
+  flags = [word for line in families for word in shlex.split(line.split("#")[0])]
+  done = child.run("--config=configs/causal_discovery.py:smoke", "--mode=check", *flags, timeout=400)
+  assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_predict_commands_of_the_causal_section_run(tmp_path):
+  section = README.split("## Causal discovery")[1]
+  done = child.run("--config=configs/causal_discovery.py:smoke", f"--workdir={tmp_path / 'runs' / 'c'}",
+                   "--config.log.figures=none")
+  assert done.returncode == 0, done.stderr
+  (tmp_path / "measured.csv").write_text("a,b,c\n" + "".join(f"{i % 7},{i % 5},{(3 * i) % 11}\n" for i in range(40)),
+                                         encoding="utf-8")
+  for line in section.split("```")[5].strip().splitlines():
+    command = [sys.executable, *shlex.split(line)[1:]]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": child.ROOT}, capture_output=True,
+                          text=True, timeout=240)
+    assert done.returncode == 0, (line, done.stderr)
+  assert len((tmp_path / "edges.csv").read_text(encoding="utf-8").splitlines()) == 7
+  assert len((tmp_path / "graphs.csv").read_text(encoding="utf-8").splitlines()) == 1001
+
+
 def sweep_rows() -> list[tuple[str, str]]:
   """(the original's command, ours) of the table of sweeps."""
   part = README.split("| the original's sweep | ours")[1].split("\n\n")[0]

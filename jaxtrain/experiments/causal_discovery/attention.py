@@ -1,4 +1,4 @@
-"""Products, norms and attention of the networks of causal discovery, as pure functions.
+"""Initial kernels, products, norms, attention, input and output of the networks of causal discovery: pure functions.
 
 **Source:** LayerNorm: Ba et al. 2016. Attention whose scores are computed again for the gradient from a stored
 log-sum-exp: Dao et al. 2022 (FlashAttention), algorithm 4.
@@ -6,6 +6,7 @@ log-sum-exp: Dao et al. 2022 (FlashAttention), algorithm 4.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,23 @@ from jaxtrain.nn import linear
 NORM_EPS = 1e-5  # of Haiku's and of PyTorch's LayerNorm
 MASKED = -1e9  # score of a padded key: finite, so that a sequence of padding alone has no NaN
 CACHED_SCORES = 2 ** 19  # attention scores at a time on a CPU: 2 MB
+NO_EDGE = -30.0  # logit of a pair that is none: the diagonal and padding; its probability, 1e-13, vanishes in any sum
+
+
+def kaiming_uniform(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
+  """Uniform in +-sqrt(6 / fan_in): variance 2 / fan_in, for a ReLU before it."""
+  bound = math.sqrt(6.0 / shape[0])
+  return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def torch_linear(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
+  """Uniform in +-1 / sqrt(fan_in), PyTorch's default of a linear layer."""
+  return linear.fan_in_uniform(shape[0])(key, shape, dtype)
+
+
+def torch_attention(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
+  """PyTorch's start of an attention's input projection: Xavier-uniform for dim in, 3 dim out, whichever are used."""
+  return linear.fan_in_uniform(4 * shape[0] / 6)(key, shape, dtype)
 
 
 @jax.custom_vjp
@@ -156,3 +174,30 @@ def attend_over(axis: str, qkv: jax.Array, node_mask: jax.Array, num_heads: int)
     return attend(qkv.reshape(B * n, D, width), jnp.repeat(node_mask, n, axis=0), num_heads).reshape(B, n, D, -1)
   rows = jnp.swapaxes(qkv, 1, 2).reshape(B * D, n, width)
   return jnp.swapaxes(attend(rows, None, num_heads).reshape(B, D, n, -1), 1, 2)
+
+
+def attend_one(query: jax.Array, z: jax.Array, kernel: jax.Array, bias: jax.Array, num_heads: int) -> jax.Array:
+  """Attention of one query of each variable over its samples: query [B, D, dim], z [B, n, D, dim] to [B, D, dim].
+
+  kernel [dim, 3 dim] and bias [3 dim] make queries, keys and values. With one query, projecting it and the weighted
+  mean costs less than projecting n keys and n values; the keys' bias has no part in the result.
+  """
+  dim, heads = z.shape[-1], (num_heads, z.shape[-1] // num_heads)
+  (Wq, Wk, Wv), (bq, _, bv) = (jnp.split(x.astype(z.dtype), 3, axis=-1) for x in (kernel, bias))
+  q = affine(query, Wq, bq).reshape(*query.shape[:2], *heads)
+  q = jnp.einsum("bdhk,chk->bdhc", q, Wk.reshape(dim, *heads))
+  scores = jnp.einsum("bdhc,bndc->bdhn", q, z).astype(jnp.float32) / math.sqrt(heads[1])
+  mean = jnp.einsum("bdhn,bndc->bdhc", jax.nn.softmax(scores).astype(z.dtype), z)
+  return jnp.einsum("bdhc,chk->bdhk", mean, Wv.reshape(dim, *heads)).reshape(*query.shape) + bv[None, None]
+
+
+def channels(values: jax.Array, intervened: jax.Array, node_mask: jax.Array, precision: str) -> jax.Array:
+  """The two input channels [B, n, D, 2], 0 in padding whatever stands there."""
+  real = node_mask[:, None, :, None] > 0
+  return jnp.where(real, jnp.stack([values, intervened.astype(values.dtype)], axis=-1), 0.0).astype(precision)
+
+
+def edges_only(logits: jax.Array, node_mask: jax.Array) -> jax.Array:
+  """logits [B, D, D] with `NO_EDGE` on the diagonal and where either variable is padding."""
+  real = (node_mask[:, :, None] * node_mask[:, None, :]) * (1.0 - jnp.eye(node_mask.shape[1]))[None] > 0
+  return jnp.where(real, logits.astype(jnp.float32), NO_EDGE)

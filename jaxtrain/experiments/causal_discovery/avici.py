@@ -1,28 +1,42 @@
 """AVICI: independent edge probabilities by amortised variational inference, with acyclicity as a constraint.
 
-loss = mean over tasks of [ mean over ordered pairs of the binary cross-entropy + lambda rho ], rho the spectral radius
-of the edge probabilities, lambda a dual variable that rises while rho is above 0. Samples are independent Bernoulli
-draws and need not be acyclic.
+loss = mean over tasks of [ mean over ordered pairs of the binary cross-entropy + lambda rho ], lambda a dual variable
+that rises while rho is above 0. Samples are independent Bernoulli draws and need not be acyclic. Either architecture
+goes with either penalty rho of the edge probabilities P:
 
-**Source:** Lorch et al. 2022 (Amortized inference for causal structure learning), eq. 6-9; spec causal_discovery 4.2.
+  model.architecture   official: AVICI; lite: BCNP's encoder, a maximum over samples, a bilinear map
+  model.penalty        spectral: the spectral radius of P; exponential: tr(exp P) - d
+
+**Source:** Lorch et al. 2022 (Amortized inference for causal structure learning), eq. 6-9; tr(exp P) - d: Zheng et al.
+2018 (NOTEARS); spec causal_discovery 4.2.
 **Departs:** the power iteration starts from positive vectors, so that rho has the right sign (spec W1); dual ascent is
 on by default, every 250 steps (the original's interval of 0 never fires).
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from jaxtrain import fields, rng
-from jaxtrain.experiments.causal_discovery import evaluate, nets, posterior, scores, training
-from jaxtrain.types import Experiment
+from jaxtrain.experiments.causal_discovery import bcnp, evaluate, nets, posterior, predict, scores, training
+from jaxtrain.types import Experiment, UserError
 
+ARCHITECTURES = {  # the network, and the fields that it alone reads
+    "official": (nets.AVICI, ("num_blocks", "key_size", "tau_init", "beta_init")),
+    "lite": (nets.AVICILite, ("num_layers", "emb_depth")),
+}
+PENALTIES = {  # of edge probabilities [D, D] and a mask of nodes [D]
+    "spectral": lambda probs, _: posterior.spectral_radius(probs, scores.RADIUS_STEPS),
+    "exponential": lambda probs, node_mask: scores.cyclicity(probs, node_mask)[0],
+}
 LIMITS = training.LIMITS | {
+    "model.architecture": fields.one_of(*ARCHITECTURES),
+    "model.penalty": fields.one_of(*PENALTIES),
     "model.dim": fields.at_least(1),
     "model.num_blocks": fields.at_least(1),
     "model.num_heads": fields.at_least(1),
     "model.key_size": fields.at_least(1),
+    "model.num_layers": bcnp.LIMITS["model.num_layers"],
+    "model.emb_depth": bcnp.LIMITS["model.emb_depth"],
     "model.ff_dim": fields.at_least(1),
     "model.dual.interval": fields.at_least(1),
     "model.dual.rate": fields.at_least(0),
@@ -34,12 +48,21 @@ LIMITS = training.LIMITS | {
 load = training.load
 
 
+def make_net(config):
+  """The network of a config. Raises UserError where its section `model` has not the fields of its architecture."""
+  m = config.model
+  net, own = ARCHITECTURES[m.architecture]
+  present = [name for _, names in ARCHITECTURES.values() for name in names if name in m]
+  if set(present) != set(own):
+    raise UserError(f"config.model.architecture: got {m.architecture!r} with fields {', '.join(present)}, allowed with "
+                    f"{', '.join(own)} and no other's; choose a variant of the config file that has them")
+  shared = ("dim", "num_heads", "ff_dim", "dropout_rate", "remat", "sample_chunk")
+  return net(**{name: m[name] for name in (*shared, *own)}, precision=config.train.precision)
+
+
 def make_model(config) -> training.Model:
   """Network and posterior of a config."""
-  m = config.model
-  net = nets.AVICI(dim=m.dim, num_blocks=m.num_blocks, num_heads=m.num_heads, key_size=m.key_size, ff_dim=m.ff_dim,
-                   dropout_rate=m.dropout_rate, tau_init=m.tau_init, beta_init=m.beta_init,
-                   precision=config.train.precision, remat=m.remat, sample_chunk=m.sample_chunk)
+  net, penalty = make_net(config), PENALTIES[config.model.penalty]
 
   def logits_of(params, chunk, key, train):
     return net.apply({"params": params}, chunk["values"], chunk["intervened"], chunk["node_mask"], train,
@@ -56,13 +79,12 @@ def make_model(config) -> training.Model:
   def terms(params, chunk, key, train):
     logits = logits_of(params, chunk, key, train)
     probs = jax.nn.sigmoid(logits)
-    radius = jax.vmap(functools.partial(posterior.spectral_radius, num_steps=scores.RADIUS_STEPS))(probs)
-    return {"edge": cross_entropy(logits, chunk), "acyclic": radius}, probs
+    return {"edge": cross_entropy(logits, chunk), "acyclic": jax.vmap(penalty)(probs, chunk["node_mask"])}, probs
 
   def draw(params, chunk, key, num):
     logits = logits_of(params, chunk, key, False)
     keys = jax.random.split(key, len(logits))
-    graphs = jax.vmap(functools.partial(posterior.sample_graphs, num=num))(keys, logits, chunk["node_mask"])
+    graphs = jax.vmap(lambda *args: posterior.sample_graphs(*args, num))(keys, logits, chunk["node_mask"])
     return cross_entropy(logits, chunk), jax.nn.sigmoid(logits), graphs
 
   return training.Model(init, terms, draw, dual=("acyclic",))
@@ -71,4 +93,4 @@ def make_model(config) -> training.Model:
 def make(config, meta) -> Experiment:
   """The experiment's pure functions."""
   model = make_model(config)
-  return training.make(config, meta, model, evaluate.make_assess(config, meta, model))
+  return training.make(config, meta, model, evaluate.make_assess(config, meta, model), predict.make_verbs(model))

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain import fields, rng
-from jaxtrain.experiments.causal_discovery import evaluate, nets, posterior, training
+from jaxtrain.experiments.causal_discovery import evaluate, nets, posterior, predict, training
 from jaxtrain.types import Experiment
 
 EVEN = ((lambda v: v >= 2 and v % 2 == 0), "even, 2 or more")
@@ -90,4 +90,4 @@ def make_model(config) -> training.Model:
 def make(config, meta) -> Experiment:
   """The experiment's pure functions."""
   model = make_model(config)
-  return training.make(config, meta, model, evaluate.make_assess(config, meta, model))
+  return training.make(config, meta, model, evaluate.make_assess(config, meta, model), predict.make_verbs(model))

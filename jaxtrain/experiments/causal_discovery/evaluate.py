@@ -55,17 +55,18 @@ def assess_part(source, one_batch: Callable, params: Any, key: jax.Array, meta: 
     kinds = {"graph_kind": batch["graph_kind"], "mechanism_kind": dominant(batch["mechanism_kinds"]),
              "num_nodes": batch["node_mask"].sum(1)}
     found.append({name: np.asarray(value)[kept] for name, value in (values | kinds).items()})
-    examples += [(probs[b], batch["adjacency"][b]) for b in np.flatnonzero(kept)]
+    sizes = batch["node_mask"].sum(1).astype(int)  # real nodes come first
+    examples += [(probs[b], batch["adjacency"][b], sizes[b]) for b in np.flatnonzero(kept)]
   tasks = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
   scalars = {"rows": len(tasks["loss"])}
   for name in (*HEADLINE, "random_edge_nll_nats", "empty_edge_nll_nats"):
     scalars |= with_interval(name, tasks[name])
   scalars |= by_family(tasks, meta)
-  side = max(len(truth) for _, truth in examples)
+  side = max(len(truth) for _, truth, _ in examples)
   padded = lambda x: np.pad(x, [(0, side - len(x))] * 2)
   arrays = {f"task_{name}": value for name, value in tasks.items()}
-  arrays["example_probs"] = np.stack([padded(p) for p, _ in examples[:EXAMPLES]])
-  arrays["example_truth"] = np.stack([padded(t) for _, t in examples[:EXAMPLES]])
+  arrays["example_probs"] = np.stack([padded(p) for p, _, _ in examples[:EXAMPLES]])
+  arrays["example_truth"] = np.stack([padded(t) for _, t, _ in examples[:EXAMPLES]])
   arrays |= reliability(examples)
   return scalars, arrays
 
@@ -98,9 +99,8 @@ def by_family(tasks: dict[str, np.ndarray], meta: dict) -> dict[str, float]:
 
 def reliability(examples: list, num_bins: int = 10) -> dict[str, np.ndarray]:
   """Pairs, mean probability and share of edges in equal bins of the predicted probability."""
-  off = [~np.eye(len(t), dtype=bool) for _, t in examples]
-  p = np.concatenate([probs[o] for (probs, _), o in zip(examples, off)])
-  t = np.concatenate([truth[o] for (_, truth), o in zip(examples, off)])
+  off = lambda x, d: x[:d, :d][~np.eye(d, dtype=bool)]
+  p, t = (np.concatenate([off(one[k], one[2]) for one in examples]) for k in (0, 1))
   index = np.minimum((p * num_bins).astype(int), num_bins - 1)
   count = np.bincount(index, minlength=num_bins)
   total = lambda x: np.bincount(index, weights=x, minlength=num_bins) / np.maximum(count, 1)

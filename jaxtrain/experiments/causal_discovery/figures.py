@@ -33,7 +33,7 @@ def graphs(run: RunData) -> Figure | None:
     cause, effect = np.nonzero(truth[k])
     size = 2.6 * 72 / len(truth[k]) * 0.55
     ax.scatter(effect, cause, s=size**2, facecolors="none", edgecolors="#d2580f", linewidths=1.1)
-    ax.set_title(f"task {k}: {len(cause)} edges", fontsize=8.5)
+    ax.set_title(f"task {k}: {len(cause)} edge{'s' * (len(cause) != 1)}", fontsize=8.5)
     ax.grid(visible=False)
     ax.set(xticks=[], yticks=[])
   axes[0].set(xlabel="effect", ylabel="cause")

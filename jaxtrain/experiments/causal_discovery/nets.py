@@ -1,12 +1,12 @@
-"""Networks of amortised causal discovery: AVICI and BCNP.
+"""Networks of amortised causal discovery: AVICI, AVICI-lite and BCNP.
 
-Both read a table of samples by attention that alternates between the variables of a sample and the samples of a
+All read a table of samples by attention that alternates between the variables of a sample and the samples of a
 variable, sum it up to one token per variable, and return a logit per ordered pair of variables. They are equivariant
 to the order of variables and invariant to the order of samples; padded variables are never attended to.
 
 **Source:** AVICI: Lorch et al. 2022, "Amortized Inference for Causal Structure Learning", section 4 and its code
 (avici 1.0.7). BCNP: Dhir et al. 2024, "A Meta-Learning Approach to Bayesian Causal Discovery", and its code
-(CausalStructureNeuralProcess). Spec causal_discovery 4.2 and 4.3.
+(CausalStructureNeuralProcess). AVICI-lite: BCNP's encoder under AVICI's posterior. Spec causal_discovery 4.2 and 4.3.
 **Departs:** LayerNorm followed by Linear is one product, with the affine part of the norm folded into the kernel: an
 identity, so parameters stay those of the source. AVICI: padded variables are masked; kernels of attention start
 Kaiming-uniform as all others do, where Haiku truncates a normal. BCNP: a second input channel marks interventions; no
@@ -23,26 +23,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain import rng
-from jaxtrain.experiments.causal_discovery.attention import affine, attend_over, largest, normalise
-from jaxtrain.nn.linear import fan_in_uniform
-
-NO_EDGE = -30.0  # logit of a pair that is none: the diagonal and padding; its probability, 1e-13, vanishes in any sum
-
-
-def kaiming_uniform(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
-  """Uniform in +-sqrt(6 / fan_in): variance 2 / fan_in, for a ReLU before it."""
-  bound = math.sqrt(6.0 / shape[0])
-  return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
-def torch_linear(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
-  """Uniform in +-1 / sqrt(fan_in), PyTorch's default of a linear layer."""
-  return fan_in_uniform(shape[0])(key, shape, dtype)
-
-
-def torch_attention(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
-  """PyTorch's start of an attention's input projection: Xavier-uniform for dim in, 3 dim out, whichever are used."""
-  return fan_in_uniform(4 * shape[0] / 6)(key, shape, dtype)
+from jaxtrain.experiments.causal_discovery.attention import (
+  affine, attend_one, attend_over, channels, edges_only, kaiming_uniform, largest, normalise, torch_attention,
+  torch_linear)
 
 
 class Linear(nn.Module):
@@ -152,18 +135,6 @@ def block_class(remat: bool):
   return nn.remat(Block, static_argnums=(3,)) if remat else Block
 
 
-def channels(values: jax.Array, intervened: jax.Array, node_mask: jax.Array, precision: str) -> jax.Array:
-  """The two input channels [B, n, D, 2], 0 in padding whatever stands there."""
-  real = node_mask[:, None, :, None] > 0
-  return jnp.where(real, jnp.stack([values, intervened.astype(values.dtype)], axis=-1), 0.0).astype(precision)
-
-
-def edges_only(logits: jax.Array, node_mask: jax.Array) -> jax.Array:
-  """logits [B, D, D] with `NO_EDGE` on the diagonal and where either variable is padding."""
-  real = (node_mask[:, :, None] * node_mask[:, None, :]) * (1.0 - jnp.eye(node_mask.shape[1]))[None] > 0
-  return jnp.where(real, logits.astype(jnp.float32), NO_EDGE)
-
-
 class AVICIEncoder(nn.Module):
   """Embedding, alternating blocks, final norm, maximum over samples. Fields as of `AVICI`."""
   dim: int
@@ -251,34 +222,72 @@ class Summary(nn.Module):
   @nn.compact
   def __call__(self, query: jax.Array, z: jax.Array) -> jax.Array:
     """query [B, D, dim], z [B, n, D, dim]; returns [B, D, dim]."""
-    dim, heads = z.shape[-1], (self.num_heads, z.shape[-1] // self.num_heads)
-    kernel, bias = Linear(3 * dim, True, torch_attention, name="query_key_value")(dim)
-    (Wq, Wk, Wv), (bq, _, bv) = (jnp.split(x.astype(z.dtype), 3, axis=-1) for x in (kernel, bias))
-    q = affine(query, Wq, bq).reshape(*query.shape[:2], *heads)
-    # With one query, projecting it and the weighted mean costs less than projecting n keys and n values.
-    q = jnp.einsum("bdhk,chk->bdhc", q, Wk.reshape(dim, *heads))
-    scores = jnp.einsum("bdhc,bndc->bdhn", q, z).astype(jnp.float32) / math.sqrt(heads[1])
-    mean = jnp.einsum("bdhn,bndc->bdhc", jax.nn.softmax(scores).astype(z.dtype), z)
-    y = jnp.einsum("bdhc,chk->bdhk", mean, Wv.reshape(dim, *heads)).reshape(*query.shape) + bv[None, None]
+    dim = z.shape[-1]
+    y = attend_one(query, z, *Linear(3 * dim, True, torch_attention, name="query_key_value")(dim), self.num_heads)
     return affine(y, *Linear(dim, True, torch_linear, name="attended")(dim))
 
 
 class BCNPEncoder(nn.Module):
-  """Embedding, a query row of zeros, alternating blocks, attention of the query row. Fields as of `BCNP`."""
+  """Embedding, alternating blocks, a summary of the samples. Other fields as of `BCNP`.
+
+  Attributes:
+    summary: "query": attention of a further row, which starts as zeros; "maximum": over the samples.
+  """
   dim: int
   num_layers: int
   num_heads: int
   emb_depth: int
+  summary: str
   block: Callable
 
   @nn.compact
   def __call__(self, x: jax.Array, node_mask: jax.Array, train: bool) -> jax.Array:
     """x [B, n, D, 2] to [B, D, dim]."""
     z = MLP(self.dim, self.dim, self.emb_depth, name="embedding")(x)
-    z = jnp.pad(z, ((0, 0), (0, 1), (0, 0), (0, 0)))
+    if self.summary == "query":
+      z = jnp.pad(z, ((0, 0), (0, 1), (0, 0), (0, 0)))
     for i in range(self.num_layers):
       z = self.block(axis=("samples", "variables")[i % 2], name=f"block_{i}")(z, node_mask, train)
-    return Summary(self.num_heads, name="summary")(z[:, -1], z[:, :-1])
+    if self.summary == "query":
+      return Summary(self.num_heads, name="summary")(z[:, -1], z[:, :-1])
+    return largest(z, axis=1)
+
+
+def encode_as_bcnp(net: nn.Module, summary: str, join: Callable, values, intervened, node_mask, train: bool):
+  """(tokens [B, D, dim], class of blocks): BCNP's encoder applied inside `net`, which has its fields."""
+  block = functools.partial(
+    block_class(net.remat), num_heads=net.num_heads, inner_dim=net.dim, ff_dim=net.ff_dim,
+    dropout_rate=net.dropout_rate, separate_norms=False, use_bias=False, inits=(torch_attention, torch_linear),
+    inner_dropout=True)
+  x = channels(values, intervened, node_mask, net.precision)
+  encoder = BCNPEncoder(net.dim, net.num_layers, net.num_heads, net.emb_depth, summary, block, name="encoder")
+  return encode(encoder, x, node_mask, train, net.sample_chunk, join), block
+
+
+class AVICILite(nn.Module):
+  """Edge logits <q_i, k_j> / sqrt(dim) + bias, q and k affine in the maximum over samples of BCNP's encoder.
+
+  Attributes:
+    Those of the encoder, as of `BCNP`; with chunks of samples the maximum runs over them.
+  """
+  dim: int
+  num_layers: int
+  num_heads: int
+  ff_dim: int
+  dropout_rate: float
+  emb_depth: int
+  precision: str
+  remat: bool
+  sample_chunk: int
+
+  @nn.compact
+  def __call__(self, values: jax.Array, intervened: jax.Array, node_mask: jax.Array, train: bool) -> jax.Array:
+    """Edge logits [B, D, D] float32 (see `edges_only`) of arguments as of `AVICI`."""
+    z, _ = encode_as_bcnp(self, "maximum", largest, values, intervened, node_mask, train)
+    query_key = Linear(2 * self.dim, True, torch_attention, name="query_key")(self.dim)
+    q, k = jnp.split(affine(z.astype(jnp.float32), *query_key), 2, axis=-1)
+    bias = self.param("bias", nn.initializers.constant(-3.0), ())  # edges are few
+    return edges_only(jnp.einsum("bic,bjc->bij", q, k) / math.sqrt(self.dim) + bias, node_mask)
 
 
 class EdgeScores(nn.Module):
@@ -325,13 +334,8 @@ class BCNP(nn.Module):
   def __call__(self, values: jax.Array, intervened: jax.Array, node_mask: jax.Array,
                train: bool) -> tuple[jax.Array, jax.Array]:
     """Edge logits [B, D, D] (see `edges_only`) and order scores [B, D], 0 in padding, of arguments as of `AVICI`."""
-    block = functools.partial(
-      block_class(self.remat), num_heads=self.num_heads, inner_dim=self.dim, ff_dim=self.ff_dim,
-      dropout_rate=self.dropout_rate, separate_norms=False, use_bias=False, inits=(torch_attention, torch_linear),
-      inner_dropout=True)
-    x = channels(values, intervened, node_mask, self.precision)
-    encoder = BCNPEncoder(self.dim, self.num_layers, self.num_heads, self.emb_depth, block, name="encoder")
-    z = encode(encoder, x, node_mask, train, self.sample_chunk, jnp.mean)[:, None]  # a table of one row
+    z, block = encode_as_bcnp(self, "query", jnp.mean, values, intervened, node_mask, train)
+    z = z[:, None]  # a table of one row
     halves = []
     for i in range(self.num_layers_decoder):
       z = block(axis="variables", name=f"decoder_{i}")(z, node_mask, train)

@@ -8,7 +8,7 @@ It has no parameters and needs no training: `train.num_steps` is 0 and the run g
 import jax
 import jax.numpy as jnp
 
-from jaxtrain.experiments.causal_discovery import evaluate, posterior, training
+from jaxtrain.experiments.causal_discovery import evaluate, posterior, predict, training
 from jaxtrain.types import Experiment
 
 LIMITS = training.LIMITS
@@ -47,4 +47,4 @@ def make_model(config, meta) -> training.Model:
 def make(config, meta) -> Experiment:
   """The experiment's pure functions."""
   model = make_model(config, meta)
-  return training.make(config, meta, model, evaluate.make_assess(config, meta, model))
+  return training.make(config, meta, model, evaluate.make_assess(config, meta, model), predict.make_verbs(model))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxtrain import fields, optim, step
 from jaxtrain.experiments.causal_discovery import graphs, posterior, scores, signals, tasks
-from jaxtrain.types import Batch, Experiment, Splits, TrainState, UserError
+from jaxtrain.types import Batch, Experiment, Splits, TrainState, UserError, Verb
 
 NO_EDGES = 0.02  # sampled edges, as a share of the true ones, below which a posterior is called empty
 
@@ -33,7 +33,7 @@ LIMITS = {
     "data.val_seeds": fields.each(fields.between(0, 2**32)),
     "data.test_seeds": fields.each(fields.between(0, 2**32)),
     "eval.max_val_tasks": fields.at_least(1),
-    "eval.max_test_tasks": fields.at_least(1),
+    "eval.max_test_tasks": fields.at_least(0),
     "eval.val_num_samples": fields.at_least(1),
     "eval.test_num_samples": fields.at_least(1),
     "model.dropout_rate": fields.between(0, 1),
@@ -90,7 +90,7 @@ def load(config) -> Splits:
       raise UserError(f"config.data.task_chunk: got {spec.task_chunk}, allowed divisors of config.{name} = {size}")
   fixed = lambda purpose, num, seeds: tasks.make_fixed(spec, buckets, eval_size, purpose, config.data.eval_seed, num,
                                                        seeds)
-  num_nodes = sorted(set(config.data.num_nodes))
+  num_nodes, num_test = sorted(set(config.data.num_nodes)), config.eval.max_test_tasks
   known = {"num_nodes": num_nodes, "num_rows": spec.num_rows + spec.num_rows_int,
            "graphs": [family.text for family in spec.graphs],
            "mechanisms": [family.text for family in spec.mechanisms],
@@ -101,7 +101,7 @@ def load(config) -> Splits:
            "uses_per_row": (spec.num_rows + spec.num_rows_int) * buckets.sizes[-1], "steps_per_epoch": 1}
   return Splits(tasks.make_stream(spec, buckets, batch_size),
                 fixed("val", config.eval.max_val_tasks, config.data.val_seeds),
-                fixed("test", config.eval.max_test_tasks, config.data.test_seeds), known)
+                fixed("test", num_test, config.data.test_seeds) if num_test else None, known)
 
 
 def mean_over_pairs(x: jax.Array, tasks_: Batch) -> jax.Array:
@@ -110,7 +110,7 @@ def mean_over_pairs(x: jax.Array, tasks_: Batch) -> jax.Array:
   return jnp.sum(x * pairs, (1, 2)) / jnp.maximum(jnp.sum(pairs, (1, 2)), 1.0)
 
 
-def make(config, meta, model: Model, assess: Callable) -> Experiment:
+def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -> Experiment:
   """The pure functions of an experiment. The learning rate and the loss weights may be tracers."""
   tx = optim.make(config.optim, meta["steps_per_epoch"])
   settings = config.model.dual if model.dual else None
@@ -155,8 +155,8 @@ def make(config, meta, model: Model, assess: Callable) -> Experiment:
     return over(lambda chunk, chunk_key: evaluate(model, params, chunk, chunk_key, config.eval.val_num_samples), batch,
                 key)
 
-  return Experiment(init=init, train_step=train_step, eval_step=eval_step, assess=assess, alarms=alarms,
-                    describe=lambda: signals.describe(config))
+  return Experiment(init=init, train_step=train_step, eval_step=eval_step, assess=assess, predict=verbs,
+                    alarms=alarms, describe=lambda: signals.describe(config))
 
 
 def evaluate(model: Model, params: Any, chunk: Batch, key: jax.Array, num_samples: int) -> dict:

@@ -134,7 +134,8 @@ def make_verbs(model, meta: dict, masked: bool) -> dict[str, Verb]:
                     pure(posterior_mean, D), "each"),
       "reconstruct": Verb(over_rows(bind(reconstruct), name_features), pure(reconstruct, D, to_raw), "mean"),
       "impute": Verb(run_impute, pure(fill, D, to_raw), "mean"),
-      "sample": Verb(run_sample, pure(decode, model.latent_dim, to_raw, lambda z: z), "turns", reads=False),
+      "sample": Verb(run_sample, pure(decode, model.latent_dim, to_raw, lambda z: z), "turns", reads=False,
+                     counts=True),
   }
   if model.num_classes:
     verbs["classify"] = Verb(over_rows(bind(classify), name_classes), pure(classify, D), "mean",

@@ -1,4 +1,4 @@
-"""AVICI and BCNP: sizes, a plain float64 version of each, symmetries, padding, precision, memory options."""
+"""AVICI, AVICI-lite, BCNP: sizes, a plain float64 version of each, symmetries, padding, precision, memory options."""
 
 import functools
 
@@ -18,16 +18,16 @@ FULL = dict(dim=128, num_heads=8, ff_dim=512, dropout_rate=0.1, precision="float
 SMALL = FULL | dict(dim=16, num_heads=2, ff_dim=24)
 AVICI = dict(num_blocks=4, key_size=6, tau_init=2.0, beta_init=-3.0)
 BCNP = dict(num_layers=2, num_layers_decoder=2, emb_depth=1, q_before_l=True, symmetric=True)
+LITE = dict(num_layers=2, emb_depth=1)
 B, N, D = 2, 6, 7
 
 
 def make(name, sizes=SMALL, **fields):
-  if name == "avici":
-    return nets.AVICI(**sizes | AVICI | fields)
-  return nets.BCNP(**sizes | BCNP | fields)
+  net, own = {"avici": (nets.AVICI, AVICI), "lite": (nets.AVICILite, LITE), "bcnp": (nets.BCNP, BCNP)}[name]
+  return net(**sizes | own | fields)
 
 
-both = pytest.mark.parametrize("name", ["avici", "bcnp"])
+every = pytest.mark.parametrize("name", ["avici", "lite", "bcnp"])
 
 
 def inputs(num_rows=N, num_nodes=D, seed=0):
@@ -47,7 +47,7 @@ def params(name):
 
 
 def tuple_of(out):
-  """(edge logits, order scores); AVICI has no scores."""
+  """(edge logits, order scores); BCNP alone has scores."""
   return out if isinstance(out, tuple) else (out, jnp.zeros(out.shape[:2]))
 
 
@@ -63,7 +63,7 @@ def loss_and_grads(name, **fields):
   """Compiled sum of squares of all outputs and its gradient for the parameters."""
   def loss(variables, values, intervened, node_mask):
     logits, order = tuple_of(make(name, **fields).apply(variables, values, intervened, node_mask, False))
-    return jnp.sum(jnp.square(jnp.where(logits > nets.NO_EDGE, logits, 0.0))) + jnp.sum(jnp.square(order))
+    return jnp.sum(jnp.square(jnp.where(logits > attention.NO_EDGE, logits, 0.0))) + jnp.sum(jnp.square(order))
   return quick_jit(jax.value_and_grad(loss))
 
 
@@ -73,6 +73,8 @@ def count(tree):
 
 @pytest.mark.parametrize("name, fields, want", [
   ("avici", dict(num_blocks=12, key_size=32), 3_210_626),  # spec causal_discovery 4.2
+  # Embedding; blocks of attention, a hidden layer and two norms without biases; query and key; the bias of logits.
+  ("lite", dict(num_layers=6), (2 + 128) * 128 + 6 * (4 * 128 ** 2 + 2 * 128 * 512 + 2 * 128) + 129 * 256 + 1),
   # BCNP's code declares 1,986,313 and never uses these: cross-attention and its norm in each decoder layer, and the
   # value projection of the edge scores.
   ("bcnp", dict(num_layers=4, num_layers_decoder=4), 1_986_313 - 4 * (4 * 128 ** 2 + 128) - (128 ** 2 + 128)),
@@ -144,9 +146,13 @@ def plain(name, values, intervened):
     u, v = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (u, v))
     return np.exp(p["tau"]) * u @ np.swapaxes(v, 1, 2) + p["beta"], np.zeros(values.shape[::2])
   z = mlp(x, e["embedding"])
-  z = np.concatenate([z, np.zeros_like(z[:, :1])], axis=1)
+  if name == "bcnp":
+    z = np.concatenate([z, np.zeros_like(z[:, :1])], axis=1)
   for i in range(2):
     z = block(z, e[f"block_{i}"], ("samples", "variables")[i % 2], 2)
+  if name == "lite":
+    q, k = np.split(linear(z.max(axis=1), p["query_key"]), 2, axis=-1)
+    return q @ np.swapaxes(k, 1, 2) / np.sqrt(16) + p["bias"], np.zeros(values.shape[::2])
   z = np.swapaxes(z, 1, 2)  # [B, D, n + 1, dim]
   project = e["summary"]["query_key_value"]
   q, k, v = np.split(linear(z, project), 3, axis=-1)
@@ -161,15 +167,15 @@ def plain(name, values, intervened):
   return (logits + np.swapaxes(logits, 1, 2)) / 2, mlp(order, p["order_scores"])[:, 0, :, 0]
 
 
-@both
+@every
 def test_outputs_are_those_of_the_plain_version(name):
   values, intervened, node_mask = inputs()
   (logits, order), (want, want_order) = apply(name)(values, intervened, node_mask), plain(name, values, intervened)
   off = ~np.eye(D, dtype=bool)
   np.testing.assert_allclose(np.asarray(logits)[:, off], want[:, off], rtol=1e-4, atol=1e-4)
   np.testing.assert_allclose(order, want_order, rtol=1e-4, atol=1e-4)
-  assert (np.asarray(logits)[:, ~off] == nets.NO_EDGE).all()
-  assert want[:, off].std() > 0.02 and (name == "avici" or want_order.std() > 0.01)  # no constant function
+  assert (np.asarray(logits)[:, ~off] == attention.NO_EDGE).all()
+  assert want[:, off].std() > 0.02 and (name != "bcnp" or want_order.std() > 0.01)  # no constant function
 
 
 @pytest.mark.parametrize("num_sequences, masked", [(4, True), (5, True), (5, False)])  # of 5, the last turn is short
@@ -188,7 +194,7 @@ def test_attention_in_the_cache_is_that_of_jax(monkeypatch, num_sequences, maske
     np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
-@both
+@every
 def test_variables_are_equivariant_and_samples_invariant(name):
   values, intervened, node_mask = inputs()
   logits, order = (np.asarray(x) for x in apply(name)(values, intervened, node_mask))
@@ -214,7 +220,7 @@ def padded(fill):
   return place, (*wide, node_mask)
 
 
-@both
+@every
 @pytest.mark.parametrize("fill", [0.0, np.nan])
 def test_padding_changes_no_real_output_and_no_gradient(name, fill):
   place, wide = padded(fill)
@@ -222,15 +228,15 @@ def test_padding_changes_no_real_output_and_no_gradient(name, fill):
   np.testing.assert_allclose(np.asarray(logits)[:, place][:, :, place], want, atol=1e-5)
   np.testing.assert_allclose(np.asarray(order)[:, place], want_order, atol=1e-5)
   others = np.setdiff1d(np.arange(12), place)
-  assert (np.asarray(logits)[:, others] == nets.NO_EDGE).all()
-  assert (np.asarray(logits)[:, :, others] == nets.NO_EDGE).all()
+  assert (np.asarray(logits)[:, others] == attention.NO_EDGE).all()
+  assert (np.asarray(logits)[:, :, others] == attention.NO_EDGE).all()
   assert (np.asarray(order)[:, others] == 0).all()
   (_, grads), (_, want) = loss_and_grads(name)(params(name), *wide), loss_and_grads(name)(params(name), *inputs())
   largest = max(float(np.abs(x).max()) for x in jax.tree.leaves(want))
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5 * largest), grads, want)
 
 
-@both
+@every
 def test_no_gradient_is_nan_for_constant_data_or_a_task_of_padding(name):
   values, intervened, node_mask = inputs()
   fresh = quick_jit(lambda key: make(name).init(key, *inputs(), False))(jax.random.key(0))
@@ -239,7 +245,7 @@ def test_no_gradient_is_nan_for_constant_data_or_a_task_of_padding(name):
   assert np.isfinite(loss) and all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
-@both
+@every
 def test_half_precision_is_close(name):
   half, full = (loss_and_grads(name, precision=precision)(params(name), *inputs())[1]
                 for precision in ("bfloat16", "float32"))
@@ -250,10 +256,11 @@ def test_half_precision_is_close(name):
   outputs = [apply(name, precision=precision)(*inputs()) for precision in ("bfloat16", "float32")]
   for x, y in zip(*outputs, strict=True):
     assert x.dtype == jnp.float32
-    assert 0 <= np.sqrt(np.square(np.asarray(x - y)).mean()) <= 0.1 * np.asarray(y)[np.asarray(y) > nets.NO_EDGE].std()
+    edges = np.asarray(y)[np.asarray(y) > attention.NO_EDGE]
+    assert 0 <= np.sqrt(np.square(np.asarray(x - y)).mean()) <= 0.1 * edges.std()
 
 
-@both
+@every
 def test_recomputing_blocks_changes_nothing(name):
   (loss, grads), (want, want_grads) = (loss_and_grads(name, remat=remat)(params(name), *inputs())
                                        for remat in (True, False))
@@ -288,7 +295,7 @@ def test_chunks_of_samples_are_strided_and_joined():
     Chunks(4, attention.largest).apply({}, x)
 
 
-@both
+@every
 def test_chunks_that_are_equal_give_the_result_of_one(name):
   values, intervened, node_mask = inputs()
   twice = lambda x: np.repeat(x, 2, axis=1)  # row r belongs to chunk r mod 2
@@ -300,7 +307,7 @@ def test_chunks_that_are_equal_give_the_result_of_one(name):
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
-@both
+@every
 def test_dropout_acts_in_training_alone(name):
   run = quick_jit(lambda variables, key, train: tuple_of(make(name, dropout_rate=0.3).apply(
     variables, *inputs(), train, rngs={"dropout": key}))[0], static_argnums=2)
@@ -313,6 +320,17 @@ def test_dropout_acts_in_training_alone(name):
   np.testing.assert_allclose(np.unique(kept), [0, 1 / 0.9], rtol=1e-6)
   # 10,000 draws: standard error 0.003; four of them are exceeded by 1 key in 16,000.
   assert (kept == 0).mean() == pytest.approx(0.1, abs=0.012)
+
+
+def test_avici_lite_is_directed_and_starts_with_few_edges():
+  logits = np.asarray(apply("lite")(*inputs())[0])
+  assert np.abs(logits - np.swapaxes(logits, 1, 2)).max() > 0.01
+  fresh = quick_jit(lambda key: make("lite", FULL, num_layers=6).init_with_output(key, *inputs(), False))
+  off = ~np.eye(D, dtype=bool)
+  for seed in range(3):
+    logits, variables = fresh(jax.random.key(seed))
+    assert variables["params"]["bias"] == -3
+    assert 0.005 < jax.nn.sigmoid(logits[:, off]).mean() < 0.3
 
 
 def test_bcnp_variants():

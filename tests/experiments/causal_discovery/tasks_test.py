@@ -17,16 +17,18 @@ DEFAULTS = {"graphs": ("er edge_prob=0.4", "sf m=2"), "mechanisms": ("linear", "
             "num_rows_int": 10, "p_obs_only": 0.25, "intervention_value": 2.0, "intervention_scale": 0.5,
             "normalize": True, "reject_constant": True, "task_chunk": 4, "num_nodes": (5, 6)}
 KEY = jax.random.key(11)
+# What is compiled is called once or twice; the tests of bits compile as training does.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @functools.lru_cache
-def maker(purpose="train", padded=6, batch=8, **changed):
-  """`(numbers [batch], key) -> batch` of a spec."""
+def maker(purpose="train", padded=6, batch=8, quick=True, **changed):
+  """`(numbers [batch], key) -> batch` of a spec; `quick`: compiled for few calls."""
   data = SimpleNamespace(**(DEFAULTS | changed))
   spec = tasks.make_spec(data, padded)
   def make(numbers, key):
     return tasks.make_batch(spec, padded, tuple(data.num_nodes), key, purpose, numbers, jnp.ones((batch,)), True)
-  return jax.jit(make)
+  return jax.jit(make, compiler_options=QUICK if quick else None)
 
 
 def batch_of(first=0, purpose="train", batch=8, key=KEY, **changed):
@@ -37,16 +39,16 @@ def batch_of(first=0, purpose="train", batch=8, key=KEY, **changed):
 
 def test_a_task_is_the_same_bits_in_whatever_batch():
   """Task 16 alone among 4, among 8, among 16: also where the batch is a single chunk."""
-  whole = batch_of(8, batch=16)
+  whole = batch_of(8, batch=16, quick=False)
   for first, size in ((16, 4), (16, 8)):
-    part = batch_of(first, batch=size)
+    part = batch_of(first, batch=size, quick=False)
     for name in whole:
       np.testing.assert_array_equal(part[name], whole[name][first - 8:first - 8 + size], err_msg=name)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 8])
 def test_another_chunk_gives_the_same_graphs_kinds_and_masks_and_values_to_rounding(chunk):
-  one, other = batch_of(), batch_of(task_chunk=chunk)
+  one, other = batch_of(quick=False), batch_of(task_chunk=chunk, quick=False)
   for name in one:
     if name == "values":
       np.testing.assert_allclose(one[name], other[name], atol=1e-5)
@@ -177,7 +179,7 @@ def test_fixed_tasks_are_shared_out_counted_once_and_take_lists_of_seeds():
   assert sorted(fixed.data["numbers"][fixed.data["counts"] > 0]) == list(range(11))
   listed = tasks.make_fixed(spec, tasks.make_buckets((6,), ()), 4, "val", 3, 100, (1000, 1001, 2000))
   assert listed.num_rows == 3 and list(listed.data["numbers"][0][:3]) == [1000, 1001, 2000]
-  batch = listed.batch_at(jax.device_put(listed.data), jnp.int32(0), KEY)
+  batch = jax.jit(listed.batch_at, compiler_options=QUICK)(listed.data, jnp.int32(0), KEY)
   again = batch_of(1000, purpose="val", key=rng.key_for(3, "data"), batch=4, num_nodes=(6,))
   np.testing.assert_allclose(batch["values"][:2], again["values"][:2], atol=1e-5)
   np.testing.assert_array_equal(batch["adjacency"][:2], again["adjacency"][:2])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 
 import child
 from jaxtrain import config as config_lib, loop, modules
@@ -16,7 +17,7 @@ from jaxtrain.types import UserError
 PATH = os.path.join(child.ROOT, "configs", "causal_discovery.py")
 TINY = {"data.num_nodes": (4,), "data.pad_to": (), "data.graphs": ("er edge_prob=0.5",), "data.mechanisms": ("linear",),
         "data.num_rows": 16, "data.task_chunk": 4, "data.num_rows_int": 0,
-        "train.batch_size": 8, "eval.max_val_tasks": 8, "eval.max_test_tasks": 8, "eval.val_num_samples": 4,
+        "train.batch_size": 8, "eval.max_val_tasks": 8, "eval.max_test_tasks": 0, "eval.val_num_samples": 4,
         "eval.test_num_samples": 4, "eval.every_steps": 10, "checkpoint.every_steps": 10, "log.figures": "none",
         "log.progress": False}
 NETS = {"model.dim": 8, "model.num_heads": 2, "model.ff_dim": 16}
@@ -26,8 +27,8 @@ def configured(variant, **changed):
   """A variant at a size of seconds."""
   config = config_lib.read_file(f"{PATH}:{variant}")
   bcnp_nets = {"model.num_layers": 2, "model.num_layers_decoder": 2, "model.n_perm_samples": 4}
-  nets = {} if variant == "random" else NETS | (
-      {"model.num_blocks": 2, "model.key_size": 4} if variant == "smoke" else bcnp_nets)
+  own = {"smoke": {"model.num_blocks": 2, "model.key_size": 4}, "avici_lite": {"model.num_layers": 2}}
+  nets = {} if variant == "random" else NETS | own.get(variant, bcnp_nets)
   for key, value in (TINY | nets | {key.replace("__", "."): value for key, value in changed.items()}).items():
     config_lib.assign(config, key, value)
   return config_lib.resolve(config)
@@ -83,6 +84,43 @@ def test_avici_loss_is_cross_entropy_over_pairs_and_the_dual_weight_times_the_ra
   moved = sum(np.square(np.asarray(a) - np.asarray(b)).sum() for a, b in zip(jax.tree.leaves(new.params),
                                                                               jax.tree.leaves(state.params)))
   np.testing.assert_allclose(mean("update_norm"), moved**0.5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("variant, bias", [("smoke", "beta"), ("avici_lite", "bias")])
+def test_either_penalty_goes_with_either_architecture(variant, bias):
+  """The exponential one against SciPy's tr(expm P) - d in float64, the radius against eigenvalues; padding has no part.
+  """
+  for penalty in ("exponential", "spectral"):
+    config = configured(variant, model__penalty=penalty, data__num_nodes=(3, 4), data__pad_to=(4,))
+    model, batch = avici.make_model(config), tasks_of(config)
+    assert {3, 4} == set(np.asarray(batch["node_mask"]).sum(1))
+    params = model.init(jax.random.key(0)) | {bias: jnp.float32(4)}  # edges enough for cycles of all lengths
+    terms, probs = jax.jit(lambda p, b: model.terms(p, b, jax.random.key(2), False))(params, batch)
+    mask = np.asarray(batch["node_mask"], np.float64)
+    P = np.asarray(probs, np.float64) * mask[:, :, None] * mask[:, None, :] * ~np.eye(4, dtype=bool)
+    want = [np.trace(scipy.linalg.expm(one)) - 4 if penalty == "exponential" else np.abs(np.linalg.eigvals(one)).max()
+            for one in P]
+    np.testing.assert_allclose(terms["acyclic"], want, rtol=1e-4)
+    assert max(want) > 0.5
+
+
+def test_avici_lite_trains_and_its_dual_weight_follows_the_exponential_penalty():
+  config = configured("avici_lite", model__dual__interval=2, optim__warmup_steps=0, train__num_steps=6)
+  assert config.model.dual.average_rate == 0.1 and config.model.dual.rate == 1e-4
+  experiment = modules.make_experiment(config, training.load(config).meta)
+  state, weight, average = experiment.init(jax.random.key(0)), 0.0, None
+  start = state.params
+  step = jax.jit(lambda s, b: experiment.train_step(s, b, jax.random.key(2), lambda fn, b, k: fn(b, k)))
+  for k in range(6):
+    state, metrics = step(state, tasks_of(config, k))
+    mean = {name: float(total / count) for name, (total, count) in metrics.items()}
+    np.testing.assert_allclose(mean["loss"], mean["edge"] + weight * mean["acyclic"], rtol=1e-5)
+    assert np.isfinite(mean["loss"]) and mean["acyclic"] > 0
+    average = mean["acyclic"] if average is None else average + 0.1 * (mean["acyclic"] - average)
+    weight += 1e-4 * average * (k % 2)
+    np.testing.assert_allclose(mean["acyclic_dual"], weight, rtol=1e-4)
+  for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(state.params), strict=True):
+    assert np.isfinite(b).all() and (np.asarray(a) != np.asarray(b)).any()
 
 
 def test_rejected_tasks_have_no_part_in_loss_gradient_or_counts():
@@ -185,6 +223,10 @@ def test_sortability_by_hand():
     ({"data__pad_to": (3,)}, "config.data.pad_to: got (3,), allowed up to at least 4"),
     ({"data__noises": ("pink",)}, "config.data.noises: got 'pink', allowed gaussian"),
     ({"data__graphs": ("sf m=4",)}, "m=4 in 'sf m=4', allowed 1 to 3"),
+    ({"model__architecture": "heavy"}, "config.model.architecture: got 'heavy', allowed official | lite"),
+    ({"model__architecture": "lite"}, "got 'lite' with fields num_blocks, key_size, tau_init, beta_init, allowed with "
+                                      "num_layers, emb_depth"),
+    ({"model__penalty": "none"}, "config.model.penalty: got 'none', allowed spectral | exponential"),
     ({"model__dual__interval": 0}, "config.model.dual.interval: got 0, allowed 1 or more"),
     ({"train__num_epochs": 3, "train__num_steps": 0}, "the training source is endless")])
 def test_bad_configs_are_refused_in_a_line(changed, words):

@@ -1,0 +1,65 @@
+"""What a trained model does with a table of its user's: edge probabilities, and graphs sampled from the posterior.
+
+All columns of numbers are variables, all rows samples. A column `<name>_intervened` of zeros and ones marks the rows in
+which `<name>` was set from outside. Columns are standardised over the rows, as tasks are. The number of rows and of
+variables may differ from those of training; the further away, the less the posterior is to be trusted.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain.data import files, tables
+from jaxtrain.experiments.causal_discovery import training
+from jaxtrain.types import UserError, Verb
+
+SUFFIX = "_intervened"
+NUM_ORDERS = 200  # orders that edge probabilities are averaged over, where a model has orders
+
+
+def read_task(columns: files.Columns) -> tuple[list[str], dict[str, jax.Array]]:
+  """(names, one task) of a file. Raises UserError for a table that is none."""
+  names = [name for name in columns.values if not name.endswith(SUFFIX)]
+  marked = [name.removesuffix(SUFFIX) for name in columns.values if name.endswith(SUFFIX)]
+  for name in marked:
+    if name not in names:
+      raise UserError(f"{columns.path}: column {name + SUFFIX!r} marks a variable {name!r} that is not there")
+  if len(names) < 2 or columns.num_rows < 2:
+    raise UserError(f"{columns.path}: got {len(names)} variables and {columns.num_rows} rows, allowed 2 or more of "
+                    "each")
+  x = np.stack([tables.numbers(columns, name) for name in names], axis=1)
+  for r, d in np.argwhere(~np.isfinite(x))[:1]:
+    raise UserError(f"{columns.path}: column {names[d]!r}, {columns.row(r)}: {x[r, d]}, allowed a finite number")
+  for d in np.flatnonzero(x.std(0) < 1e-12)[:1]:
+    raise UserError(f"{columns.path}: column {names[d]!r} is constant")
+  marks = np.stack([tables.numbers(columns, name + SUFFIX) if name in marked else np.zeros(len(x)) for name in names],
+                   axis=1)
+  for r, d in np.argwhere((marks != 0) & (marks != 1))[:1]:
+    raise UserError(f"{columns.path}: column {names[d] + SUFFIX!r}, {columns.row(r)}: {marks[r, d]}, allowed 0 or 1")
+  D, values = len(names), (x - x.mean(0)) / x.std(0)
+  return names, {"values": jnp.asarray(values, jnp.float32)[None], "intervened": jnp.asarray(marks, jnp.float32)[None],
+                 "adjacency": jnp.zeros((1, D, D)), "node_mask": jnp.ones((1, D)), "weight": jnp.ones((1,)),
+                 "rejected": jnp.zeros((1,))}
+
+
+def make_verbs(model: training.Model) -> dict[str, Verb]:
+  """`graph`: cause, effect and probability of each ordered pair. `sample_graphs`: a graph a row, a column a pair."""
+  def posterior(state, columns, key, num):
+    names, task = read_task(columns)
+    params = state.params if state.ema is None else state.ema
+    _, probs, graphs = jax.jit(model.posterior, static_argnums=3)(params, task, key, num)
+    pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
+    return names, np.asarray(probs[0], np.float64), np.asarray(graphs[0]), pairs
+
+  def graph(state, columns, num, key):
+    names, probs, _, pairs = posterior(state, columns, key, NUM_ORDERS)
+    pairs = sorted(pairs, key=lambda pair: -probs[pair])
+    text = lambda k: np.asarray([names[pair[k]] for pair in pairs], object)
+    return {"cause": text(0), "effect": text(1), "prob": np.asarray([probs[pair] for pair in pairs])}
+
+  def sample_graphs(state, columns, num, key):
+    names, _, graphs, pairs = posterior(state, columns, key, num)
+    return {f"{names[i]}->{names[j]}": graphs[:, i, j].astype(np.int64) for i, j in pairs}
+
+  return {"graph": Verb(graph, None, "mean", carries=False),
+          "sample_graphs": Verb(sample_graphs, None, "turns", counts=True, carries=False)}

@@ -1,0 +1,88 @@
+"""A trained model on a table of its user's: edge probabilities, sampled graphs, tables that do not fit."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+
+import child
+from jaxtrain import predict as command
+from jaxtrain.data import writing
+from jaxtrain.types import UserError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A folder with a run of no worth, and tables."""
+  folder = tmp_path_factory.mktemp("predict")
+  done = child.run("--config=configs/causal_discovery.py:smoke", f"--workdir={folder / 'run'}",
+                   "--config.log.figures=none", "--config.train.num_steps=20")
+  assert done.returncode == 0, done.stderr
+  x = np.random.RandomState(0).normal(size=(30, 4))
+  x[:, 1] += 2 * x[:, 0]
+  table = {name: x[:, d] for d, name in enumerate(("a", "b", "c", "d"))}
+  for name, columns in {"plain": table, "scaled": {n: 5 + 3 * v for n, v in table.items()},
+                        "marked": table | {"b_intervened": (np.arange(30) > 20).astype(float)},
+                        "constant": table | {"c": np.ones(30)}, "missing": table | {"c": np.full(30, np.nan)},
+                        "stray": table | {"e_intervened": np.zeros(30)}, "one": {"a": x[:, 0]},
+                        "wrong": table | {"b_intervened": np.full(30, 0.5)}}.items():
+    writing.write(str(folder / f"{name}.csv"), columns)
+  return folder
+
+
+def apply(folder, verb, table, *more):
+  """Rows that a verb writes for a table."""
+  output = str(folder / f"{verb}-{table}.csv")
+  command.run([f"--workdir={folder / 'run'}", f"--verb={verb}", f"--input={folder / table}.csv", f"--output={output}",
+               *more])
+  with open(output, encoding="utf-8") as file:
+    return list(csv.DictReader(file))
+
+
+def test_graph_lists_each_ordered_pair_by_probability(trained):
+  rows = apply(trained, "graph", "plain")
+  assert len(rows) == 12 and len({(row["cause"], row["effect"]) for row in rows}) == 12
+  probs = [float(row["prob"]) for row in rows]
+  assert probs == sorted(probs, reverse=True) and 0 <= probs[-1] < probs[0] <= 1
+
+
+def test_units_do_not_matter_and_interventions_do(trained):
+  by_pair = lambda table: {(row["cause"], row["effect"]): float(row["prob"]) for row in apply(trained, "graph", table)}
+  plain, scaled, marked = map(by_pair, ("plain", "scaled", "marked"))
+  np.testing.assert_allclose([scaled[pair] for pair in plain], list(plain.values()), atol=1e-5)
+  assert max(abs(marked[pair] - plain[pair]) for pair in plain) > 1e-4
+
+
+def test_sampled_graphs_have_the_probabilities(trained):
+  rows = apply(trained, "sample_graphs", "plain", "--num=4000")
+  probs = {f"{row['cause']}->{row['effect']}": float(row["prob"]) for row in apply(trained, "graph", "plain")}
+  assert len(rows) == 4000 and set(rows[0]) == set(probs)
+  for pair, p in probs.items():
+    assert abs(np.mean([int(row[pair]) for row in rows]) - p) < 5 * (0.25 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("table, words", [
+    ("constant", "column 'c' is constant"), ("missing", "column 'c', row 2: nan, allowed a finite number"),
+    ("stray", "marks a variable 'e' that is not there"), ("one", "got 1 variables and 30 rows"),
+    ("wrong", "column 'b_intervened', row 2: 0.5, allowed 0 or 1")])
+def test_tables_that_do_not_fit_are_refused_in_a_line(table, words, trained):
+  with pytest.raises(UserError) as caught:
+    apply(trained, "graph", table)
+  assert words in str(caught.value) and "\n" not in str(caught.value)
+  assert not os.path.exists(trained / f"graph-{table}.csv")
+
+
+@pytest.mark.parametrize("flags, words", [
+    (("--verb=graph", "--num=3"), "--num: got 3, allowed nothing"),
+    (("--verb=sample_graphs",), "--num: got 0, allowed 1 or more")])
+def test_flags_that_do_not_fit_are_refused(flags, words, trained):
+  with pytest.raises(UserError) as caught:
+    command.run([f"--workdir={trained / 'run'}", f"--input={trained / 'plain'}.csv", f"--output={trained / 'x.csv'}",
+                 *flags])
+  assert words in str(caught.value)
+
+
+def test_a_graph_is_no_function_of_rows_to_export(trained):
+  with pytest.raises(UserError, match="does not take rows one by one"):
+    command.run([f"--workdir={trained / 'run'}", "--verb=graph", f"--export={trained / 'graph.stablehlo'}"])
