@@ -19,6 +19,8 @@ temporary folder, or taken from `--avici_dir`, and left out with its reason wher
              rows, width 128, 12 blocks, or 4 + 4, 2 tasks; `small`: 10 variables, 64 rows, width 32, 4 blocks, or
              2 + 2, 8 tasks. Ours: as the loop runs it, several steps in one compiled call with donated state, guard
              and metrics. Peer (causal_models_torch.py): eager, which was faster there than torch.compile.
+             `torch_avx512`, on AMD processors with a C compiler at hand: the same peer after a library of one line is
+             preloaded, without which its MKL takes AVX2 there, at half the speed of products.
              `with_generator` is the same step with its tasks made inside. `generator_share` is CPU time of making
              those tasks alone, over that of the step without; `generator_share_32` that of the mixture per task in
              batches of 32, where `generator` is measured too.
@@ -33,6 +35,7 @@ what is computed again. Norms, softmax, dropout and AdamW are no FLOPs here but 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -187,21 +190,32 @@ class ChildError(Exception):
   """A process that failed, with the last line that it printed."""
 
 
-def read(core: int, script: str, *args: str) -> dict:
+def read(core: int, script: str, *args: str, preload: str = "") -> dict:
   """Runs a benchmark script on one core; the JSON of the last line that it prints. Raises ChildError."""
   path = os.pathsep.join(part for part in (ROOT, os.environ.get("PYTHONPATH", "")) if part)
   command = ["taskset", "-c", str(core), sys.executable, os.path.join(FOLDER, script), *args]
   environ = {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-             "PYTHONPATH": path}
+             "PYTHONPATH": path} | ({"LD_PRELOAD": preload} if preload else {})
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environ)
   if done.returncode:
     raise ChildError(f"{script} {' '.join(args)}: exit {done.returncode}: {done.stderr.strip()[-1000:]}")
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def own(core: int, *words: str) -> dict:
+def own(core: int, *words: str, preload: str = "") -> dict:
   """One of `CHILDREN` in a process of its own."""
-  return read(core, "causal_discovery.py", f"--child={','.join(words)}")
+  return read(core, "causal_discovery.py", f"--child={','.join(words)}", preload=preload)
+
+
+def make_override(folder: str) -> str:
+  """A library that makes MKL take an AMD processor for one of its maker's; "" without compiler or such a processor."""
+  with open("/proc/cpuinfo", encoding="utf-8") as file:
+    if "AuthenticAMD" not in file.read() or not shutil.which("cc"):
+      return ""
+  path = os.path.join(folder, "override.so")
+  subprocess.run(["cc", "-shared", "-fPIC", "-o", path, "-xc", "-"], check=True, text=True,
+                 input="int mkl_serv_intel_cpu_true(void) { return 1; }")
+  return path
 
 
 def middle(values: list[float]) -> dict:
@@ -237,15 +251,18 @@ def run_generators(core: int, avici_dir: str, left_out: dict[str, str]) -> dict:
   return found
 
 
-def run_models(core: int) -> dict:
+def run_models(core: int, override: str) -> dict:
   """{model, size: {what: number}} of one round, with the roofline measured in it."""
   found, roofline = {}, own(core, "roofline")
+  if override:
+    roofline["torch_avx512"] = own(core, "roofline", preload=override)["torch"]
   for size, wanted in SIZES.items():
     for model in MODELS:
       ours = own(core, "model", model, size)
       names = ("tasks", "nodes", "rows", "dim", "heads", "key_size", "ff", "decoder_blocks", "steps")
-      torch = read(core, "causal_models_torch.py", f"--model={model}", f"--blocks={wanted['blocks'][model]}",
-                   "--warmup=1", *(f"--{name}={wanted[name]}" for name in names))
+      flags = (f"--model={model}", f"--blocks={wanted['blocks'][model]}", "--warmup=1",
+               *(f"--{name}={wanted[name]}" for name in names))
+      torch = read(core, "causal_models_torch.py", *flags)
       if ours["num_parameters"] != torch["num_parameters"]:
         sys.exit(f"{model}, {size}: {ours['num_parameters']} parameters, the peer has {torch['num_parameters']}")
       peak = max(roofline.values())
@@ -256,8 +273,12 @@ def run_models(core: int) -> dict:
           "generator_s": ours["generator"], "generator_share": ours["generator"] / ours["cpu_s"],
           "step_ms_per_task": 1e3 * ours["cpu_s"] / wanted["tasks"],
           "gflop": 1e-9 * ours["flops"], "gflop_per_s": 1e-9 * ours["flops"] / ours["cpu_s"],
-          "torch_gflop_per_s": 1e-9 * ours["flops"] / torch["cpu_s"], "roofline_xla": roofline["xla"],
-          "roofline_torch": roofline["torch"], "share_of_roofline": 1e-9 * ours["flops"] / ours["cpu_s"] / peak}
+          "torch_gflop_per_s": 1e-9 * ours["flops"] / torch["cpu_s"],
+          "share_of_roofline": 1e-9 * ours["flops"] / ours["cpu_s"] / peak}
+      found[f"{model} {size}"] |= {f"roofline_{name}": value for name, value in roofline.items()}
+      if override:
+        tuned = read(core, "causal_models_torch.py", *flags, preload=override)["cpu_s"]
+        found[f"{model} {size}"] |= {"torch_avx512_s": tuned, "ratio_avx512": tuned / ours["cpu_s"]}
   return found
 
 
@@ -302,11 +323,12 @@ def main() -> None:
     avici_dir = flags.avici_dir or os.path.join(folder, "avici")
     if "generator" in parts and not flags.avici_dir and (reason := install_avici(avici_dir)):
       left_out["avici"] = reason
+    override = make_override(folder)
     for _ in range(flags.rounds):
       if "generator" in parts:
         rounds["generator"].append(run_generators(flags.core, avici_dir, left_out))
       if "models" in parts:
-        rounds["models"].append(run_models(flags.core))
+        rounds["models"].append(run_models(flags.core, override))
       print(json.dumps({part: entries[-1] for part, entries in rounds.items()}), flush=True)
   results = {"rounds": flags.rounds, "left_out": left_out} | {part: gather(rounds[part]) for part in parts}
   if len(parts) == len(PARTS):

@@ -153,8 +153,7 @@ def sample_chunk(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, pur
   C, n = numbers.shape[0], spec.num_rows + spec.num_rows_int
   most = lambda found: families.capacities(found, C, in_order)
   own = fold(key, PURPOSES.index(purpose))
-  keys = jax.vmap(lambda t: fold(own, 0, t))(numbers)
-  node_keys = jax.vmap(lambda k: jax.vmap(lambda place: fold(k, place))(jnp.arange(D)))(keys)
+  keys, node_keys, noise_keys = (jax.vmap(lambda t: fold(own, tag, t))(numbers) for tag in (0, 2, 3))  # 1: groups
   group_bits = jax.vmap(lambda t: jax.random.bits(fold(own, 1, t // families.PERIOD), (2 + D,)))(numbers)
 
   makers = [graphs.make(family, D) for family in spec.graphs]
@@ -173,14 +172,14 @@ def sample_chunk(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, pur
   def node(place, x):
     here = lambda array: jax.lax.dynamic_index_in_dim(array, place, axis=1, keepdims=False)
     parents = jax.lax.dynamic_index_in_dim(edges, place, axis=2, keepdims=False).astype(jnp.float32)
-    eps, own_key = here(noise), here(node_keys)
+    eps, at_place = here(noise), jax.vmap(lambda k: fold(k, place))
     if any(family.params["heteroscedastic"] for family in spec.noises):
       scaled = [lambda *args, f=family: scale_noise(f, *args) for family in spec.noises]
-      eps = families.by_kind(noise_kind, scaled, most(spec.noises), jax.vmap(lambda k: fold(k, 0))(own_key), x, parents,
-                             eps, observed)
+      eps = families.by_kind(noise_kind, scaled, most(spec.noises), at_place(noise_keys), x, parents, eps,
+                             observed)
     facts = mechanisms.Node(observed, jnp.sum(parents, 1) == 0, here(plan.share))
     new = families.by_kind(here(mechanism_kinds), [drawn(mechanisms.make(family)) for family in spec.mechanisms],
-                           most(spec.mechanisms), own_key, x, parents, eps, facts)
+                           most(spec.mechanisms), at_place(node_keys), x, parents, eps, facts)
     return jax.lax.dynamic_update_index_in_dim(x, jnp.where(plan.target == place, plan.do_value, new), place, 1)
 
   x = jax.lax.fori_loop(0, D, node, jnp.zeros((C, D, n)))
