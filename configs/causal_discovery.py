@@ -43,6 +43,7 @@ def base():
   config.optim.name, config.optim.learning_rate, config.optim.weight_decay = "adamw", 1e-4, 1e-4
   config.optim.schedule, config.optim.clip_norm, config.optim.warmup_steps = "cosine", 1.0, 500
   config.train.batch_size, config.train.num_steps = 32, 100_000
+  config.train.precision = "bfloat16"  # of the networks; losses, duals and orders are float32
   config.train.monitor, config.train.monitor_mode = "val_e_edge_f1", "max"
   config.eval.every_steps = config.checkpoint.every_steps = 1000
   config.log.every_steps = 100
@@ -129,7 +130,7 @@ def paper_all_data():
   config.model.dropout_rate, config.model.n_perm_samples, config.model.sinkhorn_iter = 0.0, 100, 1000
   config.model.remat = True
   config.optim.weight_decay, config.optim.warmup_steps = 1e-5, 10_000
-  config.train.precision = "bfloat16"
+  config.train.microbatch = 8  # 1,000 rows x 16 heads: attention of all 32 tasks at once would not fit
   return config
 
 
@@ -140,7 +141,6 @@ def benchmark():
   config.data.graphs = ("er edge_prob=0.0526", "er edge_prob=0.1053", "er edge_prob=0.1579", "sf m=1", "sf m=2",
                         "sf m=3")
   config.data.mechanisms = ("linear", "mlp", "gp rff_dim=512 num_kernels=4 length_low=0.1 length_high=10.0")
-  config.train.precision = "bfloat16"
   return config
 
 
@@ -149,7 +149,7 @@ def random():
   config = base()
   config.experiment = "jaxtrain.experiments.causal_discovery.random_graphs"
   config.loss.weights = {"edge": 1.0}
-  config.train.num_steps = 0
+  config.train.num_steps, config.train.precision = 0, "float32"
   return config
 
 
@@ -164,7 +164,7 @@ def cpu():
   config.model.dropout_rate = 0.0
   config.model.dual.rate, config.model.dual.warmup_steps = 3e-3, 3000
   config.optim.learning_rate, config.optim.warmup_steps = 3e-3, 200
-  config.train.num_steps = 6000
+  config.train.num_steps, config.train.precision = 6000, "float32"
   config.eval.every_steps = config.checkpoint.every_steps = 250
   config.log.every_steps = 50
   return config

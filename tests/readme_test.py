@@ -142,7 +142,7 @@ def causal_rows() -> list[tuple[str, str]]:
 
 FEW_TASKS = {"data.num_nodes": "5,", "data.num_rows": 12, "data.task_chunk": 2, "train.batch_size": 4,
              "eval.max_val_tasks": 2, "eval.max_test_tasks": 0, "eval.test_num_samples": 4, "train.num_steps": 2,
-             "log.figures": "none", "optim.warmup_steps": 1}
+             "log.figures": "none", "optim.warmup_steps": 1, "train.microbatch": 0}
 TINY_NETS = {"avici": {"model.num_blocks": 2, "model.key_size": 4},
              "bcnp": {"model.num_layers": 2, "model.num_layers_decoder": 2, "model.n_perm_samples": 3,
                       "model.sinkhorn_iter": 3}}

@@ -19,11 +19,13 @@ temporary folder, or taken from `--avici_dir`, and left out with its reason wher
              rows, width 128, 12 blocks, or 4 + 4, 2 tasks; `small`: 10 variables, 64 rows, width 32, 4 blocks, or
              2 + 2, 8 tasks. Ours: as the loop runs it, several steps in one compiled call with donated state, guard
              and metrics. Peer (causal_models_torch.py): eager, which was faster there than torch.compile.
-             `torch_avx512`, on AMD processors with a C compiler at hand: the same peer after a library of one line is
-             preloaded, without which its MKL takes AVX2 there, at half the speed of products.
              `with_generator` is the same step with its tasks made inside. `generator_share` is CPU time of making
              those tasks alone, over that of the step without; `generator_share_32` that of the mixture per task in
              batches of 32, where `generator` is measured too.
+
+`lean_avx512` and `torch_avx512`, on AMD processors with a C compiler at hand: the same peers after a library of one
+line is preloaded, without which the MKL of PyTorch's wheels takes AVX2 there, at half the speed of products. Few users
+do that; it tells how much of a ratio is MKL's choice.
 
 Left out: compiling, start, transfers of tasks to an accelerator (ours are made there; the peers' are not), evaluation.
 
@@ -52,7 +54,7 @@ MECHANISMS = {"linear": ("linear",), "mlp": ("mlp",), "gp": ("gp",), "mixture": 
               "gp_exact": ("gp_exact",), "bcnp_gp": ("bcnp_gp",), "avici_linear": ("avici_linear",),
               "avici_rff": ("avici_rff",)}
 ONE_CHUNK = ("gp_exact", "bcnp_gp")  # so slow that a batch of one chunk says enough
-PEERS = ("usual", "lean", "avici")
+PEERS = ("usual", "lean", "lean_avx512", "avici")
 PEER_NAMES = {"avici": {"avici_linear": "linear", "avici_rff": "rff"}}  # ours -> theirs, where they differ
 BATCH, CHUNK, NODES, ROWS = 32, 8, 20, 256
 PEER_TASKS = 100  # a round
@@ -113,6 +115,7 @@ def model_config(model: str, size: str):
   else:
     config.model.num_layers, config.model.num_layers_decoder = wanted["blocks"][model], wanted["decoder_blocks"]
   config.model.dropout_rate, config.train.monitor = 0.1, "train_loss"  # so that no evaluation is traced
+  config.train.precision = "float32"
   return config_lib.resolve(config)
 
 
@@ -230,15 +233,17 @@ def install_avici(folder: str) -> str:
   return done.stderr.strip()[-300:] if done.returncode else ""
 
 
-def run_generators(core: int, avici_dir: str, left_out: dict[str, str]) -> dict:
+def run_generators(core: int, avici_dir: str, override: str, left_out: dict[str, str]) -> dict:
   """{mechanism: {who: CPU milliseconds per task}} of one round."""
   found = {name: {"ours": ours["cpu_ms"], "ours_edges": ours["edges"]} for name, ours in own(core, "generator").items()}
   for peer in PEERS:
     if peer in left_out:
       continue
-    flags = (f"--peer={peer}", f"--nodes={NODES}", f"--rows={ROWS}", f"--tasks={PEER_TASKS}", "--rounds=1")
+    kind, _, tuned = peer.partition("_")
+    flags = (f"--peer={kind}", f"--nodes={NODES}", f"--rows={ROWS}", f"--tasks={PEER_TASKS}", "--rounds=1")
     try:
-      theirs = read(core, "causal_generator_torch.py", *flags, *[f"--avici_dir={avici_dir}"] * (peer == "avici"))
+      theirs = read(core, "causal_generator_torch.py", *flags, *[f"--avici_dir={avici_dir}"] * (peer == "avici"),
+                    preload=override if tuned else "")
     except ChildError as error:
       if peer != "avici":
         raise
@@ -323,10 +328,11 @@ def main() -> None:
     avici_dir = flags.avici_dir or os.path.join(folder, "avici")
     if "generator" in parts and not flags.avici_dir and (reason := install_avici(avici_dir)):
       left_out["avici"] = reason
-    override = make_override(folder)
+    if not (override := make_override(folder)):
+      left_out["lean_avx512"] = left_out["torch_avx512"] = "needs an AMD processor and cc"
     for _ in range(flags.rounds):
       if "generator" in parts:
-        rounds["generator"].append(run_generators(flags.core, avici_dir, left_out))
+        rounds["generator"].append(run_generators(flags.core, avici_dir, override, left_out))
       if "models" in parts:
         rounds["models"].append(run_models(flags.core, override))
       print(json.dumps({part: entries[-1] for part, entries in rounds.items()}), flush=True)

@@ -28,7 +28,7 @@ LIMITS = training.LIMITS | {
     "model.num_layers_decoder": EVEN,
     "model.num_heads": fields.at_least(1),
     "model.ff_dim": fields.at_least(1),
-    "model.emb_depth": fields.one_of(1, 2),
+    "model.emb_depth": fields.at_least(1),
     "model.order": fields.one_of("sinkhorn", "plackett_luce"),
     "model.n_perm_samples": fields.at_least(2),
     "model.sinkhorn_iter": fields.at_least(1),
@@ -53,35 +53,43 @@ def make_model(config) -> training.Model:
     table = jnp.zeros((1, 2, 2))
     return net.init(rng.stream_key(key, "init"), table, table, jnp.ones((1, 2)), False)["params"]
 
-  def one(key, logits, order_scores, truth, mask, num):
-    """(loss, order masks [num, D, D]) of a task."""
+  def mixture(key, logits, order_scores, truth, mask):
+    """(loss, order masks [K, D, D]) of a task."""
     if ranked:
-      ranks = posterior.plackett_luce_sample(key, order_scores, mask, num)
+      ranks = posterior.plackett_luce_sample(key, order_scores, mask, m.n_perm_samples)
       nll = posterior.joint_mixture_nll(logits, order_scores, ranks, truth, mask)
       return nll / jnp.maximum(jnp.sum(posterior.pair_mask(mask)), 1.0), posterior.rank_masks(ranks)
-    perms = posterior.sample_permutations(key, order_scores, mask, num, m.sinkhorn_iter)
+    perms = posterior.sample_permutations(key, order_scores, mask, m.n_perm_samples, m.sinkhorn_iter)
     masks = posterior.order_masks(perms)
     return posterior.marginal_mixture_nll(logits, masks, truth, mask), masks
 
-  def mixtures(params, chunk, key, train, num):
-    """(logits [B, D, D], loss [B], order masks [B, num, D, D]) of a chunk of tasks."""
-    keys = jax.random.split(key)
-    logits, order_scores = apply(params, chunk, keys[0], train)
-    loss, masks = jax.vmap(lambda *args: one(*args, num))(
-        jax.random.split(keys[1], len(logits)), logits, order_scores, chunk["adjacency"], chunk["node_mask"])
-    return logits, loss, masks
+  def sample_orders(key, order_scores, mask, num):
+    """Order masks [num, D, D] alone, without what a gradient needs."""
+    if ranked:
+      return posterior.rank_masks(posterior.plackett_luce_sample(key, order_scores, mask, num))
+    return posterior.order_masks(posterior.sample_permutations(key, order_scores, mask, num, 0))
+
+  def losses(key, logits, order_scores, chunk):
+    return jax.vmap(mixture)(jax.random.split(key, len(logits)), logits, order_scores, chunk["adjacency"],
+                             chunk["node_mask"])
 
   def marginals(logits, masks):
     return jax.nn.sigmoid(logits) * jnp.mean(masks, 1)
 
   def terms(params, chunk, key, train):
-    logits, loss, masks = mixtures(params, chunk, key, train, m.n_perm_samples)
+    net_key, order_key = jax.random.split(key)
+    logits, order_scores = apply(params, chunk, net_key, train)
+    loss, masks = losses(order_key, logits, order_scores, chunk)
     return {"edge": loss}, jax.lax.stop_gradient(marginals(logits, masks))
 
   def draw(params, chunk, key, num):
-    logits, loss, masks = mixtures(params, chunk, key, False, num)
-    keys = jax.random.split(jax.random.fold_in(key, 1), len(logits))
-    graphs = jax.vmap(posterior.sample_ordered_graphs)(keys, logits, masks, chunk["node_mask"])
+    net_key, loss_key, order_key, edge_key = jax.random.split(key, 4)
+    logits, order_scores = apply(params, chunk, net_key, False)
+    loss, _ = losses(loss_key, logits, order_scores, chunk)
+    each = lambda k: jax.random.split(k, len(logits))
+    masks = jax.vmap(lambda k, s, mask: sample_orders(k, s, mask, num))(each(order_key), order_scores,
+                                                                       chunk["node_mask"])
+    graphs = jax.vmap(posterior.sample_ordered_graphs)(each(edge_key), logits, masks, chunk["node_mask"])
     return loss, marginals(logits, masks), graphs
 
   return training.Model(init, terms, draw)
@@ -90,4 +98,5 @@ def make_model(config) -> training.Model:
 def make(config, meta) -> Experiment:
   """The experiment's pure functions."""
   model = make_model(config)
-  return training.make(config, meta, model, evaluate.make_assess(config, meta, model), predict.make_verbs(model))
+  return training.make(config, meta, model, evaluate.make_assess(config, meta, model),
+                       predict.make_verbs(config, model))

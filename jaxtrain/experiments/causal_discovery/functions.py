@@ -79,7 +79,8 @@ def draw_features(numbers: Numbers, x: jax.Array, mask: jax.Array, params: dict,
   """
   M, out = params["rff_dim"], 0.0
   for _ in range(params["num_kernels"]):
-    lengths, scale = numbers.uniform(mask.shape, params["length_low"], params["length_high"]), amplitude(numbers)
+    shape = (1,) if params["shared_length"] else mask.shape
+    lengths, scale = numbers.uniform(shape, params["length_low"], params["length_high"]), amplitude(numbers)
     omega = numbers.normal((M, mask.shape[0])) * (mask / (2 * jnp.pi * lengths))[None]
     each = numbers.normal((M,)) if weighted else jnp.ones((M,))
     out += scale * dot(each, cos_turns(dot(omega, x) + numbers.uniform((M, 1))))

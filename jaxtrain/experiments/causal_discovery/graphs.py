@@ -4,8 +4,8 @@ Each family returns [D, D] bool in *topological places*: entry [i, j] with i < j
 places from `num_nodes` on are padding without edges. Labels are dealt afterwards, uniformly (`tasks.py`), so that no
 index tells the direction of an edge.
 
-  er            each pair with probability edge_prob (Gilbert 1959); or edges_per_node edges a node on average (AVICI);
-                or num_edges edges exactly (Erdos & Renyi 1959, BCNP)
+  er            each pair with probability edge_prob (Gilbert 1959); or, where set, edges_per_node edges a node on
+                average (AVICI); or, where set, num_edges edges exactly (Erdos & Renyi 1959, BCNP)
   sf            Barabasi & Albert 1999: a star on m + 1 nodes, then each node attaches to m distinct ones by degree;
                 edges oriented by a uniformly random order, which hides the hubs' direction
   sf_directed   each new node points at m old ones chosen by in-degree ** power + 1 (AVICI's ScaleFree: hubs are
@@ -81,9 +81,9 @@ def erdos_renyi(params: dict, D: int) -> Callable:
   def sample(numbers, num_nodes):
     u, pairs = numbers.uniform((D, D)), num_nodes * (num_nodes - 1) / 2
     if params["num_edges"]:
-      u = jnp.where(upper(D, num_nodes), u, 2.0)
-      last = jnp.sort(jnp.ravel(u))[params["num_edges"] - 1]
-      return (u <= last) & upper(D, num_nodes)
+      order = jnp.argsort(jnp.ravel(jnp.where(upper(D, num_nodes), u, 2.0)))  # pairs that are none come last
+      first = jnp.zeros((D * D,), bool).at[order[:params["num_edges"]]].set(True)  # ties do not make one more
+      return first.reshape(D, D) & upper(D, num_nodes)
     p = params["edge_prob"]
     if params["edges_per_node"]:
       p = jnp.minimum(params["edges_per_node"] * num_nodes / jnp.maximum(pairs, 1), 0.99)
@@ -193,7 +193,7 @@ def make(family: Family, D: int) -> Callable:
 
 
 def expected_edges(family: Family, num_nodes: int) -> float:
-  """Expected edges of a graph; of `grg` the mean over 4,000 draws of two points, which has no short closed form."""
+  """Expected edges of a graph; of `grg` the mean over many draws of two points, which has no short closed form."""
   D, p = num_nodes, family.params
   pairs = D * (D - 1) / 2
   if family.name == "er":
@@ -209,7 +209,7 @@ def expected_edges(family: Family, num_nodes: int) -> float:
     sizes = [D // p["n_blocks"] + (block < D % p["n_blocks"]) for block in range(p["n_blocks"])]
     within = sum(size * (size - 1) / 2 for size in sizes)
     return p["p_intra"] * within + p["p_inter"] * (pairs - within)
-  a, b = np.random.RandomState(0).uniform(size=(2, 4000, p["dim"]))
+  a, b = np.random.RandomState(0).uniform(size=(2, 400_000, p["dim"]))
   return pairs * float(np.mean(np.sum(np.square(a - b), 1) <= p["radius"] ** 2))
 
 

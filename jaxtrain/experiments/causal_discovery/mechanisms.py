@@ -30,16 +30,15 @@ GP = {"rff_dim": 256, "num_kernels": 1, "length_low": 0.5, "length_high": 2.0, "
 KNOWN: dict[str, dict[str, Any]] = {
     "linear": {},
     "mlp": {"hidden_dim": 32, "depth": 2, "noise_input": 0},
-    "gp": GP | {"noise_input": 0},
+    "gp": GP | {"noise_input": 0, "shared_length": 0},
     "gp_exact": {"noise_input": 0, "jitter": 1e-3},
     "pnl": {"nonlinearity": "tanh"},
     "square": {},
     "periodic": {"frequency": 2.0},
     "logistic": {},
     "legacy_linear": {"weight_scale": 1.0, "noise_concentration": 2.0, "noise_rate": 2.0},
-    "legacy_mlp": {"hidden_dim": 32, "depth": 2},
-    "legacy_gp": GP | {"rff_dim": 512, "num_kernels": 4, "length_low": 0.1, "length_high": 10.0, "variance_low": 0.1,
-                       "variance_high": 10.0},
+    "legacy_mlp": {"hidden_dim": 32, "depth": 1},
+    "legacy_gp": GP | {"shared_length": 1},
     "legacy_gp_exact": {},
     "legacy_pnl": {"nonlinearity": "tanh"},
     "legacy_square": {"weight_scale": 1.0, "noise_scale": 0.1},
@@ -49,7 +48,8 @@ KNOWN: dict[str, dict[str, Any]] = {
     "bcnp_mlp": {"hidden_dim": 32, "depth": 2},
     "bcnp_gp": {"noise_rate": 10.0},
     "avici_linear": {"weight_low": 1.0, "weight_high": 3.0},
-    "avici_rff": {"rff_dim": 100, "length_low": 7.0, "length_high": 10.0, "scale_low": 10.0, "scale_high": 20.0},
+    "avici_rff": {"rff_dim": 100, "shared_length": 1, "length_low": 7.0, "length_high": 10.0, "scale_low": 10.0,
+                  "scale_high": 20.0},
 }
 NONLINEARITIES = ("cube", "sigmoid", "tanh")
 
@@ -70,7 +70,7 @@ class Node(NamedTuple):
 def check(family: Family) -> None:
   """Raises UserError for parameters that make no mechanism."""
   for name, value in family.params.items():
-    low = 0 if name in ("noise_input", "jitter", "noise_scale", "depth") else 1e-9
+    low = 0 if name in ("noise_input", "shared_length", "jitter", "noise_scale", "depth") else 1e-9
     wrong = f"{' | '.join(NONLINEARITIES)}" if name == "nonlinearity" and value not in NONLINEARITIES else ""
     wrong = wrong or ("0 or more" if not low else "above 0") * (name != "nonlinearity" and not value >= low)
     other = name.replace("_low", "_high")
@@ -167,14 +167,21 @@ def legacy_mlp(params: dict) -> Callable:
 
 
 def legacy_gp(params: dict) -> Callable:
-  """Random features without weights, the variance used as an amplitude."""
+  """Random features without weights, the variance used as an amplitude; one length for all inputs of a node.
+
+  The release after it has rff_dim=512 num_kernels=4 length_low=0.1 length_high=10 variance_low=0.1 variance_high=10
+  shared_length=0.
+  """
   amplitude = lambda numbers: numbers.uniform((), params["variance_low"], params["variance_high"])
   return lambda numbers, x, parents, noise, node: functions.draw_features(
       numbers, *functions.with_input(x, parents, noise), params, amplitude, False)
 
 
 def legacy_gp_exact(params: dict) -> Callable:
-  """The original reads only the diagonal of its covariance: a multiple of the noise, whatever the parents (W4)."""
+  """A multiple of the noise, whatever the parents: the original reads only the diagonal of its covariance (W4).
+
+  Its scale is not published; here the variances of four kernels and the noise add up.
+  """
   def mechanism(numbers, x, parents, noise, node):
     return jnp.sqrt(1.0 + jnp.sum(numbers.uniform((4,), 0.1, 10.0))) * noise
   return mechanism
@@ -279,8 +286,3 @@ MAKE: dict[str, Callable[[dict], Callable]] = {
 def make(family: Family) -> Callable:
   """The mechanism of a family."""
   return MAKE[family.name](family.params)
-
-
-def is_original(family: Family) -> bool:
-  """Whether it is one of the original release's, which may be constant or not finite."""
-  return family.name.startswith("legacy_")

@@ -30,7 +30,7 @@ def read_task(columns: files.Columns) -> tuple[list[str], dict[str, jax.Array]]:
   x = np.stack([tables.numbers(columns, name) for name in names], axis=1)
   for r, d in np.argwhere(~np.isfinite(x))[:1]:
     raise UserError(f"{columns.path}: column {names[d]!r}, {columns.row(r)}: {x[r, d]}, allowed a finite number")
-  for d in np.flatnonzero(x.std(0) < 1e-12)[:1]:
+  for d in np.flatnonzero(x.std(0) <= 1e-9 * np.abs(x).max(0))[:1]:
     raise UserError(f"{columns.path}: column {names[d]!r} is constant")
   marks = np.stack([tables.numbers(columns, name + SUFFIX) if name in marked else np.zeros(len(x)) for name in names],
                    axis=1)
@@ -42,10 +42,11 @@ def read_task(columns: files.Columns) -> tuple[list[str], dict[str, jax.Array]]:
                  "rejected": jnp.zeros((1,))}
 
 
-def make_verbs(model: training.Model) -> dict[str, Verb]:
+def make_verbs(config, model: training.Model) -> dict[str, Verb]:
   """`graph`: cause, effect and probability of each ordered pair. `sample_graphs`: a graph a row, a column a pair."""
   def posterior(state, columns, key, num):
     names, task = read_task(columns)
+    training.check_sizes(config.model, columns.num_rows)
     params = state.params if state.ema is None else state.ema
     _, probs, graphs = jax.jit(model.posterior, static_argnums=3)(params, task, key, num)
     pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
@@ -53,7 +54,6 @@ def make_verbs(model: training.Model) -> dict[str, Verb]:
 
   def graph(state, columns, num, key):
     names, probs, _, pairs = posterior(state, columns, key, NUM_ORDERS)
-    pairs = sorted(pairs, key=lambda pair: -probs[pair])
     text = lambda k: np.asarray([names[pair[k]] for pair in pairs], object)
     return {"cause": text(0), "effect": text(1), "prob": np.asarray([probs[pair] for pair in pairs])}
 

@@ -47,4 +47,5 @@ def make_model(config, meta) -> training.Model:
 def make(config, meta) -> Experiment:
   """The experiment's pure functions."""
   model = make_model(config, meta)
-  return training.make(config, meta, model, evaluate.make_assess(config, meta, model), predict.make_verbs(model))
+  return training.make(config, meta, model, evaluate.make_assess(config, meta, model),
+                       predict.make_verbs(config, model))

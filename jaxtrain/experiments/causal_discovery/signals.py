@@ -28,7 +28,7 @@ NUM_TASKS, NUM_ROWS = 8, 256
 def describe(config) -> dict[str, Any]:
   """One line per mechanism of a config, of `NUM_TASKS` tasks of the largest number of nodes with `NUM_ROWS` rows."""
   num_nodes = max(config.data.num_nodes)
-  whole = tasks.make_spec(config.data, num_nodes)
+  whole = tasks.make_spec(config.data)
   spec = whole._replace(num_rows=NUM_ROWS, num_rows_int=0, normalize=False, reject_constant=False, task_chunk=NUM_TASKS)
   found = {}
   for family in spec.mechanisms:

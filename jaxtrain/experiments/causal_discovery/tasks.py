@@ -33,7 +33,8 @@ NOISES: dict[str, dict[str, Any]] = {name: {"heteroscedastic": 0} for name in
 MIXTURES = ("node", "task")
 BLOCK = 16  # steps of one bucket
 CAUCHY_TAIL = 1e-3  # quantile at which Cauchy noise is cut: float32 squares of rarer values drown all else
-HETEROSCEDASTIC = {"rff_dim": 100, "num_kernels": 1, "length_low": 10.0, "length_high": 10.0}  # AVICI
+HETEROSCEDASTIC = {"rff_dim": 100, "num_kernels": 1, "shared_length": 1, "length_low": 10.0,
+                   "length_high": 10.0}  # AVICI
 
 
 class Spec(NamedTuple):
@@ -52,8 +53,8 @@ class Spec(NamedTuple):
   task_chunk: int
 
 
-def make_spec(data, largest: int) -> Spec:
-  """The tasks of `config.data`, with at most `largest` nodes.
+def make_spec(data) -> Spec:
+  """The tasks of `config.data`.
 
   Raises:
     UserError: families that do not exist or do not fit the numbers of nodes.
@@ -64,7 +65,7 @@ def make_spec(data, largest: int) -> Spec:
               data.num_rows_int, data.p_obs_only, (data.intervention_value, data.intervention_scale), data.normalize,
               data.reject_constant, data.task_chunk)
   for family in spec.graphs:
-    graphs.check(family, min(min(data.num_nodes), largest))
+    graphs.check(family, min(data.num_nodes))
   for family in spec.mechanisms:
     mechanisms.check(family)
   return spec
@@ -192,7 +193,8 @@ def finish(spec: Spec, plan: Plan, x: jax.Array, edges: jax.Array, kinds: jax.Ar
   real = jnp.arange(x.shape[0]) < plan.num_nodes
   mean = jnp.mean(x, 1, keepdims=True)
   deviation = jnp.sqrt(jnp.mean(jnp.square(x - mean), 1, keepdims=True))
-  varies = jnp.all(jnp.where(real, deviation[:, 0] > functions.TINY, True)) | (not spec.reject_constant)
+  smallest = functions.TINY * jnp.maximum(1.0, jnp.abs(mean[:, 0]))
+  varies = jnp.all(jnp.where(real, deviation[:, 0] > smallest, True)) | (not spec.reject_constant)
   fits = jnp.all(jnp.isfinite(deviation[:, 0]) | ~real) & varies
   if spec.normalize:
     x = (x - mean) / jnp.maximum(deviation, 1e-8)
@@ -220,6 +222,10 @@ class Buckets(NamedTuple):
   sizes: tuple[int, ...]
   num_nodes: tuple[tuple[int, ...], ...]
 
+  def turns(self) -> list[int]:
+    """Buckets by turns: each as often as it has numbers of nodes, so that all of those are as frequent."""
+    return [k for k, held in enumerate(self.num_nodes) for _ in held]
+
 
 def make_buckets(num_nodes: tuple[int, ...], pad_to: tuple[int, ...]) -> Buckets:
   """The smallest padded size for each number of nodes; without `pad_to` each has its own.
@@ -238,32 +244,34 @@ def make_buckets(num_nodes: tuple[int, ...], pad_to: tuple[int, ...]) -> Buckets
 
 
 def make_stream(spec: Spec, buckets: Buckets, batch_size: int) -> Source:
-  """The endless training stream: step s has the tasks s B ... s B + B - 1; buckets take turns, `BLOCK` steps each."""
+  """The endless training stream: step s has the tasks s B ... s B + B - 1; buckets take turns, `BLOCK` steps each.
+
+  With several buckets that of a task, and so its number of nodes, follows from its step: from the batch size too.
+  """
   def of_bucket(k: int) -> Callable:
     def batch_at(data, step, key):
       numbers = step.astype(jnp.uint32) * batch_size + jnp.arange(batch_size, dtype=jnp.uint32)
       return make_batch(spec, buckets.sizes[k], buckets.num_nodes[k], key, "train", numbers, jnp.ones((batch_size,)),
                         True)
     return batch_at
-  each = tuple(map(of_bucket, range(len(buckets.sizes))))
+  each, turns_ = tuple(map(of_bucket, range(len(buckets.sizes)))), buckets.turns()
   return Source({}, each[0], None, buckets=each if len(each) > 1 else (),
-                bucket_at=(lambda step: step // BLOCK % len(each)) if len(each) > 1 else None)
+                bucket_at=(lambda step: turns_[step // BLOCK % len(turns_)]) if len(each) > 1 else None)
 
 
 def make_fixed(spec: Spec, buckets: Buckets, batch_size: int, purpose: str, seed: int, num_tasks: int,
                seeds: tuple[int, ...]) -> Source:
-  """A finite list of tasks, shared out evenly among the buckets: 0, 1, ... or those of the given seeds.
+  """A finite list of tasks: 0, 1, ... or those of the given seeds; buckets take turns by the task's number.
 
   It depends on `seed` and not on the run's own, so that all runs are judged by the same tasks.
   """
-  listed = np.asarray(seeds[:num_tasks] or np.arange(num_tasks), np.uint32)
-  share = -(-len(listed) // len(buckets.sizes))
-  per_bucket = -(-share // batch_size)  # batches
-  numbers = np.zeros((len(buckets.sizes), per_bucket * batch_size), np.uint32)
+  listed, turns_ = np.asarray(seeds[:num_tasks] or np.arange(num_tasks), np.uint32), np.asarray(buckets.turns())
+  own = [listed[turns_[listed % len(turns_)] == k] for k in range(len(buckets.sizes))]
+  per_bucket = -(-max(map(len, own)) // batch_size)  # batches
+  numbers = np.zeros((len(own), per_bucket * batch_size), np.uint32)
   counts = np.zeros(numbers.shape, np.float32)
-  for k in range(len(buckets.sizes)):
-    own = listed[k * share:(k + 1) * share]
-    numbers[k, :len(own)], counts[k, :len(own)] = own, 1.0
+  for k, found in enumerate(own):
+    numbers[k, :len(found)], counts[k, :len(found)] = found, 1.0
   data = {"numbers": numbers.reshape(-1, batch_size), "counts": counts.reshape(-1, batch_size)}
 
   def of_bucket(k: int) -> Callable:

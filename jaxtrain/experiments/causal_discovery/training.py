@@ -83,11 +83,12 @@ def ascend(dual: Dual, penalty: jax.Array, step_number: jax.Array, settings) -> 
 def load(config) -> Splits:
   """Streams of simulated tasks. Raises UserError where families, numbers of nodes, chunk and batch do not fit."""
   buckets = tasks.make_buckets(config.data.num_nodes, config.data.pad_to)
-  spec = tasks.make_spec(config.data, buckets.sizes[-1])
+  spec = tasks.make_spec(config.data)
   batch_size, eval_size = config.train.batch_size, config.eval.batch_size or config.train.batch_size
   for name, size in (("train.batch_size", batch_size), ("eval.batch_size", eval_size)):
     if size % spec.task_chunk:
       raise UserError(f"config.data.task_chunk: got {spec.task_chunk}, allowed divisors of config.{name} = {size}")
+  check_sizes(config.model, spec.num_rows + spec.num_rows_int)
   fixed = lambda purpose, num, seeds: tasks.make_fixed(spec, buckets, eval_size, purpose, config.data.eval_seed, num,
                                                        seeds)
   num_nodes, num_test = sorted(set(config.data.num_nodes)), config.eval.max_test_tasks
@@ -102,6 +103,16 @@ def load(config) -> Splits:
   return Splits(tasks.make_stream(spec, buckets, batch_size),
                 fixed("val", config.eval.max_val_tasks, config.data.val_seeds),
                 fixed("test", num_test, config.data.test_seeds) if num_test else None, known)
+
+
+def check_sizes(model, num_rows: int) -> None:
+  """Raises UserError for widths and chunks that do not divide what they have to; a model may have neither."""
+  if "sample_chunk" in model and model.sample_chunk and num_rows > model.sample_chunk and num_rows % model.sample_chunk:
+    raise UserError(f"config.model.sample_chunk: got {model.sample_chunk}, allowed 0 or divisors of the {num_rows} "
+                    "rows of a task")
+  if "num_heads" in model and "key_size" not in model and model.dim % model.num_heads:
+    raise UserError(f"config.model.num_heads: got {model.num_heads}, allowed divisors of config.model.dim = "
+                    f"{model.dim}")
 
 
 def mean_over_pairs(x: jax.Array, tasks_: Batch) -> jax.Array:
@@ -148,7 +159,8 @@ def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -
     metrics = metrics | {"update_norm": (jnp.sqrt(sum(jax.tree.leaves(moved), jnp.zeros(()))), one)}
     duals = {name: ascend(dual, metrics[name][0] / jnp.maximum(metrics[name][1], 1.0), state.step, settings)
              for name, dual in state.duals.items()}
-    return new.replace(duals=duals), metrics | {f"{name}_dual": (dual.weight, one) for name, dual in duals.items()}
+    return new.replace(duals=duals), metrics | {f"{name}_{word}": (value, one) for name, dual in duals.items()
+                                                for word, value in (("dual", dual.weight), ("average", dual.average))}
 
   def eval_step(state, batch, key, over):
     params = state.params if state.ema is None else state.ema
@@ -161,15 +173,15 @@ def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -
 
 def evaluate(model: Model, params: Any, chunk: Batch, key: jax.Array, num_samples: int) -> dict:
   """Sums and counts of the metrics of a chunk of tasks; see `scores.py` for their definitions."""
-  values, defined = judge(model, params, chunk, key, num_samples)
+  values, defined, _ = judge(model, params, chunk, key, num_samples)
   row = chunk["weight"]
   return {name: (jnp.sum(jnp.where(row * defined[name] > 0, value, 0.0)), jnp.sum(row * defined[name]))
           for name, value in values.items()}
 
 
 def judge(model: Model, params: Any, chunk: Batch, key: jax.Array,
-          num_samples: int) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-  """({metric: [B]}, {metric: [B], 1 where it is defined}) of each task of a chunk."""
+          num_samples: int) -> tuple[dict[str, jax.Array], dict[str, jax.Array], jax.Array]:
+  """({metric: [B]}, {metric: [B], 1 where it is defined}, edge probabilities [B, D, D]) of a chunk of tasks."""
   truth, mask = chunk["adjacency"], chunk["node_mask"]
   loss, probs, samples = model.posterior(params, chunk, key, num_samples)
   area, has_both = jax.vmap(scores.auroc)(probs, truth, mask)
@@ -181,7 +193,7 @@ def judge(model: Model, params: Any, chunk: Batch, key: jax.Array,
             "edge_prob": mean_over_pairs(probs, chunk), "edge_density": mean_over_pairs(truth, chunk),
             "sampled_density": mean_over_pairs(jnp.mean(samples, 1), chunk)}
   every = jnp.ones_like(loss)
-  return values, {name: has_both.astype(jnp.float32) if name == "auroc" else every for name in values}
+  return values, {name: has_both.astype(jnp.float32) if name == "auroc" else every for name in values}, probs
 
 
 def alarms(means: dict[str, float]) -> list[str]:

@@ -96,7 +96,7 @@ def test_repaired_post_nonlinear(nonlinearity, outer):
 
 @pytest.mark.parametrize("name, with_noise", [("mlp", False), ("legacy_mlp", True)])
 def test_network_of_two_hidden_layers(name, with_noise):
-  out, (W1, b1, W2, b2, W3, b3) = run(name, hidden_dim=8)
+  out, (W1, b1, W2, b2, W3, b3) = run(name, hidden_dim=8, depth=2)
   x = np.vstack([X, EPS]) if with_noise else X
   mask = np.append(PARENTS, 1.0) if with_noise else PARENTS
   leaky = lambda v: np.where(v > 0, v, 0.01 * v)
@@ -117,7 +117,7 @@ def test_random_features_of_a_gaussian_process():
 def test_random_features_have_the_covariance_of_the_kernel():
   """Mean of f(a) f(b) over 4,000 draws against exp(-|a - b|^2 / (2 l^2)), 5 standard errors of a product of normals."""
   x = jnp.asarray([[0.0, 0.5, 1.0]])
-  params = {"rff_dim": 64, "num_kernels": 1, "length_low": 1.0, "length_high": 1.0}
+  params = {"rff_dim": 64, "num_kernels": 1, "shared_length": 0, "length_low": 1.0, "length_high": 1.0}
   one = drawn(lambda numbers: functions.draw_features(numbers, x, jnp.ones(1), params, lambda _: 1.0, True))
   f = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 4000)))
   np.testing.assert_allclose(f.T @ f / 4000, np.exp(-0.5 * np.subtract.outer([0, 0.5, 1], [0, 0.5, 1]) ** 2),
@@ -132,6 +132,37 @@ def test_legacy_mechanisms_are_the_originals_formulas():
   np.testing.assert_allclose(out, ((normal(w) * PARENTS) @ X) ** 2 + 0.1 * EPS, rtol=1e-4, atol=1e-4)
   out, (w,) = run("legacy_periodic")
   np.testing.assert_allclose(out, np.sin(4 * np.pi * (normal(w) * PARENTS) @ X) + 0.1 * EPS, atol=2e-3)
+
+
+def test_other_formulas_of_the_releases():
+  """Post-nonlinear of the linear one; features of one length, unweighted (legacy) or weighted with a bias (AVICI)."""
+  inner, _ = run("legacy_linear")
+  np.testing.assert_allclose(run("legacy_pnl", nonlinearity="cube")[0], inner**3, rtol=1e-3, atol=1e-3)
+  out, (length, v, omega, phases) = run("legacy_gp", rff_dim=64)
+  turns = (normal(omega) * np.append(PARENTS, 1.0) / length) @ np.vstack([X, EPS]) + 2 * np.pi * phases
+  np.testing.assert_allclose(out, v * (2 / 64) ** 0.5 * np.cos(turns).sum(0), atol=2e-3)
+  assert length.shape == (1,) and v == 1.0
+  out, (bias, scale, length, v, omega, each, phases) = run("avici_rff")
+  turns = (normal(omega) * PARENTS / length) @ X + 2 * np.pi * phases
+  want = v * (2 / 100) ** 0.5 * normal(each) @ np.cos(turns) + bias + scale * EPS
+  np.testing.assert_allclose(out, want, atol=5e-3)
+  assert 7 <= length[0] <= 10 and 10 <= v <= 20
+
+
+def test_kernels_of_the_exact_processes():
+  """Both sums of kernels against their formulas in float64."""
+  r = lambda lengths: np.sqrt(np.square((X[:, :, None] - X[:, None]) * (PARENTS / lengths)[:, None, None]).sum(0))
+  def recorded(function):
+    args = (jnp.float32(X), jnp.float32(PARENTS))
+    numbers = Recorded(jax.random.bits(jax.random.key(3), (count(function, *args),)))
+    return np.asarray(function(numbers, *args), np.float64), numbers.log
+  K, u = recorded(functions.rational_and_exponential)
+  pair = lambda a, b, alpha, gamma, v: v[0] * (1 + r(a)**2 / (2 * alpha)) ** -alpha + v[1] * np.exp(-r(b) ** gamma)
+  want = pair(*u[:5]) + pair(*u[5:])
+  np.testing.assert_allclose(K, want, rtol=2e-3)
+  K, u = recorded(functions.two_exponentials)
+  clipped = lambda k: np.clip(np.exp(normal(u[k]) - 1), 0.1, 5.0)
+  np.testing.assert_allclose(K, sum(np.exp(-r(clipped(k)) ** u[k + 1]) for k in (0, 2)), rtol=2e-3, atol=1e-4)
 
 
 def test_faults_of_the_original_are_kept_under_their_own_names():

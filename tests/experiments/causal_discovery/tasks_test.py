@@ -25,7 +25,7 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 def maker(purpose="train", padded=6, batch=8, quick=True, **changed):
   """`(numbers [batch], key) -> batch` of a spec; `quick`: compiled for few calls."""
   data = SimpleNamespace(**(DEFAULTS | changed))
-  spec = tasks.make_spec(data, padded)
+  spec = tasks.make_spec(data)
   def make(numbers, key):
     return tasks.make_batch(spec, padded, tuple(data.num_nodes), key, purpose, numbers, jnp.ones((batch,)), True)
   return jax.jit(make, compiler_options=QUICK if quick else None)
@@ -158,24 +158,26 @@ def test_heteroscedastic_noise_depends_on_the_parents_in_scale_alone():
 
 def test_sizes_go_to_the_smallest_padded_size_and_streams_take_turns():
   buckets = tasks.make_buckets((3, 4, 5, 9), (5, 9, 12))
-  assert buckets == tasks.Buckets((5, 9), ((3, 4, 5), (9,)))
+  assert buckets == tasks.Buckets((5, 9), ((3, 4, 5), (9,))) and buckets.turns() == [0, 0, 0, 1]
   assert tasks.make_buckets((6, 4), ()) == tasks.Buckets((4, 6), ((4,), (6,)))
   with pytest.raises(UserError, match="config.data.pad_to: got .5,., allowed up to at least 9"):
     tasks.make_buckets((9,), (5,))
-  spec = tasks.make_spec(SimpleNamespace(**DEFAULTS), 9)
+  spec = tasks.make_spec(SimpleNamespace(**DEFAULTS))
   stream = tasks.make_stream(spec, buckets, 8)
-  assert [stream.bucket(step) for step in (0, 15, 16, 31, 32)] == [0, 0, 1, 1, 0]
-  assert stream.end_of_bucket(3, 100) == 16 and stream.end_of_bucket(3, 10) == 10
+  assert [stream.bucket(step) for step in (0, 47, 48, 63, 64)] == [0, 0, 1, 1, 0]
+  assert stream.end_of_bucket(3, 100) == 48 and stream.end_of_bucket(3, 10) == 10
   shapes = [jax.eval_shape(stream.in_bucket(k).batch_at, {}, jnp.int32(0), KEY)["values"].shape for k in (0, 1)]
   assert shapes == [(8, 40, 5), (8, 40, 9)]
 
 
 def test_fixed_tasks_are_shared_out_counted_once_and_take_lists_of_seeds():
-  spec = tasks.make_spec(SimpleNamespace(**DEFAULTS), 6)
+  spec = tasks.make_spec(SimpleNamespace(**DEFAULTS))
   buckets = tasks.make_buckets((5, 6), ())
   fixed = tasks.make_fixed(spec, buckets, 4, "val", 3, 11, ())
   assert fixed.num_rows == 11 and fixed.num_batches == 4 and [fixed.bucket(s) for s in range(4)] == [0, 0, 1, 1]
-  assert fixed.data["counts"].sum() == 11
+  assert fixed.data["counts"].sum() == 11 and set(fixed.data["numbers"][0]) == {0, 2, 4, 6}
+  other = tasks.make_fixed(spec, buckets, 4, "val", 3, 11, (7, 4, 1003))  # a number has its size in any list
+  assert list(other.data["numbers"][0][:1]) == [4] and list(other.data["numbers"][1][:2]) == [7, 1003]
   assert sorted(fixed.data["numbers"][fixed.data["counts"] > 0]) == list(range(11))
   listed = tasks.make_fixed(spec, tasks.make_buckets((6,), ()), 4, "val", 3, 100, (1000, 1001, 2000))
   assert listed.num_rows == 3 and list(listed.data["numbers"][0][:3]) == [1000, 1001, 2000]
