@@ -25,11 +25,15 @@ def variants(path: str) -> list[str]:
 
 CASES = [(path, variant) for path in FILES for variant in variants(path)]
 NAMES = [f"{os.path.basename(path)[:-3]}-{variant}" for path, variant in CASES]
-# Variants of a family whose others are tested each time: they compile for long.
-SLOW = tuple(f"causal_discovery-{variant}" for variant in (
-    "cpu", "avici", "avici_lite", "bcnp", "bcnp_local_large", "paper_all_data", "benchmark"))
-MARKED = [pytest.param(case, id=name, marks=[pytest.mark.slow] * (name in SLOW) + [pytest.mark.smoke] *
-                       (name not in SLOW)) for case, name in zip(CASES, NAMES)]
+# Variants that compile for long are slow tests; those that differ from another in size alone are checked, not trained.
+SLOW = tuple(f"causal_discovery-{variant}" for variant in ("bcnp", "bcnp_pl", "avici_lite", "paper_all_data"))
+SIZES = tuple(f"causal_discovery-{variant}" for variant in ("cpu", "avici", "bcnp_local_large", "benchmark"))
+MATRIX = ("causal_discovery-bcnp", "causal_discovery-paper_all_data")  # of the slow ones, those that CI leaves out
+MARKS = {name: [pytest.mark.slow] + [pytest.mark.matrix] * (name in MATRIX) if name in SLOW else [pytest.mark.smoke]
+         for name in NAMES}
+TRAINED = [pytest.param(case, id=name, marks=MARKS[name]) for case, name in zip(CASES, NAMES) if name not in SIZES]
+CHECKED = [pytest.param(case, id=name, marks=[pytest.mark.slow] * (name in SLOW + SIZES))
+           for case, name in zip(CASES, NAMES)]
 EPOCH = 4  # steps of a stream that are tested in place of an epoch
 STREAM = {"data.num_nodes": (4, 5), "data.pad_to": (5,), "data.num_rows": 12, "data.num_rows_int": 0,
           "data.task_chunk": 4, "train.batch_size": 8, "eval.max_val_tasks": 8, "eval.max_test_tasks": 0,
@@ -74,7 +78,7 @@ def small(path, variant, table, num_epochs=2, **overrides):
   return config
 
 
-@pytest.mark.parametrize("case", MARKED)
+@pytest.mark.parametrize("case", TRAINED)
 def test_trains_resumes_and_repeats(case, table, tmp_path):
   """Finite loss; a run stopped after one epoch and continued equals one never stopped: digest and losses. What has
   nothing to train gives the same twice.
@@ -91,8 +95,7 @@ def test_trains_resumes_and_repeats(case, table, tmp_path):
   assert child.resume_steps(str(tmp_path / "stopped"))[-1] > 0
 
 
-@pytest.mark.parametrize("case", [pytest.param(*case.values, id=case.id, marks=[
-    mark for mark in case.marks if mark.name == "slow"]) for case in MARKED])
+@pytest.mark.parametrize("case", CHECKED)
 def test_check_describes_without_computing(case, table):
   described = loop.check(small(*case, table))
   assert described["parameters"] > 0 or case[1] == "random"

@@ -30,7 +30,8 @@ def test_one_digest_on_one_and_eight_devices(path, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", CONFIGS)
+@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.matrix] * (path != "configs/vae.py"))
+                                  for path in CONFIGS])
 def test_one_digest_on_two_and_four_devices_and_through_resumes_on_other_counts(path, tmp_path):
   straight = train(path, tmp_path / "1", 1, 3)
   for num_devices in (2, 4):

@@ -19,8 +19,11 @@ from jaxtrain.types import UserError
 
 QUIET = ("--config.log.figures=none", "--config.log.progress=False")
 KINDS = records.KINDS
-# All faults for the first kind always, for the others with the slow tests.
+VAES = [kind for kind in KINDS if kind.startswith("vae")]
+# All faults for the first kind always, for the others with the slow tests; what CI leaves out is marked `matrix`.
 EACH_KIND = [pytest.param(kind, marks=[pytest.mark.slow] * (k > 0)) for k, kind in enumerate(KINDS)]
+ALL_KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (k > 0) + [pytest.mark.matrix] * (kind not in VAES))
+             for k, kind in enumerate(KINDS)]
 LONG = ("--config.train.num_epochs=600", "--config.checkpoint.every_epochs=200", "--config.eval.every_epochs=10")
 FULL = ("--config.train.num_epochs=600", "--config.checkpoint.every_epochs=20", "--config.eval.every_epochs=10")
 EPOCHS = ("--config.train.num_epochs=12", "--config.checkpoint.every_epochs=2", "--config.optim.decay_steps=100")
@@ -78,7 +81,7 @@ def test_a_time_budget_loses_no_step(kind, tmp_path, reference):
         int(child.inspect(workdir)["digest"].rpartition("=")[2]))
 
 
-@pytest.mark.parametrize("kind", EACH_KIND)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("how", [pytest.param("truncated", marks=pytest.mark.slow), "one bit flipped",
                                  pytest.param("emptied", marks=pytest.mark.slow), "half deleted"])
 def test_a_damaged_newest_checkpoint_is_passed_over(how, kind, tmp_path, reference):
@@ -102,7 +105,7 @@ def small_disk(tmp_path):
   subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("kind", EACH_KIND)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(kind, small_disk, reference):
   workdir = str(small_disk / "run")
   filler = small_disk / "filler"
@@ -120,7 +123,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(kind, sm
   go_on("full disk", kind, workdir, reference, length=FULL)
 
 
-@pytest.mark.parametrize("kind", EACH_KIND)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_two_runs_at_once_the_second_is_refused(kind, tmp_path, reference):
   workdir = str(tmp_path / "run")
   pair = [child.start(*KINDS[kind], *EPOCHS, *QUIET, f"--workdir={workdir}") for _ in range(2)]

@@ -164,6 +164,7 @@ def few_tasks(flags: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("original, ours", causal_rows(), ids=[row[0][:40] for row in causal_rows()])
 def test_causal_command_and_ours(original, ours, tmp_path):
   done = child.run(*few_tasks(shlex.split(ours)), f"--workdir={tmp_path / 'run'}", timeout=400)
