@@ -86,6 +86,7 @@ def test_avici_loss_is_cross_entropy_over_pairs_and_the_dual_weight_times_the_ra
   np.testing.assert_allclose(mean("update_norm"), moved**0.5, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant, bias", [("smoke", "beta"), ("avici_lite", "bias")])
 def test_either_penalty_goes_with_either_architecture(variant, bias):
   """The exponential one against SciPy's tr(expm P) - d in float64, the radius against eigenvalues; padding has no part.
@@ -104,6 +105,7 @@ def test_either_penalty_goes_with_either_architecture(variant, bias):
     assert max(want) > 0.5
 
 
+@pytest.mark.slow
 def test_avici_lite_trains_and_its_dual_weight_follows_the_exponential_penalty():
   config = configured("avici_lite", model__dual__interval=2, optim__warmup_steps=0, train__num_steps=6)
   assert config.model.dual.average_rate == 0.1 and config.model.dual.rate == 1e-4
@@ -137,7 +139,7 @@ def test_rejected_tasks_have_no_part_in_loss_gradient_or_counts():
   assert float(out[0][1]["loss"][1]) == 6 and float(out[0][1]["rejected"][0]) == 2
 
 
-@pytest.mark.parametrize("variant", ["bcnp", "bcnp_pl"])
+@pytest.mark.parametrize("variant", ["bcnp_pl", pytest.param("bcnp", marks=pytest.mark.slow)])
 def test_every_graph_that_bcnp_samples_is_acyclic_and_marginals_are_those_of_the_samples(variant):
   config = configured(variant)
   model = bcnp.make_model(config)
@@ -153,6 +155,7 @@ def test_every_graph_that_bcnp_samples_is_acyclic_and_marginals_are_those_of_the
   assert np.isfinite(np.asarray(loss)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["bcnp", "bcnp_pl"])
 def test_one_sampled_graph_is_enough(variant):
   config = configured(variant)
@@ -161,6 +164,7 @@ def test_one_sampled_graph_is_enough(variant):
   assert graphs.shape == (8, 1, 4, 4) and np.isfinite(np.asarray(loss)).all()
 
 
+@pytest.mark.slow
 def test_the_dropout_of_training_is_off_in_validation():
   config = configured("bcnp", model__dropout_rate=0.5)
   model = bcnp.make_model(config)
