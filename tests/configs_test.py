@@ -32,8 +32,8 @@ MATRIX = ("causal_discovery-bcnp", "causal_discovery-paper_all_data")  # of the 
 MARKS = {name: [pytest.mark.slow] + [pytest.mark.matrix] * (name in MATRIX) if name in SLOW else [pytest.mark.smoke]
          for name in NAMES}
 TRAINED = [pytest.param(case, id=name, marks=MARKS[name]) for case, name in zip(CASES, NAMES) if name not in SIZES]
-CHECKED = [pytest.param(case, id=name, marks=[pytest.mark.slow] * (name in SLOW + SIZES))
-           for case, name in zip(CASES, NAMES)]
+CHECKED = [pytest.param(case, id=name, marks=[pytest.mark.slow] * (name in SLOW + SIZES) + [
+    pytest.mark.matrix] * (name in SIZES)) for case, name in zip(CASES, NAMES)]
 EPOCH = 4  # steps of a stream that are tested in place of an epoch
 STREAM = {"data.num_nodes": (4, 5), "data.pad_to": (5,), "data.num_rows": 12, "data.num_rows_int": 0,
           "data.task_chunk": 4, "train.batch_size": 8, "eval.max_val_tasks": 8, "eval.max_test_tasks": 0,
