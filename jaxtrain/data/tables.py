@@ -138,6 +138,16 @@ def survey(columns: files.Columns, names: tuple[str, ...], blocks: Iterable[np.n
   return whole
 
 
+def plain_numbers(column: np.ndarray) -> np.ndarray | None:
+  """An object column as float64 in one go; None where a cell is missing or text, which needs a look at each."""
+  try:
+    found = np.fromiter(map(float, column), np.float64, len(column))
+  except (TypeError, ValueError):
+    return None
+  # Python reads 1_000 as a number.
+  return None if "_" in "".join(cell for cell in column if isinstance(cell, str)) else found
+
+
 def numbers(columns: files.Columns, name: str) -> np.ndarray:
   """A column as float64, NaN where missing. Raises UserError at a cell that is no number."""
   column = columns.values[name]
@@ -145,12 +155,9 @@ def numbers(columns: files.Columns, name: str) -> np.ndarray:
     return column.astype(np.float64)
   if column.dtype != object:
     raise UserError(f"{columns.path}: column {name!r} holds {column.dtype}, allowed numbers")
-  try:
-    plain = np.fromiter(map(float, column), np.float64, len(column))
-    if "_" not in "".join(cell for cell in column if isinstance(cell, str)):  # Python reads 1_000 as a number
-      return plain
-  except (TypeError, ValueError):  # a missing cell, or text: look at each
-    pass
+  plain = plain_numbers(column)
+  if plain is not None:
+    return plain
   values = np.full(len(column), np.nan)
   for i, cell in enumerate(column):
     if is_missing(cell):

@@ -14,9 +14,8 @@ on by default, every 250 steps (the original's interval of 0 never fires).
 """
 
 import jax
-import jax.numpy as jnp
 
-from jaxtrain import fields, rng
+from jaxtrain import fields
 from jaxtrain.experiments.causal_discovery import bcnp, evaluate, nets, posterior, predict, scores, training
 from jaxtrain.types import Experiment, UserError
 
@@ -64,13 +63,7 @@ def make_model(config) -> training.Model:
   """Network and posterior of a config."""
   net, penalty = make_net(config), PENALTIES[config.model.penalty]
 
-  def logits_of(params, chunk, key, train):
-    return net.apply({"params": params}, chunk["values"], chunk["intervened"], chunk["node_mask"], train,
-                     rngs={"dropout": key})
-
-  def init(key):
-    table = jnp.zeros((1, 2, 2))
-    return net.init(rng.stream_key(key, "init"), table, table, jnp.ones((1, 2)), False)["params"]
+  init, logits_of = training.bind(net)
 
   def cross_entropy(logits, chunk):
     each = jax.nn.softplus(logits) - chunk["adjacency"] * logits

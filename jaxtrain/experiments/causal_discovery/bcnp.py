@@ -17,7 +17,7 @@ means over the sampled orders of exact edge probabilities, not over sampled grap
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import fields, rng
+from jaxtrain import fields
 from jaxtrain.experiments.causal_discovery import evaluate, nets, posterior, predict, training
 from jaxtrain.types import Experiment
 
@@ -45,13 +45,7 @@ def make_model(config) -> training.Model:
                   ff_dim=m.ff_dim, dropout_rate=m.dropout_rate, emb_depth=m.emb_depth, q_before_l=m.q_before_l,
                   symmetric=not ranked, precision=config.train.precision, remat=m.remat, sample_chunk=m.sample_chunk)
 
-  def apply(params, chunk, key, train):
-    return net.apply({"params": params}, chunk["values"], chunk["intervened"], chunk["node_mask"], train,
-                     rngs={"dropout": key})
-
-  def init(key):
-    table = jnp.zeros((1, 2, 2))
-    return net.init(rng.stream_key(key, "init"), table, table, jnp.ones((1, 2)), False)["params"]
+  init, apply = training.bind(net)
 
   def mixture(key, logits, order_scores, truth, mask):
     """(loss, order masks [K, D, D]) of a task."""

@@ -20,6 +20,7 @@ from jaxtrain.types import Splits
 
 HEADLINE = ("e_edge_f1", "auroc", "edge_nll_nats", "cyclicity", "acyclic_share", "edge_prob", "edge_density")
 EXAMPLES = 6  # tasks whose graphs are kept for the figures
+NUM_BINS = 10  # of the reliability diagram
 
 
 def make_assess(config, meta, model: training.Model) -> Callable:
@@ -29,16 +30,13 @@ def make_assess(config, meta, model: training.Model) -> Callable:
   def one_batch(params, batch, key):
     values, defined, probs = training.judge(model, params, batch, key, num)
     truth, mask = batch["adjacency"], batch["node_mask"]
-    density = jnp.asarray(list(meta["edge_probs"].values()), jnp.float32)
-    sizes = jnp.asarray([int(d) for d in meta["edge_probs"]])
-    flat = lambda t, m: jnp.broadcast_to(density[jnp.argmax(sizes == jnp.sum(m))], t.shape)
+    flat = lambda t, m: jnp.broadcast_to(training.density_of(meta)(m), t.shape)
     random_nll = jax.vmap(lambda t, m: scores.edge_nll_nats(flat(t, m), t, m))(truth, mask)
     empty_nll = jax.vmap(lambda t, m: scores.edge_nll_nats(jnp.zeros_like(t), t, m))(truth, mask)
     return values, defined, {"random_edge_nll_nats": random_nll, "empty_edge_nll_nats": empty_nll}, probs
 
   def assess(state, splits: Splits, key):
-    params = state.params if state.ema is None else state.ema
-    return {name: assess_part(getattr(splits, name), jax.jit(one_batch), params, key, meta)
+    return {name: assess_part(getattr(splits, name), jax.jit(one_batch), training.params_of(state), key, meta)
             for name in ("val", "test") if getattr(splits, name) is not None}
   return assess
 
@@ -101,11 +99,11 @@ def by_family(tasks: dict[str, np.ndarray], meta: dict) -> dict[str, float]:
   return found
 
 
-def reliability(examples: list, num_bins: int = 10) -> dict[str, np.ndarray]:
+def reliability(examples: list) -> dict[str, np.ndarray]:
   """Pairs, mean probability and share of edges in equal bins of the predicted probability."""
   off = lambda x, d: x[:d, :d][~np.eye(d, dtype=bool)]
   p, t = (np.concatenate([off(one[k], one[2]) for one in examples]) for k in (0, 1))
-  index = np.minimum((p * num_bins).astype(int), num_bins - 1)
-  count = np.bincount(index, minlength=num_bins)
-  total = lambda x: np.bincount(index, weights=x, minlength=num_bins) / np.maximum(count, 1)
+  index = np.minimum((p * NUM_BINS).astype(int), NUM_BINS - 1)
+  count = np.bincount(index, minlength=NUM_BINS)
+  total = lambda x: np.bincount(index, weights=x, minlength=NUM_BINS) / np.maximum(count, 1)
   return {"reliability_count": count, "reliability_predicted": total(p), "reliability_true": total(t)}

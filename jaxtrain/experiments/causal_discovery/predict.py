@@ -47,8 +47,7 @@ def make_verbs(config, model: training.Model) -> dict[str, Verb]:
   def posterior(state, columns, key, num):
     names, task = read_task(columns)
     training.check_sizes(config.model, columns.num_rows)
-    params = state.params if state.ema is None else state.ema
-    _, probs, graphs = jax.jit(model.posterior, static_argnums=3)(params, task, key, num)
+    _, probs, graphs = jax.jit(model.posterior, static_argnums=3)(training.params_of(state), task, key, num)
     pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
     return names, np.asarray(probs[0], np.float64), np.asarray(graphs[0]), pairs
 

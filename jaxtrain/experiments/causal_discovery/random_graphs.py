@@ -20,11 +20,7 @@ load = training.load
 def make_model(config, meta) -> training.Model:
   """Order and edges at random, with the expected density for each number of nodes."""
   del config
-  sizes = jnp.asarray([int(d) for d in meta["edge_probs"]])
-  density = jnp.asarray(list(meta["edge_probs"].values()), jnp.float32)
-
-  def probability(mask):
-    return density[jnp.argmax(sizes == jnp.sum(mask))]  # per ordered pair
+  probability = training.density_of(meta)
 
   def terms(params, chunk, key, train):
     probs = jnp.broadcast_to(jax.vmap(probability)(chunk["node_mask"])[:, None, None], chunk["adjacency"].shape)

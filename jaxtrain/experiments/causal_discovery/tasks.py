@@ -243,20 +243,27 @@ def make_buckets(num_nodes: tuple[int, ...], pad_to: tuple[int, ...]) -> Buckets
   return Buckets(tuple(used), tuple(tuple(held[size]) for size in used))
 
 
+def in_buckets(data: Any, of_bucket: Callable, bucket_at: Callable, buckets: Buckets, num_batches: int | None,
+               num_rows: int | None) -> Source:
+  """A source of `of_bucket(D, numbers of nodes) -> batch_at`; one bucket is none."""
+  each = tuple(map(of_bucket, buckets.sizes, buckets.num_nodes))
+  if len(each) == 1:
+    return Source(data, each[0], num_batches, num_rows)
+  return Source(data, each[0], num_batches, num_rows, bucket_at=bucket_at, buckets=each)
+
+
 def make_stream(spec: Spec, buckets: Buckets, batch_size: int) -> Source:
   """The endless training stream: step s has the tasks s B ... s B + B - 1; buckets take turns, `BLOCK` steps each.
 
   With several buckets that of a task, and so its number of nodes, follows from its step: from the batch size too.
   """
-  def of_bucket(k: int) -> Callable:
+  def of_bucket(D, sizes):
     def batch_at(data, step, key):
       numbers = step.astype(jnp.uint32) * batch_size + jnp.arange(batch_size, dtype=jnp.uint32)
-      return make_batch(spec, buckets.sizes[k], buckets.num_nodes[k], key, "train", numbers, jnp.ones((batch_size,)),
-                        True)
+      return make_batch(spec, D, sizes, key, "train", numbers, jnp.ones((batch_size,)), True)
     return batch_at
-  each, turns_ = tuple(map(of_bucket, range(len(buckets.sizes)))), buckets.turns()
-  return Source({}, each[0], None, buckets=each if len(each) > 1 else (),
-                bucket_at=(lambda step: turns_[step // BLOCK % len(turns_)]) if len(each) > 1 else None)
+  by_turns = buckets.turns()
+  return in_buckets({}, of_bucket, lambda step: by_turns[step // BLOCK % len(by_turns)], buckets, None, None)
 
 
 def make_fixed(spec: Spec, buckets: Buckets, batch_size: int, purpose: str, seed: int, num_tasks: int,
@@ -265,8 +272,8 @@ def make_fixed(spec: Spec, buckets: Buckets, batch_size: int, purpose: str, seed
 
   It depends on `seed` and not on the run's own, so that all runs are judged by the same tasks.
   """
-  listed, turns_ = np.asarray(seeds[:num_tasks] or np.arange(num_tasks), np.uint32), np.asarray(buckets.turns())
-  own = [listed[turns_[listed % len(turns_)] == k] for k in range(len(buckets.sizes))]
+  listed, by_turns = np.asarray(seeds[:num_tasks] or np.arange(num_tasks), np.uint32), np.asarray(buckets.turns())
+  own = [listed[by_turns[listed % len(by_turns)] == k] for k in range(len(buckets.sizes))]
   per_bucket = -(-max(map(len, own)) // batch_size)  # batches
   numbers = np.zeros((len(own), per_bucket * batch_size), np.uint32)
   counts = np.zeros(numbers.shape, np.float32)
@@ -274,11 +281,9 @@ def make_fixed(spec: Spec, buckets: Buckets, batch_size: int, purpose: str, seed
     numbers[k, :len(found)], counts[k, :len(found)] = found, 1.0
   data = {"numbers": numbers.reshape(-1, batch_size), "counts": counts.reshape(-1, batch_size)}
 
-  def of_bucket(k: int) -> Callable:
+  def of_bucket(D, sizes):
     def batch_at(data, step, key):
-      return make_batch(spec, buckets.sizes[k], buckets.num_nodes[k], rng.key_for(seed, "data"), purpose,
-                        data["numbers"][step], data["counts"][step], False)
+      return make_batch(spec, D, sizes, rng.key_for(seed, "data"), purpose, data["numbers"][step],
+                        data["counts"][step], False)
     return batch_at
-  each = tuple(map(of_bucket, range(len(buckets.sizes))))
-  return Source(data, each[0], len(data["numbers"]), num_rows=len(listed), buckets=each if len(each) > 1 else (),
-                bucket_at=(lambda step: step // per_bucket) if len(each) > 1 else None)
+  return in_buckets(data, of_bucket, lambda step: step // per_bucket, buckets, len(data["numbers"]), len(listed))

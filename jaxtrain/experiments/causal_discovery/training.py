@@ -13,7 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import fields, optim, step
+from jaxtrain import fields, optim, rng, step
 from jaxtrain.experiments.causal_discovery import graphs, posterior, scores, signals, tasks
 from jaxtrain.types import Batch, Experiment, Splits, TrainState, UserError, Verb
 
@@ -56,6 +56,30 @@ class Model(NamedTuple):
   terms: Callable[[Any, Batch, jax.Array, bool], tuple[dict[str, jax.Array], jax.Array]]
   posterior: Callable[[Any, Batch, jax.Array, int], tuple[jax.Array, jax.Array, jax.Array]]
   dual: tuple[str, ...] = ()
+
+
+def bind(net: Any) -> tuple[Callable, Callable]:
+  """`key -> parameters` and `(params, tasks, key, train) -> output` of a network; the key is that of its dropout."""
+  def init(key):
+    table = jnp.zeros((1, 2, 2))
+    return net.init(rng.stream_key(key, "init"), table, table, jnp.ones((1, 2)), False)["params"]
+
+  def apply(params, chunk, key, train):
+    return net.apply({"params": params}, chunk["values"], chunk["intervened"], chunk["node_mask"], train,
+                     rngs={"dropout": key})
+  return init, apply
+
+
+def params_of(state: Any) -> Any:
+  """The parameters to judge and apply: the averaged ones where the run keeps them."""
+  return state.params if state.ema is None else state.ema
+
+
+def density_of(meta: dict) -> Callable:
+  """`node_mask [D] -> []`, the probability of an ordered pair's edge in training graphs of so many nodes."""
+  sizes = jnp.asarray([int(d) for d in meta["edge_probs"]])
+  density = jnp.asarray(list(meta["edge_probs"].values()), jnp.float32)
+  return lambda node_mask: density[jnp.argmax(sizes == jnp.sum(node_mask))]
 
 
 class Dual(flax.struct.PyTreeNode):
@@ -163,9 +187,9 @@ def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -
                                                 for word, value in (("dual", dual.weight), ("average", dual.average))}
 
   def eval_step(state, batch, key, over):
-    params = state.params if state.ema is None else state.ema
-    return over(lambda chunk, chunk_key: evaluate(model, params, chunk, chunk_key, config.eval.val_num_samples), batch,
-                key)
+    judge_chunk = lambda chunk, chunk_key: evaluate(model, params_of(state), chunk, chunk_key,
+                                                    config.eval.val_num_samples)
+    return over(judge_chunk, batch, key)
 
   return Experiment(init=init, train_step=train_step, eval_step=eval_step, assess=assess, predict=verbs,
                     alarms=alarms, describe=lambda: signals.describe(config))
