@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import rng
-from jaxtrain.types import Experiment, UserError, Verb
+from jaxtrain.errors import UserError
+from jaxtrain.types import Experiment, Verb
 
 SHARED = ("step", "key", "guard")  # fields of a state that all members share
 

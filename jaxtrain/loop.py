@@ -15,11 +15,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxtrain import assembly, config as config_lib, evaluation, facts as facts_lib
-from jaxtrain import metrics as metrics_lib, packing, preempt, processes, runs
-from jaxtrain import step as step_lib, workdir as workdir_lib
-from jaxtrain.plan import Pace
-from jaxtrain.types import UserError, digest_json
+from jaxtrain import config as config_lib, jsonable, step as step_lib
+from jaxtrain.devices import processes
+from jaxtrain.errors import NonFinite, Stopped, UserError
+from jaxtrain.jsonable import digest_json
+from jaxtrain.run import evaluate as evaluate_lib, metrics, packing, setup, start, stops
+from jaxtrain.run.cadence import Pace
+from jaxtrain.workdir import reading, records
+from jaxtrain.workdir.lock import Lock
 
 
 CODE_FIELDS = ("data.source", "loss.extra", "eval.metrics")  # may name functions by their dotted path
@@ -64,11 +67,11 @@ def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto
   config = config_lib.resolve(config)
   same = [config_lib.to_record(config), resume, init_from, jax.local_device_count() if processes.several() else 0]
   processes.check_equal("config, flags or number of devices", digest_json(same))
-  locks: list[preempt.Lock] = []
+  locks: list[Lock] = []
   if workdir:
-    processes.on_first(lambda: locks.append(preempt.Lock(workdir)))
+    processes.on_first(lambda: locks.append(Lock(workdir)))
   try:
-    with preempt.Stop(config.train.time_budget_minutes) as stop:
+    with stops.Stop(config.train.time_budget_minutes) as stop:
       if config.stages:
         return train_stages(config, workdir, stop, resume, init_from, origins, draw)
       return train_one(config, workdir, stop, draw, resume=resume, init_from=init_from, origins=origins)
@@ -83,10 +86,10 @@ def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Res
     raise UserError("config.stages: a run with stages needs a workdir, because each starts from the files of the one "
                     "before")
   stages = [config_lib.stage_config(config, stage, k) for k, stage in enumerate(config.stages)]
-  config, _ = runs.claim(config, workdir, resume)
+  config, _ = start.claim(config, workdir, resume)
   if processes.is_first():
-    runs.write_config(config, workdir, origins)
-    runs.write_process(workdir, {})
+    start.write_config(config, workdir, origins)
+    start.write_process(workdir, {})
   for k, stage in enumerate(stages):
     settings = config.stages[k]
     carry = "all" if "carry_optimizer" in settings and settings["carry_optimizer"] else "params"
@@ -95,14 +98,14 @@ def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Res
                        origins=origins,
                        stage=k, carry=carry if k else "")
   if processes.is_first():
-    workdir_lib.write_json(os.path.join(workdir, "history.json"), facts_lib.clean(result.history))  # the last stage's
+    jsonable.write_json(os.path.join(workdir, "history.json"), jsonable.clean(result.history))  # the last stage's
   return result._replace(workdir=workdir)
 
 
-def train_one(config, workdir, stop: preempt.Stop, draw, **options) -> Result:
+def train_one(config, workdir, stop: stops.Stop, draw, **options) -> Result:
   """One run from its start or its newest checkpoint to its end."""
-  with runs.open_run(config, workdir, **options) as run:
-    watchdog = preempt.Watchdog(config.parallel.watchdog_seconds)
+  with start.open_run(config, workdir, **options) as run:
+    watchdog = stops.Watchdog(config.parallel.watchdog_seconds)
     try:
       fit(run, stop, watchdog, draw)
       watchdog.close()
@@ -114,7 +117,7 @@ def train_one(config, workdir, stop: preempt.Stop, draw, **options) -> Result:
       watchdog.close()
 
 
-def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> None:
+def fit(run: start.Run, stop: stops.Stop, watchdog: stops.Watchdog, draw) -> None:
   """Trains until the last step, an early stop, or a request to leave."""
   plan, pace = run.plan, Pace()
   run.console.start(run.step, plan.total)
@@ -132,7 +135,7 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
     if due.epoch or due.evaluate:
       report(run, due)
     elif due.log:
-      run.console.report(plan.position(run.step), metrics_lib.divide(run.totals), None)
+      run.console.report(plan.position(run.step), metrics.divide(run.totals), None)
     run.spent["report"] += time.perf_counter() - began
     if due.save and run.step < plan.total:
       save(run)
@@ -141,7 +144,7 @@ def fit(run: runs.Run, stop: preempt.Stop, watchdog: preempt.Watchdog, draw) -> 
     watchdog.beat()
 
 
-def dispatch(run: runs.Run, target: int, pace: Pace) -> None:
+def dispatch(run: start.Run, target: int, pace: Pace) -> None:
   """Runs the steps up to `target` of one bucket that the data at hand has in one compiled call, and waits for them.
 
   Raises:
@@ -160,7 +163,7 @@ def dispatch(run: runs.Run, target: int, pace: Pace) -> None:
   if run.segment_steps == 0 and pace.first:
     run.facts.process(first_steps_done_after_seconds=time.time() - run.began)
     if run.writes:  # asks git: not before
-      runs.write_process(run.workdir, run.splits.meta)
+      start.write_process(run.workdir, run.splits.meta)
   pace.took(num_steps, seconds)
   run.step += num_steps
   run.segment_seconds += seconds
@@ -169,35 +172,35 @@ def dispatch(run: runs.Run, target: int, pace: Pace) -> None:
   run.console.advance(num_steps)
 
 
-def nonfinite(guard, names: list[str]) -> preempt.NonFinite:
+def nonfinite(guard, names: list[str]) -> NonFinite:
   """What to say of a guard, on the host, that has halted a run whose metrics have these names, sorted."""
   cause = names[int(guard.cause)] if int(guard.cause) < len(names) else "the new state"
-  return preempt.NonFinite(f"step {int(guard.first_bad)}: {cause} is not finite; halted at the state before it "
-                           "(--config.train.on_nonfinite=skip goes on without such steps)")
+  return NonFinite(f"step {int(guard.first_bad)}: {cause} is not finite; halted at the state before it "
+                   "(--config.train.on_nonfinite=skip goes on without such steps)")
 
 
-def report(run: runs.Run, due) -> None:
+def report(run: start.Run, due) -> None:
   """The end of an epoch or an evaluation: means, validation, observe, best, facts, a line."""
-  means = metrics_lib.divide(run.totals)
-  val = evaluation.evaluate_part(run, run.state, "val") if due.evaluate and run.splits.val else None
-  named, improved = evaluation.by_split(means, val), False
+  means = metrics.divide(run.totals)
+  val = evaluate_lib.evaluate_part(run, run.state, "val") if due.evaluate and run.splits.val else None
+  named, improved = evaluate_lib.by_split(means, val), False
   if due.evaluate and run.experiment.observe is not None:
     run.state = jax.jit(run.experiment.observe)(run.state, {k: np.float32(v) for k, v in named.items()})
   if due.evaluate:
-    improved = evaluation.judge(run, named)
-  evaluation.write_report(run, means, val, due, improved)
+    improved = evaluate_lib.judge(run, named)
+  evaluate_lib.write_report(run, means, val, due, improved)
   if due.epoch or run.plan.steps_per_epoch is None:
     run.totals = run.devices.put(step_lib.zero_totals(run.totals))
   if improved:
     run.best_copy, run.pending = None, None
     if run.workdir is None or not due.save:
-      run.best_copy = runs.copy_tree(run.state)
+      run.best_copy = start.copy_tree(run.state)
     if run.workdir and not due.save:
-      trees = {"state": run.best_copy, "totals": runs.copy_tree(run.totals)}
+      trees = {"state": run.best_copy, "totals": start.copy_tree(run.totals)}
       run.pending = (run.step, trees, make_record(run))
 
 
-def make_record(run: runs.Run) -> dict:
+def make_record(run: start.Run) -> dict:
   """What a checkpoint remembers beside the arrays; `value` ranks it, where it is the best so far of values that
   compare.
   """
@@ -205,11 +208,11 @@ def make_record(run: runs.Run) -> dict:
   value = run.best_value if compares else None
   return {"value": value, "monitor": run.monitor, "best_step": run.best_step, "best_value": run.best_value,
           "num_bad_evals": run.num_bad_evals, "offsets": run.facts.offsets(), "run_id": run.facts.run_id,
-          "metrics": facts_lib.clean(run.last_means), "meta": run.splits.meta,
+          "metrics": jsonable.clean(run.last_means), "meta": run.splits.meta,
           "config_digest": run.config_digest}
 
 
-def save(run: runs.Run, in_facts: bool = True) -> None:
+def save(run: start.Run, in_facts: bool = True) -> None:
   """Saves the state, and before it a best state that is not written yet.
 
   A save that only a stop asked for is left out of the facts, which a run never stopped would not have.
@@ -226,19 +229,19 @@ def save(run: runs.Run, in_facts: bool = True) -> None:
   run.spent["save"] += time.perf_counter() - began
 
 
-def leave(run: runs.Run, reason: str) -> None:
+def leave(run: start.Run, reason: str) -> None:
   """Saves between two things due and raises preempt.Stopped."""
   if run.saved_step != run.step:
     save(run, in_facts=False)
   processes.on_first(lambda: run.checkpoints.wait() if run.checkpoints else None)  # none leaves before it is saved
   run.facts.process(stopped_by=reason, step=run.step)
-  raise preempt.Stopped(f"{reason}: " + (f"saved at step {run.step:,}; the same command goes on" if run.workdir else
-                                         f"left at step {run.step:,}; nothing saved without a workdir"))
+  raise Stopped(f"{reason}: " + (f"saved at step {run.step:,}; the same command goes on" if run.workdir else
+                                 f"left at step {run.step:,}; nothing saved without a workdir"))
 
 
-def record_exception(run: runs.Run, error: BaseException) -> None:
+def record_exception(run: start.Run, error: BaseException) -> None:
   """Leaves an on_exception fact for anything but an orderly stop."""
-  if isinstance(error, preempt.Stopped):
+  if isinstance(error, Stopped):
     return
   try:
     run.facts.event("on_exception", epoch=run.epoch, step=run.step, error=type(error).__name__, message=str(error))
@@ -247,18 +250,18 @@ def record_exception(run: runs.Run, error: BaseException) -> None:
     print(f"jaxtrain: this failure could not be written to the facts: {full.strerror}")
 
 
-def finish(run: runs.Run) -> Result:
+def finish(run: start.Run) -> Result:
   """The end of a run: last checkpoint, the best state assessed, history."""
   if run.saved_step != run.step:
     save(run)
   if run.writes and not run.plan.total:  # no first dispatch has written it
-    runs.write_process(run.workdir, run.splits.meta)
+    start.write_process(run.workdir, run.splits.meta)
   final = end_training(run)
-  best = evaluation.best_state(run)
-  return conclude(run, final, best, evaluation.evaluate_part(run, best, "test") if run.splits.test else None)
+  best = evaluate_lib.best_state(run)
+  return conclude(run, final, best, evaluate_lib.evaluate_part(run, best, "test") if run.splits.test else None)
 
 
-def end_training(run: runs.Run) -> str:
+def end_training(run: start.Run) -> str:
   """Waits for the last save, writes the facts of the end, and returns the digest of the final state."""
   if run.checkpoints:
     run.checkpoints.wait()
@@ -272,17 +275,17 @@ def end_training(run: runs.Run) -> str:
   return final
 
 
-def conclude(run: runs.Run, final: str, best: Any, test: dict[str, float] | None) -> Result:
+def conclude(run: start.Run, final: str, best: Any, test: dict[str, float] | None) -> Result:
   """What the best state is worth, written down: its test metrics and assessment, the history, the last line."""
   if test is not None:
     where = {"epoch": run.epoch, "step": run.step, "split": "test"}
-    run.facts.event("on_test_end", **where, **evaluation.by_kind(run, test), best_step=run.best_step)
+    run.facts.event("on_test_end", **where, **evaluate_lib.by_kind(run, test), best_step=run.best_step)
     run.facts.row(test, **where)
-  history = facts_lib.history(run.facts.events)
+  history = reading.history(run.facts.events)
   if run.writes:
-    workdir_lib.write_json(os.path.join(run.workdir, "history.json"), facts_lib.clean(history))
-    evaluation.assess(run, packing.here(best))
-  evaluation.say_final(run, test)
+    jsonable.write_json(os.path.join(run.workdir, "history.json"), jsonable.clean(history))
+    evaluate_lib.assess(run, packing.here(best))
+  evaluate_lib.say_final(run, test)
   val_loss = run.last_means["val_loss"] if "val_loss" in run.last_means else None
   return Result(history, run.best_value, run.best_step, val_loss, test["loss"] if test and "loss" in test else None,
                 run.workdir, run.state, final)
@@ -300,28 +303,28 @@ def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = No
     UserError: the workdir holds no run, or one made with another config.
   """
   if config is None:
-    config = config_lib.from_workdir(workdir_lib.read_json(os.path.join(workdir, "config.json")), workdir)
-    flat = dict(config_lib.flatten(config))
+    config = config_lib.from_workdir(jsonable.read_json(os.path.join(workdir, "config.json")), workdir)
+    flat = dict(jsonable.flatten(config))
     named = [name for field in CODE_FIELDS if field in flat for name in np.atleast_1d(flat[field]).tolist()]
     code = [name for name in named if "." in str(name)]
     if code:
       raise UserError(f"--config: required, because the run's config names code of your own, {code[0]}")
   config = config_lib.resolve(config)
-  lock = preempt.Lock(workdir)
+  lock = Lock(workdir)
   try:
     folder = workdir
     if init_from:
       adopt(config, workdir, init_from)
     if config.stages:
-      folder = workdir_lib.last_stage(workdir)
+      folder = records.last_stage(workdir)
       if folder == workdir:
         raise UserError(f"--workdir: {workdir!r} holds no checkpoint yet")
       k = int(os.path.basename(folder))
       config = config_lib.stage_config(config, config.stages[k], k)
-    with runs.open_run(config, folder, resume="required", init_from=None, origins=None, read_only=True) as run:
-      best = evaluation.best_state(run)
-      evaluation.say_final(run, evaluation.evaluate_part(run, best, "test") if run.splits.test else None)
-      evaluation.assess(run, best)
+    with start.open_run(config, folder, resume="required", init_from=None, origins=None, read_only=True) as run:
+      best = evaluate_lib.best_state(run)
+      evaluate_lib.say_final(run, evaluate_lib.evaluate_part(run, best, "test") if run.splits.test else None)
+      evaluate_lib.assess(run, best)
   finally:
     lock.close()
 
@@ -334,15 +337,15 @@ def adopt(config: ConfigDict, workdir: str, init_from: str) -> None:
   """
   if config.stages:
     raise UserError("--init_from: a config with stages cannot be assessed without training")
-  with runs.open_run(config, workdir, resume="never", init_from=init_from, origins=None) as run:
-    runs.write_process(workdir, run.splits.meta)
+  with start.open_run(config, workdir, resume="never", init_from=init_from, origins=None) as run:
+    start.write_process(workdir, run.splits.meta)
     save(run)
     run.checkpoints.wait()
     run.facts.event("on_train_end", epoch=run.epoch, step=0, best_value=None, best_step=None, stopped_early=False,
                     digest=packing.digest(run.state), bad_steps=0, total_time_s=time.time() - run.began)
-    workdir_lib.write_json(os.path.join(workdir, "history.json"), {})
+    jsonable.write_json(os.path.join(workdir, "history.json"), {})
 
 
 def check(config: ConfigDict) -> dict[str, Any]:
   """What a run of this config would be (`--mode=check`): traced and compiled, nothing computed, nothing written."""
-  return assembly.describe(config)
+  return setup.describe(config)

@@ -18,8 +18,9 @@ from typing import Callable
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxtrain import preempt, processes
-from jaxtrain.types import UserError
+from jaxtrain import errors
+from jaxtrain.devices import backend, processes
+from jaxtrain.errors import NonFinite, Stopped, UserError
 
 MODES = ("train", "eval", "check", "inspect")
 RESUME = ("auto", "never", "required")
@@ -48,7 +49,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line. Raises UserError, in one line, for whatever does not fit."""
   if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") for argument in argv[1:]):
     return flags.FLAGS(argv)
-  from jaxtrain import config as config_lib, fields
+  from jaxtrain import config as config_lib
   argument = typed(argv, "config")
   own = not argument and typed(argv, "mode") in ("eval", "inspect")
   config = config_lib.common() if own else config_lib.read_file(argument)  # the run's own config will do
@@ -63,7 +64,7 @@ def parse_flags(argv: list[str]) -> list[str]:
       old = config_lib.lookup(config, key)
       if text is not None and (isinstance(old, tuple) or any(keyword.iskeyword(part) for part in key.split("."))):
         # ml_collections reads a field's path as Python and stumbles over loss.weights.class, and a tuple as Python too
-        own_overrides[key] = fields.parse_like(old, text, f"--config.{key}")
+        own_overrides[key] = config_lib.parse_like(old, text, f"--config.{key}")
         continue
     plain.append(argument)
   # ml_collections wants the file before its overrides; people put it where they like
@@ -127,33 +128,29 @@ def default_workdir(*before: str) -> str:
   return os.path.join("runs", "-".join([*before, name, variant or "default", now]))
 
 
-def set_up_process() -> None:
-  """Settings of JAX that belong to the process, before the first device use."""
-  import jax
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-  jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
 def draw(workdir: str, moment: str) -> None:
   """Figures and report of a run folder; imported here because matplotlib is slow to import.
 
   Raises:
     UserError: `log.families` names a figure family that there is not.
   """
-  from jaxtrain import figures, report
+  from jaxtrain.errors import UserError
+  from jaxtrain.report import run_page
   try:
-    report.write_run(workdir, moment)
-  except figures.FigureError as error:
+    run_page.write_run(workdir, moment)
+  except UserError as error:
     raise UserError(str(error)) from None
 
 
 def check_families(config) -> None:
   """Refuses an unknown figure family before anything is trained. Raises UserError."""
   if config.log.families:
-    from jaxtrain import config as config_lib, figures
+    from jaxtrain import config as config_lib
+    from jaxtrain.errors import UserError
+    from jaxtrain.report import figures
     try:
       figures.select(config_lib.to_record(config), "end")
-    except figures.FigureError as error:
+    except UserError as error:
       raise UserError(str(error)) from None
 
 
@@ -167,12 +164,12 @@ def run_mode() -> None:
     raise UserError(f"--workdir: required with --mode={MODE.value}")
   logging.set_verbosity(logging.WARNING)  # JAX tells at INFO of every platform that is not there
   if MODE.value == "inspect":
-    from jaxtrain import workdir as workdir_lib
-    return show(workdir_lib.inspect(WORKDIR.value))
+    from jaxtrain.run import inspect
+    return show(inspect.inspect(WORKDIR.value))
   config, origins = read_config(os.environ) if CONFIG.value is not None else (None, {})
   if config is not None:
     check_families(config)
-  set_up_process()
+  backend.set_up_process()
   from jaxtrain import loop
   if MODE.value == "check":
     return show(loop.check(config))
@@ -194,8 +191,8 @@ def join_processes(config) -> None:
   """Makes this process one of several, where it was started as that. Raises UserError."""
   processes.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, DISTRIBUTED.value)
   if processes.joined:
-    from jaxtrain import parallel
-    parallel.start_devices(config.parallel, math.inf)  # now: the processes talk through their devices
+    from jaxtrain.devices import backend
+    backend.start_devices(config.parallel, math.inf)  # now: the processes talk through their devices
     if processes.several() and not WORKDIR.value:
       raise UserError("--workdir: required with several processes, which must agree on it")
 
@@ -212,7 +209,7 @@ def show(described: dict) -> None:
 def main() -> int:
   """Runs the command and returns its exit code; one of several processes that fails ends here."""
   code = run_command(run_mode)
-  if code not in (preempt.DONE, preempt.REQUEUE):
+  if code not in (errors.DONE, errors.REQUEUE):
     processes.leave(code)
   return code
 
@@ -222,23 +219,23 @@ def run_command(do: Callable[[], None]) -> int:
   try:
     app.run(lambda _: do(), flags_parser=parse_flags)
   except UserError as error:
-    return complain(str(error), preempt.USAGE)
-  except preempt.Stopped as stopped:
-    return complain(str(stopped), preempt.REQUEUE) if processes.is_first() else preempt.REQUEUE
-  except preempt.NonFinite as error:
-    return complain(str(error), preempt.NONFINITE)
+    return complain(str(error), errors.USAGE)
+  except Stopped as stopped:
+    return complain(str(stopped), errors.REQUEUE) if processes.is_first() else errors.REQUEUE
+  except NonFinite as error:
+    return complain(str(error), errors.NONFINITE)
   except OSError as error:
     where = "" if error.errno in (errno.ENOSPC, errno.EDQUOT) else keep_traceback()
     file = f": {error.filename}" if error.filename else ""
-    return complain(f"{error.strerror or error}{file}{where}", preempt.FAILED)
+    return complain(f"{error.strerror or error}{file}{where}", errors.FAILED)
   except SystemExit as leaving:
-    return leaving.code if isinstance(leaving.code, int) else preempt.DONE if leaving.code is None else preempt.FAILED
+    return leaving.code if isinstance(leaving.code, int) else errors.DONE if leaving.code is None else errors.FAILED
   except Exception as error:
     reason = str(error).splitlines()[0] if str(error) else ""
     if processes.is_broken(error):
-      return complain(f"lost another process: {reason}", preempt.FAILED)
-    return complain(f"{type(error).__name__}: {reason}{keep_traceback()}", preempt.FAILED)
-  return preempt.DONE
+      return complain(f"lost another process: {reason}", errors.FAILED)
+    return complain(f"{type(error).__name__}: {reason}{keep_traceback()}", errors.FAILED)
+  return errors.DONE
 
 
 def keep_traceback() -> str:

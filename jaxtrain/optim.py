@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from jaxtrain import schedules
+from jaxtrain import bits, schedules
+from jaxtrain.config import limits
 
-NAMES = ("adam", "adamw", "sgd", "lamb", "lion")
 SMALLEST_CUT = 1e-8  # a plateau leaves a learning rate alone that it would change by less: PyTorch's eps
 
 
@@ -65,7 +65,7 @@ def update_rule(optim) -> optax.GradientTransformation:
       "lion": (optax.scale_by_lion(b1, b2), decay),
   }
   if optim.name not in rules:
-    raise ValueError(f"config.optim.name: got {optim.name!r}, allowed {NAMES}")
+    raise ValueError(f"config.optim.name: got {optim.name!r}, allowed {limits.OPTIMISERS}")
   if isinstance(optim.weight_decay, (int, float)) and optim.weight_decay == 0.0:
     rules = {name: tuple(t for t in chain if t is not decay) for name, chain in rules.items()}
   return optax.chain(*rules[optim.name])
@@ -131,7 +131,7 @@ def make(optim, steps_per_epoch: int) -> Optimizer:
     if optim.clip_norm > 0:
       factor = clip_factor(grad_norm, optim.clip_norm)
       grads = jax.tree.map(lambda g: g * factor, grads)
-    learning_rate = schedules.opaque(optim.learning_rate) * shape(step)
+    learning_rate = bits.opaque(optim.learning_rate) * shape(step)
     if has_plateau:
       learning_rate = learning_rate * plateau.scale
     updates, rule_state = rule.update(grads, opt_state.rule, packed)

@@ -21,7 +21,8 @@ import time
 import traceback
 from typing import Any
 
-from jaxtrain.types import UserError, Verb, need
+from jaxtrain.errors import UserError, need
+from jaxtrain.types import Verb
 
 CODE_FIELDS = ("loss.extra", "eval.metrics")  # name functions of the user's, which predicting does not need
 
@@ -58,18 +59,20 @@ def restore(workdir: str, which: str, experiment: str = "") -> tuple[Any, Any, A
     UserError: the folder holds no such checkpoint, or its experiment is not part of jaxtrain and not named.
   """
   import jax
-  from jaxtrain import checkpoint, config as config_lib, modules, packing, workdir as workdir_lib
-  folder = workdir_lib.last_stage(workdir)
-  record = workdir_lib.read_json(os.path.join(folder, "config.json"))
+  from jaxtrain import config as config_lib, jsonable
+  from jaxtrain.run import checkpoints, packing, setup
+  from jaxtrain.workdir import records
+  folder = records.last_stage(workdir)
+  record = jsonable.read_json(os.path.join(folder, "config.json"))
   config = config_lib.from_workdir(record, workdir, experiment)
   if not (which in ("best", "last") or which.isdigit()):
     raise UserError(f"--checkpoint: got {which!r}, allowed best | last | STEP")
   for key in CODE_FIELDS:
     if config_lib.lookup(config, key.partition(".")[0]).get(key.partition(".")[2]):
       config_lib.assign(config, key, ())
-  step = workdir_lib.find_step(folder, which)
-  leaves, stored = checkpoint.read(os.path.join(folder, "checkpoints"), step)
-  made = modules.make_experiment(config, stored["meta"])
+  step = records.find_step(folder, which)
+  leaves, stored = checkpoints.read(os.path.join(folder, "checkpoints"), step)
+  made = setup.make_experiment(config, stored["meta"])
   template = jax.eval_shape(made.init, jax.eval_shape(lambda: jax.random.key(0)))
   return made, packing.fill(template, leaves, "state"), config, {"workdir": workdir, "step": step}
 

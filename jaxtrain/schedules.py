@@ -7,21 +7,13 @@ arguments do not take tracers and a learning rate may be one (a sweep in one pro
 cyclical, Fu et al. 2019 (Cyclical annealing schedule), eq. 6-7; cosine, Loshchilov & Hutter 2017 (SGDR), eq. 5.
 """
 
-import jax
 import jax.numpy as jnp
 import optax
 
-LEARNING_RATE_SHAPES = ("constant", "cosine", "step", "warmup_cosine")
+from jaxtrain import bits
+from jaxtrain.config import limits
+
 KL_SHAPES = ("constant", "linear", "sigmoid", "cyclical", "exponential")
-
-
-def opaque(value):
-  """[] float32 that XLA does not know, whether `value` is a number or traced.
-
-  XLA multiplies known numbers with each other first, which rounds otherwise than a traced one: a member of a sweep
-  would not have the bits of a run alone.
-  """
-  return jax.lax.optimization_barrier(jnp.asarray(value, jnp.float32))
 
 
 def learning_rate_shape(name: str, num_steps: int, warmup_steps: int, end_value: float):
@@ -49,7 +41,7 @@ def learning_rate_shape(name: str, num_steps: int, warmup_steps: int, end_value:
       "step": lambda: optax.piecewise_constant_schedule(1.0, {decay_steps // 2: 0.1, decay_steps * 3 // 4: 0.1}),
   }
   if name not in shapes:
-    raise ValueError(f"schedule: got {name!r}, allowed {LEARNING_RATE_SHAPES}")
+    raise ValueError(f"schedule: got {name!r}, allowed {limits.LEARNING_RATE_SHAPES}")
   if not warmup_steps:
     return shapes[name]()
   return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup_steps), shapes[name]()], [warmup_steps])
@@ -76,7 +68,7 @@ def kl_shape(name: str, start, end, num_steps: float, num_cycles: int = 4, sharp
   if name == "exponential" and isinstance(start, (int, float)) and start <= 0:
     raise ValueError(f"KL schedule exponential: got start {start}, allowed above 0")
   length = max(num_steps, 1)
-  start, end = opaque(start), opaque(end)
+  start, end = bits.opaque(start), bits.opaque(end)
 
   def logistic(f):
     squash = lambda t: 1.0 / (1.0 + jnp.exp(-sharpness * (t - 0.5)))

@@ -10,11 +10,9 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import losses, optim as optim_lib
-from jaxtrain import rng, schedules
+from jaxtrain import bits, losses, optim as optim_lib, rng
 from jaxtrain.types import Batch, Guard, Metrics, Over, Source
 
-ON_NONFINITE = ("halt", "skip")
 PACK_UP_TO = 1 << 16  # elements; larger leaves gain nothing from sharing an operation
 TINY = 1e-30  # times any float32 still finite, and so is the sum over a state
 
@@ -38,7 +36,7 @@ def make_train_step(loss_sums: Callable, term_counts: Callable[[Batch], dict[str
     ValueError: at trace, when the names of terms, counts and weights differ.
   """
   def train_step(state, batch, key, over: Over):
-    counts, weight = term_counts(batch), jax.tree.map(schedules.opaque, weights(state))
+    counts, weight = term_counts(batch), jax.tree.map(bits.opaque, weights(state))
     if set(counts) != set(weight):
       raise ValueError(f"loss terms {sorted(counts)} and config.loss.weights {sorted(weight)} must be the same names")
     num_rows = jnp.sum(batch["weight"])

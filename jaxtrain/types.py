@@ -9,9 +9,6 @@ last. `Over` is `over(fn, batch, key) -> sums`: it calls `fn(chunk, chunk_key)`,
 rows, and returns their global sums. It is all that a step knows about devices.
 """
 
-import hashlib
-import importlib
-import json
 from typing import Any, Callable, Iterator, NamedTuple
 
 import flax.struct
@@ -21,23 +18,6 @@ import numpy as np
 Batch = dict[str, jax.Array]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 Over = Callable[[Callable[[Batch, jax.Array], Any], Batch, jax.Array], Any]
-
-
-class UserError(ValueError):
-  """A mistake in a flag, config, file or workdir: shown as one to four lines without a traceback; exit code 2."""
-
-
-def need(module: str, extra: str):
-  """An optional library. Raises UserError that names the extra to install."""
-  try:
-    return importlib.import_module(module)
-  except ImportError:
-    raise UserError(f"{module} is not installed; pip install 'jaxtrain[{extra}]'") from None
-
-
-def digest_json(value: Any) -> str:
-  """SHA-256 of a JSON-able value, hexadecimal; dicts with the same entries have the same in any order."""
-  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 class Source(NamedTuple):

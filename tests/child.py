@@ -47,8 +47,8 @@ def run(*flags: str, environ: dict[str, str] | None = None, timeout: float = 240
 
 def inspect(workdir: str) -> dict:
   """What `--mode=inspect` computes for a run."""
-  from jaxtrain import workdir as workdir_lib
-  return workdir_lib.inspect(workdir)
+  from jaxtrain.run import inspect as inspect_lib
+  return inspect_lib.inspect(workdir)
 
 
 def damage(step_folder: str, how: str) -> None:

@@ -11,14 +11,17 @@ import pytest
 
 import child
 import cores
-from jaxtrain import assembly, config as config_lib, loop, modules, parallel, rng, step as step_lib
+from jaxtrain import config as config_lib, loop, step as step_lib
+from jaxtrain.config import fields
+from jaxtrain.devices import parallel
+from jaxtrain.run import setup
 
 FILES = sorted(glob.glob(os.path.join(child.ROOT, "configs", "*.py")))
 
 
 def variants(path: str) -> list[str]:
   """Variants of a config file, as its own message lists them."""
-  with pytest.raises(config_lib.UserError) as caught:
+  with pytest.raises(fields.UserError) as caught:
     config_lib.read_file(f"{path}:no-such-variant")
   return str(caught.value).rsplit("allowed ", 1)[1].split(", ")
 
@@ -113,8 +116,8 @@ def test_every_config_has_smoke_and_another_seed_differs(path, table):
 @pytest.mark.parametrize("path", FILES, ids=[os.path.basename(path)[:-3] for path in FILES])
 def test_a_vmapped_member_equals_its_solo_run(path, table):
   """Two learning rates as one program, and each alone, 20 steps: losses agree to 1e-5."""
-  parts = assembly.assemble(config_lib.resolve(small(path, "smoke", table)))
-  module = modules.load_experiment(parts.config.experiment)
+  parts = setup.assemble(config_lib.resolve(small(path, "smoke", table)))
+  module = config_lib.load_experiment(parts.config.experiment)
   rates, seeds = jnp.array([1e-3, 3e-3]), jnp.array([5, 6])
   data = jax.device_put(parts.splits.train.data)
 

@@ -14,7 +14,8 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-IMPORTS = ("jaxtrain.main", "jaxtrain.predict", "jaxtrain.sweep", "jaxtrain.loop", "jaxtrain.figures", "sklearn.datasets", "h5py",
+COMMANDS = {"main": "jaxtrain.main", "predict": "jaxtrain.predict", "sweep": "jaxtrain.sweep.__main__"}
+IMPORTS = (*COMMANDS.values(), "jaxtrain.loop", "jaxtrain.report.figures", "sklearn.datasets", "h5py",
            "jaxtrain.experiments.tabular_vae.vae", "pyarrow.parquet", "tensorflow_datasets", "orbax.checkpoint")
 SECONDS = 120  # for one case
 
@@ -31,7 +32,7 @@ def answer(case: dict) -> dict:
         os.dup2(err.fileno(), 2)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
         sys.argv[:] = [f"jaxtrain/{case['command']}.py", *case["argv"]]
-        code = importlib.import_module(f"jaxtrain.{case['command']}").main()
+        code = importlib.import_module(COMMANDS[case["command"]]).main()
       except SystemExit as leaving:
         code = leaving.code
       except BaseException:

@@ -11,8 +11,12 @@ import pytest
 
 import child
 import outside
-from jaxtrain import assembly, checkpoint, config as config_lib, loop, packing, parallel, preempt, rng
-from jaxtrain.types import UserError
+from jaxtrain import config as config_lib, loop, rng
+from jaxtrain.devices import backend
+from jaxtrain.errors import NonFinite, Stopped, UserError
+from jaxtrain.run import packing, setup, stops as stops_lib
+from jaxtrain.workdir import records
+from jaxtrain.workdir.lock import Lock
 
 
 def configured(variant="table", **overrides):
@@ -112,13 +116,13 @@ def test_a_stop_between_epochs_loses_nothing(tmp_path, monkeypatch):
     calls.append(1)
     return "test" if len(calls) % 3 == 0 else None
 
-  monkeypatch.setattr(preempt.Stop, "reason", reason)
+  monkeypatch.setattr(stops_lib.Stop, "reason", reason)
   stops = 0
   while True:
     try:
       stopped = loop.train(configured(), str(tmp_path / "stopped"))
       break
-    except preempt.Stopped:
+    except Stopped:
       stops += 1
   assert stops >= 10
   assert stopped.digest == straight.digest
@@ -171,7 +175,7 @@ def test_changed_data_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_workdir_in_use_is_refused(tmp_path):
-  lock = preempt.Lock(str(tmp_path / "run"))
+  lock = Lock(str(tmp_path / "run"))
   with pytest.raises(UserError, match="is in use by process"):
     loop.train(configured(), str(tmp_path / "run"))
   lock.close()
@@ -204,12 +208,12 @@ def test_best_is_written_with_the_next_checkpoint_and_assessed(tmp_path):
   result = loop.train(configured(train__monitor_mode="max", checkpoint__every_epochs=3), workdir)
   assert result.best_step == 7
   assert os.readlink(os.path.join(workdir, "checkpoints", "best")) == "7"
-  assert sorted(checkpoint.committed_steps(os.path.join(workdir, "checkpoints"))) == [7, 21, 42]
+  assert sorted(records.committed_steps(os.path.join(workdir, "checkpoints"))) == [7, 21, 42]
   assert result.test_loss == pytest.approx(result.history["val_loss"][0], rel=1e-6)  # test and val are one table here
 
 
 def test_nonfinite_halts_with_step_and_metric_or_is_skipped(tmp_path):
-  with pytest.raises(preempt.NonFinite, match=r"step \d+: error is not finite"):
+  with pytest.raises(NonFinite, match=r"step \d+: error is not finite"):
     loop.train(configured("nan"), str(tmp_path / "halt"))
   assert moments(str(tmp_path / "halt"))[-1]["moment"] == "on_exception"
   results = [loop.train(configured("nan", train__on_nonfinite="skip", train__monitor="train_loss"),
@@ -238,19 +242,19 @@ def test_the_largest_microbatch_that_fits(tmp_path, monkeypatch, capsys):
     config.log.progress, config.log.figures = False, "none"
     return config
   def needs(rows):
-    described = assembly.describe(smoke(rows))
+    described = setup.describe(smoke(rows))
     return described["argument_bytes"] + described["temporary_bytes"]
   assert needs(64) < needs(128) < needs(256)
-  monkeypatch.setattr(parallel, "free_bytes", lambda: int(needs(128) / 0.9) + 2)
+  monkeypatch.setattr(backend, "free_bytes", lambda: int(needs(128) / 0.9) + 2)
   workdir = str(tmp_path / "run")
   fitted = loop.train(smoke(-1), workdir)
   assert "micro-batches of 128 rows" in capsys.readouterr().out
   assert fitted.digest == loop.train(smoke(128)).digest
-  monkeypatch.setattr(parallel, "free_bytes", lambda: 1 << 40)
+  monkeypatch.setattr(backend, "free_bytes", lambda: 1 << 40)
   capsys.readouterr()
   assert loop.train(smoke(-1, 2), workdir).digest == loop.train(smoke(128, 2)).digest
   assert "micro-batches of 128 rows" in capsys.readouterr().out
-  monkeypatch.setattr(parallel, "free_bytes", lambda: 1000)
+  monkeypatch.setattr(backend, "free_bytes", lambda: 1000)
   with pytest.raises(UserError, match="no divisor of config.train.batch_size = 256 fits"):
     loop.train(smoke(-1))
 

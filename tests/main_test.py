@@ -69,7 +69,7 @@ BAD = {
 def test_heavy_imports_load_only_where_used():
   """Figures, orbax and data libraries are not imported with the loop; the report imports no jax."""
   code = ("import sys\nimport jaxtrain.loop\nfrom jaxtrain import "
-          "modules\nmodules.load_experiment('jaxtrain.experiments.tabular_vae.vae')\n"
+          "config\nconfig.load_experiment('jaxtrain.experiments.tabular_vae.vae')\n"
           "heavy = ('orbax', 'matplotlib', 'sklearn', 'grain', 'tensorflow_datasets', 'numpyro', 'pandas', 'torch')\n"
           "print([name for name in heavy if name in sys.modules])")
   done = subprocess.run([sys.executable, "-c", code], cwd=child.ROOT, capture_output=True, text=True, timeout=120)
@@ -248,7 +248,7 @@ def test_a_strangers_csv_trains_by_overrides_alone_and_a_changed_one_is_refused(
 
 
 def test_the_watchdog_prints_stacks_and_exits_4(tmp_path):
-  code = ("import time\nfrom jaxtrain import preempt\nw = preempt.Watchdog(0.3)\nfor _ in range(5):\n  "
+  code = ("import time\nfrom jaxtrain.run import stops\nw = stops.Watchdog(0.3)\nfor _ in range(5):\n  "
           "time.sleep(0.1)\n"
           "  w.beat()\nprint('alive', flush=True)\ntime.sleep(30)")
   done = subprocess.run([sys.executable, "-c", code], cwd=child.ROOT,

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxtrain import config as config_lib
-from jaxtrain import optim, step
+from jaxtrain import config as config_lib, optim, step
 from jaxtrain.data import arrays
-from jaxtrain.parallel import over_whole
+from jaxtrain.devices.parallel import over_whole
 from jaxtrain.types import TrainState
 
 NUM_STEPS = 6

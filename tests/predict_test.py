@@ -11,9 +11,11 @@ import pytest
 from jax import export as jax_export
 
 import outside
-from jaxtrain import checkpoint, config as config_lib, loop, predict, rng
+from jaxtrain import config as config_lib, loop, predict, rng
 from jaxtrain.data import files, tables, writing
 from jaxtrain.experiments.tabular_vae import predict as vae_predict
+from jaxtrain.run import checkpoints
+from jaxtrain.workdir import records
 
 FEATURES, CLASSES, LATENT = ("depth [m]", "density", "redness"), ("clay", "nannofossil ooze", "sand"), 3
 TRANSFORMS = ("log1p", "standardise", "signed_log1p")
@@ -63,7 +65,7 @@ class Forward:
   """The network of a stored state in float64 NumPy, from the formulas: Linear, ReLU, BatchNorm as it ran."""
 
   def __init__(self, workdir, step, params="params"):
-    leaves, record = checkpoint.read(os.path.join(workdir, "checkpoints"), step)
+    leaves, record = checkpoints.read(os.path.join(workdir, "checkpoints"), step)
     self.leaves = {name: np.asarray(leaf, np.float64) for name, leaf in leaves.items() if "key" not in name}
     self.params, self.scaler = f"state/{params}", record["meta"]["scaler"]
     self.mean, self.std = (np.array(self.scaler[name]) for name in ("mean", "std"))
@@ -137,7 +139,7 @@ def call(workdir, verb, tmp_path, table=None, suffix=".npz", **flags):
 def test_each_checkpoint_embeds_with_its_own_parameters(which, run, tmp_path):
   best, last = steps_of(run)
   assert best != last
-  step = {"best": best, "last": last, "step": checkpoint.committed_steps(f"{run}/checkpoints")[1]}[which]
+  step = {"best": best, "last": last, "step": records.committed_steps(f"{run}/checkpoints")[1]}[which]
   table = columns(50, 1)
   flags = {} if which == "best" else {"checkpoint": step if which == "step" else which}
   summary, found = call(run, "embed", tmp_path, table, **flags)

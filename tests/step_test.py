@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrain import config as config_lib
-from jaxtrain import optim, parallel, step
+from jaxtrain import config as config_lib, optim, step
 from jaxtrain.data import arrays
+from jaxtrain.devices import parallel
 from jaxtrain.types import Source, TrainState
 
 # A test calls what it compiles a few times: half the time to compile is worth more than fast code.

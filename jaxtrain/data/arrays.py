@@ -6,7 +6,8 @@ import numpy as np
 
 from jaxtrain import rng
 from jaxtrain.data import shuffle
-from jaxtrain.types import Source, UserError
+from jaxtrain.errors import UserError
+from jaxtrain.types import Source
 
 
 def table_source(arrays: dict[str, np.ndarray], batch_size: int, shuffled: bool) -> Source:

@@ -18,7 +18,7 @@ from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from jaxtrain.types import UserError, need
+from jaxtrain.errors import UserError, need
 
 BLOCK = 8192  # CSV rows handled at a time
 

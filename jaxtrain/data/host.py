@@ -19,7 +19,8 @@ import numpy as np
 
 from jaxtrain import rng
 from jaxtrain.data import files, scaling, shuffle, tables
-from jaxtrain.types import Source, UserError, need
+from jaxtrain.errors import UserError, need
+from jaxtrain.types import Source
 
 WINDOW_BYTES, WINDOW_STEPS = 32 << 20, 64  # a window has no more than either
 READ_BYTES = 16 << 20  # of a dataset, at once

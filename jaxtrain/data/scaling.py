@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.types import UserError
+from jaxtrain.errors import UserError
 
 BLOCK, BLOCK_BYTES = 65536, 16 << 20  # a block has no more rows, and no more bytes in float64, than these
 

@@ -6,8 +6,8 @@ same rows, and the members of an ensemble share one table.
 
 import numpy as np
 
-from jaxtrain import fields
-from jaxtrain.types import UserError
+from jaxtrain.config import limits
+from jaxtrain.errors import UserError
 
 SPLIT_SEED = 42
 
@@ -33,15 +33,15 @@ def split_rows(split, num_rows: int, group: np.ndarray | None,
       fewer groups than parts, a wanted part that stays empty.
   """
   parts = ("train", "val", "test")
-  if split.kind not in fields.SPLIT_KINDS:
-    raise UserError(f"config.data.split.kind: got {split.kind!r}, allowed {fields.SPLIT_KINDS}")
+  if split.kind not in limits.SPLIT_KINDS:
+    raise UserError(f"config.data.split.kind: got {split.kind!r}, allowed {limits.SPLIT_KINDS}")
   if split.kind == "none":
     return {"train": np.arange(num_rows), "val": np.arange(0), "test": np.arange(0)}
   if split.kind != "random" and group is None:
     raise UserError(f"config.data.split.kind={split.kind} needs config.data.group, the column whose values stay "
                     "together; "
                     "set it, or choose --config.data.split.kind=random")
-  if split.kind in fields.FOLDED:
+  if split.kind in limits.FOLDED:
     return split_folds(split, group, label)
   fractions = np.asarray(split.fractions, float)
   if fractions.shape != (3,) or (fractions < 0).any() or abs(fractions.sum() - 1) > 1e-6 or fractions[0] == 0:

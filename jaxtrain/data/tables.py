@@ -10,7 +10,7 @@ from typing import Iterable, NamedTuple
 import numpy as np
 
 from jaxtrain.data import files
-from jaxtrain.types import UserError
+from jaxtrain.errors import UserError
 
 SKLEARN_TABLES = ("digits", "breast_cancer", "iris", "wine")
 MISSING = ("", "na", "n/a", "<na>", "nan", "null", "none")

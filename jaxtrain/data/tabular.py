@@ -9,9 +9,10 @@ from typing import Callable
 
 import numpy as np
 
-from jaxtrain import modules
+from jaxtrain import config as config_lib
 from jaxtrain.data import arrays, files, host, scaling, splits, tables, tfds
-from jaxtrain.types import Splits, UserError
+from jaxtrain.errors import UserError
+from jaxtrain.types import Splits
 
 SOURCES = (*files.KINDS, "tfds", "sklearn")
 UNUSED = {"sklearn": ("label", "group", "table"), "tfds": (), "sqlite": (), "csv": ("table",), "parquet": ("table",),
@@ -37,7 +38,7 @@ def read_table(config, generators: dict[str, Callable]) -> tables.Table:
   data = config.data
   source, features = data.source, tuple(map(str, data.features))  # names that are numbers come as numbers
   if "." in source:
-    return modules.load_function("data.source", source)(config)
+    return config_lib.load_function("data.source", source)(config)
   for field in ("path", "label", "group", "table") if source in generators else UNUSED[source]:
     if data[field]:
       raise UserError(f"config.data.{field}: got {data[field]!r}, allowed '' with config.data.source={source}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.data import files, host, tables
-from jaxtrain.types import UserError
+from jaxtrain.errors import UserError
 
 
 def open_split(path: str, split: str) -> tuple[Any, Any]:

@@ -124,9 +124,10 @@ def time_model(model: str, size: str) -> dict:
   import jax
   import jax.numpy as jnp
   import numpy as np
-  from jaxtrain import assembly, rng, step as step_lib
+  from jaxtrain import rng, step as step_lib
+  from jaxtrain.run import setup
   from jaxtrain.types import Source
-  parts, num_steps = assembly.assemble(model_config(model, size)), SIZES[size]["steps"]
+  parts, num_steps = setup.assemble(model_config(model, size)), SIZES[size]["steps"]
   source, init = parts.splits.train, jax.jit(parts.experiment.init)
   data_key, make = rng.key_for(0, "data"), jax.jit(source.batch_at)
   batches = jax.tree.map(lambda *leaves: jnp.stack(leaves),
@@ -151,7 +152,7 @@ def time_model(model: str, size: str) -> dict:
   with_generator, _ = of(parts.one_steps[0], source.data)
   generator = cpu_seconds(lambda: jax.block_until_ready(make(source.data, np.int32(5), data_key)))
   return {"cpu_s": cpu, "wall_s": wall, "with_generator": with_generator, "generator": generator,
-          "num_parameters": assembly.count_params(parts.abstract),
+          "num_parameters": setup.count_params(parts.abstract),
           "flops": count_flops(model, size, parts.abstract.params)}
 
 

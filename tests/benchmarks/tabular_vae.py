@@ -45,9 +45,9 @@ def finish(process: subprocess.Popen) -> None:
 def write_table(path: str) -> None:
   """The scaled table that jaxtrain trains on, for the peers."""
   sys.path.insert(0, ROOT)
-  from jaxtrain import config as config_lib, modules
+  from jaxtrain import config as config_lib
   config = config_lib.read_file(os.path.join(ROOT, "configs", "vae.py"))
-  splits = modules.load_experiment(config.experiment).load(config)
+  splits = config_lib.load_experiment(config.experiment).load(config)
   np.savez(path, x=splits.train.data["x"], label=splits.train.data["label"].astype(np.int64))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxtrain import rng
 from jaxtrain.data import arrays
-from jaxtrain.types import UserError
+from jaxtrain.errors import UserError
 
 # A test calls what it compiles a few times: half the time to compile is worth more than fast code.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxtrain.data import files, tables, writing
-from jaxtrain.types import UserError
+from jaxtrain.errors import UserError
 
 WRITTEN = (".csv", ".parquet", ".npz", ".h5")
 AWKWARD = np.array([0.1, 1 / 3, -0.0, 1e-308, 5e-324, 1.7976931348623157e308, 123456789.123456789, np.nan])

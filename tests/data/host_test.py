@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import child
-from jaxtrain import config as config_lib, feed as feed_lib, loop, preempt, rng
+from jaxtrain import config as config_lib, loop, rng
 from jaxtrain.data import arrays, host, scaling, tables, tabular
-from jaxtrain.types import UserError
+from jaxtrain.errors import Stopped, UserError
+from jaxtrain.run import feed as feed_lib, stops as stops_lib
 
 NUM_ROWS, NAMES = 75, ("a", "b", "c")
 KEY = rng.key_for(5, "data")
@@ -200,12 +201,12 @@ def test_a_run_stopped_and_resumed_ends_as_one_never_stopped(path, tmp_path, mon
     calls.append(1)
     return "test" if len(calls) % 5 == 0 else None
 
-  monkeypatch.setattr(preempt.Stop, "reason", reason)
+  monkeypatch.setattr(stops_lib.Stop, "reason", reason)
   while True:
     try:
       stopped = loop.train(configured(path), str(tmp_path / "stopped"))
       break
-    except preempt.Stopped:
+    except Stopped:
       stops += 1
   assert stops >= 2
   assert any(step % 3 for step in child.resume_steps(str(tmp_path / "stopped")))  # inside a window

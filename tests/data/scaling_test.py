@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from jaxtrain.data import scaling
-from jaxtrain.types import UserError
+from jaxtrain.errors import UserError
 
 NAMES = ("standardise", "signed_log1p", "log1p")
 COLUMNS = ("density", "susceptibility", "red")

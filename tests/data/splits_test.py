@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxtrain.data import splits
-from jaxtrain.types import UserError
+from jaxtrain.errors import UserError
 
 
 def split(kind, fractions=(0.7, 0.15, 0.15)):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxtrain.data import files, tables
-from jaxtrain.types import UserError
+from jaxtrain.errors import UserError
 
 GOOD = """well,GRA,lithology,MS,R
 346-U1422-A,1.5,clay,-12.5,40

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 import cores
 from jaxtrain import config as config_lib, loop
 from jaxtrain.data import tabular, tfds as tfds_source
-from jaxtrain.types import UserError
+from jaxtrain.errors import UserError
 
 NUM_ROWS = cores.MIXED_ROWS
 

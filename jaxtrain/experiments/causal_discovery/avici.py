@@ -15,9 +15,10 @@ on by default, every 250 steps (the original's interval of 0 never fires).
 
 import jax
 
-from jaxtrain import fields
+from jaxtrain.config import limits
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import bcnp, evaluate, nets, posterior, predict, scores, training
-from jaxtrain.types import Experiment, UserError
+from jaxtrain.types import Experiment
 
 ARCHITECTURES = {  # the network, and the fields that it alone reads
     "official": (nets.AVICI, ("num_blocks", "key_size", "tau_init", "beta_init")),
@@ -28,20 +29,20 @@ PENALTIES = {  # of edge probabilities [D, D] and a mask of nodes [D]
     "exponential": lambda probs, node_mask: scores.cyclicity(probs, node_mask)[0],
 }
 LIMITS = training.LIMITS | {
-    "model.architecture": fields.one_of(*ARCHITECTURES),
-    "model.penalty": fields.one_of(*PENALTIES),
-    "model.dim": fields.at_least(1),
-    "model.num_blocks": fields.at_least(1),
-    "model.num_heads": fields.at_least(1),
-    "model.key_size": fields.at_least(1),
+    "model.architecture": limits.one_of(*ARCHITECTURES),
+    "model.penalty": limits.one_of(*PENALTIES),
+    "model.dim": limits.at_least(1),
+    "model.num_blocks": limits.at_least(1),
+    "model.num_heads": limits.at_least(1),
+    "model.key_size": limits.at_least(1),
     "model.num_layers": bcnp.LIMITS["model.num_layers"],
     "model.emb_depth": bcnp.LIMITS["model.emb_depth"],
-    "model.ff_dim": fields.at_least(1),
-    "model.dual.interval": fields.at_least(1),
-    "model.dual.rate": fields.at_least(0),
-    "model.dual.average_rate": fields.between(0, 1),
-    "model.dual.warmup_steps": fields.at_least(0),
-    "model.dual.init": fields.at_least(0),
+    "model.ff_dim": limits.at_least(1),
+    "model.dual.interval": limits.at_least(1),
+    "model.dual.rate": limits.at_least(0),
+    "model.dual.average_rate": limits.between(0, 1),
+    "model.dual.warmup_steps": limits.at_least(0),
+    "model.dual.init": limits.at_least(0),
 }
 
 load = training.load

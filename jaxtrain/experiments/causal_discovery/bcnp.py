@@ -17,21 +17,21 @@ means over the sampled orders of exact edge probabilities, not over sampled grap
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import fields
+from jaxtrain.config import limits
 from jaxtrain.experiments.causal_discovery import evaluate, nets, posterior, predict, training
 from jaxtrain.types import Experiment
 
 EVEN = ((lambda v: v >= 2 and v % 2 == 0), "even, 2 or more")
 LIMITS = training.LIMITS | {
-    "model.dim": fields.at_least(1),
+    "model.dim": limits.at_least(1),
     "model.num_layers": EVEN,
     "model.num_layers_decoder": EVEN,
-    "model.num_heads": fields.at_least(1),
-    "model.ff_dim": fields.at_least(1),
-    "model.emb_depth": fields.at_least(1),
-    "model.order": fields.one_of("sinkhorn", "plackett_luce"),
-    "model.n_perm_samples": fields.at_least(2),
-    "model.sinkhorn_iter": fields.at_least(1),
+    "model.num_heads": limits.at_least(1),
+    "model.ff_dim": limits.at_least(1),
+    "model.emb_depth": limits.at_least(1),
+    "model.order": limits.one_of("sinkhorn", "plackett_luce"),
+    "model.n_perm_samples": limits.at_least(2),
+    "model.sinkhorn_iter": limits.at_least(1),
 }
 
 load = training.load

@@ -17,7 +17,7 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxtrain.types import UserError
+from jaxtrain.errors import UserError
 
 PERIOD = 8  # consecutive tasks that share out the families among them
 CIRCLE = 1 << 24  # points of the circle that the families divide, in whole numbers: counts are then exact

@@ -7,7 +7,9 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from jaxtrain.figures import COLORS, INK, MUTED, RunData, clip_text, new_figure, number
+from jaxtrain.jsonable import number
+from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure
+from jaxtrain.workdir.reading import RunData
 
 BLUE, GREY = COLORS["train"], "#b9c0c7"
 SHADE = LinearSegmentedColormap.from_list("probability", ["#ffffff", "#b5d2ec", "#1f6fb4", "#08264d"])

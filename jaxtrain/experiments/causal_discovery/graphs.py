@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery.families import Family
 from jaxtrain.experiments.causal_discovery.numbers import Numbers
-from jaxtrain.types import UserError
 
 KNOWN: dict[str, dict[str, Any]] = {
     "er": {"edge_prob": 0.2, "edges_per_node": 0.0, "num_edges": 0},

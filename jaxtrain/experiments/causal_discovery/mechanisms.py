@@ -20,10 +20,9 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import functions
 from jaxtrain.experiments.causal_discovery.families import Family
-from jaxtrain.experiments.causal_discovery.numbers import Numbers
-from jaxtrain.types import UserError
 
 GP = {"rff_dim": 256, "num_kernels": 1, "length_low": 0.5, "length_high": 2.0, "variance_low": 1.0,
       "variance_high": 1.0}

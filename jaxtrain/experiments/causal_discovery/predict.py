@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.data import files, tables
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import training
-from jaxtrain.types import UserError, Verb
+from jaxtrain.types import Verb
 
 SUFFIX = "_intervened"
 NUM_ORDERS = 200  # orders that edge probabilities are averaged over, where a model has orders

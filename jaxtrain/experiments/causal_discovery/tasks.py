@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain import rng, turns
+from jaxtrain import bits as bits_lib, rng
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import families, functions, graphs, mechanisms
 from jaxtrain.experiments.causal_discovery.families import Family
 from jaxtrain.experiments.causal_discovery.numbers import Numbers, count, drawn
-from jaxtrain.types import Batch, Source, UserError
+from jaxtrain.types import Batch, Source
 
 PURPOSES = ("train", "val", "test")  # the position is part of every task: append, never reorder
 NOISES: dict[str, dict[str, Any]] = {name: {"heteroscedastic": 0} for name in
@@ -212,7 +213,7 @@ def make_batch(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, purpo
   B, C = numbers.shape[0], spec.task_chunk
   cut = numbers.reshape(B // C, C)
   chunk = lambda c: sample_chunk(spec, D, sizes, key, purpose, cut[c], in_order)
-  made = jax.tree.map(lambda leaf: leaf.reshape(B, *leaf.shape[2:]), turns.run_in_turn(chunk, B // C))
+  made = jax.tree.map(lambda leaf: leaf.reshape(B, *leaf.shape[2:]), bits_lib.run_in_turn(chunk, B // C))
   fits = made.pop("fits").astype(jnp.float32)
   return made | {"weight": fits * counts, "rejected": (1.0 - fits) * counts}
 

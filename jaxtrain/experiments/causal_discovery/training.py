@@ -13,31 +13,33 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import fields, optim, rng, step
+from jaxtrain import optim, rng, step
+from jaxtrain.config import limits
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import graphs, posterior, scores, signals, tasks
-from jaxtrain.types import Batch, Experiment, Splits, TrainState, UserError, Verb
+from jaxtrain.types import Batch, Experiment, Splits, TrainState, Verb
 
 NO_EDGES = 0.02  # sampled edges, as a share of the true ones, below which a posterior is called empty
 
 LIMITS = {
-    "data.mixture": fields.one_of(*tasks.MIXTURES),
+    "data.mixture": limits.one_of(*tasks.MIXTURES),
     "data.noise_share": ((lambda v: len(v) == 2 and 0 <= v[0] <= v[1] <= 1), "two numbers from 0 to 1, in order"),
-    "data.num_nodes": fields.each(fields.at_least(2), low_len=1),
-    "data.pad_to": fields.each(fields.at_least(2)),
-    "data.num_rows": fields.at_least(2),
-    "data.num_rows_int": fields.at_least(0),
+    "data.num_nodes": limits.each(limits.at_least(2), low_len=1),
+    "data.pad_to": limits.each(limits.at_least(2)),
+    "data.num_rows": limits.at_least(2),
+    "data.num_rows_int": limits.at_least(0),
     "data.p_obs_only": ((lambda v: 0 <= v <= 1), "0 to 1"),
-    "data.intervention_scale": fields.at_least(0),
-    "data.task_chunk": fields.at_least(1),
-    "data.eval_seed": fields.between(0, 2**32),
-    "data.val_seeds": fields.each(fields.between(0, 2**32)),
-    "data.test_seeds": fields.each(fields.between(0, 2**32)),
-    "eval.max_val_tasks": fields.at_least(1),
-    "eval.max_test_tasks": fields.at_least(0),
-    "eval.val_num_samples": fields.at_least(1),
-    "eval.test_num_samples": fields.at_least(1),
-    "model.dropout_rate": fields.between(0, 1),
-    "model.sample_chunk": fields.at_least(0),
+    "data.intervention_scale": limits.at_least(0),
+    "data.task_chunk": limits.at_least(1),
+    "data.eval_seed": limits.between(0, 2**32),
+    "data.val_seeds": limits.each(limits.between(0, 2**32)),
+    "data.test_seeds": limits.each(limits.between(0, 2**32)),
+    "eval.max_val_tasks": limits.at_least(1),
+    "eval.max_test_tasks": limits.at_least(0),
+    "eval.val_num_samples": limits.at_least(1),
+    "eval.test_num_samples": limits.at_least(1),
+    "model.dropout_rate": limits.between(0, 1),
+    "model.sample_chunk": limits.at_least(0),
 }
 
 

@@ -13,10 +13,13 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxtrain.experiments.tabular_vae.figures_classes import GREY, HUES, LABELLED, calibration, classes, distances, roc
-from jaxtrain.experiments.tabular_vae.figures_data import (BLUE, dataset, distributions, generated, set_log_ticks,
-                                                           shown_features, signed_log)
-from jaxtrain.figures import INK, MUTED, RunData, clip_text, new_figure, number
+from jaxtrain.experiments.tabular_vae.figures_classes import GREY, HUES, LABELLED, calibration, classes, distances
+from jaxtrain.experiments.tabular_vae.figures_classes import roc
+from jaxtrain.experiments.tabular_vae.figures_data import BLUE, dataset, distributions, generated, set_log_ticks
+from jaxtrain.experiments.tabular_vae.figures_data import shown_features, signed_log
+from jaxtrain.jsonable import number
+from jaxtrain.report.figures import INK, MUTED, clip_text, new_figure
+from jaxtrain.workdir.reading import RunData
 
 FEW_ROWS = 1500  # up to here each row is a dot, above it rows are counted in hexagons
 SIDE, PITCH = 1.72, (2.32, 2.42)  # inches: side of a reconstruction panel, distance between two across and down

@@ -7,7 +7,9 @@ no class is held out. Counts of classes are on a logarithmic axis only where the
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxtrain.figures import INK, MUTED, RunData, clip_text, new_figure, number
+from jaxtrain.jsonable import number
+from jaxtrain.report.figures import INK, MUTED, clip_text, new_figure
+from jaxtrain.workdir.reading import RunData
 
 MAX_CLASSES = 30
 BLUE, ORANGE, GREY = "#1f6fb4", "#d2580f", "#c3c9cf"

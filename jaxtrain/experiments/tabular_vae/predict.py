@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.data import files, scaling, tables
-from jaxtrain.types import UserError, Verb
+from jaxtrain.errors import UserError
+from jaxtrain.types import Verb
 
 BLOCK = 16384  # rows per compiled call
 NUM_IMPUTE = 10

@@ -10,10 +10,12 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import fields, modules, optim, rng, schedules, step
+from jaxtrain import config as config_lib, optim, rng, schedules, step
+from jaxtrain.config import limits
 from jaxtrain.data import tables, tabular
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.tabular_vae import evaluate, lithology, nets, objective, predict, release
-from jaxtrain.types import Experiment, Splits, TrainState, UserError
+from jaxtrain.types import Experiment, Splits, TrainState
 
 def read_lithology(config) -> tables.Table:
   """The synthetic lithology table. Raises UserError for a row limit that it cannot be made with."""
@@ -33,17 +35,17 @@ TAKEN = ("loss", "recon", "kl", "masked", "class", "accuracy", "kl_nats", "beta"
 
 LIMITS = {
     "data.source": tabular.source_limit(GENERATORS),
-    "model.kind": fields.one_of("unsup", "semisup"),
-    "model.latent_dim": fields.at_least(1),
-    "model.hidden_dims": fields.each(fields.at_least(1), low_len=1),
-    "model.head_dim": fields.at_least(1),
-    "model.dropout_rate": fields.between(0, 1),
-    "loss.reduction": fields.one_of("sum", "mean"),
-    "loss.mask_rate": fields.between(0, 1),
-    "loss.kl_schedule.shape": fields.one_of(*schedules.KL_SHAPES),
-    "loss.kl_schedule.start": fields.at_least(0),
-    "loss.kl_schedule.num_epochs": fields.at_least(0),
-    "loss.kl_schedule.num_cycles": fields.at_least(1),
+    "model.kind": limits.one_of("unsup", "semisup"),
+    "model.latent_dim": limits.at_least(1),
+    "model.hidden_dims": limits.each(limits.at_least(1), low_len=1),
+    "model.head_dim": limits.at_least(1),
+    "model.dropout_rate": limits.between(0, 1),
+    "loss.reduction": limits.one_of("sum", "mean"),
+    "loss.mask_rate": limits.between(0, 1),
+    "loss.kl_schedule.shape": limits.one_of(*schedules.KL_SHAPES),
+    "loss.kl_schedule.start": limits.at_least(0),
+    "loss.kl_schedule.num_epochs": limits.at_least(0),
+    "loss.kl_schedule.num_cycles": limits.at_least(1),
 }
 
 
@@ -71,7 +73,7 @@ def named_functions(field: str, paths: tuple[str, ...]) -> dict:
     name = path.rpartition(".")[2]
     if name in found or name in TAKEN:
       raise UserError(f"config.{field}: the name {name!r} of {path!r} is taken; rename the function")
-    found[name] = modules.load_function(field, path)
+    found[name] = config_lib.load_function(field, path)
   return found
 
 

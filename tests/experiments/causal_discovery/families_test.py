@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import families, graphs, mechanisms
-from jaxtrain.types import UserError
 
 KNOWN = {"a": {"p": 0.5, "m": 2}, "b": {}, "c": {"name": "x"}}
 

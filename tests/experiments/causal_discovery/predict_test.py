@@ -9,8 +9,8 @@ import pytest
 import child
 from jaxtrain import ensemble, predict as command
 from jaxtrain.data import writing
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import predict as verbs
-from jaxtrain.types import UserError
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxtrain import rng
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import scores, tasks
-from jaxtrain.types import UserError
 
 DEFAULTS = {"graphs": ("er edge_prob=0.4", "sf m=2"), "mechanisms": ("linear", "mlp hidden_dim=4", "square"),
             "noises": ("gaussian", "laplace"), "mixture": "node", "noise_share": (0.1, 0.9), "num_rows": 30,

@@ -10,9 +10,10 @@ import pytest
 import scipy.linalg
 
 import child
-from jaxtrain import config as config_lib, loop, modules
+from jaxtrain import config as config_lib, loop
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import avici, bcnp, evaluate, signals, training
-from jaxtrain.types import UserError
+from jaxtrain.run import setup
 
 PATH = os.path.join(child.ROOT, "configs", "causal_discovery.py")
 TINY = {"data.num_nodes": (4,), "data.pad_to": (), "data.graphs": ("er edge_prob=0.5",), "data.mechanisms": ("linear",),
@@ -69,7 +70,7 @@ def test_avici_loss_is_cross_entropy_over_pairs_and_the_dual_weight_times_the_ra
   """The step's loss against float64 from the network's own logits."""
   config = configured("smoke", model__dual__init=0.7)
   model = avici.make_model(config)
-  experiment = modules.make_experiment(config, training.load(config).meta)
+  experiment = setup.make_experiment(config, training.load(config).meta)
   batch, state = tasks_of(config), experiment.init(jax.random.key(0))
   new, metrics = jax.jit(lambda s, b: experiment.train_step(s, b, jax.random.key(2), lambda fn, b, k: fn(b, k)))(
       state, batch)
@@ -109,7 +110,7 @@ def test_either_penalty_goes_with_either_architecture(variant, bias):
 def test_avici_lite_trains_and_its_dual_weight_follows_the_exponential_penalty():
   config = configured("avici_lite", model__dual__interval=2, optim__warmup_steps=0, train__num_steps=6)
   assert config.model.dual.average_rate == 0.1 and config.model.dual.rate == 1e-4
-  experiment = modules.make_experiment(config, training.load(config).meta)
+  experiment = setup.make_experiment(config, training.load(config).meta)
   state, weight, average = experiment.init(jax.random.key(0)), 0.0, None
   start = state.params
   step = jax.jit(lambda s, b: experiment.train_step(s, b, jax.random.key(2), lambda fn, b, k: fn(b, k)))
@@ -127,7 +128,7 @@ def test_avici_lite_trains_and_its_dual_weight_follows_the_exponential_penalty()
 
 def test_rejected_tasks_have_no_part_in_loss_gradient_or_counts():
   config = configured("smoke")
-  experiment = modules.make_experiment(config, training.load(config).meta)
+  experiment = setup.make_experiment(config, training.load(config).meta)
   batch, state = tasks_of(config), experiment.init(jax.random.key(0))
   some = jnp.asarray([1.0, 0, 1, 1, 0, 1, 1, 1])
   step = jax.jit(lambda s, b: experiment.train_step(s, b, jax.random.key(2), lambda fn, b, k: fn(b, k)))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from figures_test import MODEL, make_run
-from jaxtrain import figures
+from made_runs import MODEL, make_run
 from jaxtrain.experiments.tabular_vae import figures as vae_figures, figures_data
+from jaxtrain.workdir import reading
 
 ALL = vae_figures.FAMILIES | vae_figures.FULL_FAMILIES
 NEEDS = {"reconstruction": "sample_x_mean", "latent": "kl_nats_per_dim", "classes": "class_count", "roc": "roc_tpr",
@@ -16,7 +16,7 @@ NEEDS = {"reconstruction": "sample_x_mean", "latent": "kl_nats_per_dim", "classe
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
   """A run with a classifier and three parts."""
-  return figures.read_run(make_run(tmp_path_factory.mktemp("made") / "run", transforms=("identity", "log1p")))
+  return reading.read_run(make_run(tmp_path_factory.mktemp("made") / "run", transforms=("identity", "log1p")))
 
 
 def texts(figure):

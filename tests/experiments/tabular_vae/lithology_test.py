@@ -7,8 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from jaxtrain.experiments.tabular_vae import lithology
-from jaxtrain.experiments.tabular_vae import lithology_tables as tables
+from jaxtrain.experiments.tabular_vae import lithology, lithology_tables as tables
 
 # Group: (rows, classes).
 GROUPS = {

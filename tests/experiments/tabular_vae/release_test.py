@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from jaxtrain import config as config_lib
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.tabular_vae import predict, release, vae
-from jaxtrain.types import UserError
 
 WIDTHS = {"encoder": (6, 64, 32), "decoder": (10, 32, 64)}
 

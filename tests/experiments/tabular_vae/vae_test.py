@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrain import config as config_lib
-from jaxtrain import optim, parallel, rng, step
+from jaxtrain import config as config_lib, optim, rng, step
+from jaxtrain.devices import parallel
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.tabular_vae import lithology, vae
-from jaxtrain.types import UserError
 
 get_config = runpy.run_path(str(pathlib.Path(__file__).parents[3] / "configs/vae.py"))["get_config"]
 B, REAL, D, L, K = 24, 17, 6, 10, 7

@@ -1,0 +1,99 @@
+"""The one check of a config, before any device work; lengths and stages."""
+
+from typing import Any, Container, Mapping
+
+from ml_collections import ConfigDict
+
+from jaxtrain import jsonable
+from jaxtrain.config import fields, limits as limits_lib, modules
+from jaxtrain.errors import UserError
+
+# Fields that say where and how loudly, not what; and those in which a resumed run may differ: it may also grow.
+HOW = ("data.num_workers", "train.time_budget_minutes", "log.", "parallel.platform", "parallel.cpu_threads",
+       "parallel.watchdog_seconds")
+LENGTHS = ("train.num_epochs", "train.num_steps")
+MAY_CHANGE = (*HOW, *LENGTHS)
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+  """Checks a config and returns it as a locked copy. The one place where ranges are checked.
+
+  Raises:
+    UserError: the first field that does not fit: its dotted key, the value, the values allowed.
+  """
+  config = ConfigDict(config.to_dict())
+  for key, value in jsonable.flatten(config):
+    # flags give a list of names as one text
+    if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], str):
+      fields.assign(config, key, tuple(name.strip() for name in value[0].split(",") if name.strip()))
+  for key in ("data.features", "log.families"):
+    if not all(isinstance(name, str) for name in fields.lookup(config, key)):
+      raise UserError(f"config.{key}: got {fields.lookup(config, key)!r}, allowed names")
+  if not all(isinstance(stage, (Mapping, ConfigDict)) for stage in config.stages):
+    raise UserError(f"config.stages: got {config.stages!r}, allowed override dicts, set in the config file")
+  module = modules.load_experiment(config.experiment)
+  limits = limits_lib.LIMITS | getattr(module, "LIMITS", {})
+  for key, value in jsonable.flatten(config):
+    limit = limits.get(key)
+    if limit is None and key.startswith("loss.weights."):
+      limit = limits_lib.at_least(0)
+    if isinstance(value, float) and value != value:
+      raise UserError(f"config.{key}: got {value}, allowed a number")
+    if limit is not None and not allows(limit, value):
+      raise UserError(f"config.{key}: got {value!r}, allowed {limit[1]}")
+  check_length(config, getattr(module, "TRAINS", True))
+  split = config.data.split
+  folds = split.num_folds if split.kind in limits_lib.FOLDED else 1
+  if split.fold >= folds:
+    hint = "" if folds > 1 else f" with config.data.split.kind={split.kind}; folds need {' | '.join(limits_lib.FOLDED)}"
+    raise UserError(f"config.data.split.fold: got {split.fold}, allowed 0{f' to {folds - 1}' * (folds > 1)}{hint}")
+  micro, batch = config.train.microbatch, config.train.batch_size
+  if micro > 0 and batch % micro:
+    raise UserError(f"config.train.microbatch: got {micro}, allowed divisors of config.train.batch_size = {batch}")
+  if micro and config.parallel.mode != "jit":
+    raise UserError("config.train.microbatch: set together with config.parallel.mode="
+                    f"{config.parallel.mode}, allowed with jit; choose config.parallel.chunks instead")
+  if config.optim.schedule == "warmup_cosine" and not config.optim.warmup_steps:
+    raise UserError("config.optim.warmup_steps: got 0, allowed 1 or more with config.optim.schedule=warmup_cosine")
+  return config.lock()
+
+
+def allows(limit: limits_lib.Limit, value: Any) -> bool:
+  """Whether a value passes a limit; one of the wrong kind does not."""
+  try:
+    return bool(limit[0](value))
+  except TypeError:
+    return False
+
+
+def check_length(config: ConfigDict, trains: bool) -> None:
+  """Exactly one of num_epochs and num_steps is above 0; neither where an experiment says TRAINS = False."""
+  epochs, steps = config.train.num_epochs, config.train.num_steps
+  if not trains:
+    if epochs or steps:
+      raise UserError(f"config.train: got num_epochs={epochs} and num_steps={steps}, allowed 0 for both: "
+                      f"{config.experiment} has nothing to train")
+    return
+  if (epochs > 0) == (steps > 0):
+    raise UserError(f"config.train: got num_epochs={epochs} and num_steps={steps}, allowed exactly one of them above 0")
+
+
+def cleared(keys: Container[str]) -> dict[str, int]:
+  """The length that setting the other one alone clears: its dotted key, and 0."""
+  return {other: 0 for one, other in (LENGTHS, LENGTHS[::-1]) if one in keys and other not in keys}
+
+
+def stage_config(config: ConfigDict, stage: Mapping[str, Any], index: int) -> ConfigDict:
+  """The config of one stage: the run's own with the stage's overrides, checked; seed folded in by the loop."""
+  config = ConfigDict(config.to_dict())
+  config.stages = ()
+  for key, value in jsonable.flatten(stage):
+    if key == "carry_optimizer":
+      continue
+    try:
+      fields.assign(config, key, value)
+    except UserError as error:
+      raise UserError(f"config.stages[{index}]: {error}") from None
+  for key, value in cleared(dict(jsonable.flatten(stage))).items():
+    fields.assign(config, key, value)
+  return resolve(config)

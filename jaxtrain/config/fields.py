@@ -1,0 +1,112 @@
+"""Fields by dotted key: reading, setting, checking that they exist; values from text."""
+
+import ast
+import difflib
+from typing import Any, Mapping
+
+from ml_collections import ConfigDict
+
+from jaxtrain.errors import UserError
+
+# Float fields whose values may be tracers in `make`: a sweep over them is one program.
+TRACEABLE = ("optim.learning_rate", "loss.weights.*")
+
+
+def check_field(config: ConfigDict, key: str) -> None:
+  """Raises UserError, with a suggestion, where a dotted key names no field."""
+  parts, section = key.split("."), config
+  for depth, part in enumerate(parts):
+    if not isinstance(section, ConfigDict) or part not in section:
+      known = list(section.keys()) if isinstance(section, ConfigDict) else []
+      raise UserError(f"config.{key}: no such field{suggestion(part, known, '.'.join(parts[:depth]))}")
+    section = section[part]
+  if isinstance(section, ConfigDict):
+    raise UserError(f"config.{key}: a section, not a field; it has {', '.join(sorted(section.keys()))}")
+
+
+def lookup(config: ConfigDict, key: str) -> Any:
+  """Value at a dotted key."""
+  value = config
+  for part in key.split("."):
+    value = value[part]
+  return value
+
+
+def assign(config: ConfigDict, key: str, value: Any) -> None:
+  """Sets the field at a dotted key that exists, keeping its type (an int becomes a float, a list a tuple).
+
+  Raises:
+    UserError: no such field (with a suggestion), or a value of another type.
+  """
+  check_field(config, key)
+  parent, _, name = key.rpartition(".")
+  section = lookup(config, parent) if parent else config
+  if isinstance(section[name], tuple) and isinstance(value, list):
+    value = tuple(value)
+  try:
+    section[name] = value
+  except TypeError:
+    wanted = type(section[name]).__name__
+    raise UserError(f"config.{key}: got {value!r}, allowed a value of type {wanted}") from None
+
+
+def is_traceable(key: str) -> bool:
+  """Whether the field at a dotted key may hold a tracer."""
+  return any(key == t or t.endswith("*") and key.startswith(t[:-1]) for t in TRACEABLE)
+
+
+def substitute(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+  """A copy with traced values in fields of `TRACEABLE`: what a sweep in one program hands to `make`."""
+  config = ConfigDict(config.to_dict())
+  with config.ignore_type():
+    for key, value in values.items():
+      if not is_traceable(key):
+        raise UserError(f"config.{key} may not be traced; allowed {', '.join(TRACEABLE)}")
+      parent, _, name = key.rpartition(".")
+      lookup(config, parent)[name] = value
+  return config
+
+
+def suggestion(name: str, known: list[str], prefix: str = "") -> str:
+  """Words that suggest the nearest known name, or list what there is."""
+  dot = f"{prefix}." if prefix else ""
+  close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+  within = [k for k in known if name in k or k in name]
+  if close or within:
+    return f"; did you mean config.{dot}{(close or within)[0]}?"
+  return f"; {'config.' + prefix if prefix else 'config'} has {', '.join(sorted(known))}" if known else ""
+
+
+def parse_like(old: Any, text: str, name: str) -> Any:
+  """Text as a value of the type that the field has; `name` says where the text came from."""
+  try:
+    if isinstance(old, bool):
+      return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    if isinstance(old, (int, float)):
+      return type(old)(text)
+    if isinstance(old, tuple):
+      return parse_tuple(text)
+  except (KeyError, ValueError, SyntaxError):
+    raise UserError(f"{name}: got {text!r}, allowed a value of type {type(old).__name__}") from None
+  return text
+
+
+def parse_tuple(text: str) -> tuple:
+  """A tuple as flags take it: "('a','b')", "64,32", "64," or "a,b"."""
+  text = text.strip().removesuffix(",")
+  try:
+    value = ast.literal_eval(text if text.strip().startswith("(") else f"({text},)" if text.strip() else "()")
+  except (SyntaxError, ValueError):
+    return tuple(name.strip() for name in text.split(","))
+  return value if isinstance(value, tuple) else (value,)
+
+
+def with_values(config, values: dict[str, Any]):
+  """The config with other values at dotted keys that exist; itself where there are none."""
+  if not values:
+    return config
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    for key, value in values.items():
+      assign(config, key, value)
+  return config

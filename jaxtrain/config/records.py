@@ -1,0 +1,72 @@
+"""Configs as JSON: stored, read back, compared, digested."""
+
+import json
+from typing import Any, Mapping
+
+from ml_collections import ConfigDict
+
+from jaxtrain import jsonable
+from jaxtrain.config import checks
+from jaxtrain.errors import UserError
+from jaxtrain.jsonable import digest_json
+
+
+def to_record(config: ConfigDict) -> dict:
+  """The config as JSON-able nested dicts (tuples become lists)."""
+  return as_json(config.to_dict())
+
+
+def as_json(value: Any) -> Any:
+  """A value as JSON gives it back: tuples become lists."""
+  return json.loads(json.dumps(value))
+
+
+def from_record(record: Mapping[str, Any]) -> ConfigDict:
+  """The config of a stored record; lists become tuples again."""
+  def tuples(value):
+    if isinstance(value, Mapping):
+      return {key: tuples(entry) for key, entry in value.items()}
+    return tuple(tuples(entry) for entry in value) if isinstance(value, list) else value
+  return ConfigDict(tuples(record)).lock()
+
+
+def from_workdir(record: Mapping[str, Any] | None, workdir: str, experiment: str = "") -> ConfigDict:
+  """The config of a run's config.json, for commands that are given the workdir alone: a workdir is data, never run.
+
+  Args:
+    record: what the file holds; None where there is none.
+    workdir: its folder, for messages.
+    experiment: a module that the user names.
+
+  Raises:
+    UserError: no file, or an experiment that is neither part of jaxtrain nor named.
+  """
+  if record is None:
+    raise UserError(f"--workdir: {workdir!r} holds no run (no config.json)")
+  config = from_record({key: value for key, value in record.items() if key != "origins"})
+  if not config.experiment.startswith("jaxtrain.experiments.") and experiment != config.experiment:
+    raise UserError(f"--workdir: {workdir!r} was trained by {config.experiment!r}, which is not part of jaxtrain; "
+                    f"--experiment={config.experiment} runs its code (in main: its --config)")
+  return config
+
+
+def digest(config: ConfigDict, but: tuple[str, ...] = checks.MAY_CHANGE) -> str:
+  """SHA-256 of all fields that make a run what it is (not those of `but`), hexadecimal."""
+  return digest_json({k: v for k, v in jsonable.flatten(to_record(config)) if not k.startswith(but)})
+
+
+def differences(old: Mapping, new: Mapping, but: tuple[str, ...] = checks.MAY_CHANGE) -> list[str]:
+  """One line per field in which two records differ, but for those of `but`."""
+  old, new = dict(jsonable.flatten(old)), dict(jsonable.flatten(new))
+  keys = [k for k in sorted(old.keys() | new.keys()) if not k.startswith(but)]
+  show = lambda record, k: repr(record[k]) if k in record else "absent"
+  return [f"config.{k}: {show(old, k)} -> {show(new, k)}" for k in keys if show(old, k) != show(new, k)]
+
+
+def check_same(old: Mapping, new: Mapping, workdir: str, what: str, but: tuple[str, ...] = checks.MAY_CHANGE) -> None:
+  """Raises UserError, which names `what` a workdir holds and the first differences, where two records differ."""
+  found = differences(old, new, but)
+  if found:
+    more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
+    raise UserError(f"--workdir: {workdir!r} holds {what}; choose another workdir or undo:\n"
+                    + ", ".join(found[:3] + more))

@@ -1,0 +1,66 @@
+"""Values that JSON can hold: dotted keys, digests, numbers that are not finite, files. Standard library alone."""
+
+import hashlib
+import json
+import math
+import os
+from typing import Any, Iterator, Mapping
+
+from jaxtrain.errors import UserError
+
+
+def clean(value: Any) -> Any:
+  """JSON-able copy; NaN and infinities become their names, because JSON has no such numbers."""
+  if isinstance(value, dict):
+    return {str(k): clean(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [clean(v) for v in value]
+  if hasattr(value, "item"):
+    value = value.item()
+  return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def number(value: Any) -> float | None:
+  """A number of a JSON file, where NaN and infinities are names; None for anything else."""
+  try:
+    return None if isinstance(value, bool) else float(value)
+  except (TypeError, ValueError):
+    return None
+
+
+def exact(value: Any) -> str:
+  """A value as it is typed in a config, where the lists of JSON are tuples."""
+  return f"({', '.join(map(exact, value))}{',' * (len(value) == 1)})" if isinstance(value, list) else repr(value)
+
+
+def flatten(record: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+  """(dotted key, value) of every field of nested mappings, in their order; an empty one has none."""
+  for key, value in record.items():
+    if isinstance(value, Mapping) or hasattr(value, "items"):  # a ConfigDict is no Mapping
+      yield from flatten(value, f"{prefix}{key}.")
+    else:
+      yield prefix + key, value
+
+
+def digest_json(value: Any) -> str:
+  """SHA-256 of a JSON-able value, hexadecimal; dicts with the same entries have the same in any order."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: str, value: Any) -> None:
+  """Writes JSON atomically: a reader sees the old file or the new one."""
+  with open(path + ".new", "w", encoding="utf-8") as file:
+    json.dump(value, file, indent=1)
+    file.write("\n")
+  os.replace(path + ".new", path)
+
+
+def read_json(path: str) -> Any:
+  """Reads JSON; None where the file is missing. Raises UserError for a damaged one."""
+  try:
+    with open(path, encoding="utf-8") as file:
+      return json.load(file)
+  except FileNotFoundError:
+    return None
+  except ValueError as error:
+    raise UserError(f"{path}: no JSON: {error}") from None

@@ -1,0 +1,1 @@
+"""Figures and pages, made from the files of runs alone: `python -m jaxtrain.report`. No JAX."""

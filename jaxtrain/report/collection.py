@@ -1,0 +1,280 @@
+"""Runs to compare, read from run folders and sweep folders: how each ended, its fields, metrics and curves, its group.
+
+A group is the runs that are equal in every field but `REPLICATES`. Only files are read; no JAX here.
+"""
+
+import json
+import math
+import os
+import re
+from typing import Any, Iterable, NamedTuple
+
+import numpy as np
+
+from jaxtrain.errors import UserError
+from jaxtrain.jsonable import exact, flatten, number
+from jaxtrain.report import figures
+from jaxtrain.workdir import reading
+from jaxtrain.workdir.reading import RunData, newest_event
+
+REPLICATES = ("seed", "data.split.fold", "data.resample")  # fields in which the runs of a group differ
+NOT_COMPARED = ("log", "parallel")  # where and how loudly a run was made
+NOT_METRICS = ("rows", "lr", "grad_norm", *figures.SCHEDULES)
+NOT_CURVES = ("split", "epoch", "step", "epoch_time_s", "throughput", "max_memory_mib")
+VAGUE = ("kind", "name", "path", "source", "start", "shape")  # last parts of keys that say little alone
+TIME = "time in steps, s"
+MAX_LABEL = 64
+# Words in names of metrics that say which direction is better; lower is taken as better where none does.
+HIGHER = ("accuracy", "ari", "auc", "auroc", "auprc", "correlation", "elbo", "f1", "likelihood", "nmi", "precision",
+          "psnr", "purity", "r2", "recall", "silhouette", "ssim")
+LOWER = ("bits", "brier", "crps", "distortion", "ece", "error", "loss", "mae", "mse", "negative", "nll", "pehe",
+         "perplexity", "rmse", "shd", "sid", "time")
+
+
+class Member(NamedTuple):
+  """A run among others.
+
+  Attributes:
+    name, folder: of the run; status: done, incomplete, failed or pending, and the reason.
+    fields: dotted key -> value of its config; chosen: keys that a sweep, a flag or the environment set.
+    monitor, monitors_max: the monitored metric, and whether higher is better.
+    metrics: name -> value; best_step: where the best state was; is_final: it came to its end, or to its test.
+    curves: (split, name) -> steps and values; steps_per_epoch: None for streams.
+  """
+  name: str
+  folder: str
+  status: str
+  reason: str
+  fields: dict[str, Any]
+  chosen: frozenset[str] = frozenset()
+  monitor: str = ""
+  monitors_max: bool = False
+  metrics: dict[str, float] = {}
+  best_step: float | None = None
+  is_final: bool = False
+  curves: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+  steps_per_epoch: float | None = None
+
+
+def gather(paths: Iterable[str]) -> list[Member]:
+  """All runs of run folders and sweep folders, each once.
+
+  Raises UserError for a path that is neither, a sweep that cannot be read, and where there is no run at all.
+  """
+  found = {}
+  for path in paths:
+    if not reading.is_sweep(path) and not os.path.exists(os.path.join(path, "config.json")):
+      raise UserError(f"{path!r} holds neither a run (config.json) nor a sweep (sweep.json)")
+    for member in read_sweep(path) if reading.is_sweep(path) else [read_member(path)]:
+      found.setdefault(os.path.realpath(member.folder), member)
+  if not found:
+    raise UserError(f"{', '.join(map(repr, paths))}: no run was added to the sweep yet")
+  return list(found.values())
+
+
+def read_sweep(folder: str) -> list[Member]:
+  """The members of a sweep in the order in which they were added. Raises UserError where it cannot be read."""
+  try:
+    with open(os.path.join(folder, "sweep.json"), encoding="utf-8") as file:
+      base = dict(flatten(dict(json.load(file).get("base") or {})))
+    with open(os.path.join(folder, "journal.jsonl"), "rb") as file:
+      entries = reading.parse_lines(lambda line: dict(json.loads(line)), file)
+  except (OSError, ValueError, TypeError, AttributeError) as error:
+    raise UserError(f"{folder!r} is no sweep that can be read: {error}") from error
+  added, newest = {}, {}
+  for entry in entries:
+    if entry.get("event") == "added" and isinstance(entry.get("folder"), str):
+      added[entry.get("member")] = entry
+    elif entry.get("event") in ("started", "done", "failed"):
+      newest[entry.get("member")] = entry
+  members = [sweep_member(folder, entry, newest.get(number, {})) for number, entry in added.items()]
+  values = [dict(entry.get("values") or {}) for entry in added.values()]
+  written = [k for k, member in enumerate(members) if member.fields]
+  for k, member in enumerate(members):
+    if not member.fields:  # as those of the member most like it: the base has not yet what a run's start resolves
+      shared = lambda other: sum(values[k].get(key) == value for key, value in values[other].items())
+      like = max(written, key=shared, default=None)
+      members[k] = member._replace(fields=(base if like is None else members[like].fields) | values[k])
+  return members
+
+
+def sweep_member(folder: str, entry: dict, newest: dict) -> Member:
+  """A member of a sweep, from its folder if it has one, and from its lines in the journal."""
+  place = os.path.join(folder, entry["folder"])
+  try:
+    member = read_member(place)
+  except UserError as error:
+    word, reason = ("incomplete", "Started, but nothing is written yet.") if newest else ("pending", "Not started yet.")
+    if os.path.exists(os.path.join(place, "config.json")):  # and cannot be read
+      word, reason = "incomplete", str(error)
+    member = Member(os.path.basename(place), place, word, reason, {})
+  if newest.get("event") == "failed" and member.status != "done":
+    reason = str(newest.get("reason") or member.reason)
+    member = member._replace(status="failed", reason=f"{reason} (exit code {newest.get('code')})")
+  return member._replace(chosen=member.chosen.union(entry.get("values") or ()))
+
+
+def read_member(folder: str) -> Member:
+  """A run from its folder; one of several stages has the metrics of its newest. Raises UserError as read_run."""
+  run = whole = reading.read_run(folder, with_arrays=False)
+  stages = reading.stage_folders(folder)
+  if stages:
+    run = reading.read_run(stages[-1], with_arrays=False)
+    if len(stages) < len(whole.config.get("stages", ())):
+      run = run._replace(events=[event for event in run.events if event.get("moment") != "on_train_end"])
+  word, _, reason = reading.status(run)
+  train, (monitor, _, best_step) = run.config.get("train", {}), reading.best_of(run)
+  is_final = word == "done" or any(row["split"] == "test" for row in run.rows)
+  return Member(os.path.basename(os.path.abspath(folder)), folder, word, " ".join([reason, *run.problems]).strip(),
+                dict(flatten(whole.config)), frozenset(whole.origins), monitor, train.get("monitor_mode") == "max",
+                metrics_of(run), best_step, is_final, curves_of(run),
+                number(newest_event(run, "on_start").get("steps_per_epoch")))
+
+
+def metrics_of(run: RunData) -> dict[str, float]:
+  """Metrics by name: the monitored one at its best, those of test and val in the best state (else of train), time."""
+  monitor, value, best_step = reading.best_of(run)
+  found = {f"best {monitor}": value}
+  for split in [s for s in ("test", "val") if any(row["split"] == s for row in run.rows)] or ["train"]:
+    for row in run.rows:
+      if row["split"] == split and (split == "test" or row["step"] == best_step):
+        found |= {f"{split}_{name}": reading.value_of(row, name) for name in row_metrics(row)}
+    for name, given in run.evals.get(split, {}).get("scalars", {}).items():
+      if "/" not in name:
+        found.setdefault(f"{split}_{name}", number(given))
+  found.pop(monitor, None)  # it stands there as the best one
+  found[TIME] = reading.step_seconds(run) or number(newest_event(run, "on_train_end").get("total_time_s"))
+  rest = {f"{split}_{name}" for split in reading.SPLITS for name in NOT_METRICS}
+  return {name: value for name, value in found.items() if value is not None and name not in rest}
+
+
+def row_metrics(row: dict[str, Any]) -> list[str]:
+  """Names of the metrics that a row of scalars.csv has, each once."""
+  names = (name.removeprefix("metric_").removeprefix(f"{row['split']}_")
+           for name, value in row.items() if value is not None and name not in NOT_CURVES)
+  return list(dict.fromkeys(names))
+
+
+def curves_of(run: RunData) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+  """(split, metric) -> steps and values of train and val."""
+  found = {}
+  for row in run.rows:
+    for name in row_metrics(row) if row["split"] in ("train", "val") else ():
+      found.setdefault((row["split"], name), {})[row["step"]] = reading.value_of(row, name)
+  return {key: (np.array(list(points)), np.array(list(points.values()))) for key, points in found.items()}
+
+
+def direction(name: str, members: list[Member]) -> tuple[bool, str]:
+  """Whether higher is better, and that in words: of a monitored metric by the config, of others by its name."""
+  for member in members:
+    if name == f"best {member.monitor}":
+      return member.monitors_max, f"{'higher' if member.monitors_max else 'lower'} is better"
+  words = set(re.split(r"[^a-z0-9]+", name.lower()))
+  higher = not words.isdisjoint(HIGHER) and words.isdisjoint(LOWER)
+  known = higher or not words.isdisjoint(LOWER)
+  return higher, f"{'higher' if higher else 'lower'} is {'' if known else 'taken as '}better"
+
+
+def metric_names(members: list[Member]) -> list[str]:
+  """All metrics: the monitored ones, the test loss, others of test, of val, and time."""
+  names = dict.fromkeys(name for member in members for name in member.metrics)
+  kinds = ("best ", "test_loss", "test_", "val_", "")
+  place = lambda name: next(k for k, kind in enumerate(kinds) if name.startswith(kind))
+  return sorted(names, key=lambda name: (name == TIME, place(name)))
+
+
+def identity(value: Any) -> str:
+  """Equal text for equal values: 1 is 1.0, but not True."""
+  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+  return repr(float(value)) if is_number else json.dumps(value, sort_keys=True)
+
+
+def text_of(value: Any) -> str:
+  """A value of a field for people: text as it is, numbers in short, a dash for a field that a run has not."""
+  if isinstance(value, str):
+    return value.removeprefix("jaxtrain.experiments.")
+  return "–" if value is None else f"{value:.5g}" if isinstance(value, float) else exact(value)
+
+
+class Fields(NamedTuple):
+  """Fields whose values differ, and short names: those that make the groups, replicates, and those that follow."""
+  names: dict[str, str]
+  leading: list[str]
+  replicates: list[str]
+  following: list[str]
+
+
+def varying(members: list[Member]) -> Fields:
+  """Fields whose values differ between runs.
+
+  A field that nobody chose follows where it is constant within the groups of the others: steps of decay that follow
+  from epochs, or all the fields in which two experiments differ.
+  """
+  keys = [key for key in dict.fromkeys(key for member in members for key in member.fields)
+          if key.partition(".")[0] not in NOT_COMPARED]
+  values = {key: tuple(identity(value_of(member, key)) for member in members) for key in keys}
+  differing = [key for key in keys if len(set(values[key])) > 1]
+  chosen = frozenset().union(*(member.chosen for member in members))
+  leading, following, parts = [], [], [()] * len(members)
+  replicates = [key for key in REPLICATES if key in differing]
+  for key in sorted(set(differing) - {*replicates}, key=lambda key: (key != "experiment", key not in chosen, key)):
+    finer = [(*part, value) for part, value in zip(parts, values[key])]
+    if key in chosen or len(set(finer)) > len(set(parts)):
+      leading.append(key)
+      parts = finer
+    else:
+      following.append(key)
+  return Fields(short_names([*leading, *replicates, *following]), leading, replicates, following)
+
+
+def value_of(member: Member, key: str) -> Any:
+  """A field of a run; of a path the last part, since folders say nothing of what is in a file."""
+  value = member.fields.get(key)
+  return os.path.basename(value) if key.endswith("path") and isinstance(value, str) else value
+
+
+def grouped(members: list[Member], keys: list[str]) -> list[list[int]]:
+  """Indices of the members of each group, which are equal in the fields `keys`."""
+  groups = {}
+  for index, member in enumerate(members):
+    groups.setdefault(tuple(identity(value_of(member, key)) for key in keys), []).append(index)
+  return list(groups.values())
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+  """The last part of each dotted key, with as much before it as tells them apart and says what they are."""
+  names, keys = {}, list(keys)
+  for key in keys:
+    parts = key.split(".")
+    ends = (".".join(parts[-k:]) for k in range(1 + (parts[-1] in VAGUE), len(parts) + 1))
+    names[key] = next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)
+  return names
+
+
+def group_labels(members: list[Member], groups: list[list[int]], fields: Fields) -> list[str]:
+  """The groups in words: their values in the fields that make them, cut where they are many; no two alike."""
+  labels = []
+  for indices in groups:
+    member = members[indices[0]]
+    parts = [f"{fields.names[key]}={text_of(value_of(member, key))}" for key in fields.leading] or ["all runs"]
+    label = ", ".join(parts)
+    label = label if len(label) <= MAX_LABEL else f"{label[:MAX_LABEL - 1]}…"
+    labels.append(label if label not in labels else f"{label} ({len(labels) + 1})")
+  return labels
+
+
+def matrix(members: list[Member], groups: list[list[int]], metric: str) -> np.ndarray:
+  """Values of a metric [G, R] over the replicates there are, NaN for none; only final and finite ones count.
+
+  Runs of one group that are the same replicate are averaged.
+  """
+  names = {index: tuple(identity(member.fields.get(key)) for key in REPLICATES) for index, member in enumerate(members)}
+  columns = {name: k for k, name in enumerate(dict.fromkeys(names.values()))}
+  sums, counts = np.zeros((2, len(groups), len(columns)))
+  for g, indices in enumerate(groups):
+    for index in indices:
+      value = members[index].metrics.get(metric, math.nan)
+      if members[index].is_final and math.isfinite(value):
+        sums[g, columns[names[index]]] += value
+        counts[g, columns[names[index]]] += 1
+  return sums / np.where(counts, counts, np.nan)

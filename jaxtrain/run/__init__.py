@@ -1,0 +1,1 @@
+"""One run from open to close."""

@@ -1,0 +1,94 @@
+"""When things are due in a run, as pure arithmetic on the step; and how many steps a dispatch takes.
+
+**Departs** from DESIGN 3, which lists no such module: cadences are arithmetic that is best tested alone.
+"""
+
+from typing import NamedTuple
+
+from jaxtrain.errors import UserError
+
+
+class Due(NamedTuple):
+  """What is due after a step: the end of an epoch, an evaluation, a checkpoint, a progress line."""
+  epoch: bool
+  evaluate: bool
+  save: bool
+  log: bool
+
+
+class Plan(NamedTuple):
+  """Cadences of a run in steps.
+
+  Attributes:
+    total: the last step.
+    steps_per_epoch: None for an endless stream.
+    eval_every, save_every: cadences.
+    log_every: interval of progress lines; 0 = only with a report.
+  """
+  total: int
+  steps_per_epoch: int | None
+  eval_every: int
+  save_every: int
+  log_every: int
+
+  def due(self, step: int) -> Due:
+    """What is due after `step` completed updates."""
+    last = step == self.total
+    every = lambda interval: bool(interval) and step % interval == 0
+    return Due(epoch=every(self.steps_per_epoch), evaluate=last or every(self.eval_every),
+               save=last or every(self.save_every), log=every(self.log_every))
+
+  def next_due(self, step: int) -> int:
+    """The first step after `step` at which anything is due."""
+    intervals = [i for i in (self.steps_per_epoch, self.eval_every, self.save_every, self.log_every) if i]
+    return min([self.total] + [(step // i + 1) * i for i in intervals])
+
+  def epoch(self, step: int) -> int:
+    """Completed epochs; -1 for a stream."""
+    return step // self.steps_per_epoch if self.steps_per_epoch else -1
+
+  def position(self, step: int) -> str:
+    """Where a run is, in words."""
+    if self.steps_per_epoch and self.total % self.steps_per_epoch == 0:
+      return f"epoch {step / self.steps_per_epoch:g}/{self.total // self.steps_per_epoch}"
+    return f"step {step}/{self.total}"
+
+
+class Pace:
+  """Steps per dispatch: near one second of measured step time, so that a stop is honoured soon."""
+
+  def __init__(self, seconds: float = 1.0):
+    self.seconds, self.limit, self.first = seconds, 1, True
+
+  def num_steps(self) -> int:
+    """The most steps for the next dispatch."""
+    return self.limit
+
+  def took(self, num_steps: int, seconds: float) -> None:
+    """Learns from a dispatch; grows at most eightfold at once, because first calls are slow and short ones noisy."""
+    fitting = int(num_steps * self.seconds / max(seconds, 1e-9))
+    self.limit, self.first = max(1, min(fitting, self.limit * 8, 1 << 20)), False
+
+
+def make(config, steps_per_epoch: int | None) -> Plan:
+  """The cadences of a config.
+
+  Raises:
+    UserError: a cadence in epochs for a stream that has none.
+  """
+  def cadence(section, name):
+    if section.every_steps:
+      return section.every_steps
+    if steps_per_epoch is None:
+      raise UserError(f"config.{name}.every_steps: got 0, allowed 1 or more, because the training source is endless "
+                      "and has "
+                      "no epochs")
+    return section.every_epochs * steps_per_epoch
+
+  if config.train.num_epochs and steps_per_epoch is None:
+    raise UserError(f"config.train.num_epochs: got {config.train.num_epochs}, allowed 0 (set num_steps), because the "
+                    "training "
+                    "source is endless and has no epochs")
+  total = config.train.num_steps or config.train.num_epochs * (steps_per_epoch or 0)
+  return Plan(total, steps_per_epoch, cadence(config.eval, "eval"), cadence(config.checkpoint, "checkpoint"),
+              config.log.every_steps)

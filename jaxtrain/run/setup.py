@@ -1,0 +1,192 @@
+"""What follows from a config and its data alone: sources, experiment, plan, devices, and the traced step.
+
+**Departs** from DESIGN 3, which lists no such module: training, evaluation and `--mode=check` all start here.
+"""
+
+from typing import Any, Callable, Mapping, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jaxtrain import config as config_lib, ensemble, step as step_lib
+from jaxtrain.devices import backend, parallel, processes
+from jaxtrain.errors import UserError
+from jaxtrain.run import cadence, packing
+from jaxtrain.types import Experiment, Splits
+
+
+class Parts(NamedTuple):
+  """What follows from a config and its data alone, before anything is computed.
+
+  Attributes:
+    abstract, totals: shapes of the state and of a step's metrics.
+    one_steps: the guarded step, see `step.make_one_step`, for each bucket of shapes of the training source.
+    threads: threads that the CPU backend was given; 0 = all.
+  """
+  config: Any
+  splits: Splits
+  plan: cadence.Plan
+  experiment: Experiment
+  devices: parallel.Parallel
+  threads: int
+  abstract: Any
+  one_steps: tuple[Callable, ...]
+  totals: Any
+
+
+def assemble(config, one_device: bool = False) -> Parts:
+  """Loads the data, makes the experiment, starts the devices and traces a step.
+
+  Args:
+    config: resolved.
+    one_device: trace for a single device whatever there is: a member of several that are spread over the devices.
+
+  Raises:
+    UserError: data, cadences, devices or batch size do not fit the config.
+  """
+  module = config_lib.load_experiment(config.experiment)
+  splits = module.load(config)
+  plan = cadence.make(config, splits.train.num_batches)
+  config = with_horizon(config, plan.total)
+  check_parts(config, splits)
+  experiment = make_experiment(config, splits.meta)
+  abstract = jax.eval_shape(experiment.init, jax.eval_shape(lambda: jax.random.key(0)))
+  uses = splits.meta["uses_per_row"] if "uses_per_row" in splits.meta else 1  # of each parameter, such as per token
+  threads = backend.start_devices(config.parallel, 6.0 * count_params(abstract) * config.train.batch_size * uses)
+  if config.train.microbatch == -1:
+    if processes.several():  # they would have to compile together
+      raise UserError("config.train.microbatch: got -1, allowed with one process; choose the rows")
+    rows = largest_microbatch(config, splits, experiment, abstract)
+    config = config_lib.with_values(config, {"train.microbatch": rows})
+  devices, one_steps, totals = trace(config, splits, experiment, abstract, one_device)
+  check_monitors(config, experiment, splits, devices, abstract, totals)
+  return Parts(config, splits, plan, experiment, devices, threads, abstract, one_steps, totals)
+
+
+def trace(config, splits: Splits, experiment: Experiment, abstract,
+          one_device: bool = False) -> tuple[parallel.Parallel, tuple[Callable, ...], Any]:
+  """(devices, guarded steps by bucket, shapes of their metrics). Raises UserError for a batch that does not divide."""
+  batch_size = config.train.batch_size
+  devices = parallel.one_device() if one_device else parallel.make(
+      config.parallel, batch_size, config.eval.batch_size or batch_size, config.train.microbatch)
+  parallel.check_chunk_rows(splits.train.num_rows, batch_size, devices.num_chunks)
+  one_steps = tuple(jax.jit(step_lib.make_one_step(experiment.train_step, splits.train.in_bucket(k), devices.over,
+                                                   config.train.on_nonfinite))
+                    for k in range(len(splits.train.buckets) or 1))
+  totals = jax.eval_shape(devices.compile(one_steps[0]), abstract, shapes(splits.train.data),
+                          jax.eval_shape(step_lib.stream_keys, abstract))[1]
+  return devices, one_steps, totals
+
+
+def compile_step(devices: parallel.Parallel, one_step: Callable, abstract, totals, data) -> Any:
+  """The compiled call of many steps."""
+  repeat = devices.compile(step_lib.make_repeat(one_step), (0, 1))
+  return repeat.lower(abstract, totals, data, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+
+
+def largest_microbatch(config, splits: Splits, experiment: Experiment, abstract) -> int:
+  """Rows of the largest micro-batch whose step fits into the memory that is free, as XLA counts it before it runs.
+
+  Raises:
+    UserError: none fits.
+  """
+  batch_size, data, refused = config.train.batch_size, shapes(splits.train.data), []
+  # Room for what XLA does not count: its own workspace, the next window of data.
+  needed, room = None, int(0.9 * backend.free_bytes())
+  for rows in [n for n in range(batch_size, 0, -1) if batch_size % n == 0]:
+    try:
+      devices, one_steps, totals = trace(config_lib.with_values(config, {"train.microbatch": rows}), splits, experiment,
+                                         abstract)
+    except UserError as error:  # too small to divide over devices, or for BatchNorm
+      refused.append(error)
+      continue
+    memory = compile_step(devices, one_steps[-1], abstract, totals, data).memory_analysis()  # the largest shapes
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes  # results lie in the arguments' memory
+    if needed <= room:
+      return rows
+  if needed is None:
+    raise refused[0]
+  raise UserError(f"config.train.microbatch: got -1, and no divisor of config.train.batch_size = {batch_size} fits: "
+                  f"the smallest needs {needed / 2**20:,.0f} MiB, {room / 2**20:,.0f} MiB are free")
+
+
+def check_monitors(config, experiment: Experiment, splits: Splits, devices: parallel.Parallel, abstract,
+                   totals) -> None:
+  """Refuses a monitored metric that training and evaluation do not give, before anything is trained."""
+  plateau = config.optim.plateau
+  watched = {"train.monitor": config.train.monitor}
+  if plateau.factor > 0:
+    watched["optim.plateau.monitor"] = plateau.monitor
+  names = [f"train_{name}" for name in totals] + ["val_loss"]
+  if all(name in names for name in watched.values()):
+    return  # most runs: no need to trace the evaluation
+  if splits.val is not None:
+    one, _ = step_lib.make_evaluate(experiment.eval_step, splits.val, devices.over)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    sums = jax.eval_shape(devices.compile(one), abstract, shapes(splits.val.data), abstract.key, step)
+    extra = jax.eval_shape(experiment.summarise, sums) if experiment.summarise else {}
+    names += [f"val_{name}" for name in [*sums, *extra] if name != "loss"]
+  for field, name in watched.items():
+    if name not in names:
+      raise UserError(f"config.{field}: got {name!r}, allowed {', '.join(sorted(names))}")
+
+
+def shapes(tree: Any) -> Any:
+  """Shapes and dtypes of a tree of arrays."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def with_horizon(config, total: int):
+  """The config with the schedule's horizon filled in: the run's length where none is set."""
+  if config.optim.decay_steps:
+    return config
+  return config_lib.with_values(config, {"optim.decay_steps": total})
+
+
+def check_parts(config, splits: Splits) -> None:
+  """Refuses a plateau that watches a part which the split does not have."""
+  plateau = config.optim.plateau
+  if plateau.factor > 0 and plateau.monitor.startswith("val_") and splits.val is None:
+    raise UserError(f"config.optim.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because "
+                    f"config.data.split.kind={config.data.split.kind} leaves no validation part")
+
+
+def count_params(state: Any) -> int:
+  """Number of trainable parameters of a state with `params`; of all its float leaves where there are none."""
+  tree = state.params if hasattr(state, "params") else state
+  return sum(leaf.size for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def describe(config) -> dict[str, Any]:
+  """What a run of this config would be: parameters, shapes, FLOPs and memory of a step. Compiles, computes nothing.
+
+  Raises:
+    UserError: as a run would at its start.
+  """
+  parts = assemble(config_lib.resolve(config))
+  data, step = shapes(parts.splits.train.data), jax.ShapeDtypeStruct((), jnp.int32)
+  batch_at = parts.splits.train.in_bucket(len(parts.one_steps) - 1).batch_at
+  batch = jax.eval_shape(batch_at, data, step, jax.eval_shape(lambda: jax.random.key(0)))
+  compiled = compile_step(parts.devices, parts.one_steps[-1], parts.abstract, parts.totals, data)
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  described = {"experiment": parts.config.experiment, "parameters": count_params(parts.abstract),
+               "steps": parts.plan.total, "steps_per_epoch": parts.plan.steps_per_epoch,
+               "devices": f"{parts.devices.num_devices} x {jax.devices()[0].device_kind}",
+               "mode": parts.config.parallel.mode, "cpu_threads": parts.threads or "all"}
+  for kind, tree in (("batch", batch), ("state", parts.abstract)):
+    described |= {f"{kind} {name}": f"{leaf.dtype}{list(leaf.shape)}"
+                  for name, leaf in packing.named_leaves(tree).items()}
+  described |= {"metrics": ", ".join(sorted(parts.totals)),
+                "flops_per_step": cost["flops"] if "flops" in cost else None}
+  if memory is not None:
+    described |= {"argument_bytes": memory.argument_size_in_bytes, "temporary_bytes": memory.temp_size_in_bytes}
+  if parts.experiment.describe is not None:
+    described |= parts.experiment.describe()
+  return described
+
+
+def make_experiment(config: ConfigDict, meta: Mapping[str, Any]) -> Experiment:
+  """The experiment of a config and what is known of its data: of one member, or an ensemble."""
+  one = config_lib.load_experiment(config.experiment).make(config, meta)
+  return ensemble.wrap(one, config.train.num_members) if config.train.num_members > 1 else one

@@ -1,0 +1,93 @@
+"""Stops and the protection of a workdir: exit codes, signals, time budget, watchdog, lock, and fault points for tests.
+
+**Departs** from DESIGN 3: imports `processes`, of the same rank: one of several may have to wait for the others.
+
+A first SIGTERM or SIGINT asks the loop to save and leave at the next boundary of a dispatch; a second ends the process.
+"""
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+
+from jaxtrain import errors
+from jaxtrain.devices import processes
+from jaxtrain.errors import Stopped
+
+# Test-only: JAXTRAIN_FAULT=NAME:K ends the process by SIGKILL the K-th time the named point is passed.
+FAULT_VARIABLE = "JAXTRAIN_FAULT"
+FAULT_POINTS = ("before_save", "during_save", "before_link", "during_link", "before_delete", "after_save")
+passed: dict[str, int] = {}
+
+
+def fault_point(name: str) -> None:
+  """Ends the process here by SIGKILL when the test-only variable says so."""
+  wanted = os.environ[FAULT_VARIABLE] if FAULT_VARIABLE in os.environ else ""
+  if wanted.partition(":")[0] == name:
+    passed[name] = passed[name] + 1 if name in passed else 1
+    if passed[name] == int(wanted.partition(":")[2]):
+      os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Stop:
+  """Watches for signals and the time budget while a run trains; a context manager that restores the handlers."""
+
+  def __init__(self, budget_minutes: float):
+    self.deadline = time.monotonic() + 60 * budget_minutes if budget_minutes > 0 else None
+    self.signal_name: str | None = None
+    self.old_handlers = {}
+
+  def __enter__(self):
+    if threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self.old_handlers[number] = signal.signal(number, self.on_signal)
+    return self
+
+  def __exit__(self, kind, *_):
+    waits = kind is Stopped and processes.several()  # for the others to leave: a late signal must not end it first
+    for number, handler in self.old_handlers.items():
+      signal.signal(number, signal.SIG_IGN if waits else handler)
+
+  def on_signal(self, number, _):
+    """First signal: remember it. Second: leave at once with 128 + its number."""
+    if self.signal_name is not None:
+      os._exit(128 + number)
+    self.signal_name = signal.Signals(number).name
+    os.write(2, f"\n{self.signal_name}: saving at the next step boundary; once more to leave at once\n".encode())
+
+  def reason(self, begun: bool = True) -> str | None:
+    """Why the run should stop now; None to go on. A budget that is shorter than starting takes still gets a step done.
+    """
+    if self.signal_name:
+      return self.signal_name
+    if begun and self.deadline is not None and time.monotonic() >= self.deadline:
+      return "time budget"
+    return None
+
+
+class Watchdog:
+  """Prints all stacks and exits 4 when `beat` has not been called for so many seconds; 0 switches it off."""
+
+  def __init__(self, seconds: float):
+    self.seconds, self.last, self.done = seconds, time.monotonic(), threading.Event()
+    if seconds > 0:
+      threading.Thread(target=self.watch, daemon=True).start()
+
+  def beat(self) -> None:
+    """A step has completed."""
+    self.last = time.monotonic()
+
+  def watch(self) -> None:
+    """Runs in a thread of its own until closed."""
+    while not self.done.wait(min(self.seconds / 4, 1.0)):
+      if time.monotonic() - self.last > self.seconds:
+        print(f"jaxtrain: watchdog: no step completed in {self.seconds:g} s", file=sys.stderr)
+        faulthandler.dump_traceback(all_threads=True)
+        sys.stderr.flush()
+        os._exit(errors.WATCHDOG)
+
+  def close(self) -> None:
+    """Ends the thread."""
+    self.done.set()

@@ -1,0 +1,93 @@
+"""The files that say what a run is: config.json, run.json, history.json; finding and describing a run.
+
+**Departs** from DESIGN 3, which lists no such module: main, the loop and later commands all need these files, and none
+of them should know how the others write them. Imports `checkpoint` and `packing`, of the same rank, to describe what a
+run has saved.
+"""
+
+import contextlib
+import json
+import os
+
+from jaxtrain.errors import UserError
+from jaxtrain.jsonable import digest_json
+
+
+def last_stage(workdir: str) -> str:
+  """The folder of a run's last stage that was started; the workdir itself where it has no stages."""
+  stages = os.path.join(workdir, "stages")
+  numbers = sorted(int(n) for n in os.listdir(stages) if n.isdigit()) if os.path.isdir(stages) else []
+  return os.path.join(stages, str(numbers[-1])) if numbers else workdir
+
+
+def parse_reference(reference: str) -> tuple[str, str]:
+  """WORKDIR[@best|last|STEP] as (workdir, which); `best` where nothing is said."""
+  folder, at, which = reference.rpartition("@")
+  if not at or not (which in ("best", "last") or which.isdigit()):
+    folder, which = reference, "best"
+  return folder, which
+
+
+def committed_steps(folder: str) -> list[int]:
+  """Steps whose folders are complete by name, ascending; needs no orbax."""
+  names = os.listdir(folder) if os.path.isdir(folder) else []
+  return sorted(int(name) for name in names if name.isdigit() and os.path.isdir(os.path.join(folder, name)))
+
+
+def read_record(folder: str, step: int) -> dict:
+  """The JSON item of a checkpoint; needs no orbax. Raises OSError or ValueError where it is missing or damaged."""
+  with open(os.path.join(folder, str(step), "record", "metadata"), encoding="utf-8") as file:
+    return json.load(file)
+
+
+def digest_record(record: dict) -> str:
+  """SHA-256 of a record's JSON but for the entry that holds it, hexadecimal."""
+  return digest_json({key: value for key, value in record.items() if key != "record_digest"})
+
+
+def read_checked(folder: str, step: int) -> dict:
+  """The JSON item of a checkpoint. Raises ValueError or OSError where it is missing, damaged or changed."""
+  record = read_record(folder, step)
+  if "record_digest" not in record or record["record_digest"] != digest_record(record):
+    raise ValueError("the digest of its record does not hold; the file has changed")
+  return record
+
+
+def records(folder: str) -> dict[int, dict]:
+  """Records of the committed steps that can be read, ascending; restore names the others."""
+  found = {}
+  for step in committed_steps(folder):
+    with contextlib.suppress(OSError, ValueError):
+      found[step] = read_checked(folder, step)
+  return found
+
+
+def ranking(folder: str, mode: str) -> list[int]:
+  """Committed steps that have a value, best first, the earlier first among equals."""
+  sign = 1 if mode == "min" else -1
+  values = {step: record["value"] for step, record in records(folder).items() if record["value"] is not None}
+  return sorted(values, key=lambda step: (sign * values[step], step))
+
+
+def best_step(folder: str, mode: str) -> int | None:
+  """The best step as the newest record names it, if it is there; else the best by value, else the newest."""
+  found = records(folder)
+  if found and found[max(found)]["best_step"] in found:
+    return found[max(found)]["best_step"]
+  by_value, steps = ranking(folder, mode), committed_steps(folder)
+  return by_value[0] if by_value else (steps[-1] if steps else None)
+
+
+def find_step(workdir: str, which: str) -> int:
+  """The step that `best`, `last` or a number means in a workdir. Raises UserError where there is none."""
+  folder = os.path.join(workdir, "checkpoints")
+  steps = committed_steps(folder)
+  if not steps:
+    raise UserError(f"{workdir!r} holds no checkpoint")
+  if which == "last":
+    return steps[-1]
+  if which == "best":
+    return best_step(folder, "min")
+  if int(which) not in steps:
+    raise UserError(f"{workdir!r} holds no checkpoint of step {which}, allowed {', '.join(map(str, steps))}")
+  return int(which)

@@ -1,0 +1,213 @@
+"""Figures on small run folders that the tests write: what is drawn and left out, and what a damaged run loses."""
+
+import os
+import pathlib
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from made_runs import CURVES, MODEL, VAE, make_run, replace_text, write_eval
+from jaxtrain.errors import UserError
+from jaxtrain.experiments.tabular_vae import figures as vae_figures, figures_data
+from jaxtrain.report import figures
+from jaxtrain.workdir import reading
+
+ALL = [*CURVES, "reconstruction", "latent", "classes", "roc", "calibration", "generated"]
+FULL = [*ALL, "distributions", "dataset", "distances", "umap", "architecture"]
+
+
+def drawn_names(folder, moment="end"):
+  """Draws and returns the families drawn, after a look at every picture."""
+  drawn = figures.draw(reading.read_run(folder), moment)
+  for name, path, caption in drawn:
+    pixels = matplotlib.image.imread(path)
+    ink = (pixels[..., :3] < 0.9).any(axis=-1)
+    assert min(pixels.shape[:2]) >= 60 and 280 <= pixels.shape[1] <= 600, name
+    assert 0.01 < ink.mean() < 0.8 and len(np.unique(pixels[..., :3] @ (1, 256, 65536))) > 50, name
+    assert len(caption) > 30 and caption.startswith("Look for"), name
+  return [name for name, _, _ in drawn]
+
+
+@pytest.mark.parametrize("parts", [("train", "val", "test"), ("train",)])
+def test_every_family_draws(tmp_path, parts):
+  folder = make_run(tmp_path / "run", parts=parts, config={"log": {"figures": "full", "families": []}})
+  assert drawn_names(folder) == FULL
+  assert sorted(os.listdir(os.path.join(folder, "figures"))) == sorted(f"{name}-end-e004.png" for name in FULL)
+  assert reading.read_run(folder).split == parts[-1]
+
+
+@pytest.mark.parametrize(("preset", "moment", "wanted"), [
+    ("none", "end", []), ("minimal", "end", ["losses"]), ("standard", "end", ALL), ("full", "end", FULL),
+    ("full", "train", CURVES)])
+def test_presets(tmp_path, preset, moment, wanted):
+  folder = make_run(tmp_path / "run", config={"log": {"figures": preset, "families": []}})
+  assert list(figures.select(reading.read_run(folder).config, moment)) == wanted
+
+
+def test_families_replace_the_preset(tmp_path):
+  config = {"experiment": VAE, "log": {"figures": "minimal", "families": ["classes", "metrics"]}}
+  assert list(figures.select(config, "end")) == ["classes", "metrics"]
+  assert list(figures.select(config, "train")) == ["metrics"]
+
+
+@pytest.mark.parametrize(("log", "says"), [
+    ({"figures": "standard", "families": ["latnet"]}, "config.log.families: got 'latnet', allowed " + ", ".join(FULL)),
+    ({"figures": "lots", "families": []}, "config.log.figures: got 'lots', allowed none | minimal | standard | full")])
+def test_unknown_names(log, says):
+  with pytest.raises(UserError) as caught:
+    figures.select({"experiment": VAE, "log": log}, "end")
+  assert str(caught.value) == says
+
+
+@pytest.mark.parametrize("experiment", [
+    "outside.vae", "os.path", "jaxtrain.experiments", "jaxtrain.experiments.none.such", "jaxtrain.experiments..vae",
+    "jaxtrain.experiments_outside.vae", "", None])
+def test_only_our_figures_modules_are_imported(tmp_path, monkeypatch, experiment):
+  (tmp_path / "outside").mkdir()
+  (tmp_path / "outside" / "figures.py").write_text("raise SystemExit('a run folder was run')")
+  monkeypatch.syspath_prepend(tmp_path)
+  assert figures.experiment_families(experiment) == {}
+
+
+def test_a_failing_family_loses_no_other(tmp_path, monkeypatch, capsys):
+  def broken(run):
+    raise KeyError("no\nsuch thing")
+  monkeypatch.setitem(figures.FAMILIES, "metrics", broken)
+  folder = make_run(tmp_path / "run")
+  run = reading.read_run(folder)
+  run.arrays["sample_x_mean"] = run.arrays["sample_x_mean"][:, :1]
+  assert [name for name, _, _ in figures.draw(run, "end")] == [n for n in ALL if n not in ("metrics", "reconstruction")]
+  assert [problem.split()[1] for problem in run.problems] == ["metrics", "reconstruction"]
+  assert capsys.readouterr().err.splitlines() == [f"jaxtrain: {problem}" for problem in run.problems]
+
+
+def test_stream_has_step_names_and_axes(tmp_path):
+  folder = make_run(tmp_path / "run", steps_per_epoch=None)
+  assert drawn_names(folder) == ALL
+  assert "losses-end-s000500.png" in os.listdir(os.path.join(folder, "figures"))
+  assert figures.losses(reading.read_run(folder)).axes[0].get_xlabel() == "step"
+
+
+@pytest.mark.parametrize(("name", "change", "wanted", "num_problems"), [
+    ("facts/scalars.csv", lambda text: text.splitlines()[0] + "\n", ["latent"], 0),
+    ("facts/scalars.csv", lambda text: text[:-9], ["losses", "latent"], 0),
+    ("facts/scalars.csv", lambda text: "\n".join(text.splitlines()[:2]) + "\n", ["losses", "latent"], 0),  # one epoch
+    ("facts/scalars.csv", lambda text: None, ["latent"], 0),
+    ("facts/events.jsonl", lambda text: None, ["losses", "latent"], 0),
+    ("facts/events.jsonl", lambda text: "{broken\n[]\n" + text[:-3], ["losses", "latent"], 0),
+    ("eval/test.npz", lambda text: text[:len(text) // 2], ["losses", "latent"], 1),  # val is shown
+    ("eval/test.npz", lambda text: None, ["losses", "latent"], 0),
+    ("eval/test.json", lambda text: text[:50], ["losses", "latent"], 1)])
+def test_files_that_a_kill_left_short(tmp_path, name, change, wanted, num_problems):
+  folder = make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": ["losses", "latent"]}})
+  replace_text(folder, name, change)
+  assert drawn_names(folder) == wanted
+  run = reading.read_run(folder)
+  assert len(run.problems) == num_problems and all(name in problem for problem in run.problems)
+  assert run.split == ("val" if name.startswith("eval") else "test")
+  if wanted == ["latent"]:
+    assert os.listdir(os.path.join(folder, "figures")) == ["latent-end-eNA.png"]
+
+
+def test_half_a_row_is_not_read_as_a_number(tmp_path):
+  folder = make_run(tmp_path / "run")
+  before = reading.read_run(folder).rows
+  replace_text(folder, "facts/scalars.csv", lambda text: text[:-4])
+  assert reading.read_run(folder).rows == before[:-1]
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "holds no run"), ("{", "config.json cannot be read")])
+def test_no_run(tmp_path, content, says):
+  if content:
+    (tmp_path / "config.json").write_text(content)
+  with pytest.raises(UserError) as caught:
+    reading.read_run(str(tmp_path))
+  assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_curves_without_a_finite_value_are_left_out(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
+  row = {"epoch": "1", "split": "train", "step": "10", "train_loss": "nan", "metric_kl": "-inf", "metric_recon": ""}
+  run = run._replace(rows=[reading.parse_row(row)])
+  assert figures.losses(run) is None
+  rows = [reading.parse_row(row | {"step": step, "metric_recon": "0.5"}) for step in ("20", "30")]
+  assert [ax.get_title() for ax in figures.losses(run._replace(rows=run.rows + rows)).axes] == ["recon"]
+
+
+def test_losses_panels_scale_and_best(tmp_path):
+  axes = figures.losses(reading.read_run(make_run(tmp_path / "run"))).axes
+  assert [ax.get_title() for ax in axes] == ["loss", "recon", "kl"]
+  assert [ax.get_yscale() for ax in axes] == ["linear", "linear", "linear"]
+  lines = {line.get_label(): line for line in axes[0].get_lines()}
+  assert list(lines) == ["train", "val", "best val_loss 2 (epoch 3)", "test, best state"]
+  assert list(lines["best val_loss 2 (epoch 3)"].get_xdata()) == [3, 3]
+  assert list(lines["train"].get_xdata()) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("values", "scale"), [([900.0, 90, 9, 8, 7], "log"), ([1.0, 2, 3, 4, 90], "log"),
+                                               ([1e-6, 1, 2, 3, 4], "linear"), ([-1.0, 900, 1, 1, 1], "linear")])
+def test_logarithmic_axis_for_falls_and_spikes_of_positive_values(tmp_path, values, scale):
+  run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
+  rows = [{"split": "train", "epoch": k + 1, "step": 10.0 * (k + 1), "train_loss": v} for k, v in enumerate(values)]
+  assert figures.losses(run._replace(rows=rows)).axes[0].get_yscale() == scale
+
+
+def test_hard_tables(tmp_path):
+  features = [f"$\\wrong{{$ a_long_name\nof number {d} " * 3 for d in range(64)]
+  classes = [f"$\\frac$ class {k} with a name that goes on & on" for k in range(139)]
+  transforms = [("identity", "log1p", "signed_log1p")[d % 3] for d in range(64)]
+  config = {"log": {"figures": "full", "families": []}, "model": MODEL | {"hidden_dims": [1024] * 7}}
+  folder = make_run(tmp_path / "run", features=features, classes=classes, transforms=transforms, num_epochs=1,
+                    config=config)
+  assert drawn_names(folder) == FULL
+
+
+@pytest.mark.parametrize(("options", "wanted"), [
+    ({"classes": ()}, [*ALL[:5], "generated"]), ({"predicted": False}, [*ALL[:6], "generated"])])
+def test_without_labels_or_predictions(tmp_path, options, wanted):
+  assert drawn_names(make_run(tmp_path / "run", **options)) == wanted
+
+
+@pytest.mark.parametrize(("num_classes", "scale"), [(3, "linear"), (9, "log")])
+def test_uneven_classes_are_on_a_logarithmic_axis(tmp_path, num_classes, scale):
+  run = reading.read_run(make_run(tmp_path / "run", classes=[f"class {k}" for k in range(num_classes)]))
+  ax = vae_figures.classes(run).axes[0]
+  ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+  assert ax.get_xscale() == scale and ends[0] == pytest.approx(num_classes ** 2)
+
+
+def test_one_latent_dimension(tmp_path):
+  folder = make_run(tmp_path / "run", parts=("train",))
+  write_eval(folder, "train", np.random.default_rng(0), ["a"], ["b", "c"], None, True, L=1)
+  assert drawn_names(folder) == ALL
+
+
+def test_shown_features_span_all_ranks():
+  r2 = list(np.random.default_rng(0).permutation(64) / 64) + [float("nan"), None]
+  shown = [r2[d] for d in figures_data.pick_features(r2)]
+  assert len(shown) == 12 and shown == sorted(shown, reverse=True) and (shown[0], shown[-1]) == (63 / 64, 0.0)
+  assert figures_data.pick_features([0.1, None, 0.3]) == [0, 1, 2]
+
+
+def test_reconstruction_titles_and_range(tmp_path):
+  folder = make_run(tmp_path / "run", transforms=("identity", "signed_log1p"))
+  axes = vae_figures.reconstruction(reading.read_run(folder)).axes
+  assert [ax.get_title() for ax in axes] == ["depth", "mass"]
+  assert [ax.texts[0].get_text() for ax in axes] == ["R² 0.900   (scaled 0.800)", "R² 0.890   (scaled 0.800)"]
+  assert all(ax.get_xlim() == ax.get_ylim() for ax in axes)
+
+
+@pytest.mark.parametrize("span", [(-4.0, 9.0), (0.0, 5.0), (2.0, 5.7), (0.0, 0.5), (-0.01, 0.01)])
+def test_round_values(span):
+  values = figures_data.round_values(lambda v: np.sign(v) * np.log1p(np.abs(v)), *span)
+  places = np.sign(values) * np.log1p(np.abs(values))
+  assert 1 <= len(values) <= 7 and places.min() >= span[0] and places.max() <= span[1]
+  assert (np.diff(places) > (span[1] - span[0]) / 6.5).all()
+
+
+def test_same_run_same_bytes(tmp_path):
+  folder = make_run(tmp_path / "run")
+  drawn = (figures.draw(reading.read_run(folder), "end") for _ in range(2))
+  contents = [pathlib.Path(path).read_bytes() for figure in drawn for _, path, _ in figure]
+  assert len(contents) == 18 and contents[:9] == contents[9:]

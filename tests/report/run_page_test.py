@@ -1,0 +1,214 @@
+"""The report page on small run folders: self-contained, escaped, and true to the files; the command that writes it."""
+
+import html.parser
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from made_runs import CURVES, make_run, replace_text
+from pages import Page
+from jaxtrain.report import __main__, figures, run_page
+from jaxtrain.report.page import fmt, tag
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+MINIMAL = {"log": {"figures": "minimal", "families": []}}  # one picture, for speed
+
+
+def page_of(folder):
+  """Writes and reads a run's page."""
+  path = run_page.write_run(folder, "end")
+  assert path == os.path.join(folder, "report.html")
+  return Page(path)
+
+
+def test_page_is_self_contained(tmp_path):
+  page = page_of(make_run(tmp_path / "run"))
+  assert page.source.startswith("<!doctype html>\n<html lang=\"en\">")
+  assert len(page.all("img", "src")) == 9 and all(alt for alt in page.all("img", "alt"))
+  assert all(source.startswith("data:image/png;base64,") for source in page.all("img", "src"))
+  assert page.all("a", "href") == ["#Metrics", "#Figures", "#Data", "#Configuration", "#Environment"]
+  assert {href[1:] for href in page.all("a", "href")} == set(page.all("section", "id"))
+  assert not re.search(r"https?:|//\w|@import|url\(|javascript:", re.sub(r"base64,[^\"]+", "", page.source))
+  assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in page.elements}
+  assert not [name for _, attrs in page.elements for name in attrs if name.startswith("on")]
+  assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page.all("meta", "content")
+
+
+def test_page_fits_phones_and_dark_screens(tmp_path):
+  page = page_of(make_run(tmp_path / "run", config=MINIMAL))
+  style = page.source[page.source.index("<style>"):page.source.index("</style>")]
+  assert "width=device-width, initial-scale=1" in page.all("meta", "content")
+  assert "prefers-color-scheme:dark" in style and "img{display:block;max-width:100%" in style
+  assert page.source.count("<table") == page.source.count('<div class="scroll" tabindex="0"><table') > 4
+  used = set(" ".join(value for _, attrs in page.elements for name, value in attrs.items() if name == "class").split())
+  assert used - {"numbers"} <= set(re.findall(r"\.([a-z]+)", style))
+
+
+def test_text_of_the_run_is_escaped(tmp_path):
+  bad = "<script>alert('x')</script>&\"<b>"
+  folder = make_run(tmp_path / "a<i>&b", features=(bad, "mass"), classes=(bad, "clay"), end="on_exception",
+                    config={"experiment": bad, "origins": {"data.source": bad}, "data": {"source": bad}} | MINIMAL,
+                    process={"argv": ["/x/jaxtrain/main.py", f"--config={bad}"], "platform": bad, "git_commit": bad})
+  page = page_of(folder)
+  assert not {"script", "i"} & {tag for tag, _ in page.elements} and page.text.count(bad) >= 7
+  assert tag("a", "x", href='"><b>') == '<a href="&quot;&gt;&lt;b&gt;">x</a>'
+  assert "a<i>&b" in page.text and ["data.source", repr(bad), bad] in page.rows
+
+
+@pytest.mark.parametrize(("end", "badge", "says"), [
+    ("on_train_end", "done", ""), (None, "incomplete", "the same command goes on"),
+    ("on_exception", "failed", "NonFinite: step 7: loss is not finite")])
+def test_status(tmp_path, end, badge, says):
+  page = page_of(make_run(tmp_path / "run", end=end, config=MINIMAL))
+  assert re.search(rf'<span class="badge \w+">{badge}</span>', page.source) and says in page.text
+  assert (f"sha256:{'ab' * 32}" in page.text) == (end == "on_train_end")
+
+
+def test_key_numbers_and_metrics(tmp_path):
+  page = page_of(make_run(tmp_path / "run", config=MINIMAL))
+  for words in ("best val_loss 2.000 epoch 3", "epochs 4 of 4 40 steps", "parameters 12,345 seed 3",
+                "time in steps 2.000 s 2,000 rows/s", "test loss 2.000 of the best state"):
+    assert words in page.text
+  head = ["metric", "train, best (epoch 3)", "train, last (epoch 4)", "val, best (epoch 3)", "val, last (epoch 4)",
+          "test, best state"]
+  assert head in page.rows and ["accuracy", "0.6000", "0.8000", "0.6000", "0.8000", "0.8000"] in page.rows
+  assert ["beta", "0.3000", "0.4000", "–", "–", "–"] in page.rows
+  assert ["rows", "1,234", "1,234", "1,234"] in page.rows  # evaluation of train, val, test
+  assert ["feature", "R² raw", "RMSE raw", "MAE raw", "R² scaled"] in page.rows
+  assert ["mass", "0.8900", "0.2500", "0.1250", "0.8000"] in page.rows and "7.750" not in page.text
+  assert page.all("td", "style")[:2] == ["--v:90.0%", "--v:80.0%"]
+
+
+@pytest.mark.parametrize(("resume_step", "says"), [(0, "in all"), (20, "since it was resumed")])
+def test_time_is_of_steps_and_of_the_whole(tmp_path, resume_step, says):
+  folder = make_run(tmp_path / "run", config=MINIMAL)
+  replace_text(folder, "facts/events.jsonl", lambda text: text.replace(
+      '"on_train_end", ', '"on_train_end", "total_time_s": 7384.2, '))
+  (tmp_path / "run" / "facts" / "process.jsonl").write_text(f'{{"resume_step": {resume_step}}}\n{{"seconds": 1}}\n')
+  assert f"time in steps 2.000 s 2,000 rows/s · 2:03:04 {says}" in page_of(folder).text
+
+
+def test_wide_tables_show_that_they_scroll(tmp_path):
+  page = page_of(make_run(tmp_path / "run", config=MINIMAL))
+  rule = re.search(r"\.scroll\{(background:[^}]*overflow:auto[^}]*)\}", page.source).group(1)
+  assert rule.count("local") == 2 and rule.count("var(--edge)") == 2 and "max-width:100%" in rule
+
+
+def test_data_and_configuration(tmp_path):
+  origins = {"train.num_epochs": "flag", "data.features": "environment"}
+  config = MINIMAL | {"origins": origins, "train": {"num_epochs": 4, "monitor": "val_loss"}}
+  page = page_of(make_run(tmp_path / "run", config=config | {"data": {"features": ["a"], "source": "csv", "x": []}}))
+  for row in (["source", "wells.csv"], ["rows of train", "1,234"], ["rows of val", "99"],
+              ["groups per part", "train 8, val 2"], ["rows dropped", "17"],
+              ["features", "2"], ["classes", "3"], ["mass", "identity", "0.5000", "1.500"],
+              ["train.num_epochs", "4", "flag"], ["data.features", "('a',)", "environment"], ["data.x", "()"],
+              ["train.monitor", "'val_loss'"]):
+    assert row in page.rows
+  assert "Synthetic" not in page.text and "ooze, clay, sand" in page.text
+  assert page.rows.index(["train.num_epochs", "4", "flag"]) < page.rows.index(["seed", "3"])
+
+
+def test_synthetic_data_is_said_to_be(tmp_path):
+  folder = make_run(tmp_path / "run", config=MINIMAL)
+  replace_text(folder, "eval/test.json", lambda text: text.replace("wells.csv", "synthetic lithology"))
+  assert "Synthetic data: generated by jaxtrain, not measured." in page_of(folder).text
+
+
+def test_command_to_repeat_the_run(tmp_path):
+  argv = ["/home/me/jaxtrain/main.py", "--config=configs/vae.py:smoke", "--workdir", "/tmp/x", "--resume=required",
+          "--config.data.features=('a b',)"]
+  latest = {"argv": [argv[0], argv[1], "--workdir=/tmp/x", "--config.train.num_epochs=9"], "time": "2026-02-02"}
+  config = MINIMAL | {"origins": {"train.num_epochs": "environment", "data.path": "environment"},
+                      "train": {"num_epochs": 4}, "data": {"path": "a b.csv"}}
+  process = {"argv": argv, "time": "2026-01-01", "git_commit": "abc123+changes", "latest": latest}
+  page = page_of(make_run(tmp_path / "run", config=config, process=process))
+  said = page.source.split("<pre>")[1].split("</pre>")[0]
+  begin = "TRAIN__NUM_EPOCHS=4 DATA__PATH='a b.csv' python -m jaxtrain.main --config=configs/vae.py:smoke "
+  assert html.unescape(said).split("\n") == [
+      "git checkout abc123  # and what was not committed",
+      begin + "'--config.data.features=('\"'\"'a b'\"'\"',)'", begin + "--config.train.num_epochs=9"]
+  assert ["started", "2026-01-01 then 2026-02-02"] in page.rows and "configs/vae.py:smoke" in page.text
+
+
+def test_little_known(tmp_path):
+  (tmp_path / "config.json").write_text("{\"seed\": 1}")
+  page = page_of(str(tmp_path))
+  assert "incomplete" in page.text and "None were drawn" in page.text and "no run.json" in page.text
+
+
+def test_problems_are_told(tmp_path, monkeypatch, capsys):
+  def broken(run):
+    raise ValueError("<no> luck")
+  monkeypatch.setitem(figures.FAMILIES, "losses", broken)
+  page = page_of(make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": ["losses", "metrics"]}}))
+  assert "Note: figure losses was not drawn: ValueError: <no> luck" in page.text and len(page.all("img", "src")) == 1
+  assert capsys.readouterr().err == "jaxtrain: figure losses was not drawn: ValueError: <no> luck\n"
+
+
+def test_moments(tmp_path):
+  folder = make_run(tmp_path / "run", config={"log": {"figures": "full", "families": []}})
+  assert run_page.write_run(folder, "train") is None
+  assert sorted(os.listdir(os.path.join(folder, "figures"))) == [
+      f"{name}-train-e004.png" for name in sorted(CURVES)]
+  assert not os.path.exists(os.path.join(folder, "report.html"))
+
+
+@pytest.mark.parametrize(("num_stages", "badge"), [(2, "done"), (3, "incomplete")])
+def test_stages(tmp_path, num_stages, badge):
+  stages = [{"optim": {"learning_rate": 0.1 * k}} for k in range(num_stages)]
+  config = MINIMAL | {"stages": stages, "seed": 5, "origins": {"seed": "flag"}}
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  for k in range(2):
+    make_run(tmp_path / "stages" / str(k), num_epochs=3 + k, config=MINIMAL)
+  (tmp_path / "stages" / "2").mkdir()  # killed before it wrote anything
+  page = page_of(str(tmp_path))
+  assert re.search(r'<span class="badge \w+">(\w+)</span>', page.source).group(1) == badge
+  assert page.all("a", "href")[-2:] == ["stages/0/report.html", "stages/1/report.html"]
+  assert "epochs 3 of 4 30 steps" in page.text and page.text.count("epochs 4 of 4 40 steps") == 2
+  assert "optim.learning_rate = 0.1" in page.text and ["seed", "5", "flag"] in page.rows
+  assert len(page.all("img", "src")) == 2 and page.all("section", "id")[1] == "Stages"
+  assert len(Page(tmp_path / "stages" / "0" / "report.html").all("img", "src")) == 1
+
+
+@pytest.mark.parametrize(("value", "shown"), [
+    (None, "–"), (0, "0"), (20000, "20,000"), (-3, "−3"), (True, "True"), (1.0, "1.000"), (0.95712, "0.9571"),
+    (0.0, "0.000"), (128.0115, "128.0"), (1234.56, "1,235"), (-98765.4, "−98,765"), (1.5e12, "1.500e+12"),
+    (2e-7, "2.000e−07"), (float("nan"), "nan"), ("nan", "nan"), ("007", "007"), ("1e5", "1e5"), ([1], "[1]")])
+def test_numbers(value, shown):
+  assert fmt(value) == shown
+
+
+def command(*arguments):
+  """Runs a Python command from the root of the repository."""
+  return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_command(tmp_path):
+  folder = make_run(tmp_path / "run", config=MINIMAL)
+  done = command("-m", "jaxtrain.report", folder)
+  assert (done.returncode, done.stdout, done.stderr) == (0, os.path.join(folder, "report.html") + "\n", "")
+  refused = command("-m", "jaxtrain.report", str(tmp_path))
+  assert (refused.returncode, refused.stdout) == (2, "")
+  assert refused.stderr == (
+      f"jaxtrain: {str(tmp_path)!r} holds neither a run (config.json) nor a sweep (sweep.json)\n")
+
+
+def test_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+  folder = make_run(tmp_path / "run", config={"log": {"figures": "none", "families": []}})
+  os.mkdir(os.path.join(folder, "report.html"))
+  monkeypatch.setattr(sys, "argv", ["report", folder])
+  assert __main__.main() == 2 and sorted(os.listdir(tmp_path)) == ["run"]
+  assert capsys.readouterr().err.startswith(f"jaxtrain: {folder}/report.html")
+  assert "report.html.new" not in os.listdir(folder)
+
+
+def test_neither_jax_nor_pyplot_is_loaded(tmp_path):
+  folder = make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": ["losses", "classes"]}})
+  code = ("import jaxtrain.report.run_page as page, sys; assert 'jax' not in sys.modules; page.write_run(sys.argv[1], 'end');"
+          "assert not {'jax', 'matplotlib.pyplot'} & set(sys.modules)")
+  done = command("-c", code, folder)
+  assert (done.returncode, done.stderr) == (0, "") and len(os.listdir(os.path.join(folder, "figures"))) == 2
