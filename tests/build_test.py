@@ -1,7 +1,8 @@
 """BUILD against the source: each file in one target, deps that are the imports, a py_test for each test, no cycles.
 
-BUILD is kept by hand; a failure says which line to add or remove. What it uses of Starlark is Python syntax, so `ast`
-reads it. Where Bazel is installed, it reads the file too (offline, with a stub of rules_python).
+A failure says which line to add or remove. What BUILD uses of Starlark is Python syntax: `ast` refuses the rest, and
+Python runs it with rules that write down their attributes. Where Bazel is installed, it reads the file too (offline,
+with a stub of rules_python).
 """
 
 import ast
@@ -10,18 +11,19 @@ import re
 import shutil
 import subprocess
 import textwrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 import jaxtrain
+from layout_test import FOLDERS, imported, module_name, parse, repository, ROOT, TEXTS
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-FOLDERS = ("jaxtrain", "configs", "launch", "tests")
-CONFTEST = "tests/conftest.py"
+CONFTEST, PACKAGE = "tests/conftest.py", "jaxtrain/__init__.py"
 # Tests about the repository itself quote code: only their imports count, not their strings.
 ABOUT_REPOSITORY = ("tests/build_test.py", "tests/layout_test.py")
-COMMANDS = tuple(f"jaxtrain/{name}.py" for name in ("pools", "predict", "search", "serve", "sweep"))  # beside main
+STARLARK = (ast.Module, ast.Expr, ast.Assign, ast.Call, ast.keyword, ast.Constant, ast.Name, ast.Attribute, ast.List,
+            ast.Tuple, ast.Dict, ast.ListComp, ast.comprehension, ast.IfExp, ast.BinOp, ast.UnaryOp, ast.Subscript,
+            ast.Slice, ast.Compare, ast.expr_context, ast.operator, ast.unaryop, ast.cmpop)
 BAZEL_SECONDS = 55
 
 STUB = """
@@ -43,55 +45,63 @@ def py_test(**kwargs):
     python_unit(**kwargs)
 """
 
+Sources = dict[str, str]
+
 
 class Target(NamedTuple):
-  """A rule of BUILD: its kind, line, and the attributes that are lists of strings or a string."""
+  """A rule of BUILD with its attributes."""
   kind: str
-  line: int
+  name: str
   srcs: list[str]
-  deps: list[str]
-  data: list[str]
-  args: list[str]
-  main: str
+  deps: list[str] = []
+  data: list[str] = []
+  args: list[str] = []
+  main: str = ""
+
+  @property
+  def sharers(self) -> str:
+    """Those of the targets that one comprehension over files makes have one list of deps; they are named by path."""
+    return self.kind if "/" in self.name else self.name
 
 
-def read_build(text: str) -> dict[str, Target]:
-  """Targets by name. Raises ValueError for what is no plain list of rules, or a name used twice."""
+def pattern_of(glob: str) -> re.Pattern:
+  """`a/**/*.py` as a regular expression."""
+  parts = {"**/": r"(?:.*/)?", "**": r".*", "*": r"[^/]*"}
+  return re.compile("".join(parts.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*)", glob)))
+
+
+def read_build(text: str, sources: Sources) -> dict[str, Target]:
+  """Targets by name. Raises ValueError for what is no Starlark, or a name used twice."""
   targets = {}
-  for node in ast.parse(text).body:
-    call = node.value if isinstance(node, ast.Expr) else None
-    if isinstance(call, ast.Constant):
-      continue
-    if not isinstance(call, ast.Call):
-      raise ValueError(f"BUILD:{node.lineno}: a rule is expected")
-    kind = ast.unparse(call.func)
-    if kind not in ("py_library", "py_binary", "py_test"):
-      continue
-    values = {"srcs": [], "deps": [], "data": [], "args": [], "main": ""}
-    values |= {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-    if values["name"] in targets:
-      raise ValueError(f"BUILD:{node.lineno}: a second target {values['name']}")
-    targets[values["name"]] = Target(kind, node.lineno, *(values[field] for field in Target._fields[2:]))
+
+  def glob(include: list[str], exclude: list[str] = (), allow_empty: bool = False) -> list[str]:
+    matches = [[path for path in sources if pattern_of(pattern).fullmatch(path)] for pattern in include]
+    if not allow_empty and not all(matches):
+      raise ValueError(f"BUILD: nothing matches {include[matches.index([])]}")
+    return [path for path in sources if any(path in matched for matched in matches)
+            and not any(pattern_of(pattern).fullmatch(path) for pattern in exclude)]
+
+  def rule(kind: str) -> Any:
+    def add(name: str, **attributes: Any) -> None:
+      if name in targets:
+        raise ValueError(f"BUILD: a second target {name}")
+      targets[name] = Target(kind, name, **attributes)
+    return add
+
+  tree = ast.parse(text)
+  for node in ast.walk(tree):
+    if not isinstance(node, STARLARK):
+      raise ValueError(f"BUILD:{node.lineno}: {type(node).__name__} is no part of Starlark, or of what is used here")
+  nothing = lambda *args, **kwargs: None
+  exec(compile(tree, "BUILD", "exec"), {
+    "__builtins__": {"len": len}, "load": nothing, "package": nothing, "filegroup": nothing, "glob": glob,
+    **{kind: rule(kind) for kind in ("py_library", "py_binary", "py_test")}})
   return targets
-
-
-def repository() -> dict[str, str]:
-  """Text by path of all Python files of the repository."""
-  paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
-  return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
 
 
 def names_in_code(path: str, tree: ast.AST) -> set[str]:
   """Dotted names that code imports; `from a import b` gives `a.b`."""
-  package, names = path.split("/")[:-1], set()
-  for node in ast.walk(tree):
-    if isinstance(node, ast.Import):
-      names |= {alias.name for alias in node.names}
-    elif isinstance(node, ast.ImportFrom):
-      base = package[:len(package) + 1 - node.level] if node.level else []
-      base += [node.module] if node.module else []
-      names |= {".".join([*base, alias.name]) for alias in node.names}
-  return names
+  return {found.name for found in imported(path, tree)}
 
 
 def names_in_strings(tree: ast.AST) -> set[str]:
@@ -102,25 +112,28 @@ def names_in_strings(tree: ast.AST) -> set[str]:
   for node in ast.walk(tree):
     if not (isinstance(node, ast.Constant) and isinstance(node.value, str)) or id(node) in docstrings:
       continue
-    names |= set(re.findall(r"\bjaxtrain(?:\.\w+)+", node.value))
+    mentioned = set(re.findall(r"\bjaxtrain(?:\.\w+)+", node.value))
+    names |= mentioned | {f"{name}.__main__" for name in mentioned}  # python -m
     names |= {name.replace("/", ".").removesuffix(".py") for name in re.findall(r"\bconfigs/\w+(?:\.py)?", node.value)}
     if "configs" in node.value.split("/"):
       names.add("configs")
     if "import " in node.value:
       try:
-        names |= names_in_code("", ast.parse(textwrap.dedent(node.value)))
+        names |= names_in_code("", parse(textwrap.dedent(node.value)))
       except SyntaxError:
         continue
   return names
 
 
-def needed_files(path: str, sources: dict[str, str]) -> set[str]:
+def needed_files(path: str, sources: Sources) -> set[str]:
   """Files of the repository that a file imports, with the `__init__.py` that an import runs on its way."""
-  tree = ast.parse(sources[path])
+  if path == PACKAGE:  # runs first on every import, and imports only when asked: whoever asks needs the commands
+    return set()
+  tree = parse(sources[path])
   names = names_in_code(path, tree)
   if not path.startswith("jaxtrain/") and path not in ABOUT_REPOSITORY:
     names |= names_in_strings(tree)
-  by_name = {other.removesuffix(".py").removesuffix("/__init__").replace("/", "."): other for other in sources}
+  by_name = {module_name(other): other for other in sources}
   by_name["configs"] = next((other for other in sources if other.startswith("configs/")), "")
   if path.startswith("tests/"):  # pyproject.toml puts tests/ on the path of its helpers
     by_name |= {name.removeprefix("tests."): other for name, other in by_name.items() if name.startswith("tests.")}
@@ -142,62 +155,36 @@ def owners(targets: dict[str, Target]) -> dict[str, list[str]]:
   return found
 
 
-def true_deps(target: Target, targets: dict[str, Target], sources: dict[str, str]) -> set[str]:
-  """Labels of the targets whose files a target's files import."""
-  of_file = owners(targets)
-  needed = set().union(*(needed_files(path, sources) for path in target.srcs if path in sources)) - set(target.srcs)
-  return {f":{of_file[path][0]}" for path in needed if path in of_file}
-
-
-def wanted_test(path: str, deps: set[str]) -> str:
-  """The py_test of a test file, as it stands in BUILD."""
-  lines = [f'"{dep}",' for dep in sorted(deps)]
-  several = "\n".join(["[", *(f"        {line}" for line in lines), "    ]"])
-  listed = f"[{lines[0][:-1]}]" if len(lines) == 1 else several
-  name = path.removesuffix(".py")
-  data = '[\n        "pyproject.toml",\n        ":tree",\n    ]' if path in ABOUT_REPOSITORY else '["pyproject.toml"]'
-  srcs = "".join(f'        "{src}",\n' for src in sorted((CONFTEST, path)))
-  return (f'py_test(\n    name = "{name}",\n    srcs = [\n{srcs}    ],\n    args = ["{path}"],\n'
-          f'    data = {data},\n    main = "{CONFTEST}",\n' + (f"    deps = {listed},\n" if lines else "") + ")\n")
-
-
-def wrong_files(targets: dict[str, Target], sources: dict[str, str]) -> list[str]:
+def wrong_files(targets: dict[str, Target], sources: Sources) -> list[str]:
   """Files in no target or in several, targets with files that are not there, tests without their py_test."""
-  found, of_file = [], owners(targets)
+  found, of_file, data = [], owners(targets), {path for target in targets.values() for path in target.data}
   for path in sources:
-    if path.endswith("_test.py"):
-      name, srcs = path.removesuffix(".py"), sorted([CONFTEST, path])
-      deps = true_deps(Target("py_test", 0, [path], [], [], [], ""), targets, sources)
-      if name not in targets:
-        found.append(f"BUILD: add\n\n{wanted_test(path, deps)}")
-        continue
-      test = targets[name]
-      if (test.kind, sorted(test.srcs), test.args, test.main) != ("py_test", srcs, [path], CONFTEST):
-        found.append(f"BUILD:{test.line}: not the test of {path}; make it\n\n{wanted_test(path, deps)}")
-    elif path != CONFTEST and path not in of_file:
-      folder = path.rpartition("/")[0]
-      near = sorted({name for other, names in of_file.items() if other.rpartition("/")[0] == folder for name in names})
-      where = f"to srcs of {' or '.join(near)}" if near else "to srcs of a new py_library"
-      found.append(f'BUILD: add "{path}", {where}')
-    elif len(of_file.get(path, [])) > 1:
-      found.append(f'BUILD: "{path}" is in {" and ".join(of_file[path])}; remove it from all but one')
-  for name, target in targets.items():
-    for path in target.srcs:
-      if path not in sources:
-        found.append(f'BUILD:{target.line}: {target.kind} "{name}": remove "{path}", from srcs; there is no such file')
-    if target.kind == "py_test" and f"{name}.py" not in sources:
-      found.append(f'BUILD:{target.line}: remove py_test "{name}"; there is no {name}.py')
+    if path.endswith(".js"):
+      found += [f'BUILD: "{path}" is in no data'] * (path not in data)
+    elif path.endswith("_test.py"):
+      name, test = path.removesuffix(".py"), targets.get(path.removesuffix(".py"))
+      if test is None or test[:3] + test[5:] != ("py_test", name, [CONFTEST, path], [path], CONFTEST):
+        found.append(f'BUILD: "{name}" is no py_test that runs {path} by {CONFTEST}')
+    elif path.endswith(".py") and path != CONFTEST and len(of_file.get(path, [])) != 1:
+      found.append(f'BUILD: "{path}" is in {" and ".join(of_file.get(path, ["no target"]))}; one target has to list it')
+  found += [f'BUILD: "{name}" lists "{path}"; there is no such file' for name, target in targets.items()
+            for path in target.srcs if path not in sources]
   return found
 
 
-def wrong_deps(targets: dict[str, Target], sources: dict[str, str]) -> list[str]:
+def wrong_deps(targets: dict[str, Target], sources: Sources) -> list[str]:
   """Differences between deps and the imports."""
-  found = []
-  for name, target in targets.items():
-    want = true_deps(target, targets, sources)
-    where = f'BUILD:{target.line}: {target.kind} "{name}"'
-    found += [f'{where}: add "{dep}", to deps' for dep in sorted(want - set(target.deps))]
-    found += [f'{where}: remove "{dep}", from deps; nothing imports it' for dep in sorted(set(target.deps) - want)]
+  found, of_file, groups = [], owners(targets), {}
+  for target in targets.values():
+    groups.setdefault(target.sharers, []).append(target)
+  for name, group in groups.items():
+    want = set()
+    for target in group:
+      needed = set().union(*(needed_files(path, sources) for path in target.srcs if path in sources)) - set(target.srcs)
+      want |= {f":{of_file[path][0]}" for path in needed if path in of_file}
+    have = {dep for target in group for dep in target.deps}
+    found += [f'BUILD: "{name}": add "{dep}", to deps' for dep in sorted(want - have)]
+    found += [f'BUILD: "{name}": remove "{dep}", from deps; nothing imports it' for dep in sorted(have - want)]
   return found
 
 
@@ -211,7 +198,7 @@ def cycles(targets: dict[str, Target]) -> list[str]:
       for label in (*targets[chain[-1]].deps, *targets[chain[-1]].data):
         name = label.removeprefix(":")
         if name == start:
-          found.append(f"BUILD:{targets[start].line}: cycle {' -> '.join((*chain, name))}")
+          found.append(f"BUILD: cycle {' -> '.join((*chain, name))}")
         elif name in targets and name not in seen:
           seen.add(name)
           todo.append((*chain, name))
@@ -229,25 +216,23 @@ def reached_files(start: str, targets: dict[str, Target]) -> set[str]:
   return {path for name in seen for path in targets[name].srcs}
 
 
-def lost_files(targets: dict[str, Target], sources: dict[str, str]) -> list[str]:
-  """Modules that the command `main` needs and its target does not reach; experiments come through the configs."""
-  have = reached_files("main", targets)
-  want = {path for path in sources if path.startswith("jaxtrain/") and path not in COMMANDS}
-  of_file = owners(targets)
-  lost = sorted({of_file[path][0] for path in want - have if path in of_file})
-  return [f'BUILD:{targets["main"].line}: py_binary "main": nothing leads to ":{name}"; a config that names its '
-          f'experiment does, through data = [":configs"]' for name in lost]
+def lost_files(targets: dict[str, Target], sources: Sources) -> list[str]:
+  """Files of the package, commands aside, that no command reaches; experiments come through the configs."""
+  commands = [name for name, target in targets.items() if target.kind == "py_binary"]
+  have = set().union(*(reached_files(name, targets) for name in commands))
+  return [f'BUILD: no command leads to "{path}"; a config that names its experiment does, through data = [":configs"]'
+          for path in sources if re.fullmatch(r"jaxtrain/.*\.py", path) and path not in have]
 
 
-def problems(text: str, sources: dict[str, str]) -> list[str]:
+def problems(text: str, sources: Sources) -> list[str]:
   """All that is wrong with a BUILD."""
-  targets = read_build(text)
+  targets = read_build(text, sources)
   return (wrong_files(targets, sources) + wrong_deps(targets, sources) + cycles(targets)
           + lost_files(targets, sources))
 
 
 def test_build_agrees_with_the_source():
-  found = problems((ROOT / "BUILD").read_text(encoding="utf-8"), repository())
+  found = problems((ROOT / "BUILD").read_text(encoding="utf-8"), repository(TEXTS))
   assert not found, "\n" + "\n".join(found)
 
 
@@ -255,18 +240,24 @@ def test_module_has_the_version_of_the_package():
   assert f'version = "{jaxtrain.__version__}"' in (ROOT / "MODULE.bazel").read_text(encoding="utf-8")
 
 
-SOURCES = {"jaxtrain/__init__.py": "", "jaxtrain/types.py": "", "jaxtrain/step.py": "from jaxtrain.types import Batch",
+SOURCES = {PACKAGE: "def f():\n  from jaxtrain import main", "jaxtrain/types.py": "",
+           "jaxtrain/step.py": "from jaxtrain.types import Batch", "jaxtrain/page.js": "",
            "jaxtrain/main.py": "def main():\n  from jaxtrain import step", "jaxtrain/exp/__init__.py": "",
            "jaxtrain/exp/vae.py": "from jaxtrain import step", "configs/vae.py": "x = 'jaxtrain.exp.vae'",
-           CONFTEST: "", "tests/a_test.py": "'''On jaxtrain.main.'''\nimport jaxtrain.types\nrun('configs/vae.py')"}
+           CONFTEST: "", "tests/a_test.py": "'''On jaxtrain.main.'''\nimport jaxtrain.types\nrun('configs/vae.py')",
+           "tests/b/c_test.py": "from jaxtrain import step"}
 BUILD = """
 load("@rules_python//python:defs.bzl", "py_binary", "py_library", "py_test")
-py_library(name = "core", srcs = ["jaxtrain/__init__.py", "jaxtrain/types.py"])
-py_library(name = "maths", srcs = ["jaxtrain/step.py"], deps = [":core"])
-py_library(name = "exp", srcs = ["jaxtrain/exp/__init__.py", "jaxtrain/exp/vae.py"], deps = [":core", ":maths"])
-py_library(name = "configs", srcs = ["configs/vae.py"], deps = [":core", ":exp"])
-py_binary(name = "main", srcs = ["jaxtrain/main.py"], data = [":configs"], deps = [":core", ":maths"])
-""" + wanted_test("tests/a_test.py", {":configs", ":core"})
+CUT = [["types", "none"], ["step"]]
+py_library(name = "package", srcs = ["jaxtrain/__init__.py"], data = glob(["jaxtrain/*.js"]))
+[py_library(name = name, srcs = glob(["jaxtrain/%s.py" % file for file in CUT[k]], allow_empty = True), deps = deps)
+ for k, name, deps in [(0, "core", [":package"]), (1, "maths", [":package", ":core"])]]
+py_library(name = "exp", srcs = glob(["jaxtrain/exp/**/*.py"]), deps = [":package", ":maths"])
+py_library(name = "configs", srcs = glob(["configs/*.py"]), deps = [":package", ":exp"])
+py_binary(name = "main", srcs = ["jaxtrain/main.py"], data = [":configs"], deps = [":package", ":maths"])
+[py_test(name = path[:-len(".py")], srcs = ["tests/conftest.py", path], args = [path], main = "tests/conftest.py",
+         deps = [":configs", ":core", ":maths", ":package"]) for path in glob(["tests/**/*_test.py"])]
+"""
 
 
 def test_good_build_passes():
@@ -274,25 +265,43 @@ def test_good_build_passes():
 
 
 @pytest.mark.parametrize(("old", "new", "says"), [
-    ('["jaxtrain/step.py"], deps = [":core"]', '["jaxtrain/step.py"]', '"maths": add ":core", to deps'),
-    ('data = [":configs"], deps = [', 'data = [":configs"], deps = [":exp", ', '"main": remove ":exp", from deps'),
-    ('[":configs"], deps = [":core", ":maths"]', '[":configs"], deps = [":core"]', '"main": add ":maths", to deps'),
-    ('data = [":configs"]', "data = []", 'nothing leads to ":exp"'),
-    ('deps = [":core", ":exp"]', 'deps = [":core"]', '"configs": add ":exp", to deps'),
-    ('"jaxtrain/exp/vae.py"]', "]", 'add "jaxtrain/exp/vae.py", to srcs of exp'),
-    ('"jaxtrain/exp/vae.py"]', '"jaxtrain/exp/vae.py", "jaxtrain/step.py"]', "remove it from all but one"),
-    ('["jaxtrain/step.py"]', '["jaxtrain/step.py", "jaxtrain/old.py"]', 'remove "jaxtrain/old.py", from srcs'),
-    ('name = "core",', 'name = "core", data = [":maths"],', "cycle core -> maths -> core"),
-    ('name = "tests/a_test"', 'name = "tests/b_test"', 'name = "tests/a_test",'),
-    ('name = "tests/a_test"', 'name = "tests/b_test"', 'remove py_test "tests/b_test"'),
-    ('main = "tests/conftest.py"', 'main = "tests/a_test.py"', "not the test of tests/a_test.py"),
-    ('args = ["tests/a_test.py"]', "args = []", "not the test of tests/a_test.py"),
-    ('        ":configs",\n', "", '"tests/a_test": add ":configs", to deps'),
+  ('"maths", [":package", ":core"]', '"maths", [":package"]', '"maths": add ":core", to deps'),
+  ('data = [":configs"], deps = [', 'data = [":configs"], deps = [":exp", ', '"main": remove ":exp", from deps'),
+  ('[":configs"], deps = [":package", ":maths"]', '[":configs"], deps = [":package"]', '"main": add ":maths", to deps'),
+  ('data = [":configs"]', "data = []", 'no command leads to "jaxtrain/exp/vae.py"'),
+  ('deps = [":package", ":exp"]', 'deps = [":package"]', '"configs": add ":exp", to deps'),
+  ('"jaxtrain/exp/**/*.py"', '"jaxtrain/exp/__init__.py"', '"jaxtrain/exp/vae.py" is in no target'),
+  ('"jaxtrain/exp/**/*.py"', '"jaxtrain/exp/*.py", "jaxtrain/step.py"', '"jaxtrain/step.py" is in maths and exp'),
+  ('["jaxtrain/main.py"]', '["jaxtrain/main.py", "jaxtrain/old.py"]', 'lists "jaxtrain/old.py"; there is no'),
+  ('srcs = ["jaxtrain/__init__.py"], data = glob(["jaxtrain/*.js"])', 'srcs = ["jaxtrain/__init__.py"]', "in no data"),
+  ('"core", [":package"]', '"core", [":package", ":maths"]', "cycle core -> maths -> core"),
+  ('"tests/**/*_test.py"', '"tests/*_test.py"', '"tests/b/c_test" is no py_test that runs tests/b/c_test.py'),
+  ('main = "tests/conftest.py"', 'main = "tests/a_test.py"', '"tests/a_test" is no py_test'),
+  ("args = [path]", "args = []", '"tests/a_test" is no py_test'),
+  ('deps = [":configs", ":core", ', 'deps = [":core", ', '"py_test": add ":configs", to deps'),
+  ('deps = [":configs", ":core", ', 'deps = [":main", ":configs", ":core", ', '"py_test": remove ":main", from deps'),
 ])
 def test_bad_build_is_found(old, new, says):
   assert BUILD.count(old) == 1
   found = problems(BUILD.replace(old, new), SOURCES)
   assert any(says in line for line in found), found
+
+
+@pytest.mark.parametrize(("more", "says"), [
+  ('py_library(name = "exp")', "a second target exp"),
+  ('py_library(name = "a", srcs = glob(["a/*.py"]))', "nothing matches a/"),
+  ("for x in CUT:\n  package()", "For is no part of Starlark"),
+  ('py_library(name = f"{CUT}")', "JoinedStr is no part of Starlark"),
+])
+def test_build_that_bazel_would_refuse_is_refused(more, says):
+  with pytest.raises(ValueError, match=says):
+    read_build(BUILD + more, SOURCES)
+
+
+def test_glob_reads_stars():
+  assert pattern_of("a/**/*.py").fullmatch("a/b.py") and pattern_of("a/**/*.py").fullmatch("a/b/c/d.py")
+  assert not pattern_of("a/*.py").fullmatch("a/b/c.py") and not pattern_of("a/*.py").fullmatch("a/bXpy")
+  assert pattern_of("a/**").fullmatch("a/b/c.js") and not pattern_of("*").fullmatch("a/b")
 
 
 def test_strings_name_what_a_test_starts():
@@ -301,18 +310,14 @@ import child
 
 def test_a():
   '''Not jaxtrain.exp.vae, this is a docstring.'''
-  run("-m", "jaxtrain.main")
+  run("-m", "jaxtrain.sweep")
   run("-c", "from jaxtrain import step")
   read(root / "configs")
 """
-  needed = needed_files("tests/a_test.py", SOURCES | {"tests/a_test.py": code, "tests/child.py": ""})
-  modules = {f"jaxtrain/{name}.py" for name in ("__init__", "main", "step")}
-  assert needed == modules | {"configs/vae.py", "tests/child.py"}
-
-
-def test_second_target_of_a_name_is_refused():
-  with pytest.raises(ValueError, match="second target core"):
-    read_build(BUILD + 'py_library(name = "core")\n')
+  more = {"tests/a_test.py": code, "tests/child.py": "", "jaxtrain/sweep/__init__.py": "",
+          "jaxtrain/sweep/__main__.py": ""}
+  modules = {f"jaxtrain/{name}.py" for name in ("__init__", "sweep/__init__", "sweep/__main__", "step")}
+  assert needed_files("tests/a_test.py", SOURCES | more) == modules | {"configs/vae.py", "tests/child.py"}
 
 
 def old_bazel(folder: pathlib.Path) -> str:
@@ -346,9 +351,8 @@ def test_bazel_reads_build(tmp_path):
     return set(done.stdout.split())
 
   try:
-    targets = read_build((ROOT / "BUILD").read_text(encoding="utf-8"))
-    assert {f"//:{path}" for path in reached_files("main", targets)} <= query("deps(//:main)")
-    tests = {f"//:{name}" for name, target in targets.items() if target.kind == "py_test"}
-    assert tests <= query("deps(//:all)")
+    targets = read_build((ROOT / "BUILD").read_text(encoding="utf-8"), repository(TEXTS))
+    assert {f"//:{path}" for path in reached_files("jaxtrain/main", targets)} <= query("deps(//:jaxtrain/main)")
+    assert {f"//:{name}" for name in targets} <= query("//:all")
   finally:
     subprocess.run(["chmod", "-R", "u+w", str(tmp_path)], check=False)  # Bazel leaves read-only files behind
