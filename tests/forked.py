@@ -2,7 +2,8 @@
 
   python tests/forked.py < cases.jsonl > answers.jsonl
 
-A case is {"command": "main" | "predict" | "sweep", "argv": [...]}; its answer {"code": ..., "out": ..., "err": ...}.
+A case is {"command": "main" | "predict" | "sweep" | "report", "argv": [...]}; its answer
+{"code": ..., "out": ..., "err": ...}.
 """
 
 import importlib
@@ -14,7 +15,8 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-COMMANDS = {"main": "jaxtrain.main", "predict": "jaxtrain.predict", "sweep": "jaxtrain.sweep.__main__"}
+COMMANDS = {"main": "jaxtrain.main", "predict": "jaxtrain.predict", "sweep": "jaxtrain.sweep.__main__",
+            "report": "jaxtrain.report.__main__"}
 IMPORTS = (*COMMANDS.values(), "jaxtrain.loop", "jaxtrain.report.figures", "sklearn.datasets", "h5py",
            "jaxtrain.experiments.tabular_vae.vae", "pyarrow.parquet", "tensorflow_datasets", "orbax.checkpoint")
 SECONDS = 120  # for one case
