@@ -10,13 +10,15 @@ edges and its mechanisms, n = 1000; benchmark: d in 10, 20, 30, 40; random: the 
 The large variants are for a GPU.
 """
 
+from ml_collections import ConfigDict
+
 from jaxtrain.config import common, pick_variant
 
 
 def base():
   """What all variants share: the stream of tasks, AdamW at 1e-4 with a cosine, clipping, selection by edge F1."""
   config = common()
-  config.data.source = "simulated"
+  config.data = ConfigDict()
   config.data.num_nodes = (20,)  # d: numbers of variables; several are drawn evenly
   config.data.pad_to = ()  # padded sizes of the batches; () = each number of variables has batches of its own
   config.data.num_rows = 256  # n: observational rows of a task

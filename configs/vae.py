@@ -11,7 +11,7 @@ your file (or data.source=parquet, npz, hdf5, sqlite); tfds: a prepared TFDS dat
 Sweeps (--name of jaxtrain.sweep): seeds, bootstrap, beta, kl_shapes.
 """
 
-from jaxtrain.config import common, pick_variant
+from jaxtrain.config import common, pick_variant, tables
 
 LITHOLOGY_TRANSFORMS = ("standardise", "signed_log1p", "signed_log1p", "log1p", "log1p", "log1p")
 
@@ -21,6 +21,7 @@ def base():
   config = common()
   config.experiment = "jaxtrain.experiments.tabular_vae.vae"
   config.seed = 42
+  config.data = tables()
   config.train.num_epochs = 100
   config.data.source = "synthetic"
   config.model.kind = "unsup"  # unsup | semisup (a classifier on the latent)

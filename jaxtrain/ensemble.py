@@ -6,22 +6,21 @@ those of the first member; what is monitored, saved and stopped is the ensemble.
 
 **Source:** Lakshminarayanan, Pritzel & Blundell 2017 (Simple and scalable predictive uncertainty estimation using deep
 ensembles), 2.4: random initialisation and the whole data for all members.
-**Departs** from DESIGN 3, which lists no such module; and from the paper: one order of the rows serves all members, so
-that a batch is fetched once.
+**Departs:** one order of the rows serves all members, so that a batch is fetched once.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain import rng
+from jaxtrain import losses, rng
 from jaxtrain.errors import UserError
 from jaxtrain.types import Experiment, Verb
 
-SHARED = ("step", "key", "guard")  # fields of a state that all members share
+SHARED = ("step", "key")  # fields of a state that all members share
 
 
 def own_fields(state: Any) -> dict[str, Any]:
@@ -35,8 +34,15 @@ def member(state: Any, k: int) -> Any:
   return state.replace(**own, key=rng.step_key(state.key, k))
 
 
-def wrap(one: Experiment, num_members: int) -> Experiment:
-  """The experiment of so many members; batches, sources and verbs stay what they are."""
+def wrap(one: Experiment, num_members: int, guard: Callable) -> Experiment:
+  """The experiment of so many members; batches, sources and verbs stay what they are.
+
+  Args:
+    one: of a member.
+    num_members: how many.
+    guard: `(old state, new state, metrics) -> (state, metrics)`, applied to each member by itself: one that diverges
+      keeps its last finite state while the others go on.
+  """
   index = jnp.arange(num_members)
 
   def over_members(state, fn):
@@ -44,19 +50,20 @@ def wrap(one: Experiment, num_members: int) -> Experiment:
     call = lambda own, k: fn(state.replace(**own, key=rng.step_key(state.key, k)), k)
     return jax.vmap(call)(own_fields(state), index)
 
-  def init(key):
-    states = jax.vmap(lambda k: own_fields(one.init(rng.step_key(key, k))))(index)
-    return one.init(key).replace(**states)
+  def init(key, sample):
+    states = jax.vmap(lambda k: own_fields(one.init(rng.step_key(key, k), sample)))(index)
+    return one.init(key, sample).replace(**states)
 
   def add(metrics):
     return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), metrics)
 
   def train_step(state, batch, key, over):
     def step(own_state, k):
-      new, metrics = one.train_step(own_state, batch, rng.step_key(key, k), over)
+      new, metrics = guard(own_state, *one.train_step(own_state, batch, rng.step_key(key, k), over))
       return own_fields(new), metrics
     new, metrics = over_members(state, step)
-    return state.replace(**new, step=state.step + 1), add(metrics) | {"member_loss": metrics["loss"]}
+    all_halted = jnp.all(new["guard"].stopped)
+    return state.replace(**new, step=state.step + ~all_halted), add(metrics) | {"member_loss": metrics["loss"]}
 
   def eval_step(state, batch, key, over):
     return add(over_members(state, lambda own_state, k: one.eval_step(own_state, batch, rng.step_key(key, k), over)))
@@ -64,14 +71,23 @@ def wrap(one: Experiment, num_members: int) -> Experiment:
   def observe(state, means):
     return state.replace(**over_members(state, lambda own_state, _: own_fields(one.observe(own_state, means))))
 
-  def assess(state, splits, key):
-    each = [one.assess(member(state, k), splits, key) for k in range(num_members)]
-    return {part: (spread([found[part][0] for found in each]), arrays) for part, (_, arrays) in each[0].items()}
+  def summarise(totals):
+    found = {}
+    if "member_loss" in totals:  # of training
+      found = losses.item_means("member_loss", *totals["member_loss"])
+    return found | (one.summarise(totals) if one.summarise else {})
 
-  return one._replace(init=init, train_step=train_step, eval_step=eval_step,
-                      observe=observe if one.observe else None, assess=assess if one.assess else None,
-                      predict={name: several(verb, num_members) for name, verb in (one.predict or {}).items()},
-                      read_weights=None)
+  def make_assess(assess_one):
+    def assess(state, splits, key):
+      each = [assess_one(member(state, k), splits, key) for k in range(num_members)]
+      return spread([scalars for scalars, _ in each]), each[0][1]
+    return assess
+
+  return one._replace(init=init, train_step=train_step, eval_step=eval_step, summarise=summarise,
+                      observe=observe if one.observe else None,
+                      assess={part: make_assess(fn) for part, fn in one.assess.items()} if one.assess else None,
+                      predict={name: several(name, verb, num_members) for name, verb in (one.predict or {}).items()},
+                      read_weights=None, guards_members=True)
 
 
 def spread(each: list[dict]) -> dict[str, float]:
@@ -84,8 +100,13 @@ def spread(each: list[dict]) -> dict[str, float]:
   return found | {f"sd_{name}": float(values[name].std(ddof=1)) for name in differing}
 
 
-def several(verb: Verb, num_members: int) -> Verb:
-  """A verb of one state as that of an ensemble's, by `verb.several`."""
+def several(name: str, verb: Verb, num_members: int) -> Verb:
+  """A verb of one state as that of an ensemble's, by `verb.several`; one that refuses ensembles says so when used."""
+  def refuse(*_):
+    raise UserError(f"--verb={name}: one state only, and this run holds an ensemble of {num_members} members")
+  if verb.several == "refused":
+    return verb._replace(run=refuse, pure=refuse if verb.pure else None)
+
   def run(state, columns, num, key):
     sizes = [num] * num_members
     if verb.several == "turns":

@@ -66,3 +66,9 @@ def is_top(logits: jax.Array, label: jax.Array) -> jax.Array:
   one_hot = jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype)
   own = jnp.sum(one_hot * logits, axis=-1)
   return ((own >= jnp.max(logits, axis=-1)) & (label >= 0)).astype(jnp.float32)
+
+
+def item_means(name: str, total: jax.Array, count: jax.Array) -> dict[str, jax.Array]:
+  """Means of a metric whose sum is an array, each item under a name of its own: `name/0`, `name/1`, ..."""
+  total, count = jnp.broadcast_arrays(total, count)
+  return {f"{name}/{k}": mean for k, mean in enumerate(jnp.ravel(total / count))}

@@ -9,6 +9,7 @@ and plateau follow PyTorch's `clip_grad_norm_` and `ReduceLROnPlateau`, which th
 decide once an epoch on the epoch's mean loss.
 """
 
+import fnmatch
 from typing import Any, Callable, NamedTuple
 
 import flax.struct
@@ -19,6 +20,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxtrain import bits, schedules
 from jaxtrain.config import limits
+from jaxtrain.errors import UserError
 
 SMALLEST_CUT = 1e-8  # a plateau leaves a learning rate alone that it would change by less: PyTorch's eps
 
@@ -107,12 +109,30 @@ def follow_loss(plateau: Plateau, step, loss, steps_per_epoch: int, settings, le
   return jax.lax.cond((step + 1) % steps_per_epoch == 0, judge, lambda p: p, plateau)
 
 
-def make(optim, steps_per_epoch: int) -> Optimizer:
-  """Builds the optimiser of `config.optim`; `learning_rate` may be a tracer, names and switches may not.
+def frozen_leaves(params: Any, patterns: tuple[str, ...]) -> Any:
+  """A tree like the parameters of bools: whether a pattern such as `encoder/*` matches the leaf's path.
+
+  Raises:
+    UserError: a pattern that matches nothing.
+  """
+  paths = {path: jax.tree_util.keystr(path, simple=True, separator="/")
+           for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+  for pattern in patterns:
+    if not any(fnmatch.fnmatch(path, pattern) for path in paths.values()):
+      raise UserError(f"config.optim.frozen: {pattern!r} matches no parameter, such as {', '.join(paths.values())}")
+  is_frozen = lambda path, _: any(fnmatch.fnmatch(paths[path], pattern) for pattern in patterns)
+  return jax.tree_util.tree_map_with_path(is_frozen, params)
+
+
+def make(optim, steps_per_epoch: int, prefix: str = "") -> Optimizer:
+  """Builds the optimiser of a config section such as `config.optim`; `learning_rate` may be a tracer, names and switches
+  may not.
 
   Args:
-    optim: the config section; `decay_steps` is the schedule's horizon (config.resolve has filled it in).
+    optim: the config section, from `config.common()` or `config.optimiser()`; `decay_steps` is the schedule's horizon,
+      filled in when the run starts.
     steps_per_epoch: updates between two decisions of a plateau on the training loss.
+    prefix: of the metrics `lr` and `grad_norm`, where a step has several optimisers.
   """
   rule = update_rule(optim)
   shape = schedules.learning_rate_shape(optim.schedule, optim.decay_steps, optim.warmup_steps, optim.end_value)
@@ -126,6 +146,9 @@ def make(optim, steps_per_epoch: int) -> Optimizer:
 
   def update(grads, opt_state, params, step, loss):
     unpack = ravel_pytree(params)[1] if flat else (lambda tree: tree)
+    frozen = frozen_leaves(params, optim.frozen) if optim.frozen else None
+    if frozen is not None:
+      grads = jax.tree.map(lambda g, is_frozen: jnp.zeros_like(g) if is_frozen else g, grads, frozen)
     grads, packed, plateau = pack(grads), pack(params), opt_state.plateau
     grad_norm = optax.tree.norm(grads)
     if optim.clip_norm > 0:
@@ -138,8 +161,11 @@ def make(optim, steps_per_epoch: int) -> Optimizer:
     packed = jax.tree.map(lambda p, u: p - (learning_rate * u).astype(p.dtype), packed, updates)
     if follows_loss:
       plateau = follow_loss(plateau, step, loss, steps_per_epoch, optim.plateau, optim.learning_rate)
-    metrics = {"lr": jnp.asarray(learning_rate, jnp.float32), "grad_norm": grad_norm}
-    return unpack(packed), OptState(rule_state, plateau), metrics
+    metrics = {f"{prefix}lr": jnp.asarray(learning_rate, jnp.float32), f"{prefix}grad_norm": grad_norm}
+    updated = unpack(packed)
+    if frozen is not None:
+      updated = jax.tree.map(lambda new, old, is_frozen: old if is_frozen else new, updated, params, frozen)
+    return updated, OptState(rule_state, plateau), metrics
 
   def observe(opt_state, means):
     if not has_plateau or follows_loss:

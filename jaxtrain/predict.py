@@ -19,12 +19,9 @@ import os
 import sys
 import time
 import traceback
-from typing import Any
 
 from jaxtrain.errors import UserError, need
 from jaxtrain.types import Verb
-
-CODE_FIELDS = ("loss.extra", "eval.metrics")  # name functions of the user's, which predicting does not need
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,31 +47,6 @@ def make_parser() -> Parser:
   parser.add_argument("--experiment", default="", help="the run's experiment, where it is a module of your own")
   parser.add_argument("--json", action="store_true", help="print the summary as JSON")
   return parser
-
-
-def restore(workdir: str, which: str, experiment: str = "") -> tuple[Any, Any, Any, dict]:
-  """(experiment, state, config, summary) of a run's checkpoint, from its folder alone.
-
-  Raises:
-    UserError: the folder holds no such checkpoint, or its experiment is not part of jaxtrain and not named.
-  """
-  import jax
-  from jaxtrain import config as config_lib, jsonable
-  from jaxtrain.run import checkpoints, packing, setup
-  from jaxtrain.workdir import records
-  folder = records.last_stage(workdir)
-  record = jsonable.read_json(os.path.join(folder, "config.json"))
-  config = config_lib.from_workdir(record, workdir, experiment)
-  if not (which in ("best", "last") or which.isdigit()):
-    raise UserError(f"--checkpoint: got {which!r}, allowed best | last | STEP")
-  for key in CODE_FIELDS:
-    if config_lib.lookup(config, key.partition(".")[0]).get(key.partition(".")[2]):
-      config_lib.assign(config, key, ())
-  step = records.find_step(folder, which)
-  leaves, stored = checkpoints.read(os.path.join(folder, "checkpoints"), step)
-  made = setup.make_experiment(config, stored["meta"])
-  template = jax.eval_shape(made.init, jax.eval_shape(lambda: jax.random.key(0)))
-  return made, packing.fill(template, leaves, "state"), config, {"workdir": workdir, "step": step}
 
 
 def pick_verb(made, name: str, experiment: str) -> Verb:
@@ -171,11 +143,12 @@ def export(flags, verb: Verb, state) -> dict:
 def run(argv: list[str]) -> dict:
   """Does what the flags say and returns a summary. Raises UserError."""
   flags = make_parser().parse_args(argv)
-  made, state, config, summary = restore(flags.workdir, flags.checkpoint, flags.experiment)
-  verb = pick_verb(made, flags.verb, config.experiment)
+  from jaxtrain.run import trained
+  run = trained.restore(flags.workdir, flags.checkpoint, flags.experiment)
+  verb = pick_verb(run.experiment, flags.verb, run.config.experiment)
   check_flags(flags, verb)
-  done = export(flags, verb, state) if flags.export else apply(flags, verb, state, config)
-  summary |= {"verb": flags.verb} | done
+  done = export(flags, verb, run.state) if flags.export else apply(flags, verb, run.state, run.config)
+  summary = {"workdir": flags.workdir, "step": run.step, "verb": flags.verb} | done
   if flags.json:
     print(json.dumps(summary))
   else:

@@ -1,41 +1,84 @@
-"""One training step from a loss, the non-finite guard around any step, and many steps in one compiled call.
+"""Gradients of a loss, one training step from them, the non-finite guard, and many steps in one compiled call.
 
-**Source:** DESIGN 4. Loss terms are (sum, count): counts are added over the whole batch first, so that the gradient of
-a ragged batch, a masked term or a chunked batch is the gradient of the mean over the rows there are.
+Loss terms are (sum, count): counts are added over the whole batch first, so that the gradient of a ragged batch, a
+masked term or a chunked batch is the gradient of the mean over the rows there are.
 """
 
 import functools
 from typing import Any, Callable, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from jaxtrain import bits, losses, optim as optim_lib, rng
-from jaxtrain.types import Batch, Guard, Metrics, Over, Source
+from jaxtrain.types import Batch, Experiment, Guard, Metrics, Over, Source
 
 PACK_UP_TO = 1 << 16  # elements; larger leaves gain nothing from sharing an operation
 TINY = 1e-30  # times any float32 still finite, and so is the sum over a state
 
 
-def make_train_step(loss_sums: Callable, term_counts: Callable[[Batch], dict[str, jax.Array]],
-                    weights: Callable[[Any], dict[str, Any]], tx: optim_lib.Optimizer, *,
-                    reduction: str = "mean", ema_decay=0.0):
-  """Returns pure `train_step(state, batch, key, over) -> (state, metrics)` for one gradient of a weighted sum of terms.
+class Chunk(NamedTuple):
+  """What a loss returns of a chunk of rows.
+
+  Attributes:
+    terms: {term: [] sum over the rows}, the terms of the loss before their weights.
+    sums: pytree whose leaves are added over chunks, such as codebook counts.
+    averages: collections of the model ({name: tree of floats}), averaged over chunks by their real rows, such as
+      BatchNorm statistics.
+    metrics: {name: (sum, count)}, added.
+  """
+  terms: dict[str, jax.Array]
+  sums: Any = ()
+  averages: Any = ()
+  metrics: Metrics = {}
+
+
+class Gradient(NamedTuple):
+  """The gradient of a loss over a whole batch.
+
+  Attributes:
+    loss: [] the weighted sum of the terms, each divided by its count (reduction `mean`).
+    grads: like the parameters that were differentiated.
+    sums, averages: those of the chunks, put together.
+    metrics: `loss` per row and each term as (sum, count), and the chunks' own.
+    num_rows: [] real rows of the batch.
+  """
+  loss: jax.Array
+  grads: Any
+  sums: Any
+  averages: Any
+  metrics: Metrics
+  num_rows: jax.Array
+
+
+def params_of(state: Any) -> Any:
+  """All parameters of a state."""
+  return state.params
+
+
+def make_gradient(loss_sums: Callable, term_counts: Callable[[Batch], dict[str, jax.Array]],
+                  weights: Callable[[Any], dict[str, Any]], *, of: Callable[[Any], Any] = params_of,
+                  global_terms: Callable | None = None, reduction: str = "mean"):
+  """Returns pure `gradient(state, batch, key, over) -> Gradient` of a weighted sum of terms.
+
+  It changes no state and counts no step: a step may take several, of different parts of the parameters.
 
   Args:
-    loss_sums: `(params, model_state, chunk, key) -> ({term: sum over rows}, model_state, Metrics)`; the metrics are
-      extras that carry their own counts.
+    loss_sums: `(params, state, chunk, key) -> Chunk`; `params` is what `of` picks, and gradients flow to it alone.
     term_counts: `batch -> {term: count}` over the whole batch, from weights and masks alone.
-    weights: `state -> {term: weight}`; its names must equal those of the terms.
-    tx: the optimiser.
+    weights: `state -> {term: weight}`; its names must equal those of the terms. A weight may be a dual variable.
+    of: `state -> params`, the part of the parameters that is differentiated; all of them by default.
+    global_terms: `(params, state) -> {term: []}`, terms that belong to the step and not to each chunk, such as the KL of
+      a latent variable that all rows share; divided by their counts as other terms are.
     reduction: `mean` divides each term by its count; `sum` does not (the loss then grows with the batch). The reported
       loss is per row in both.
-    ema_decay: decay of `state.ema` where that is kept.
 
   Raises:
     ValueError: at trace, when the names of terms, counts and weights differ.
+    AssertionError: at trace, when a term is not a scalar or an average is not a float.
   """
-  def train_step(state, batch, key, over: Over):
+  def gradient(state, batch, key, over: Over) -> Gradient:
     counts, weight = term_counts(batch), jax.tree.map(bits.opaque, weights(state))
     if set(counts) != set(weight):
       raise ValueError(f"loss terms {sorted(counts)} and config.loss.weights {sorted(weight)} must be the same names")
@@ -44,28 +87,109 @@ def make_train_step(loss_sums: Callable, term_counts: Callable[[Batch], dict[str
       scale = {name: weight[name] / jnp.maximum(counts[name], 1.0) for name in counts}
     else:
       scale = weight
+    params = of(state)
+    shared = set(jax.eval_shape(global_terms, params, state)) if global_terms else set()
 
     def chunk_grads(chunk, chunk_key):
       share = jnp.sum(chunk["weight"]) / num_rows
       def scaled(params):
-        sums, model_state, extras = loss_sums(params, state.model_state, chunk, chunk_key)
-        if set(sums) != set(counts):
-          raise ValueError(f"loss terms {sorted(sums)} and their counts {sorted(counts)} must be the same names")
-        return sum(scale[name] * sums[name] for name in sorted(sums)), (sums, model_state, extras)
-      (loss, (sums, model_state, extras)), grads = jax.value_and_grad(scaled, has_aux=True)(state.params)
-      return loss, grads, sums, jax.tree.map(lambda leaf: share * leaf, model_state), extras
+        out = loss_sums(params, state, chunk, chunk_key)
+        check_chunk(out, set(counts) - shared)
+        return sum(scale[name] * out.terms[name] for name in sorted(out.terms)), out
+      (loss, out), grads = jax.value_and_grad(scaled, has_aux=True)(params)
+      return loss, grads, out._replace(averages=jax.tree.map(lambda leaf: share * leaf, out.averages))
 
-    loss, grads, sums, model_state, extras = over(chunk_grads, batch, key)
+    loss, grads, out = over(chunk_grads, batch, key)
+    terms = out.terms
+    if global_terms is not None:
+      def scaled_globals(params):
+        found = global_terms(params, state)
+        return sum(scale[name] * found[name] for name in sorted(found)), found
+      (more, found), more_grads = jax.value_and_grad(scaled_globals, has_aux=True)(params)
+      loss, grads, terms = loss + more, jax.tree.map(jnp.add, grads, more_grads), terms | found
     per_row = (loss * num_rows if reduction == "mean" else loss, num_rows)
-    params, opt_state, optim_metrics = tx.update(grads, state.opt_state, state.params, state.step, per_row)
-    new = state.replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state,
+    metrics = {"loss": per_row} | {name: (terms[name], counts[name] if reduction == "mean" else num_rows)
+                                   for name in terms}
+    return Gradient(loss, grads, out.sums, out.averages, metrics | out.metrics, num_rows)
+
+  return gradient
+
+
+def check_chunk(out: Chunk, names: set[str]) -> None:
+  """Refuses, at trace, what a loss may not return of a chunk."""
+  if set(out.terms) != names:
+    raise ValueError(f"loss terms {sorted(out.terms)} and their counts {sorted(names)} must be the same names")
+  chex.assert_rank(list(out.terms.values()), 0)
+  chex.assert_type(jax.tree.leaves(out.averages), float)
+
+
+def with_averages(model_state: dict[str, Any], averages: dict[str, Any]) -> dict[str, Any]:
+  """The model state with the collections that were averaged, in the types that it has; all others stay as they are."""
+  old = {name: model_state[name] for name in averages}
+  return model_state | jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), dict(averages), old)
+
+
+def make_train_step(loss_sums: Callable, term_counts: Callable[[Batch], dict[str, jax.Array]],
+                    weights: Callable[[Any], dict[str, Any]], tx: optim_lib.Optimizer, *,
+                    reduction: str = "mean", ema_decay=0.0):
+  """Returns pure `train_step(state, batch, key, over) -> (state, metrics)` for one gradient and one optimiser.
+
+  Args:
+    loss_sums, term_counts, weights, reduction: see `make_gradient`. `averages` of the chunks become collections of
+      `state.model_state`.
+    tx: the optimiser.
+    ema_decay: decay of `state.ema` where that is kept.
+  """
+  gradient = make_gradient(loss_sums, term_counts, weights, reduction=reduction)
+
+  def train_step(state, batch, key, over: Over):
+    found = gradient(state, batch, key, over)
+    params, opt_state, optim_metrics = tx.update(found.grads, state.opt_state, state.params, state.step,
+                                                 found.metrics["loss"])
+    new = state.replace(step=state.step + 1, params=params, opt_state=opt_state,
+                        model_state=with_averages(state.model_state, found.averages),
                         ema=optim_lib.update_ema(state.ema, params, ema_decay))
-    one = jnp.ones((), jnp.float32)
-    metrics = {"loss": per_row} | {name: (sums[name], counts[name] if reduction == "mean" else num_rows)
-                                   for name in sums}
-    return new, metrics | extras | {name: (value, one) for name, value in optim_metrics.items()}
+    return new, found.metrics | counted(optim_metrics)
 
   return train_step
+
+
+def counted(values: dict[str, jax.Array]) -> Metrics:
+  """Values of a step, such as a learning rate, as metrics: their mean over steps is reported."""
+  return {name: (jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32)) for name, value in values.items()}
+
+
+def part(batch: Batch, k: int, num_parts: int) -> Batch:
+  """The k-th of so many equal parts of a batch: every num_parts-th row from the k-th on.
+
+  For steps that take several updates from fresh rows, such as a critic's. The experiment says `batch_parts`, so that
+  every part divides over chunks and devices.
+  """
+  chex.assert_is_divisible(len(batch["weight"]), num_parts)
+  return jax.tree.map(lambda leaf: leaf[k::num_parts], batch)
+
+
+def first_rows(source: Source, data: Any, key: jax.Array, num_rows: int | None) -> Batch:
+  """The first training rows in the order of the first epoch, for starts that depend on data; None: of one batch.
+
+  Padding has weight 0. A table with fewer rows gives all of them.
+  """
+  if num_rows == 0:
+    return {}
+  first = source.batch_at(data, jnp.int32(0), key)
+  if num_rows is None:
+    return first
+  num_batches = -(-num_rows // len(first["weight"]))
+  limits = [limit for limit in (source.num_batches, source.window_steps) if limit]
+  batches = [first] + [source.batch_at(data, jnp.int32(k), key) for k in range(1, min([num_batches, *limits]))]
+  return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:num_rows], *batches)
+
+
+def make_init(experiment: Experiment, source: Source, num_rows: int | None):
+  """Returns `(root key, data of the training source) -> state`, a fresh state; `num_rows` is INIT_ROWS."""
+  def init(root, data):
+    return experiment.init(root, first_rows(source, data, rng.stream_key(root, "data"), num_rows))
+  return init
 
 
 def init_guard() -> Guard:
@@ -148,13 +272,13 @@ def first_nonfinite(metrics: Metrics, metrics_finite: jax.Array) -> jax.Array:
   return jax.lax.cond(metrics_finite, lambda _: jnp.full((), len(names), jnp.int32), look, None)
 
 
-def make_one_step(train_step: Callable, source: Source, over: Over, on_nonfinite: str):
+def make_one_step(experiment: Experiment, source: Source, over: Over, on_nonfinite: str):
   """Returns `(state, data, keys) -> (state, metrics)`: the batch and key of `state.step`, the step, the guard."""
   def one_step(state, data, keys):
     data_key, train_key = keys
     batch = source.batch_at(data, state.step, data_key)
-    new, metrics = train_step(state, batch, rng.step_key(train_key, state.step), over)
-    return guard_step(state, new, metrics, on_nonfinite)
+    new, metrics = experiment.train_step(state, batch, rng.step_key(train_key, state.step), over)
+    return (new, metrics) if experiment.guards_members else guard_step(state, new, metrics, on_nonfinite)
   return one_step
 
 

@@ -71,6 +71,21 @@ class Splits(NamedTuple):
   meta: dict[str, Any]
 
 
+class Metric(NamedTuple):
+  """What a metric is, for pages and for whoever compares runs: a value of METRICS of an experiment's module.
+
+  Attributes:
+    unit: such as `nats`, `bits`, `dB`; empty for a plain number.
+    meaning: one sentence.
+    direction: `lower` or `higher` is better; empty where neither is.
+    chance: the value of guessing; None where there is none.
+  """
+  unit: str
+  meaning: str
+  direction: str = ""
+  chance: float | None = None
+
+
 class Verb(NamedTuple):
   """One thing that `jaxtrain.predict` does with a trained state.
 
@@ -95,33 +110,52 @@ class Verb(NamedTuple):
   decide: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
 
 
+Scalars = dict[str, Any]
+Assess = Callable[[Any, Splits, jax.Array], tuple[Scalars, dict[str, np.ndarray]]]
+
+
 class Experiment(NamedTuple):
   """An experiment as pure functions; the loop never learns what a step does.
 
+  The module of an experiment has `load(config) -> Splits` and `make(config, meta) -> Experiment`, and declares what the
+  core must know of it: `LIMITS` (allowed values of its fields), `TRACEABLE` (float fields that may hold tracers), `CODE`
+  (fields that name functions of the user's), `METRICS` (name or pattern -> Metric), `INIT_ROWS` (training rows that
+  `init` looks at), `TRAINS` (False: there is nothing to train).
+
   Attributes:
-    init: `key -> state`, a pytree of arrays with `.step`, `.key` (the typed root key) and `.guard`.
+    init: `(key, sample) -> state`, a pytree of arrays with `.step`, `.key` (the typed root key) and `.guard`. `sample`
+      is a Batch of the first INIT_ROWS training rows (default: the first batch), whole and equal on any number of
+      devices, for starts that depend on data; empty where INIT_ROWS is 0.
     train_step: `(state, batch, key, over) -> (state, Metrics)`.
     eval_step: `(state, batch, key, over) -> Metrics`.
-    summarise: `merged Metrics -> {name: scalar}` for what is no ratio of sums; None where all metrics are.
+    summarise: `merged Metrics -> {name: scalar}` for metrics that are not ratios of sums, of evaluations and of training
+      alike; None where there are none. A metric whose sum is an array is for it alone and reaches no fact.
     observe: `(state, {name: scalar}) -> state`, the one way evaluation enters training; None where it does not.
-    assess: `(state, splits, key) -> {split: (scalars, arrays)}`, the heavy evaluation at the end of a run.
+    assess: the heavy evaluation in parts: name -> `(state, splits, key) -> (scalars, arrays)`. A part is named
+      `<split>-<name>`, or `<split>` where it is the only one of its split; parts of absent splits are left out.
     predict: what `jaxtrain.predict` offers, by name.
     read_weights: `(state, path) -> state`, a fresh state with the weights of another system's file; None where there is
       no such system.
     alarms: `{name: mean} -> [text]`, what is wrong with the metrics of training (`train_*`) and validation (`val_*`) of
       a report; None where nothing is watched for.
     describe: `() -> {name: value}`, what `--mode=check` adds of the data; None where it adds nothing.
+    batch_parts: parts into which a training step divides its batch before it hands each to `over` (`step.part`); the
+      batch size must divide by it.
+    guards_members: whether the state holds members along a leading axis, each with a guard of its own that `train_step`
+      has applied already.
   """
-  init: Callable[[jax.Array], Any]
+  init: Callable[[jax.Array, Batch], Any]
   train_step: Callable[[Any, Batch, jax.Array, Over], tuple[Any, Metrics]]
   eval_step: Callable[[Any, Batch, jax.Array, Over], Metrics]
   summarise: Callable[[Metrics], dict[str, Any]] | None = None
   observe: Callable[[Any, dict[str, Any]], Any] | None = None
-  assess: Callable[[Any, Splits, jax.Array], dict[str, tuple[dict, dict]]] | None = None
+  assess: dict[str, Assess] | None = None
   predict: dict[str, Verb] | None = None
   read_weights: Callable[[Any, str], Any] | None = None
   alarms: Callable[[dict[str, float]], list[str]] | None = None
   describe: Callable[[], dict[str, Any]] | None = None
+  batch_parts: int = 1
+  guards_members: bool = False
 
 
 class Guard(flax.struct.PyTreeNode):

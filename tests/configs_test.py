@@ -65,16 +65,16 @@ def small(path, variant, table, num_epochs=2, **overrides):
   config = config_lib.read_file(f"{path}:{variant}")
   values = {"train.num_epochs": num_epochs, "train.num_steps": 0, "log.figures": "none", "log.progress": False,
             "checkpoint.every_epochs": 1}
-  if config.data.source == "simulated":
+  if "num_nodes" in config.data:
     values |= STREAM | {"train.num_epochs": 0, "train.num_steps": EPOCH * num_epochs * (variant != "random")}
     values |= {key: value for key, value in NETS.items() if key.removeprefix("model.") in config.model}
     sized = lambda text: "er num_edges=2" if "num_edges" in text else "sf m=1" if "sf" in text else text
     values["data.graphs"] = tuple(map(sized, config.data.graphs))
-  if config.data.source == "synthetic":
+  if "source" in config.data and config.data.source == "synthetic":
     values["data.row_limit"] = 1500
-  if config.data.source == "csv":
+  if "source" in config.data and config.data.source == "csv":
     values |= {"data.path": table["csv"], "data.features": ("a", "b", "c"), "data.group": "well"}
-  if config.data.source == "tfds":
+  if "source" in config.data and config.data.source == "tfds":
     values |= {"data.path": table["tfds"], "data.features": cores.FEATURES, "train.batch_size": 64}
   for key, value in (values | overrides).items():
     config_lib.assign(config, key, value)
@@ -124,9 +124,9 @@ def test_a_vmapped_member_equals_its_solo_run(path, table):
   def train(rate, seed):
     config = config_lib.substitute(parts.config, {"optim.learning_rate": rate})
     experiment = module.make(config, parts.splits.meta)
-    one_step = step_lib.make_one_step(experiment.train_step, parts.splits.train, parallel.over_whole, "halt")
+    one_step = step_lib.make_one_step(experiment, parts.splits.train, parallel.over_whole, "halt")
     totals = step_lib.zero_totals(parts.totals)
-    return step_lib.make_repeat(one_step)(experiment.init(jax.random.key(seed)), totals, data, 20)[1]["loss"]
+    return step_lib.make_repeat(one_step)(experiment.init(jax.random.key(seed), {}), totals, data, 20)[1]["loss"]
 
   together = jax.jit(jax.vmap(train))(rates, seeds)
   for i in range(2):

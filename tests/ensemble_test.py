@@ -1,15 +1,19 @@
 """Deep ensembles: each member learns what it would alone, metrics are means, verbs average what may be averaged."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import outside
-from jaxtrain import config as config_lib, ensemble, loop, predict, rng
+from jaxtrain import config as config_lib, ensemble, loop, rng, step
+from jaxtrain.run import trained
 from jaxtrain.types import Experiment, Verb
 
 over = lambda fn, batch, key: fn(batch, key)
+halting = functools.partial(step.guard_step, on_nonfinite="halt")
 
 
 def made(num_members):
@@ -18,17 +22,17 @@ def made(num_members):
   splits = outside.load(config)
   one = outside.make(config, splits.meta)
   zero = one.init
-  start = lambda key: zero(key).replace(params={"slope": jax.random.normal(rng.stream_key(key, "init"), (3, 1))})
+  start = lambda key, sample: zero(key, sample).replace(params={"slope": jax.random.normal(rng.stream_key(key, "init"), (3, 1))})
   one = one._replace(init=start)
   batch = splits.train.batch_at(jax.tree.map(jnp.asarray, splits.train.data), 0, jax.random.key(1))
-  return ensemble.wrap(one, num_members), one, batch
+  return ensemble.wrap(one, num_members, halting), one, batch
 
 
 def test_members_are_those_of_runs_of_their_own():
   """Two members after five steps, against each alone in a Python loop."""
   both, one, batch = made(2)
-  state, key = both.init(jax.random.key(0)), jax.random.key(5)
-  alone = [one.init(rng.step_key(jax.random.key(0), k)) for k in range(2)]
+  state, key = both.init(jax.random.key(0), {}), jax.random.key(5)
+  alone = [one.init(rng.step_key(jax.random.key(0), k), {}) for k in range(2)]
   for _ in range(5):
     state, metrics = both.train_step(state, batch, key, over)
     alone, each = zip(*[one.train_step(s, batch, rng.step_key(key, k), over) for k, s in enumerate(alone)])
@@ -53,11 +57,11 @@ def verb(several, decide=None):
                                           "label": np.array(["a"] * (num or 3), object)}
   pure = lambda state: ((lambda x: x * state.params["slope"][0, 0]), 1)
   one = Verb(run, pure, several, reads=several != "turns", counts=several == "turns", decide=decide)
-  return ensemble.wrap(Experiment(None, None, None, predict={"v": one}), 2).predict["v"]
+  return ensemble.wrap(Experiment(None, None, None, predict={"v": one}), 2, halting).predict["v"]
 
 
 def test_verbs():
-  state = made(2)[0].init(jax.random.key(0))
+  state = made(2)[0].init(jax.random.key(0), {})
   a, b = (float(state.params["slope"][k, 0, 0]) for k in range(2))
   decide = lambda columns: {"label": np.array([f"{columns['y'][0]:.3f}"] * 3, object)}
   mean = verb("mean", decide)
@@ -83,7 +87,8 @@ def test_an_ensemble_resumes_and_predicts(tmp_path):
   loop.train(config, str(tmp_path / "b"))
   config.train.num_epochs = 2
   assert loop.train(config, str(tmp_path / "b")).digest == straight.digest
-  experiment, state, _, _ = predict.restore(str(tmp_path / "a"), "last")
+  run = trained.restore(str(tmp_path / "a"), "last")
+  experiment, state = run.experiment, run.state
   slopes = jax.tree.leaves(state.params)
   assert all(leaf.shape[0] == 3 for leaf in slopes) and not np.allclose(slopes[0][0], slopes[0][1])
   from jaxtrain.data import files, tables

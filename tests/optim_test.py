@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxtrain import config as config_lib, optim, step
 from jaxtrain.data import arrays
 from jaxtrain.devices.parallel import over_whole
-from jaxtrain.types import TrainState
+from jaxtrain.types import Experiment, TrainState
 
 NUM_STEPS = 6
 # A test calls what it compiles a few times: half the time to compile is worth more than fast code.
@@ -253,14 +253,14 @@ def test_plateau_on_the_training_loss_decides_once_an_epoch_on_the_mean_over_row
   source = arrays.table_source({"x": column}, 3, True)
   tx = optim.make(settings, source.num_batches)
 
-  def loss_sums(params, model_state, chunk, key):
-    return {"recon": chunk["weight"] @ chunk["x"] + 0.0 * params}, model_state, {}
+  def loss_sums(params, state, chunk, key):
+    return step.Chunk({"recon": chunk["weight"] @ chunk["x"] + 0.0 * params})
 
   weights = lambda state: {"recon": jnp.asarray(level, jnp.float32)[state.step // 3]}
   train_step = step.make_train_step(loss_sums, lambda batch: {"recon": jnp.sum(batch["weight"])}, weights, tx)
   params = jnp.zeros(())
   state = TrainState(jnp.int32(0), jax.random.key(3), params, {}, tx.init(params), None, step.init_guard())
-  one_step = step.make_one_step(train_step, source, over_whole, "halt")
+  one_step = step.make_one_step(Experiment(None, train_step, None), source, over_whole, "halt")
   none = step.zero_totals(jax.eval_shape(one_step, state, source.data, step.stream_keys(state))[1])
   repeat = jax.jit(step.make_repeat(one_step), compiler_options=QUICK)
 

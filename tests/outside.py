@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import losses, optim, rng, step
-from jaxtrain.config import common
+from jaxtrain.config import common, tables
 from jaxtrain.data.arrays import table_source
 from jaxtrain.types import Experiment, Source, Splits, TrainState
 
@@ -21,7 +21,8 @@ BUCKETS = (16, 12)  # rows of a batch
 def get_config(variant="stream"):
   """A config with this module as the experiment."""
   config = common()
-  config.experiment, config.data.source = "outside", variant
+  config.experiment, config.data = "outside", tables()
+  config.data.source = variant
   config.optim.learning_rate, config.train.batch_size = 0.05, 16
   config.loss.weights = {"error": 1.0}
   config.eval.every_steps = config.checkpoint.every_steps = 40 if variant in STREAMS else 0
@@ -58,18 +59,18 @@ def make(config, meta):
   """Least squares by gradient descent."""
   tx = optim.make(config.optim, meta["steps_per_epoch"])
 
-  def init(key):
+  def init(key, sample):
     params = {"slope": jnp.zeros((3, 1))}
     ema = jax.tree.map(jnp.copy, params) if config.optim.ema_decay else None
     return TrainState(jnp.zeros((), jnp.int32), key, params, {}, tx.init(params), ema, step.init_guard())
 
-  def loss_sums(params, model_state, chunk, key):
+  def loss_sums(params, state, chunk, key):
     error = losses.squared_error(chunk["y"], chunk["x"] @ params["slope"])
-    return {"error": chunk["weight"] @ error}, model_state, {}
+    return step.Chunk({"error": chunk["weight"] @ error})
 
   def eval_step(state, batch, key, over):
     params = state.params if state.ema is None else state.ema
-    sums = over(lambda chunk, k: loss_sums(params, {}, chunk, k)[0], batch, key)
+    sums = over(lambda chunk, k: loss_sums(params, state, chunk, k).terms, batch, key)
     return {"loss": (sums["error"], jnp.sum(batch["weight"]))}
 
   train_step = step.make_train_step(loss_sums, lambda batch: {"error": jnp.sum(batch["weight"])},

@@ -10,7 +10,7 @@ import pytest
 from jaxtrain import config as config_lib, optim, step
 from jaxtrain.data import arrays
 from jaxtrain.devices import parallel
-from jaxtrain.types import Source, TrainState
+from jaxtrain.types import Experiment, Source, TrainState
 
 # A test calls what it compiles a few times: half the time to compile is worth more than fast code.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -25,12 +25,12 @@ def make_optimiser(name="sgd", learning_rate=1.0, **fields):
   return optim.make(config.optim, 5)
 
 
-def loss_sums(params, model_state, chunk, key):
+def loss_sums(params, state, chunk, key):
   """Squared error of x @ w + b over all rows, and over the masked ones."""
   del key
   square = jnp.square(chunk["x"] @ params["w"] + params["b"] - chunk["y"])
   row = chunk["weight"]
-  return {"recon": row @ square, "masked": (row * chunk["mask"]) @ square}, model_state, {}
+  return step.Chunk({"recon": row @ square, "masked": (row * chunk["mask"]) @ square})
 
 
 def term_counts(batch):
@@ -94,7 +94,7 @@ def table(num_rows=11, batch_size=4):
 
 def machine(train_step, source, state, over=parallel.over_whole, on_nonfinite="halt", options=QUICK):
   """`(compiled repeat, zero totals)`."""
-  one_step = step.make_one_step(train_step, source, over, on_nonfinite)
+  one_step = step.make_one_step(Experiment(None, train_step, None), source, over, on_nonfinite)
   metrics = jax.eval_shape(one_step, state, source.data, step.stream_keys(state))[1]
   return jax.jit(step.make_repeat(one_step), compiler_options=options), step.zero_totals(metrics)
 
@@ -158,9 +158,8 @@ def test_chunks_are_strided_have_keys_of_their_own_and_add_up():
 
 def test_a_chunks_state_counts_by_its_real_rows():
   """7 real rows of 12 in 3 chunks: 3, 2 and 2 rows; the state becomes the mean of the chunks' by rows."""
-  def counting(params, model_state, chunk, key):
-    sums, _, extras = loss_sums(params, model_state, chunk, key)
-    return sums, {"first": chunk["x"][0]}, extras
+  def counting(params, state, chunk, key):
+    return loss_sums(params, state, chunk, key)._replace(averages={"first": chunk["x"][0]})
   train_step = step.make_train_step(counting, term_counts, lambda t: WEIGHTS, make_optimiser())
   state, batch = make_state().replace(model_state={"first": jnp.zeros(D)}), make_batch(12, 7)
   new, _ = jax.jit(lambda s, b: train_step(s, b, jax.random.key(0), parallel.make_over_chunks(3)))(state, batch)
@@ -173,7 +172,7 @@ def test_names_of_terms_counts_and_weights_must_agree():
   with pytest.raises(ValueError, match=r"\['masked', 'recon'\].*\['kl', 'recon'\]"):
     train_step = step.make_train_step(loss_sums, term_counts, lambda t: {"recon": 1.0, "kl": 1.0}, make_optimiser())
     train_step(state, batch, key, parallel.over_whole)
-  fewer = lambda *args: ({"recon": loss_sums(*args)[0]["recon"]}, {}, {})
+  fewer = lambda *args: step.Chunk({"recon": loss_sums(*args).terms["recon"]})
   with pytest.raises(ValueError, match=r"\['recon'\].*\['masked', 'recon'\]"):
     train_step = step.make_train_step(fewer, term_counts, lambda t: WEIGHTS, make_optimiser())
     train_step(state, batch, key, parallel.over_whole)
@@ -295,7 +294,7 @@ def test_the_guard_sees_every_float_of_the_state_and_the_metrics(bad, where):
 def test_evaluation_counts_every_row_once():
   source = table(11, 4)
   def eval_step(state, batch, key, over):
-    sums = over(lambda chunk, _: loss_sums(state.params, {}, chunk, None)[0], batch, key)
+    sums = over(lambda chunk, _: loss_sums(state.params, state, chunk, None).terms, batch, key)
     return {name: (sums[name], term_counts(batch)[name]) for name in sums}
   state = make_state()
   for over in (parallel.over_whole, parallel.make_over_chunks(2)):

@@ -5,14 +5,16 @@ experiment may be called under a trace with tracers in the fields that its modul
 """
 
 from jaxtrain.config.checks import HOW, LENGTHS, MAY_CHANGE, allows, cleared, resolve, stage_config
-from jaxtrain.config.defaults import common
-from jaxtrain.config.fields import TRACEABLE, assign, check_field, is_traceable, lookup, parse_like, substitute
+from jaxtrain.config.defaults import common, optimiser, tables
+from jaxtrain.config.fields import assign, check_field, is_traceable, lookup, optimisers, parse_like, substitute
 from jaxtrain.config.fields import suggestion, with_values
-from jaxtrain.config.modules import load_experiment, load_function
+from jaxtrain.config.modules import declared, load_experiment, load_function, named_code
 from jaxtrain.config.records import as_json, check_same, differences, digest, from_record, from_workdir, to_record
+from jaxtrain.config.records import upgraded
 from jaxtrain.config.sources import from_environment, pick_variant, read_file, read_sweep
 
-__all__ = ["HOW", "LENGTHS", "MAY_CHANGE", "TRACEABLE", "allows", "as_json", "assign", "check_field", "check_same",
-           "cleared", "common", "differences", "digest", "from_environment", "from_record", "from_workdir",
-           "is_traceable", "load_experiment", "load_function", "lookup", "parse_like", "pick_variant", "read_file",
-           "read_sweep", "resolve", "stage_config", "substitute", "suggestion", "to_record", "with_values"]
+__all__ = ["HOW", "LENGTHS", "MAY_CHANGE", "allows", "as_json", "assign", "check_field", "check_same", "cleared",
+           "common", "declared", "differences", "digest", "from_environment", "from_record", "from_workdir",
+           "is_traceable", "load_experiment", "load_function", "lookup", "named_code", "optimiser", "optimisers", "parse_like",
+           "pick_variant", "read_file", "read_sweep", "resolve", "stage_config", "substitute", "suggestion", "tables",
+           "to_record", "upgraded", "with_values"]

@@ -26,36 +26,48 @@ def resolve(config: ConfigDict) -> ConfigDict:
     # flags give a list of names as one text
     if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], str):
       fields.assign(config, key, tuple(name.strip() for name in value[0].split(",") if name.strip()))
-  for key in ("data.features", "log.families"):
-    if not all(isinstance(name, str) for name in fields.lookup(config, key)):
-      raise UserError(f"config.{key}: got {fields.lookup(config, key)!r}, allowed names")
   if not all(isinstance(stage, (Mapping, ConfigDict)) for stage in config.stages):
     raise UserError(f"config.stages: got {config.stages!r}, allowed override dicts, set in the config file")
   module = modules.load_experiment(config.experiment)
-  limits = limits_lib.LIMITS | getattr(module, "LIMITS", {})
-  for key, value in jsonable.flatten(config):
-    limit = limits.get(key)
-    if limit is None and key.startswith("loss.weights."):
-      limit = limits_lib.at_least(0)
-    if isinstance(value, float) and value != value:
-      raise UserError(f"config.{key}: got {value}, allowed a number")
-    if limit is not None and not allows(limit, value):
-      raise UserError(f"config.{key}: got {value!r}, allowed {limit[1]}")
-  check_length(config, getattr(module, "TRAINS", True))
-  split = config.data.split
-  folds = split.num_folds if split.kind in limits_lib.FOLDED else 1
-  if split.fold >= folds:
-    hint = "" if folds > 1 else f" with config.data.split.kind={split.kind}; folds need {' | '.join(limits_lib.FOLDED)}"
-    raise UserError(f"config.data.split.fold: got {split.fold}, allowed 0{f' to {folds - 1}' * (folds > 1)}{hint}")
+  check_limits(config, limits_lib.LIMITS | modules.declared(module, "LIMITS"))
+  check_length(config, modules.declared(module, "TRAINS"))
+  if "data" in config and "split" in config.data:
+    check_fold(config.data.split)
   micro, batch = config.train.microbatch, config.train.batch_size
   if micro > 0 and batch % micro:
     raise UserError(f"config.train.microbatch: got {micro}, allowed divisors of config.train.batch_size = {batch}")
   if micro and config.parallel.mode != "jit":
     raise UserError("config.train.microbatch: set together with config.parallel.mode="
                     f"{config.parallel.mode}, allowed with jit; choose config.parallel.chunks instead")
-  if config.optim.schedule == "warmup_cosine" and not config.optim.warmup_steps:
-    raise UserError("config.optim.warmup_steps: got 0, allowed 1 or more with config.optim.schedule=warmup_cosine")
+  for section in fields.optimisers(config):
+    optim = fields.lookup(config, section)
+    if optim.schedule == "warmup_cosine" and not optim.warmup_steps:
+      raise UserError(f"config.{section}.warmup_steps: got 0, allowed 1 or more with "
+                      f"config.{section}.schedule=warmup_cosine")
   return config.lock()
+
+
+def check_limits(config: ConfigDict, limits: dict[str, limits_lib.Limit]) -> None:
+  """Refuses the first field whose value is not allowed; each optimiser's section has the limits of `optim`."""
+  own = {f"{section}.{key.removeprefix('optim.')}": limit for section in fields.optimisers(config)
+         for key, limit in limits_lib.LIMITS.items() if key.startswith("optim.")}
+  limits = own | limits
+  for key, value in jsonable.flatten(config):
+    limit = limits[key] if key in limits else None
+    if limit is None and key.startswith("loss.weights."):
+      limit = limits_lib.at_least(0)
+    if isinstance(value, float) and value != value:
+      raise UserError(f"config.{key}: got {value}, allowed a number")
+    if limit is not None and not allows(limit, value):
+      raise UserError(f"config.{key}: got {value!r}, allowed {limit[1]}")
+
+
+def check_fold(split: ConfigDict) -> None:
+  """Refuses a fold that the kind of split does not have."""
+  folds = split.num_folds if split.kind in limits_lib.FOLDED else 1
+  if split.fold >= folds:
+    hint = "" if folds > 1 else f" with config.data.split.kind={split.kind}; folds need {' | '.join(limits_lib.FOLDED)}"
+    raise UserError(f"config.data.split.fold: got {split.fold}, allowed 0{f' to {folds - 1}' * (folds > 1)}{hint}")
 
 
 def allows(limit: limits_lib.Limit, value: Any) -> bool:

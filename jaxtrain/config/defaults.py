@@ -6,37 +6,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 
-def common() -> ConfigDict:
-  """Sections and defaults that all experiments share; a config file sets what differs."""
-  return ConfigDict(copy.deepcopy(DEFAULTS))
-
-
-# INTERFACE lists these names.
 DEFAULTS: dict[str, Any] = {
     "experiment": "",  # dotted module with load(config) and make(config, meta)
     "seed": 0,  # root of all randomness of training
     "stages": (),  # override dicts, one a stage; each stage starts from the best state of the one before
-    "debug": False,  # reserved: the guard already names step and metric
-    "data": {
-        "source": "",  # where the rows come from; the experiment lists what it reads
-        "path": "",  # file; name of a scikit-learn table; name or folder of a TFDS dataset
-        "table": "",  # table of an SQLite file, split of a TFDS dataset; empty = the only one
-        "features": (),  # names of the feature columns, in the model's order; () = the source's own
-        "label": "",  # name of the label column; empty = none
-        "group": "",  # name of the column whose values stay in one part of a split; empty = none
-        "transforms": (),  # identity | standardise | min_max | log1p | signed_log1p per feature; () = standardise
-        "out_of_core": False,  # features stay in the file and batches are read as training goes: hdf5, tfds
-        "num_workers": 0,  # processes that read then; 0 = threads
-        "shuffle": True,  # rows in a new order each epoch
-        "resample": 0,  # k: train on the k-th bootstrap resample of the training rows; 0 = on the rows themselves
-        "row_limit": 0,  # use the first rows only (a generator makes so many); 0 = all
-        "split": {
-            "kind": "none",  # none | random | group | entropy_balanced | leave_out
-            "fractions": (0.7, 0.15, 0.15),  # train, val, test
-            "num_folds": 5,  # folds of cross-validation
-            "fold": 0,  # the fold that is tested on
-        },
-    },
     "model": {},
     "loss": {},
     "optim": {
@@ -50,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
         "warmup_steps": 0,  # linear warm-up from 0
         "decay_steps": 0,  # horizon of the schedule; 0 = the run's length when first started
         "end_value": 0.0,  # fraction of the peak at the horizon
+        "frozen": (),  # patterns of parameter paths that do not train, such as ('encoder/*',)
         "ema_decay": 0.0,  # moving average of the parameters; 0 = off
         "plateau": {
             "factor": 0.0,  # learning rate times this on a plateau; 0 = off
@@ -76,6 +50,8 @@ DEFAULTS: dict[str, Any] = {
     "eval": {
         "every_epochs": 1,  # evaluation cadence
         "every_steps": 0,  # instead of every_epochs where above 0
+        "assess_every_epochs": 0,  # cadence of the assessment; 0 = at the end of the run alone
+        "assess_every_steps": 0,  # instead of assess_every_epochs where above 0
         "batch_size": 0,  # 0 = as train
     },
     "checkpoint": {
@@ -84,7 +60,8 @@ DEFAULTS: dict[str, Any] = {
         "keep_last": 2,  # newest checkpoints kept
         "keep_best": 1,  # best checkpoints kept
         "asynchronous": True,  # write in the background
-        "init": "params",  # what --init_from takes over: params (and model state) | all
+        "init": "params",  # what --init_from takes over: params (parameters and model state) | all (but step and key)
+        "init_paths": (),  # patterns of paths to take over, such as ('tokeniser/*',); () = all of those
     },
     "log": {
         "every_steps": 0,  # interval of plain progress lines; 0 = once an epoch
@@ -103,3 +80,44 @@ DEFAULTS: dict[str, Any] = {
         "watchdog_seconds": 0.0,  # exit 4 when no step completes for so long; 0 = off
     },
 }
+
+# The section `data` of experiments that read tables from files.
+TABLES: dict[str, Any] = {
+    "source": "",  # where the rows come from; the experiment lists what it reads
+    "path": "",  # file; name of a scikit-learn table; name or folder of a TFDS dataset
+    "table": "",  # table of an SQLite file, split of a TFDS dataset; empty = the only one
+    "features": (),  # names of the feature columns, in the model's order; () = the source's own
+    "label": "",  # name of the label column; empty = none
+    "group": "",  # name of the column whose values stay in one part of a split; empty = none
+    "transforms": (),  # identity | standardise | min_max | log1p | signed_log1p per feature; () = standardise
+    "out_of_core": False,  # features stay in the file and batches are read as training goes: hdf5, tfds
+    "num_workers": 0,  # processes that read then; 0 = threads
+    "shuffle": True,  # rows in a new order each epoch
+    "resample": 0,  # k: train on the k-th bootstrap resample of the training rows; 0 = on the rows themselves
+    "row_limit": 0,  # use the first rows only (a generator makes so many); 0 = all
+    "split": {
+        "kind": "none",  # none | random | group | entropy_balanced | leave_out
+        "fractions": (0.7, 0.15, 0.15),  # train, val, test
+        "num_folds": 5,  # folds of cross-validation
+        "fold": 0,  # the fold that is tested on
+    },
+}
+
+
+def common() -> ConfigDict:
+  """Sections and defaults that all experiments share; a config file sets what differs."""
+  return ConfigDict(copy.deepcopy(DEFAULTS))
+
+
+def tables() -> ConfigDict:
+  """The section `data` of an experiment that reads tables from files: `config.data = tables()`."""
+  return ConfigDict(copy.deepcopy(TABLES))
+
+
+def optimiser() -> ConfigDict:
+  """The section of one more optimiser: `config.optim_critic = optimiser()`.
+
+  A section whose name is `optim` or begins with `optim_` has the limits of `optim`, a horizon that is filled in when the
+  run starts, and a learning rate that may be swept as an argument of one program.
+  """
+  return ConfigDict(copy.deepcopy(DEFAULTS["optim"]))

@@ -2,14 +2,17 @@
 
 import ast
 import difflib
+import fnmatch
 from typing import Any, Mapping
 
 from ml_collections import ConfigDict
 
+from jaxtrain.config import modules
 from jaxtrain.errors import UserError
 
-# Float fields whose values may be tracers in `make`: a sweep over them is one program.
-TRACEABLE = ("optim.learning_rate", "loss.weights.*")
+# Float fields of all experiments whose values may be tracers in `make`, beside the learning rates: a sweep over them is
+# one program. A module adds its own as TRACEABLE.
+TRACEABLE = ("loss.weights.*",)
 
 
 def check_field(config: ConfigDict, key: str) -> None:
@@ -50,18 +53,35 @@ def assign(config: ConfigDict, key: str, value: Any) -> None:
     raise UserError(f"config.{key}: got {value!r}, allowed a value of type {wanted}") from None
 
 
-def is_traceable(key: str) -> bool:
+def optimisers(config: ConfigDict, prefix: str = "") -> list[str]:
+  """Dotted keys of the sections of optimisers: those named `optim`, or with a name that begins with `optim_`."""
+  found = []
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      is_optimiser = name == "optim" or name.startswith("optim_")
+      found += [prefix + name] if is_optimiser else optimisers(value, f"{prefix}{name}.")
+  return found
+
+
+def traceable(config: ConfigDict) -> tuple[str, ...]:
+  """Patterns of the dotted keys whose fields may hold tracers: those of all experiments and the module's own."""
+  own = modules.declared(modules.load_experiment(config.experiment), "TRACEABLE")
+  return (*(f"{section}.learning_rate" for section in optimisers(config)), *TRACEABLE, *own)
+
+
+def is_traceable(config: ConfigDict, key: str) -> bool:
   """Whether the field at a dotted key may hold a tracer."""
-  return any(key == t or t.endswith("*") and key.startswith(t[:-1]) for t in TRACEABLE)
+  return any(fnmatch.fnmatchcase(key, pattern) for pattern in traceable(config))
 
 
 def substitute(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
-  """A copy with traced values in fields of `TRACEABLE`: what a sweep in one program hands to `make`."""
+  """A copy with tracers in traceable fields: what a sweep in one program hands to `make`."""
+  allowed = traceable(config)
   config = ConfigDict(config.to_dict())
   with config.ignore_type():
     for key, value in values.items():
-      if not is_traceable(key):
-        raise UserError(f"config.{key} may not be traced; allowed {', '.join(TRACEABLE)}")
+      if not any(fnmatch.fnmatchcase(key, pattern) for pattern in allowed):
+        raise UserError(f"config.{key} may not be traced; allowed {', '.join(allowed)}")
       parent, _, name = key.rpartition(".")
       lookup(config, parent)[name] = value
   return config

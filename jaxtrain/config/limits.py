@@ -38,9 +38,17 @@ def each(limit: Limit, low_len: int = 0) -> Limit:
   return (lambda v: len(v) >= low_len and all(map(fits, v))), f"numbers, each {words}"
 
 
+def names() -> Limit:
+  """Allowed: tuples of text."""
+  return (lambda v: all(isinstance(name, str) for name in v)), "names"
+
+
 # Limits of the fields that all experiments share; an experiment module adds its own as LIMITS.
 LIMITS: dict[str, Limit] = {
-    "debug": ((lambda v: not v), "False: the guard names the first step and metric that are not finite"),
+    "data.features": names(),
+    "log.families": names(),
+    "optim.frozen": names(),
+    "checkpoint.init_paths": names(),
     "data.split.kind": one_of(*SPLIT_KINDS),
     "data.split.fractions": ((lambda v: len(v) == 3 and all(f >= 0 for f in v)), "three numbers from 0 up"),
     "data.split.num_folds": at_least(3),
@@ -77,6 +85,8 @@ LIMITS: dict[str, Limit] = {
     "train.microbatch": at_least(-1),
     "eval.every_epochs": at_least(1),
     "eval.every_steps": at_least(0),
+    "eval.assess_every_epochs": at_least(0),
+    "eval.assess_every_steps": at_least(0),
     "eval.batch_size": at_least(0),
     "checkpoint.every_epochs": at_least(1),
     "checkpoint.every_steps": at_least(0),

@@ -4,7 +4,17 @@ import importlib
 import importlib.util
 import pkgutil
 
+from jaxtrain import jsonable
 from jaxtrain.errors import UserError
+
+
+# What a module of an experiment may declare, and what holds where it does not: see `types.Experiment`.
+DECLARATIONS = {"LIMITS": {}, "TRACEABLE": (), "CODE": (), "METRICS": {}, "INIT_ROWS": None, "TRAINS": True}
+
+
+def declared(module, name: str):
+  """What the module of an experiment declares under a name of `DECLARATIONS`."""
+  return getattr(module, name, DECLARATIONS[name])
 
 
 def load_experiment(name: str):
@@ -26,6 +36,15 @@ def load_experiment(name: str):
   if missing:
     raise UserError(f"config.experiment: module {name} has no function {' and no function '.join(missing)}")
   return module
+
+
+def named_code(config) -> list[str]:
+  """Dotted names of the user's own code in the fields that the experiment's module declares as CODE."""
+  flat = dict(jsonable.flatten(config))
+  fields = declared(load_experiment(config.experiment), "CODE")
+  values = [flat[field] for field in fields if field in flat]
+  names = [name for value in values for name in (value if isinstance(value, tuple) else (value,))]
+  return [name for name in names if "." in str(name)]
 
 
 def load_function(field: str, name: str):

@@ -6,9 +6,11 @@ from typing import Any, Mapping
 from ml_collections import ConfigDict
 
 from jaxtrain import jsonable
-from jaxtrain.config import checks
+from jaxtrain.config import checks, defaults
 from jaxtrain.errors import UserError
 from jaxtrain.jsonable import digest_json
+
+RETIRED = ("debug",)  # fields of earlier versions that nothing read
 
 
 def to_record(config: ConfigDict) -> dict:
@@ -27,7 +29,32 @@ def from_record(record: Mapping[str, Any]) -> ConfigDict:
     if isinstance(value, Mapping):
       return {key: tuples(entry) for key, entry in value.items()}
     return tuple(tuples(entry) for entry in value) if isinstance(value, list) else value
-  return ConfigDict(tuples(record)).lock()
+  return ConfigDict(tuples(upgraded(record))).lock()
+
+
+def upgraded(record: Mapping[str, Any], config: ConfigDict | None = None) -> dict:
+  """A stored record with the fields that have come since it was written, at their defaults, and without those that
+  nothing reads any more; compared with a config, also without the fields of tables that it lacks, at their defaults.
+  """
+  def filled(old: Mapping, default: Mapping) -> dict:
+    missing = {key: as_json(value) for key, value in default.items() if key not in old}
+    nested = {key: filled(value, default[key]) for key, value in old.items()
+              if isinstance(value, Mapping) and isinstance(default.get(key), Mapping)}
+    return dict(old) | nested | missing
+  def read(old: Mapping, new: Mapping, default: Mapping) -> dict:
+    kept = {}
+    for key, value in old.items():
+      if key in new and isinstance(value, Mapping) and isinstance(new[key], Mapping):
+        kept[key] = read(value, new[key], default[key] if key in default else {})
+      elif key in new or key not in default or value != as_json(default[key]):
+        kept[key] = value
+    return kept
+
+  record = {key: value for key, value in filled(record, defaults.DEFAULTS).items() if key not in RETIRED}
+  if config is None or "data" not in record:
+    return record
+  new = config.to_dict()
+  return record | {"data": read(record["data"], new["data"] if "data" in new else {}, defaults.TABLES)}
 
 
 def from_workdir(record: Mapping[str, Any] | None, workdir: str, experiment: str = "") -> ConfigDict:

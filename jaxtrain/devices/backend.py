@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 
 import jax
 
@@ -83,3 +84,11 @@ def start_devices(settings, flops_per_step: float) -> int:
       os.environ["NPROC"] = preset
   threads_in_use.append(threads or int(preset or 0))
   return threads_in_use[0]
+
+
+def max_memory_mib() -> float:
+  """Peak memory: of the first device where it keeps count, else of the process."""
+  stats = jax.local_devices()[0].memory_stats() or {}
+  if "peak_bytes_in_use" in stats:
+    return stats["peak_bytes_in_use"] / 2**20
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

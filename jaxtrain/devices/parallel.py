@@ -154,8 +154,10 @@ class Compiled(NamedTuple):
     return self.inner.memory_analysis()
 
 
-def make(settings, batch_size: int, eval_size: int, microbatch: int) -> Parallel:
+def make(settings, batch_size: int, eval_size: int, microbatch: int, batch_parts: int = 1) -> Parallel:
   """The execution of `config.parallel` on this process's devices.
+
+  A training batch is divided into `batch_parts`, each of which goes over chunks and devices by itself.
 
   Raises:
     UserError: a batch that does not divide over devices or chunks, or chunks over devices: both numbers are named.
@@ -164,10 +166,10 @@ def make(settings, batch_size: int, eval_size: int, microbatch: int) -> Parallel
   mode, D = settings.mode, len(devices)
   C = {"jit": batch_size // microbatch if microbatch else 1, "pmap": D, "canonical": settings.chunks}[mode]
   pieces = C * (D if mode == "jit" else 1)
-  for section, size in (("train", batch_size), ("eval", eval_size)):
-    if size % pieces:
-      raise UserError(f"config.{section}.batch_size: got {size}, allowed multiples of {pieces} "
-                      f"({C} chunks, {D} devices, config.parallel.mode={mode})")
+  for section, size, parts in (("train", batch_size, batch_parts), ("eval", eval_size, 1)):
+    if size % (pieces * parts):
+      words = f"{parts} parts, " * (parts > 1) + f"{C} chunks, {D} devices, config.parallel.mode={mode}"
+      raise UserError(f"config.{section}.batch_size: got {size}, allowed multiples of {pieces * parts} ({words})")
   if mode == "canonical" and C % D:
     raise UserError(f"config.parallel.chunks: got {C}, allowed multiples of the number of devices, {D}")
   alone = lambda tree, like: jax.device_put(tree)

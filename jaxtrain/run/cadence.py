@@ -1,7 +1,4 @@
-"""When things are due in a run, as pure arithmetic on the step; and how many steps a dispatch takes.
-
-**Departs** from DESIGN 3, which lists no such module: cadences are arithmetic that is best tested alone.
-"""
+"""When things are due in a run, as pure arithmetic on the step; and how many steps a dispatch takes."""
 
 from typing import NamedTuple
 
@@ -9,10 +6,11 @@ from jaxtrain.errors import UserError
 
 
 class Due(NamedTuple):
-  """What is due after a step: the end of an epoch, an evaluation, a checkpoint, a progress line."""
+  """What is due after a step: the end of an epoch, an evaluation, a checkpoint, an assessment, a progress line."""
   epoch: bool
   evaluate: bool
   save: bool
+  assess: bool
   log: bool
 
 
@@ -23,12 +21,14 @@ class Plan(NamedTuple):
     total: the last step.
     steps_per_epoch: None for an endless stream.
     eval_every, save_every: cadences.
+    assess_every: cadence of assessments during training; 0 = none, the end of the run has its own.
     log_every: interval of progress lines; 0 = only with a report.
   """
   total: int
   steps_per_epoch: int | None
   eval_every: int
   save_every: int
+  assess_every: int
   log_every: int
 
   def due(self, step: int) -> Due:
@@ -36,11 +36,13 @@ class Plan(NamedTuple):
     last = step == self.total
     every = lambda interval: bool(interval) and step % interval == 0
     return Due(epoch=every(self.steps_per_epoch), evaluate=last or every(self.eval_every),
-               save=last or every(self.save_every), log=every(self.log_every))
+               save=last or every(self.save_every), assess=not last and step > 0 and every(self.assess_every),
+               log=every(self.log_every))
 
   def next_due(self, step: int) -> int:
     """The first step after `step` at which anything is due."""
-    intervals = [i for i in (self.steps_per_epoch, self.eval_every, self.save_every, self.log_every) if i]
+    intervals = [i for i in (self.steps_per_epoch, self.eval_every, self.save_every, self.assess_every, self.log_every)
+                 if i]
     return min([self.total] + [(step // i + 1) * i for i in intervals])
 
   def epoch(self, step: int) -> int:
@@ -76,19 +78,21 @@ def make(config, steps_per_epoch: int | None) -> Plan:
   Raises:
     UserError: a cadence in epochs for a stream that has none.
   """
-  def cadence(section, name):
-    if section.every_steps:
-      return section.every_steps
-    if steps_per_epoch is None:
-      raise UserError(f"config.{name}.every_steps: got 0, allowed 1 or more, because the training source is endless "
-                      "and has "
-                      "no epochs")
-    return section.every_epochs * steps_per_epoch
+  def cadence(field: str, steps: int, epochs: int, least: int = 1) -> int:
+    """Steps between two of a kind; a cadence of assessments may be 0, which is none."""
+    if steps or epochs < least:
+      return steps
+    if steps_per_epoch is None and (least or epochs):
+      raise UserError(f"config.{field}_steps: got 0, allowed 1 or more, because the training source is "
+                      "endless and has no epochs")
+    return epochs * (steps_per_epoch or 0)
 
   if config.train.num_epochs and steps_per_epoch is None:
     raise UserError(f"config.train.num_epochs: got {config.train.num_epochs}, allowed 0 (set num_steps), because the "
-                    "training "
-                    "source is endless and has no epochs")
+                    "training source is endless and has no epochs")
   total = config.train.num_steps or config.train.num_epochs * (steps_per_epoch or 0)
-  return Plan(total, steps_per_epoch, cadence(config.eval, "eval"), cadence(config.checkpoint, "checkpoint"),
+  settings, saving = config.eval, config.checkpoint
+  return Plan(total, steps_per_epoch, cadence("eval.every", settings.every_steps, settings.every_epochs),
+              cadence("checkpoint.every", saving.every_steps, saving.every_epochs),
+              cadence("eval.assess_every", settings.assess_every_steps, settings.assess_every_epochs, 0),
               config.log.every_steps)

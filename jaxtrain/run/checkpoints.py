@@ -203,6 +203,13 @@ class Checkpoints:
         self.manager = None
 
 
+def of_run(config, workdir: str) -> Checkpoints:
+  """The checkpoints of a run's workdir, kept as its config says."""
+  settings = config.checkpoint
+  return Checkpoints(os.path.join(workdir, "checkpoints"), keep_last=settings.keep_last, keep_best=settings.keep_best,
+                     mode=config.train.monitor_mode, asynchronous=settings.asynchronous)
+
+
 def point(link: str, target: str) -> None:
   """Makes `link` a relative symlink to `target` beside it, atomically; a copy where links are impossible."""
   if os.path.islink(link) and os.readlink(link) == target:

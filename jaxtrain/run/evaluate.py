@@ -1,11 +1,9 @@
-"""What is measured of a run and written down: evaluation of parts, what is best, rows and events, the final assessment.
+"""Evaluation of the parts of a split, the best state, and the assessment of a state in named parts.
 
-**Departs** from DESIGN 3, which lists no such module: it keeps `loop.py` short enough to read top to bottom.
+`run` is a `single.Run`, `ledger` the books of one run or of one member of a sweep.
 """
 
-import math
 import os
-import resource
 from typing import Any, Callable
 
 import jax
@@ -13,10 +11,12 @@ import numpy as np
 
 from jaxtrain import jsonable, rng, step as step_lib
 from jaxtrain.errors import UserError
-from jaxtrain.run import checkpoints, feed as feed_lib, metrics, packing, start
+from jaxtrain.run import checkpoints, feed as feed_lib, metrics, packing
+
+PARTS = ("train", "val", "test")
 
 
-def evaluator(run: start.Run, part: str, bucket: int) -> tuple[Callable, Any]:
+def evaluator(run, part: str, bucket: int) -> tuple[Callable, Any]:
   """(compiled `evaluate` of `step.make_evaluate`, zero totals) of a part's bucket of shapes, made at first use."""
   if (part, bucket) not in run.evaluators:
     source = getattr(run.splits, part)
@@ -31,7 +31,7 @@ def evaluator(run: start.Run, part: str, bucket: int) -> tuple[Callable, Any]:
   return run.evaluators[part, bucket]
 
 
-def evaluate_part(run: start.Run, state, part: str) -> dict[str, float]:
+def evaluate_part(run, state, part: str) -> dict[str, float]:
   """Means of the evaluation metrics over a part."""
   source, key = getattr(run.splits, part), rng.stream_key(state.key, "eval")
   _, totals = evaluator(run, part, 0)
@@ -45,131 +45,109 @@ def evaluate_part(run: start.Run, state, part: str) -> dict[str, float]:
   return metrics.finish(totals, run.experiment.summarise)
 
 
-def evaluated_names(run: start.Run) -> list[str]:
+def evaluated_names(run) -> tuple[str, ...]:
   """Names of the metrics that evaluating a part of this run gives."""
-  parts = [part for part in ("val", "test") if getattr(run.splits, part) is not None]
-  return list(metrics.finish(evaluator(run, parts[0], 0)[1], run.experiment.summarise)) if parts else []
+  parts = [part for part in PARTS[1:] if getattr(run.splits, part) is not None]
+  return tuple(metrics.names_of(evaluator(run, parts[0], 0)[1], run.experiment.summarise)) if parts else ()
 
 
-def by_split(means: dict[str, float], val: dict[str, float] | None) -> dict[str, float]:
-  """Metrics of training and validation by the names under which they are monitored."""
-  return {f"train_{k}": v for k, v in means.items()} | {f"val_{k}": v for k, v in (val or {}).items()}
-
-
-def judge(run: start.Run, named: dict[str, float]) -> bool:
-  """Whether an evaluation is the best so far; the run remembers."""
-  if run.monitor not in named:
-    raise UserError(f"config.train.monitor: got {run.monitor!r}, allowed {', '.join(sorted(named))}")
-  value, settings = named[run.monitor], run.config.train
-  sign = 1 if settings.monitor_mode == "min" else -1
-  annealing = run.best_step is not None and 0 <= run.plan.epoch(run.best_step) <= settings.monitor_from_epoch > 0
-  progress = run.best_value is None or sign * value < sign * run.best_value - settings.min_delta
-  improved = not math.isnan(value) and (annealing or progress)
-  if improved:
-    run.best_value, run.best_step, run.num_bad_evals = value, run.step, 0
-  else:
-    run.num_bad_evals += 1
-  return improved
-
-
-def best_state(run: start.Run) -> Any:
+def best_state(run) -> Any:
   """The best state, of process 0 on all."""
-  return run.devices.put(start.of_first(run.state, lambda: own_best_state(run)))
+  return run.devices.put(packing.of_first(run.state, lambda: own_best_state(run)))
 
 
-def own_best_state(run: start.Run) -> Any:
+def own_best_state(run) -> Any:
   """The best state: from memory or its checkpoint; the current one where nothing was evaluated."""
+  best_step = run.ledger.best_step
   if run.best_copy is not None:
     return run.best_copy
-  if run.best_step is None or run.best_step == run.step or not run.checkpoints:
+  if best_step is None or best_step == run.step or not run.checkpoints:
     return run.state
   try:
-    leaves, _ = checkpoints.read(run.checkpoints.folder, run.best_step)
+    leaves, _ = checkpoints.read(run.checkpoints.folder, best_step)
   except UserError as error:
-    run.console.say(f"jaxtrain: the best state is lost ({error}); the final one is assessed")
+    run.ledger.console.say(f"jaxtrain: the best state is lost ({error}); the final one is assessed")
     return run.state
   return packing.fill(run.state, leaves, "state")
 
 
-def assess(run: start.Run, state) -> None:
-  """The experiment's heavy evaluation of a state, written to eval/<split>.json and .npz."""
-  if run.experiment.assess is None:
-    return
-  folder = os.path.join(run.workdir, "eval")
+def parts_to_assess(ledger) -> list[str]:
+  """Names of the parts of an experiment's assessment whose split there is. Raises ValueError for names that clash."""
+  names = list(ledger.experiment.assess or ())
+  for name in names:
+    if name in PARTS and any(other.startswith(f"{name}-") for other in names):
+      raise ValueError(f"assess: {name!r} and others of its split; name it {name}-SOMETHING")
+    if name.partition("-")[0] not in PARTS:
+      raise ValueError(f"assess: {name!r} names no split; allowed {', '.join(f'{part}-NAME' for part in PARTS)}")
+  return [name for name in names if getattr(ledger.splits, name.partition("-")[0]) is not None]
+
+
+def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = lambda: None) -> dict[str, dict]:
+  """The experiment's heavy evaluation of a state, part by part; each is written to eval/ as it ends.
+
+  Args:
+    ledger: of the run.
+    state: arrays of this process.
+    again: whether to repeat parts whose files are of this very state.
+    beat: called after each part, for a watchdog.
+
+  Returns:
+    part -> its scalars.
+  """
+  names = parts_to_assess(ledger)
+  if not names or not ledger.writes:
+    return {}
+  folder = os.path.join(ledger.workdir, "eval")
   os.makedirs(folder, exist_ok=True)
-  for name, (scalars, arrays) in run.experiment.assess(state, run.splits, rng.stream_key(state.key, "report")).items():
-    jsonable.write_json(os.path.join(folder, f"{name}.json"),
-                        {"split": name, "step": int(state.step), "scalars": jsonable.clean(scalars),
-                         "meta": run.splits.meta})
-    shown = [f"{key} {value:.4g}" for key, value in scalars.items()
-             if "/" not in key and key != "rows" and not key.endswith("_ci95")]
-    run.console.say(f"jaxtrain: assessed {name}, {scalars['rows']:,} rows: {', '.join(shown[:6])}"
-                    if "rows" in scalars else
-                    f"jaxtrain: assessed {name}: {', '.join(shown[:6])}")
-    if run.config.log.save_artifacts:
-      np.savez_compressed(os.path.join(folder, f"{name}.npz"), **arrays)
+  digest, key, found = packing.digest(state), rng.stream_key(state.key, "report"), {}
+  head = {"step": int(state.step), "digest": f"sha256:{digest}"}
+  for name in names:
+    path = os.path.join(folder, f"{name}.json")
+    done = None if again else jsonable.read_json(path)
+    if done is not None and all(key in done and done[key] == value for key, value in head.items()):
+      ledger.console.say(f"jaxtrain: {name} is assessed already")
+      found[name] = done["scalars"]
+    else:
+      scalars, arrays = ledger.experiment.assess[name](state, ledger.splits, key)
+      if ledger.config.log.save_artifacts:
+        with open(f"{path[:-len('.json')]}.npz.new", "wb") as file:
+          np.savez_compressed(file, **arrays)
+        os.replace(file.name, file.name.removesuffix(".new"))
+      found[name] = jsonable.clean(scalars)
+      write_part(ledger, path, name, head, found[name])
+      say_assessed(ledger, name, scalars)
+    write_union(ledger, folder, head, name.partition("-")[0], found)
+    beat()
+  return found
 
 
-def write_report(run: start.Run, means, val, due, improved: bool) -> None:
-  """Events, rows and a progress line of an epoch or an evaluation."""
-  if not run.facts.metric_names:
-    run.facts.declare_metrics(sorted(set(means) - {"lr", "grad_norm"} | set(run.evaluated or evaluated_names(run))))
-  seconds, rows = run.segment_seconds, run.segment_steps * run.config.train.batch_size
-  if due.epoch and run.segment_steps == run.plan.steps_per_epoch:
-    rows = run.splits.train.num_rows
-  throughput = rows / seconds if seconds > 0 else None
-  timing = {"epoch_time_s": seconds, "throughput": throughput, "max_memory_mib": max_memory_mib()}
-  where = {"epoch": run.epoch, "step": run.step}
-  alarms = [f"{int(run.guard.num_bad)} steps left out as not finite"] * (int(run.guard.num_bad) > 0)
-  if run.experiment.alarms is not None:
-    found = run.experiment.alarms(by_split(means, val))
-    alarms += found
-    for text in found:
-      run.console.say(f"jaxtrain: alarm: {text}")
-  run.facts.event("on_epoch_end" if due.epoch else "on_eval", **where, split="train", **by_kind(run, means), **timing,
-                  is_best=improved, alarms=alarms)
-  run.facts.row({k: v for k, v in means.items() if k not in ("lr", "grad_norm")}, **where, split="train",
-                train_loss=means["loss"], lr=optional(means, "lr"), grad_norm=optional(means, "grad_norm"), **timing)
-  run.last_means = dict(means)
-  shown = dict(means)
-  if val is not None:
-    run.facts.event("on_eval", **where, split="val", **by_kind(run, val), is_best=improved)
-    run.facts.row(val, **where, split="val", val_loss=optional(val, "loss"))
-    run.last_means |= {f"val_{k}": v for k, v in val.items()}
-    shown = {"loss": means["loss"], **{f"val_{k}": v for k, v in sorted(val.items(), key=lambda kv: kv[0] != "loss")}}
-  first = ("loss", *run.config.loss.weights) if "weights" in run.config.loss else ("loss",)
-  ordered = sorted(shown.items(), key=lambda kv: first.index(kv[0]) if kv[0] in first else len(first))
-  run.console.report(run.plan.position(run.step), dict(ordered), throughput)
-  if due.epoch or run.plan.steps_per_epoch is None:
-    run.segment_seconds, run.segment_steps = 0.0, 0
+def write_part(ledger, path: str, name: str, head: dict, scalars: dict) -> None:
+  """Writes the JSON file of a part: what it is of, its scalars, what they mean, and what is known of the data."""
+  jsonable.write_json(path, {"split": name} | head | {"scalars": scalars, "metrics": ledger.declared_metrics(),
+                                                      "meta": ledger.splits.meta})
 
 
-def by_kind(run: start.Run, means: dict[str, float]) -> dict[str, dict[str, float]]:
-  """Means as `losses` (the total and the terms that have weights) and `metrics` (the rest)."""
-  terms = {"loss"} | (set(run.config.loss.weights) if "weights" in run.config.loss else set())
-  return {"losses": {k: v for k, v in means.items() if k in terms},
-          "metrics": {k: v for k, v in means.items() if k not in terms}}
+def write_union(ledger, folder: str, head: dict, split: str, found: dict[str, dict]) -> None:
+  """Writes eval/<split>.json: the scalars of all parts of a split that are done."""
+  parts = [name for name in found if name.startswith(f"{split}-")]
+  if parts:
+    scalars = {key: value for name in parts for key, value in found[name].items()}
+    write_part(ledger, os.path.join(folder, f"{split}.json"), split, head, scalars)
 
 
-def optional(means: dict[str, float], name: str) -> float | None:
-  """A metric that not every experiment has."""
-  return means[name] if name in means else None
+def say_assessed(ledger, name: str, scalars: dict) -> None:
+  """The first scalars of a part, in a line."""
+  shown = [f"{key} {value:.4g}" for key, value in scalars.items()
+           if "/" not in key and key != "rows" and not key.endswith("_ci95") and isinstance(value, (int, float))]
+  rows = f", {scalars['rows']:,} rows" if "rows" in scalars else ""
+  ledger.console.say(f"jaxtrain: assessed {name}{rows}: {', '.join(shown[:6])}")
 
 
-def max_memory_mib() -> float:
-  """Peak memory: of the first device where it keeps count, else of the process."""
-  stats = jax.local_devices()[0].memory_stats() or {}
-  if "peak_bytes_in_use" in stats:
-    return stats["peak_bytes_in_use"] / 2**20
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+def report_assessed(ledger, found: dict[str, dict]) -> None:
+  """Facts of an assessment during training: an event for each part, with its scalars that are numbers."""
+  for name, scalars in found.items():
+    numbers = {key: float(value) for key, value in scalars.items()
+               if "/" not in key and jsonable.number(value) is not None}
+    ledger.facts.event("on_eval", epoch=ledger.epoch, step=ledger.step, split=name, losses={}, metrics=numbers,
+                       is_best=False)
 
-
-def say_final(run: start.Run, test: dict[str, float] | None) -> None:
-  """The final metrics, in a line."""
-  parts = []
-  if run.best_value is not None:
-    first = run.config.train.monitor_from_epoch
-    among = f" (compared from epoch {first + 1})" if 0 < first < run.plan.epoch(run.best_step) else ""
-    parts.append(f"best {run.monitor} {run.best_value:.6g} at {run.plan.position(run.best_step)}{among}")
-  parts += [f"test {name} {value:.6g}" for name, value in (test or {}).items()]
-  run.console.say("jaxtrain: " + ("; ".join(parts) or "nothing evaluated"))

@@ -1,4 +1,4 @@
-"""Metrics on the host: totals of (sum, count) divided last."""
+"""Metrics on the host: totals of (sum, count), divided last."""
 
 from typing import Any, Callable
 
@@ -7,15 +7,12 @@ import numpy as np
 
 
 def divide(totals: dict[str, tuple[Any, Any]]) -> dict[str, float]:
-  """Means of totals; NaN where the count is 0; a metric whose sum is an array gives `name/0`, `name/1`, ..."""
+  """Means of totals, sorted by name; NaN where the count is 0. A metric whose sum is an array is left out."""
   means = {}
   for name, (total, count) in sorted(jax.device_get(totals).items()):
     total, count = np.asarray(total, np.float64), np.asarray(count, np.float64)
-    mean = np.divide(total, count, out=np.full(np.broadcast_shapes(total.shape, count.shape), np.nan), where=count != 0)
-    if mean.ndim == 0:
-      means[name] = float(mean)
-    else:
-      means |= {f"{name}/{i}": float(v) for i, v in enumerate(mean.ravel())}
+    if total.ndim == 0:
+      means[name] = float(np.divide(total, count, out=np.full((), np.nan), where=count != 0))
   return means
 
 
@@ -25,3 +22,10 @@ def finish(totals: dict, summarise: Callable | None) -> dict[str, float]:
   if summarise is not None:
     means |= {name: float(value) for name, value in jax.device_get(summarise(totals)).items()}
   return means
+
+
+def names_of(totals: Any, summarise: Callable | None) -> list[str]:
+  """Names that `finish` gives of totals with these shapes; computes nothing."""
+  names = [name for name, (total, _) in sorted(totals.items()) if total.ndim == 0]
+  extra = jax.eval_shape(summarise, totals) if summarise is not None else {}
+  return list(dict.fromkeys([*names, *extra]))

@@ -1,15 +1,12 @@
-"""States as named arrays: leaves by key path, their digest, packed for storage, filled back into a template.
-
-**Source:** digest as in INTERFACE.
-**Departs** from DESIGN 3, which lists no such module: `checkpoint.py` is long enough with the files alone.
-"""
+"""States as named arrays: leaves by key path, their digest, packed for storage, filled back into a template."""
 
 import hashlib
-from typing import Any
+from typing import Any, Callable
 
 import jax
 import numpy as np
 
+from jaxtrain.devices import processes
 from jaxtrain.errors import UserError
 
 PACK_BELOW = 1 << 20  # bytes; larger leaves are arrays of their own
@@ -97,20 +94,36 @@ def unpack(arrays: dict[str, np.ndarray], layout: list[dict]) -> dict[str, np.nd
   return leaves
 
 
-def fill(template: Any, leaves: dict[str, np.ndarray], prefix: str) -> Any:
-  """The template with its leaves replaced by stored ones at `prefix/path`.
+def fill(template: Any, leaves: dict[str, np.ndarray], prefix: str, only: set[str] | None = None) -> Any:
+  """The template with its leaves replaced by stored ones at `prefix/path`: all, or those whose path is in `only`.
 
   Raises:
     UserError: a leaf is missing, or has another shape or dtype.
   """
   def one(path, leaf):
-    name = prefix + "/" + jax.tree_util.keystr(path, simple=True, separator="/")
+    path = jax.tree_util.keystr(path, simple=True, separator="/")
+    if only is not None and path not in only:
+      return leaf
+    name = f"{prefix}/{path}"
     if name not in leaves:
       raise UserError(f"the checkpoint has no {name}")
     want = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
     got = leaves[name]
+    if path.startswith("guard/") and not got.shape:  # of an ensemble of version 0.1, whose members shared one
+      got = np.broadcast_to(got, want.shape)
     if tuple(got.shape) != tuple(want.shape) or str(got.dtype) != str(want.dtype):
       raise UserError(f"the checkpoint's {name} is {got.dtype}{list(got.shape)}, the run needs "
                       f"{want.dtype}{list(want.shape)}")
     return jax.random.wrap_key_data(jax.numpy.asarray(got)) if is_key(leaf) else jax.numpy.asarray(got)
   return jax.tree_util.tree_map_with_path(one, template)
+
+
+def of_first(template: Any, make: Callable[[], Any]) -> Any:
+  """A tree like the template that `make()` gives on process 0, on all."""
+  if not processes.several():
+    return make()
+  made: list[Any] = []
+  processes.on_first(lambda: made.append(make()))
+  leaves = host_leaves(made[0]) if made else {}
+  leaves = processes.leaves_of_first(leaves, named_shapes(template))
+  return fill(template, {f"made/{path}": leaf for path, leaf in leaves.items()}, "made")

@@ -1,8 +1,10 @@
 """What follows from a config and its data alone: sources, experiment, plan, devices, and the traced step.
 
-**Departs** from DESIGN 3, which lists no such module: training, evaluation and `--mode=check` all start here.
+Training, evaluation, `--mode=check` and sweeps all start here; `make_experiment` is the one place where an experiment is
+made.
 """
 
+import functools
 from typing import Any, Callable, Mapping, NamedTuple
 
 import jax
@@ -12,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxtrain import config as config_lib, ensemble, step as step_lib
 from jaxtrain.devices import backend, parallel, processes
 from jaxtrain.errors import UserError
-from jaxtrain.run import cadence, packing
+from jaxtrain.run import cadence, metrics, packing
 from jaxtrain.types import Experiment, Splits
 
 
@@ -20,6 +22,8 @@ class Parts(NamedTuple):
   """What follows from a config and its data alone, before anything is computed.
 
   Attributes:
+    init: `(root key, data of the training source) -> state`.
+    sample: name -> [dtype, shape] of the rows that `init` looks at, for whoever restores a state without the data.
     abstract, totals: shapes of the state and of a step's metrics.
     one_steps: the guarded step, see `step.make_one_step`, for each bucket of shapes of the training source.
     threads: threads that the CPU backend was given; 0 = all.
@@ -30,6 +34,8 @@ class Parts(NamedTuple):
   experiment: Experiment
   devices: parallel.Parallel
   threads: int
+  init: Callable
+  sample: dict[str, list]
   abstract: Any
   one_steps: tuple[Callable, ...]
   totals: Any
@@ -50,8 +56,11 @@ def assemble(config, one_device: bool = False) -> Parts:
   plan = cadence.make(config, splits.train.num_batches)
   config = with_horizon(config, plan.total)
   check_parts(config, splits)
-  experiment = make_experiment(config, splits.meta)
-  abstract = jax.eval_shape(experiment.init, jax.eval_shape(lambda: jax.random.key(0)))
+  experiment, num_rows = make_experiment(config, splits.meta), config_lib.declared(module, "INIT_ROWS")
+  init, key = step_lib.make_init(experiment, splits.train, num_rows), jax.eval_shape(lambda: jax.random.key(0))
+  sample = jax.eval_shape(lambda data: step_lib.first_rows(splits.train, data, jax.random.key(0), num_rows),
+                          shapes(splits.train.data))
+  abstract = jax.eval_shape(init, key, shapes(splits.train.data))
   uses = splits.meta["uses_per_row"] if "uses_per_row" in splits.meta else 1  # of each parameter, such as per token
   threads = backend.start_devices(config.parallel, 6.0 * count_params(abstract) * config.train.batch_size * uses)
   if config.train.microbatch == -1:
@@ -61,7 +70,8 @@ def assemble(config, one_device: bool = False) -> Parts:
     config = config_lib.with_values(config, {"train.microbatch": rows})
   devices, one_steps, totals = trace(config, splits, experiment, abstract, one_device)
   check_monitors(config, experiment, splits, devices, abstract, totals)
-  return Parts(config, splits, plan, experiment, devices, threads, abstract, one_steps, totals)
+  described = {name: [str(leaf.dtype), list(leaf.shape)] for name, leaf in sample.items()}
+  return Parts(config, splits, plan, experiment, devices, threads, init, described, abstract, one_steps, totals)
 
 
 def trace(config, splits: Splits, experiment: Experiment, abstract,
@@ -69,9 +79,10 @@ def trace(config, splits: Splits, experiment: Experiment, abstract,
   """(devices, guarded steps by bucket, shapes of their metrics). Raises UserError for a batch that does not divide."""
   batch_size = config.train.batch_size
   devices = parallel.one_device() if one_device else parallel.make(
-      config.parallel, batch_size, config.eval.batch_size or batch_size, config.train.microbatch)
-  parallel.check_chunk_rows(splits.train.num_rows, batch_size, devices.num_chunks)
-  one_steps = tuple(jax.jit(step_lib.make_one_step(experiment.train_step, splits.train.in_bucket(k), devices.over,
+      config.parallel, batch_size, config.eval.batch_size or batch_size, config.train.microbatch,
+      experiment.batch_parts)
+  parallel.check_chunk_rows(splits.train.num_rows, batch_size, devices.num_chunks * experiment.batch_parts)
+  one_steps = tuple(jax.jit(step_lib.make_one_step(experiment, splits.train.in_bucket(k), devices.over,
                                                    config.train.on_nonfinite))
                     for k in range(len(splits.train.buckets) or 1))
   totals = jax.eval_shape(devices.compile(one_steps[0]), abstract, shapes(splits.train.data),
@@ -114,19 +125,16 @@ def largest_microbatch(config, splits: Splits, experiment: Experiment, abstract)
 def check_monitors(config, experiment: Experiment, splits: Splits, devices: parallel.Parallel, abstract,
                    totals) -> None:
   """Refuses a monitored metric that training and evaluation do not give, before anything is trained."""
-  plateau = config.optim.plateau
   watched = {"train.monitor": config.train.monitor}
-  if plateau.factor > 0:
-    watched["optim.plateau.monitor"] = plateau.monitor
-  names = [f"train_{name}" for name in totals] + ["val_loss"]
+  watched |= {f"{section}.plateau.monitor": plateau.monitor for section, plateau in plateaus(config).items()}
+  names = [f"train_{name}" for name in metrics.names_of(totals, experiment.summarise)] + ["val_loss"]
   if all(name in names for name in watched.values()):
     return  # most runs: no need to trace the evaluation
   if splits.val is not None:
     one, _ = step_lib.make_evaluate(experiment.eval_step, splits.val, devices.over)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     sums = jax.eval_shape(devices.compile(one), abstract, shapes(splits.val.data), abstract.key, step)
-    extra = jax.eval_shape(experiment.summarise, sums) if experiment.summarise else {}
-    names += [f"val_{name}" for name in [*sums, *extra] if name != "loss"]
+    names += [f"val_{name}" for name in metrics.names_of(sums, experiment.summarise) if name != "loss"]
   for field, name in watched.items():
     if name not in names:
       raise UserError(f"config.{field}: got {name!r}, allowed {', '.join(sorted(names))}")
@@ -138,18 +146,25 @@ def shapes(tree: Any) -> Any:
 
 
 def with_horizon(config, total: int):
-  """The config with the schedule's horizon filled in: the run's length where none is set."""
-  if config.optim.decay_steps:
-    return config
-  return config_lib.with_values(config, {"optim.decay_steps": total})
+  """The config with the horizon of each schedule filled in: the run's length where none is set."""
+  fields = [f"{section}.decay_steps" for section in config_lib.optimisers(config)]
+  return config_lib.with_values(config, {field: total for field in fields if not config_lib.lookup(config, field)})
+
+
+def plateaus(config) -> dict[str, Any]:
+  """The plateaus that are switched on, by the section of their optimiser."""
+  found = {section: config_lib.lookup(config, section).plateau for section in config_lib.optimisers(config)}
+  return {section: plateau for section, plateau in found.items() if plateau.factor > 0}
 
 
 def check_parts(config, splits: Splits) -> None:
   """Refuses a plateau that watches a part which the split does not have."""
-  plateau = config.optim.plateau
-  if plateau.factor > 0 and plateau.monitor.startswith("val_") and splits.val is None:
-    raise UserError(f"config.optim.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because "
-                    f"config.data.split.kind={config.data.split.kind} leaves no validation part")
+  for section, plateau in plateaus(config).items():
+    if plateau.monitor.startswith("val_") and splits.val is None:
+      why = f"config.data.split.kind={config.data.split.kind} leaves" if "data" in config and "split" in config.data \
+          else "the experiment has"
+      raise UserError(f"config.{section}.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because {why} no "
+                      "validation part")
 
 
 def count_params(state: Any) -> int:
@@ -186,7 +201,13 @@ def describe(config) -> dict[str, Any]:
   return described
 
 
-def make_experiment(config: ConfigDict, meta: Mapping[str, Any]) -> Experiment:
-  """The experiment of a config and what is known of its data: of one member, or an ensemble."""
+def make_experiment(config: ConfigDict, meta: Mapping[str, Any], hypers: Mapping[str, Any] | None = None) -> Experiment:
+  """The experiment of a config and what is known of its data: of one member, or an ensemble.
+
+  `hypers` are tracers for traceable fields, by dotted key.
+  """
+  if hypers:
+    config = config_lib.substitute(config, hypers)
   one = config_lib.load_experiment(config.experiment).make(config, meta)
-  return ensemble.wrap(one, config.train.num_members) if config.train.num_members > 1 else one
+  guard = functools.partial(step_lib.guard_step, on_nonfinite=config.train.on_nonfinite)
+  return ensemble.wrap(one, config.train.num_members, guard) if config.train.num_members > 1 else one

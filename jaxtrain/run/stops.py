@@ -5,16 +5,21 @@
 A first SIGTERM or SIGINT asks the loop to save and leave at the next boundary of a dispatch; a second ends the process.
 """
 
+import contextlib
 import faulthandler
 import os
+import select
 import signal
 import sys
 import threading
 import time
+from typing import Callable
 
 from jaxtrain import errors
 from jaxtrain.devices import processes
 from jaxtrain.errors import Stopped
+
+GRACE_SECONDS = 3.0  # of a call that keeps the main thread when a stop does not wait
 
 # Test-only: JAXTRAIN_FAULT=NAME:K ends the process by SIGKILL the K-th time the named point is passed.
 FAULT_VARIABLE = "JAXTRAIN_FAULT"
@@ -38,6 +43,8 @@ class Stop:
     self.deadline = time.monotonic() + 60 * budget_minutes if budget_minutes > 0 else None
     self.signal_name: str | None = None
     self.old_handlers = {}
+    self.urgent: Callable[[str], Stopped] | None = None  # set while a stop does not wait
+    self.expired = False  # the signal under way is ours: the time budget is used up
 
   def __enter__(self):
     if threading.current_thread() is threading.main_thread():
@@ -54,8 +61,52 @@ class Stop:
     """First signal: remember it. Second: leave at once with 128 + its number."""
     if self.signal_name is not None:
       os._exit(128 + number)
-    self.signal_name = signal.Signals(number).name
+    self.signal_name = "time budget" if self.expired else signal.Signals(number).name
+    if self.urgent is not None:
+      raise self.urgent(self.signal_name)
     os.write(2, f"\n{self.signal_name}: saving at the next step boundary; once more to leave at once\n".encode())
+
+  @contextlib.contextmanager
+  def at_once(self, stopped: Callable[[str], Stopped]):
+    """A context in which a stop interrupts what runs: all that matters is saved, so nothing is waited for.
+
+    The exception that `stopped(reason)` gives is raised in the main thread. A library that keeps the main thread for
+    GRACE_SECONDS more is ended with the process, exit code 85.
+    """
+    if reason := self.reason():
+      raise stopped(reason)
+    if not self.old_handlers:  # not in the main thread: nobody is told of signals
+      yield
+      return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+    watcher = threading.Thread(target=self.watch, args=(reader, stopped), daemon=True)
+    self.urgent = stopped
+    watcher.start()
+    try:
+      yield
+    finally:
+      self.urgent = None
+      signal.set_wakeup_fd(before)
+      os.close(writer)  # ends the watcher
+      watcher.join()
+      os.close(reader)
+
+  def watch(self, reader: int, stopped: Callable[[str], Stopped]) -> None:
+    """Runs in a thread of its own while a stop does not wait: watches the time budget, and ends what does not yield."""
+    while not select.select([reader], [], [], 0.2)[0]:
+      if self.signal_name is None and self.reason():
+        self.expired = True
+        os.kill(os.getpid(), signal.SIGTERM)
+    if not os.read(reader, 1):
+      return
+    deadline = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < deadline:
+      if select.select([reader], [], [], 0.05)[0] and not os.read(reader, 1):
+        return
+    print(f"jaxtrain: {stopped(self.signal_name or 'signal')}", file=sys.stderr, flush=True)
+    os._exit(errors.REQUEUE)
 
   def reason(self, begun: bool = True) -> str | None:
     """Why the run should stop now; None to go on. A budget that is shorter than starting takes still gets a step done.

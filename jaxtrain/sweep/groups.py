@@ -62,7 +62,8 @@ def group(specs: list[Spec], fields: tuple[str, ...] | None = None) -> list[Grou
   """
   flat = [dict(jsonable.flatten(config_lib.to_record(spec.config))) for spec in specs]
   if fields is None:
-    traceable = [key for key in flat[0] if config_lib.is_traceable(key) and all(key in f for f in flat)]
+    traceable = [key for key in flat[0] if config_lib.is_traceable(specs[0].config, key)
+                 and all(key in f for f in flat)]
     fields = tuple(key for key in traceable if len({f[key] for f in flat}) > 1)
   assembled: dict[str, tuple[Parts, str] | None] = {}
   groups: dict[str, Group] = {}
@@ -91,6 +92,8 @@ def check(spec: Spec) -> None:
       ("parallel.mode", "jit", config.parallel.mode == "jit"), ("train.microbatch", "0", not config.train.microbatch),
       ("stages", "()", not config.stages), ("parallel.watchdog_seconds", "0", not config.parallel.watchdog_seconds),
       ("train.num_members", "1", config.train.num_members == 1),
+      ("eval.assess_every_epochs", "0", not config.eval.assess_every_epochs),
+      ("eval.assess_every_steps", "0", not config.eval.assess_every_steps),
       ("log.tensorboard", "False", not config.log.tensorboard)) if not fits]
   if wrong:
     key, allowed = wrong[0]
@@ -142,9 +145,10 @@ def sign(parts: Parts, fields: tuple[str, ...]) -> str:
   hypers = {field: jax.ShapeDtypeStruct((), jnp.float32) for field in fields}
   program = Program(parts, fields)
   key, step = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
-  traced = [jax.make_jaxpr(program.init)(key, hypers)]
+  data = shapes(parts.splits.train.data)
+  traced = [jax.make_jaxpr(program.init)(key, hypers, data)]
   traced.append(jax.make_jaxpr(program.repeat)(parts.abstract, parts.totals, hypers, jax.ShapeDtypeStruct((), bool),
-                                               shapes(parts.splits.train.data), step))
+                                               data, step))
   for part in program_lib.PARTS[1:]:
     if program.source(part) is not None:
       traced.append(jax.make_jaxpr(program.evaluate(part))(parts.abstract, hypers, shapes(program.source(part).data)))

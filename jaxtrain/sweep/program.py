@@ -35,31 +35,34 @@ class Program:
 
   def experiment(self, hypers: dict[str, jax.Array]) -> Experiment:
     """The experiment with tracers in its traced fields."""
-    config = config_lib.substitute(self.parts.config, hypers) if hypers else self.parts.config
-    return setup.make_experiment(config, self.parts.splits.meta)
+    return setup.make_experiment(self.parts.config, self.parts.splits.meta, hypers)
 
   def observed(self) -> list[str]:
     """Names that `observe` is told values of."""
-    zero = step_lib.zero_totals
-    names = [f"train_{name}" for name in metrics.divide(zero(self.parts.totals))]
-    if self.source("val") is not None:
-      sums = zero(self.shapes_of("val"))
-      names += [f"val_{name}" for name in metrics.finish(sums, self.parts.experiment.summarise)]
-    return names
+    summarise = self.parts.experiment.summarise
+    names = [f"train_{name}" for name in metrics.names_of(self.parts.totals, summarise)]
+    return names + [f"val_{name}" for name in self.evaluated("val")]
+
+  def evaluated(self, part: str) -> list[str]:
+    """Names of the metrics that evaluating a part gives; none where there is no such part."""
+    if self.source(part) is None:
+      return []
+    return metrics.names_of(self.shapes_of(part), self.parts.experiment.summarise)
 
   def shapes_of(self, part: str) -> Any:
     """Shapes of the metrics over a part."""
     hypers = {field: jax.ShapeDtypeStruct((), jnp.float32) for field in self.fields}
     return jax.eval_shape(self.evaluate(part), self.parts.abstract, hypers, shapes(self.source(part).data))
 
-  def init(self, root: jax.Array, hypers: dict) -> Any:
-    """A fresh state."""
-    return self.experiment(hypers).init(root)
+  def init(self, root: jax.Array, hypers: dict, data: Any) -> Any:
+    """A fresh state; `data` is that of the training source."""
+    num_rows = config_lib.declared(config_lib.load_experiment(self.parts.config.experiment), "INIT_ROWS")
+    return step_lib.make_init(self.experiment(hypers), self.source("train"), num_rows)(root, data)
 
   def repeat(self, state, totals, hypers, active, data, num_steps):
     """(state, totals) after so many steps; unchanged where the member is not `active` ([] bool)."""
     def go_on(state, totals):
-      one_step = step_lib.make_one_step(self.experiment(hypers).train_step, self.source("train"), parallel.over_whole,
+      one_step = step_lib.make_one_step(self.experiment(hypers), self.source("train"), parallel.over_whole,
                                         self.parts.config.train.on_nonfinite)
       return step_lib.make_repeat(one_step)(state, totals, data, num_steps)
     return jax.lax.cond(active, go_on, lambda state, totals: (state, totals), state, totals)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from importlib import metadata
 
+from jaxtrain import jsonable
+
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -35,3 +37,12 @@ def describe_process(devices: list[str]) -> dict:
           "versions": {name: metadata.version(name) for name in VERSIONS}, "git_commit": git_commit(),
           "devices": devices, "xla_flags": os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else "",
           "platform": platform.platform(), "cpu_count": os.cpu_count()}
+
+
+def write_process(workdir: str, devices: list[str], meta: dict) -> None:
+  """Writes run.json: the run's first process and its latest, and what `meta` of its data says of a table, the SHA-256
+  included.
+  """
+  path = os.path.join(workdir, "run.json")
+  now = describe_process(devices) | {"data": meta["table"] if "table" in meta else {}}
+  jsonable.write_json(path, (jsonable.read_json(path) or now) | {"latest": now})

@@ -13,17 +13,18 @@ from jaxtrain.run import cadence
 def config(num_epochs=0, num_steps=0, eval_epochs=1, eval_steps=0, save_epochs=10, save_steps=0, log_steps=0):
   space = types.SimpleNamespace
   return space(train=space(num_epochs=num_epochs, num_steps=num_steps),
-               eval=space(every_epochs=eval_epochs, every_steps=eval_steps),
+               eval=space(every_epochs=eval_epochs, every_steps=eval_steps, assess_every_epochs=0,
+                          assess_every_steps=assess_steps),
                checkpoint=space(every_epochs=save_epochs, every_steps=save_steps), log=space(every_steps=log_steps))
 
 
 def test_the_lithology_run():
   made = cadence.make(config(num_epochs=100), 932)
-  assert made == cadence.Plan(total=93_200, steps_per_epoch=932, eval_every=932, save_every=9320, log_every=0)
+  assert made == cadence.Plan(total=93_200, steps_per_epoch=932, eval_every=932, save_every=9320, assess_every=0, log_every=0)
   assert made.next_due(0) == 932 and made.next_due(931) == 932 and made.next_due(932) == 1864
-  assert made.due(932) == cadence.Due(epoch=True, evaluate=True, save=False, log=False)
-  assert made.due(9320) == cadence.Due(epoch=True, evaluate=True, save=True, log=False)
-  assert made.due(100) == cadence.Due(False, False, False, False)
+  assert made.due(932) == cadence.Due(epoch=True, evaluate=True, save=False, assess=False, log=False)
+  assert made.due(9320) == cadence.Due(epoch=True, evaluate=True, save=True, assess=False, log=False)
+  assert made.due(100) == cadence.Due(False, False, False, False, False)
   assert [made.epoch(s) for s in (0, 931, 932, 93_200)] == [0, 0, 1, 100]
   assert made.position(932) == "epoch 1/100" and made.position(466) == "epoch 0.5/100"
 
@@ -60,9 +61,11 @@ def test_epochs_of_a_stream_are_refused(fields, key):
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
-@given(st.integers(1, 400), st.none() | st.integers(1, 50), st.integers(1, 60), st.integers(1, 90), st.integers(0, 30))
-def test_running_from_due_to_due_misses_nothing_and_stops_for_nothing_else(total, per_epoch, evaluate, save, log):
-  made = cadence.Plan(total, per_epoch, evaluate, save, log)
+@given(st.integers(1, 400), st.none() | st.integers(1, 50), st.integers(1, 60), st.integers(1, 90), st.integers(0, 70),
+       st.integers(0, 30))
+def test_running_from_due_to_due_misses_nothing_and_stops_for_nothing_else(total, per_epoch, evaluate, save, assess,
+                                                                           log):
+  made = cadence.Plan(total, per_epoch, evaluate, save, assess, log)
   reached, step = [], 0
   while step < total:
     step = made.next_due(step)

@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain import losses
 from jaxtrain.run import metrics
 
 
@@ -19,11 +20,13 @@ def test_an_empty_count_is_not_a_number():
   assert math.isnan(got["class"]) and got["kl"] == 1.5
 
 
-def test_arrays_give_a_name_for_each_entry():
-  got = metrics.divide({"usage": (jnp.asarray([2.0, 4.0, 0.0]), jnp.asarray([4.0, 4.0, 0.0])),
-                        "act": (jnp.asarray([1.0, 3.0]), jnp.float32(2))})
-  assert list(got) == ["act/0", "act/1", "usage/0", "usage/1", "usage/2"]  # sorted by name
-  assert list(got.values())[:4] == [0.5, 1.5, 0.5, 1.0] and math.isnan(got["usage/2"])
+def test_arrays_are_for_what_summarises_alone():
+  totals = {"usage": (jnp.asarray([2.0, 4.0, 0.0]), jnp.asarray([4.0, 4.0, 0.0])), "act": (jnp.float32(3), jnp.int32(2))}
+  assert metrics.divide(totals) == {"act": 1.5}
+  got = metrics.finish(totals, lambda t: losses.item_means("usage", *t["usage"]))
+  assert list(got) == ["act", "usage/0", "usage/1", "usage/2"] == metrics.names_of(
+      totals, lambda t: losses.item_means("usage", *t["usage"]))
+  assert [got["usage/0"], got["usage/1"]] == [0.5, 1.0] and math.isnan(got["usage/2"])
 
 
 def test_division_is_in_float64_and_gives_plain_floats():

@@ -28,6 +28,7 @@ PENALTIES = {  # of edge probabilities [D, D] and a mask of nodes [D]
     "spectral": lambda probs, _: posterior.spectral_radius(probs, scores.RADIUS_STEPS),
     "exponential": lambda probs, node_mask: scores.cyclicity(probs, node_mask)[0],
 }
+INIT_ROWS, METRICS = training.INIT_ROWS, training.METRICS
 LIMITS = training.LIMITS | {
     "model.architecture": limits.one_of(*ARCHITECTURES),
     "model.penalty": limits.one_of(*PENALTIES),

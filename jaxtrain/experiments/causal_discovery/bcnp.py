@@ -22,6 +22,7 @@ from jaxtrain.experiments.causal_discovery import evaluate, nets, posterior, pre
 from jaxtrain.types import Experiment
 
 EVEN = ((lambda v: v >= 2 and v % 2 == 0), "even, 2 or more")
+INIT_ROWS, METRICS = training.INIT_ROWS, training.METRICS
 LIMITS = training.LIMITS | {
     "model.dim": limits.at_least(1),
     "model.num_layers": EVEN,

@@ -5,9 +5,9 @@ draws; consecutive ones share out the families evenly, so that intervals over al
 the same tasks: the empty graph, and edges at random with the density of the training graphs. An AUROC is over the tasks
 that have both edges and pairs without.
 
-**Source:** spec causal_discovery 6; baselines: 12.7.
 """
 
+import functools
 from typing import Any, Callable
 
 import jax
@@ -23,8 +23,8 @@ EXAMPLES = 6  # tasks whose graphs are kept for the figures
 NUM_BINS = 10  # of the reliability diagram
 
 
-def make_assess(config, meta, model: training.Model) -> Callable:
-  """`(state, splits, key) -> {split: (scalars, arrays)}` for the fixed tasks of validation and test."""
+def make_assess(config, meta, model: training.Model) -> dict[str, Callable]:
+  """`(state, splits, key) -> (scalars, arrays)` for the fixed tasks of validation and of test."""
   num = config.eval.test_num_samples
 
   def one_batch(params, batch, key):
@@ -35,10 +35,9 @@ def make_assess(config, meta, model: training.Model) -> Callable:
     empty_nll = jax.vmap(lambda t, m: scores.edge_nll_nats(jnp.zeros_like(t), t, m))(truth, mask)
     return values, defined, {"random_edge_nll_nats": random_nll, "empty_edge_nll_nats": empty_nll}, probs
 
-  def assess(state, splits: Splits, key):
-    return {name: assess_part(getattr(splits, name), jax.jit(one_batch), training.params_of(state), key, meta)
-            for name in ("val", "test") if getattr(splits, name) is not None}
-  return assess
+  def assess(name, state, splits: Splits, key):
+    return assess_part(getattr(splits, name), jax.jit(one_batch), training.params_of(state), key, meta)
+  return {name: functools.partial(assess, name) for name in ("val", "test")}
 
 
 def assess_part(source, one_batch: Callable, params: Any, key: jax.Array, meta: dict) -> tuple[dict, dict]:

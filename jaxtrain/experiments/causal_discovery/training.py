@@ -2,25 +2,40 @@
 
 A model is a `Model` of pure functions: the terms of its loss for each task, and its posterior over graphs. Training
 runs on an endless stream of simulated tasks (`tasks.py`), validation and test on fixed ones. Selection is by validation
-tasks of the training distribution, so that no knowledge of a test distribution enters (spec W12).
+tasks of the training distribution, so that no knowledge of a test distribution enters.
 
-**Source:** spec causal_discovery 4.2 (dual ascent), 5, 7.
+**Source:** Lorch et al. 2022 (AVICI), appendix C, for the dual ascent.
 """
 
 from typing import Any, Callable, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import optim, rng, step
+from jaxtrain import duals as duals_lib, optim, rng, step
 from jaxtrain.config import limits
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import graphs, posterior, scores, signals, tasks
-from jaxtrain.types import Batch, Experiment, Splits, TrainState, Verb
+from jaxtrain.types import Batch, Experiment, Metric, Splits, TrainState, Verb
 
 NO_EDGES = 0.02  # sampled edges, as a share of the true ones, below which a posterior is called empty
 
+INIT_ROWS = 0  # nothing starts from data
+METRICS = {
+    "loss": Metric("nats", "negative log-likelihood of the edges without penalties, per ordered pair", "lower"),
+    "edge": Metric("nats", "negative log-likelihood of the edges, per ordered pair", "lower"),
+    "auroc": Metric("", "probability that an edge has the higher probability than a pair without", "higher", 0.5),
+    "e_edge_f1": Metric("", "F1 of edges, mean over sampled graphs", "higher"),
+    "edge_nll_nats": Metric("nats", "negative log-likelihood of the edges, per ordered pair", "lower"),
+    "cyclicity": Metric("", "tr exp(P) - d of the edge probabilities; 0 for an acyclic graph", "lower"),
+    "spectral_radius": Metric("", "largest eigenvalue of the edge probabilities; 0 for an acyclic graph", "lower"),
+    "acyclic_share": Metric("", "share of sampled graphs that are acyclic", "higher"),
+    "edge_prob": Metric("", "mean edge probability"),
+    "edge_density": Metric("", "share of ordered pairs with an edge"),
+    "sampled_density": Metric("", "share of ordered pairs with an edge, in sampled graphs"),
+    "random_*": Metric("", "the same for edges at random with the density of the training graphs"),
+    "empty_*": Metric("", "the same for the empty graph"),
+}
 LIMITS = {
     "data.mixture": limits.one_of(*tasks.MIXTURES),
     "data.noise_share": ((lambda v: len(v) == 2 and 0 <= v[0] <= v[1] <= 1), "two numbers from 0 to 1, in order"),
@@ -84,26 +99,9 @@ def density_of(meta: dict) -> Callable:
   return lambda node_mask: density[jnp.argmax(sizes == jnp.sum(node_mask))]
 
 
-class Dual(flax.struct.PyTreeNode):
-  """Dual variable of a constraint "penalty = 0": `weight` in the loss, moving `average` of the penalty."""
-  weight: jax.Array
-  average: jax.Array
-
-
 class State(TrainState):
   """State of training with the dual variables of constraints, by term."""
-  duals: dict[str, Dual]
-
-
-def ascend(dual: Dual, penalty: jax.Array, step_number: jax.Array, settings) -> Dual:
-  """A step of dual ascent: every `interval` steps the weight grows by eta x average of the penalty.
-
-  eta rises linearly to `rate` over `warmup_steps` (0: from the start). The average starts at the first penalty.
-  """
-  average = jnp.where(step_number == 0, penalty, dual.average + settings.average_rate * (penalty - dual.average))
-  eta = settings.rate * jnp.minimum(1.0, (step_number + 1) / max(settings.warmup_steps, 1))
-  due = (step_number + 1) % settings.interval == 0
-  return Dual(dual.weight + jnp.where(due, eta * average, 0.0), average)
+  duals: dict[str, duals_lib.Dual]
 
 
 def load(config) -> Splits:
@@ -152,10 +150,10 @@ def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -
   tx = optim.make(config.optim, meta["steps_per_epoch"])
   settings = config.model.dual if model.dual else None
 
-  def init(key):
+  def init(key, sample):
+    del sample
     params = model.init(key)
-    zero = jnp.zeros((), jnp.float32)
-    duals = {name: Dual(jnp.full((), settings.init, jnp.float32), zero) for name in model.dual}
+    duals = {name: duals_lib.init(settings.init) for name in model.dual}
     return State(step=jnp.zeros((), jnp.int32), key=key, params=params, model_state={}, opt_state=tx.init(params),
                  ema=jax.tree.map(jnp.copy, params) if config.optim.ema_decay else None, guard=step.init_guard(),
                  duals=duals)
@@ -164,14 +162,15 @@ def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -
     return {name: weight * state.duals[name].weight if name in model.dual else weight
             for name, weight in config.loss.weights.items()}
 
-  def loss_sums(params, model_state, chunk, key):
+  def loss_sums(params, state, chunk, key):
+    del state
     terms, probs = model.terms(params, chunk, key, True)
     row = chunk["weight"]
     count = jnp.sum(row)
     extras = {"edge_prob": (row @ mean_over_pairs(probs, chunk), count),
               "edge_density": (row @ mean_over_pairs(chunk["adjacency"], chunk), count),
               "rejected": (jnp.sum(chunk["rejected"]), count + jnp.sum(chunk["rejected"]))}
-    return {name: row @ value for name, value in terms.items()}, model_state, extras
+    return step.Chunk({name: row @ value for name, value in terms.items()}, metrics=extras)
 
   def term_counts(batch):
     return {name: jnp.sum(batch["weight"]) for name in config.loss.weights}
@@ -183,7 +182,7 @@ def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -
     one = jnp.ones(())
     moved = jax.tree.map(lambda a, b: jnp.sum(jnp.square(a - b)), new.params, state.params)
     metrics = metrics | {"update_norm": (jnp.sqrt(sum(jax.tree.leaves(moved), jnp.zeros(()))), one)}
-    duals = {name: ascend(dual, metrics[name][0] / jnp.maximum(metrics[name][1], 1.0), state.step, settings)
+    duals = {name: duals_lib.ascend(dual, metrics[name][0] / jnp.maximum(metrics[name][1], 1.0), state.step, settings)
              for name, dual in state.duals.items()}
     return new.replace(duals=duals), metrics | {f"{name}_{word}": (value, one) for name, dual in duals.items()
                                                 for word, value in (("dual", dual.weight), ("average", dual.average))}

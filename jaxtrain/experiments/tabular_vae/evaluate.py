@@ -3,7 +3,7 @@
 Reconstruction is from the posterior mean, without masking and with BatchNorm's running statistics. What is said
 of classes is in `scores.py`.
 
-**Source:** spec tabular_vae 8. Active dimensions: posterior means whose standard deviation over rows exceeds 0.1.
+**Source:** active dimensions: posterior means whose standard deviation over rows exceeds 0.1.
 """
 
 import functools
@@ -109,28 +109,38 @@ def assess_part(model, meta: dict, state, rows: dict[str, np.ndarray], key, with
   return scalars, arrays if plane is None else arrays | {"sample_umap": plane}
 
 
-def make_assess(model, meta: dict, with_umap: bool = False) -> Callable:
-  """Returns `assess(state, splits, key) -> {split: (scalars, arrays)}` over every split there is.
+def make_assess(model, meta: dict, with_umap: bool = False) -> dict[str, Callable]:
+  """A part for each split: `(state, splits, key) -> (scalars, arrays)`.
 
-  The arrays of each split also hold histograms of all splits and of prior samples, in the bins of the first.
+  The arrays of each also hold histograms of all splits and of prior samples, in the bins of the first. With `with_umap`
+  the last split that there is has the map that takes long.
   """
-  width, scaler = len(meta["features"]), meta["scaler"]
+  def assess(name, state, splits, key):
+    source, sources = getattr(splits, name), present(splits)
+    rows = source.rows(pick_rows(source, len(meta["features"]), key))
+    scalars, arrays = assess_part(model, meta, state, rows, key, with_umap and name == list(sources)[-1])
+    return scalars, arrays | compare_splits(model, meta, state, sources, key)
+  return {name: functools.partial(assess, name) for name in ("train", "val", "test")}
 
-  def assess(state, splits, key):
-    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
-    found, shared = {}, {}
-    for name in [name for name, source in parts.items() if source is not None]:
-      rows = parts[name].rows(pick_rows(parts[name], width, key))
-      shown = name == "test" or all(parts[later] is None for later in list(parts)[list(parts).index(name) + 1:])
-      found[name] = assess_part(model, meta, state, rows, key, with_umap and shown)
-      if not shared:
-        edges = scores.bin_edges(rows["x"])
-        prior = sample_prior(model, state, key)
-        shared |= {"hist_edges": scaling.unscale(scaler, edges.T).T, "hist_generated": scores.histograms(prior, edges)}
-      shared[f"hist_{name}"] = scores.histograms(rows["x"], edges)
-      if meta["class_names"]:
-        count = np.bincount(rows["label"][rows["label"] >= 0], minlength=len(meta["class_names"]))
-        shared["class_count_all"] = shared["class_count_all"] + count if "class_count_all" in shared else count
-    return {name: (scalars, arrays | shared) for name, (scalars, arrays) in found.items()}
 
-  return assess
+def present(splits) -> dict:
+  """The splits that there are, by name."""
+  parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+  return {name: source for name, source in parts.items() if source is not None}
+
+
+def compare_splits(model, meta: dict, state, sources: dict, key) -> dict[str, np.ndarray]:
+  """Histograms of the features of every split and of prior samples, and rows of each class over all."""
+  found = {}
+  for name, source in sources.items():
+    rows = source.rows(pick_rows(source, len(meta["features"]), key))
+    if not found:
+      edges = scores.bin_edges(rows["x"])
+      prior = sample_prior(model, state, key)
+      found |= {"hist_edges": scaling.unscale(meta["scaler"], edges.T).T,
+                "hist_generated": scores.histograms(prior, edges)}
+    found[f"hist_{name}"] = scores.histograms(rows["x"], edges)
+    if meta["class_names"]:
+      count = np.bincount(rows["label"][rows["label"] >= 0], minlength=len(meta["class_names"]))
+      found["class_count_all"] = found["class_count_all"] + count if "class_count_all" in found else count
+  return found

@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import losses, rng, schedules
+from jaxtrain import losses, rng, schedules, step as step_lib
 from jaxtrain.experiments.tabular_vae import nets
 from jaxtrain.types import Batch, Metrics
 
@@ -108,14 +108,15 @@ def term_sums(o: Objective, batch: Batch, out: nets.Output) -> tuple[dict[str, j
   return sums, extras | {name: function(batch, out) for name, function in o.extra_metrics.items()}
 
 
-def loss_sums(o: Objective, params, model_state, chunk: Batch, key):
-  """Term sums of a training chunk, the new model state, extra metrics (see `step.make_train_step`)."""
+def loss_sums(o: Objective, params, state, chunk: Batch, key) -> step_lib.Chunk:
+  """Term sums of a training chunk, the statistics of its BatchNorm, extra metrics (see `step.make_gradient`)."""
   del key  # the chunk holds its random numbers
+  model_state = state.model_state
   x = chunk["x"] * (1.0 - chunk["mask"]) if o.masking else chunk["x"]
   out, model_state = o.model.apply({"params": params, **model_state}, x, chunk["weight"], chunk["noise"],
                                    chunk["keep"] if o.dropping else None, mutable=list(model_state))
   sums, extras = term_sums(o, chunk, out)
-  return sums, model_state, extras
+  return step_lib.Chunk(sums, averages=model_state, metrics=extras)
 
 
 def evaluate(o: Objective, params, model_state, batch: Batch, key, over) -> Metrics:
@@ -130,7 +131,15 @@ def evaluate(o: Objective, params, model_state, batch: Batch, key, over) -> Metr
 
 
 def summarise(o: Objective, totals: Metrics) -> dict[str, jax.Array]:
-  """The evaluation loss from the means of its terms, at the final weights, so that it compares across epochs."""
+  """The evaluation loss from the means of its terms, at the final weights, so that it compares across epochs; and each
+  item of your own metrics that are arrays.
+  """
+  found = {}
+  for name in o.extra_metrics:
+    if name in totals and totals[name][0].ndim:
+      found |= losses.item_means(name, *totals[name])
+  if "loss" in totals:  # of training, which has its own
+    return found
   names = ["recon", "kl"] + ["class"] * o.classifying + list(o.extra_terms)
   means = {name: totals[name][0] / jnp.maximum(totals[name][1], 1.0) for name in names}
-  return {"loss": sum(o.loss.weights[name] * means[name] for name in names)}
+  return found | {"loss": sum(o.loss.weights[name] * means[name] for name in names)}

@@ -1,6 +1,6 @@
 """Tabular VAE with a Gaussian decoder, unsupervised or with a classifier on the latent.
 
-**Source:** Kingma & Welling 2014; spec tabular_vae 2-5 (recipes of the lithology VAE). The loss is in `objective.py`.
+**Source:** Kingma & Welling 2014; the two recipes are those of the lithology VAE. The loss is in `objective.py`.
 **Departs:** the scaler is fitted on training rows only; rows without a label (-1) train all terms but the classifier's.
 Validation losses use the final weights of the KL schedule, so that they compare across epochs.
 """
@@ -15,7 +15,7 @@ from jaxtrain.config import limits
 from jaxtrain.data import tables, tabular
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.tabular_vae import evaluate, lithology, nets, objective, predict, release
-from jaxtrain.types import Experiment, Splits, TrainState
+from jaxtrain.types import Experiment, Metric, Splits, TrainState
 
 def read_lithology(config) -> tables.Table:
   """The synthetic lithology table. Raises UserError for a row limit that it cannot be made with."""
@@ -33,6 +33,25 @@ GENERATORS = {"synthetic": read_lithology}
 TAKEN = ("loss", "recon", "kl", "masked", "class", "accuracy", "kl_nats", "beta", "lr", "grad_norm", "weight", "x",
          "label")
 
+CODE = ("data.source", "loss.extra", "eval.metrics")
+INIT_ROWS = 0  # nothing starts from data
+METRICS = {
+    "loss": Metric("", "the objective: reconstruction, KL and the classifier's term by their weights", "lower"),
+    "recon": Metric("squared standard deviations", "squared error of the reconstruction", "lower"),
+    "masked": Metric("squared standard deviations", "squared error at entries that were hidden", "lower"),
+    "kl": Metric("nats", "divergence from the prior, per latent dimension in the mean reduction"),
+    "kl_nats": Metric("nats", "divergence from the prior, of all latent dimensions"),
+    "class": Metric("nats", "cross-entropy of the classifier", "lower"),
+    "accuracy": Metric("", "share of labelled rows whose class is right", "higher"),
+    "accuracy_top5": Metric("", "share of rows whose class is among the five most probable", "higher"),
+    "balanced_accuracy": Metric("", "mean over classes of the share that is right", "higher"),
+    "auc_macro": Metric("", "area under the ROC curve, mean over classes", "higher", 0.5),
+    "ece": Metric("", "expected calibration error of the classifier", "lower"),
+    "active_dims_*": Metric("", "latent dimensions in use"),
+    "r2_*": Metric("", "share of a feature's variance that the reconstruction keeps", "higher", 0.0),
+    "rmse_*": Metric("units of the feature", "root mean squared error of the reconstruction", "lower"),
+    "mae_*": Metric("units of the feature", "mean absolute error of the reconstruction", "lower"),
+}
 LIMITS = {
     "data.source": tabular.source_limit(GENERATORS),
     "model.kind": limits.one_of("unsup", "semisup"),
@@ -95,7 +114,8 @@ def make(config, meta) -> Experiment:
                           named_functions("eval.metrics", config.eval.metrics))
   bind = functools.partial
 
-  def init(key):
+  def init(key, sample):
+    del sample
     rows = jnp.zeros((2, model.num_features))
     variables = model.init(rng.stream_key(key, "init"), rows, jnp.ones((2,)), jnp.zeros((2, model.latent_dim)))
     params, model_state = variables["params"], {k: v for k, v in variables.items() if k != "params"}

@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 
 import child
-from jaxtrain import config as config_lib, loop
+from jaxtrain import config as config_lib, duals, loop
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import avici, bcnp, evaluate, signals, training
 from jaxtrain.run import setup
@@ -45,10 +45,10 @@ def test_dual_ascent_is_the_official_rule():
   """Every 250 steps the weight grows by eta times the average, which starts at the first penalty; written out here."""
   settings = config_lib.read_file(f"{PATH}:avici").model.dual
   assert settings.interval == 250
-  dual = training.Dual(jnp.float32(settings.init), jnp.float32(0))
+  dual = duals.Dual(jnp.float32(settings.init), jnp.float32(0))
   penalties = np.abs(np.random.RandomState(0).normal(size=1000)).astype(np.float32)
   average, weight, weights = penalties[0], 0.0, []
-  ascend = jax.jit(lambda d, p, t: training.ascend(d, p, t, settings))
+  ascend = jax.jit(lambda d, p, t: duals.ascend(d, p, t, settings))
   for step, penalty in enumerate(penalties):
     dual = ascend(dual, penalty, step)
     average += settings.average_rate * (penalty - average)
@@ -62,7 +62,7 @@ def test_warm_up_of_the_dual_rate():
   settings = config_lib.read_file(f"{PATH}:avici").model.dual
   with settings.unlocked():
     settings.warmup_steps, settings.interval = 100, 1
-  half = training.ascend(training.Dual(jnp.float32(0), jnp.float32(1)), jnp.float32(1), jnp.int32(49), settings)
+  half = duals.ascend(duals.Dual(jnp.float32(0), jnp.float32(1)), jnp.float32(1), jnp.int32(49), settings)
   np.testing.assert_allclose(half.weight, 0.5 * settings.rate, rtol=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_avici_loss_is_cross_entropy_over_pairs_and_the_dual_weight_times_the_ra
   config = configured("smoke", model__dual__init=0.7)
   model = avici.make_model(config)
   experiment = setup.make_experiment(config, training.load(config).meta)
-  batch, state = tasks_of(config), experiment.init(jax.random.key(0))
+  batch, state = tasks_of(config), experiment.init(jax.random.key(0), {})
   new, metrics = jax.jit(lambda s, b: experiment.train_step(s, b, jax.random.key(2), lambda fn, b, k: fn(b, k)))(
       state, batch)
   _, probs = model.terms(state.params, batch, jax.random.key(2), True)
@@ -111,7 +111,7 @@ def test_avici_lite_trains_and_its_dual_weight_follows_the_exponential_penalty()
   config = configured("avici_lite", model__dual__interval=2, optim__warmup_steps=0, train__num_steps=6)
   assert config.model.dual.average_rate == 0.1 and config.model.dual.rate == 1e-4
   experiment = setup.make_experiment(config, training.load(config).meta)
-  state, weight, average = experiment.init(jax.random.key(0)), 0.0, None
+  state, weight, average = experiment.init(jax.random.key(0), {}), 0.0, None
   start = state.params
   step = jax.jit(lambda s, b: experiment.train_step(s, b, jax.random.key(2), lambda fn, b, k: fn(b, k)))
   for k in range(6):
@@ -129,7 +129,7 @@ def test_avici_lite_trains_and_its_dual_weight_follows_the_exponential_penalty()
 def test_rejected_tasks_have_no_part_in_loss_gradient_or_counts():
   config = configured("smoke")
   experiment = setup.make_experiment(config, training.load(config).meta)
-  batch, state = tasks_of(config), experiment.init(jax.random.key(0))
+  batch, state = tasks_of(config), experiment.init(jax.random.key(0), {})
   some = jnp.asarray([1.0, 0, 1, 1, 0, 1, 1, 1])
   step = jax.jit(lambda s, b: experiment.train_step(s, b, jax.random.key(2), lambda fn, b, k: fn(b, k)))
   out = [step(state, batch | {"weight": some, "rejected": 1 - some,

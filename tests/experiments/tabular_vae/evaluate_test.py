@@ -106,8 +106,9 @@ def test_assess_reports_every_part_in_raw_and_scaled_units(trained):
   x, label = scaling.scale(meta["scaler"], raw), np.arange(23, dtype=np.int32) % 5 - 1
   source = lambda rows: arrays.table_source({"x": x[rows], "label": label[rows]}, 8, False)
   made = Splits(source(slice(0, 15)), None, source(slice(15, 23)), meta)
-  got = evaluate.make_assess(model, meta)(state, made, jax.random.key(1))
-  assert set(got) == {"train", "test"}
+  assess = evaluate.make_assess(model, meta)
+  assert set(assess) == {"train", "val", "test"}
+  got = {name: assess[name](state, made, jax.random.key(1)) for name in ("train", "test")}
   for name, rows in (("train", slice(0, 15)), ("test", slice(15, 23))):
     scalars, found = got[name]
     out = evaluate.apply_model(model, state, x[rows])
@@ -133,7 +134,7 @@ def test_prior_samples_are_decoded_and_counted_in_raw_bins_of_the_first_part(tra
   x = scaling.scale(meta["scaler"], raw)
   source = arrays.table_source({"x": x, "label": np.full(23, -1, np.int32)}, 8, False)
   assess, splits = evaluate.make_assess(model, meta), Splits(source, None, None, meta)
-  found = assess(state, splits, jax.random.key(1))["train"][1]
+  found = assess["train"](state, splits, jax.random.key(1))[1]
   prior = evaluate.sample_prior(model, state, jax.random.key(1))
   assert prior.shape == (1000, 3)
   np.testing.assert_array_equal(prior, evaluate.sample_prior(model, state, jax.random.key(1)))
@@ -150,7 +151,8 @@ def test_umap_is_of_the_part_that_figures_show(trained, monkeypatch):
   x = scaling.scale(meta["scaler"], raw)
   monkeypatch.setattr(evaluate.scores, "umap_map", lambda mean: 2 * mean)
   source = arrays.table_source({"x": x, "label": np.zeros(23, np.int32)}, 8, False)
-  got = evaluate.make_assess(model, meta, with_umap=True)(state, Splits(source, source, None, meta), jax.random.key(1))
+  assess, made = evaluate.make_assess(model, meta, with_umap=True), Splits(source, source, None, meta)
+  got = {name: assess[name](state, made, jax.random.key(1)) for name in ("train", "val")}
   assert "sample_umap" not in got["train"][1]
   np.testing.assert_array_equal(got["val"][1]["sample_umap"], 2 * got["val"][1]["sample_latent_mean"])
 

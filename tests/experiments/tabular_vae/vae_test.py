@@ -158,7 +158,7 @@ def state_of(variant):
 
 def fill_state(experiment):
   """A state all of whose arrays are random, also BatchNorm's parameters and statistics; nothing is compiled for it."""
-  abstract, random = jax.eval_shape(experiment.init, jax.random.key(0)), np.random.RandomState(8)
+  abstract, random = jax.eval_shape(experiment.init, jax.random.key(0), {}), np.random.RandomState(8)
   def fill(path, leaf):
     name = path[-1].key
     if name in ("scale", "var"):

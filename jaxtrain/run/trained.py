@@ -1,0 +1,53 @@
+"""A trained run, restored from its folder alone with its verbs."""
+
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxtrain import config as config_lib, jsonable
+from jaxtrain.errors import UserError
+from jaxtrain.run import checkpoints, packing, setup
+from jaxtrain.types import Experiment
+from jaxtrain.workdir import records
+
+
+class Trained(NamedTuple):
+  """A run at one of its checkpoints: its config, pure functions, state, and the step of that."""
+  config: Any
+  experiment: Experiment
+  state: Any
+  step: int
+
+
+def restore(workdir: str, which: str, experiment: str = "") -> Trained:
+  """A run at a checkpoint.
+
+  Args:
+    workdir: its folder.
+    which: best | last | STEP.
+    experiment: a module that the user names, where the run's is not part of jaxtrain.
+
+  Raises:
+    UserError: the folder holds no such checkpoint, or its experiment is not part of jaxtrain and not named.
+  """
+  folder = records.last_stage(workdir)
+  record = jsonable.read_json(os.path.join(folder, "config.json"))
+  config = without_code(config_lib.from_workdir(record, workdir, experiment))
+  if not (which in ("best", "last") or which.isdigit()):
+    raise UserError(f"--checkpoint: got {which!r}, allowed best | last | STEP")
+  step = records.find_step(folder, which)
+  leaves, stored = checkpoints.read(os.path.join(folder, "checkpoints"), step)
+  made = setup.make_experiment(config, stored["meta"])
+  seen = stored["sample"] if "sample" in stored else {}  # version 0.1 had none
+  sample = {name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for name, (dtype, shape) in seen.items()}
+  template = jax.eval_shape(made.init, jax.eval_shape(lambda: jax.random.key(0)), sample)
+  return Trained(config, made, packing.fill(template, leaves, "state"), step)
+
+
+def without_code(config: Any) -> Any:
+  """The config without the lists of the user's functions, such as loss terms and metrics, which no verb calls."""
+  fields = config_lib.declared(config_lib.load_experiment(config.experiment), "CODE")
+  named = [field for field in fields if isinstance(config_lib.lookup(config, field), tuple)]
+  return config_lib.with_values(config, {field: () for field in named})
