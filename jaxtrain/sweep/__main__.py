@@ -107,7 +107,9 @@ def open_journal(folder: str, plan: Plan):
   if found.about is None:
     found.begin({"config": main_lib.config_argument(), "base": base})
     return found
-  config_lib.check_same(found.about["base"], base, folder, "a sweep of another base config", config_lib.HOW)
+  old = config_lib.upgraded(found.about["base"], plan.config)
+  config_lib.check_same(old, base, folder, "a sweep of another base config", config_lib.HOW)
+  found.redigest(lambda values: config_lib.digest(member_config(plan.config, values), config_lib.HOW))
   return found
 
 

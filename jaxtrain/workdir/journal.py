@@ -5,22 +5,19 @@
   runs/NNN-.../   the members, each the folder of a run
 
 A member is identified by the SHA-256 of its resolved config; its number is its place in the journal and never changes.
-
-**Departs** from DESIGN 3, which lists no such module: commands and launchers all read and write these files. Imports
-`workdir`, of the same rank, which writes JSON.
 """
 
 import json
 import os
 import re
 import time
-from typing import Any
+from typing import Any, Callable
 
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
 from jaxtrain.workdir import provenance
 
-VERSION = 1
+VERSION = 2  # of new sweeps; those of version 1 are read too
 OUTCOMES = ("started", "done", "failed")
 
 
@@ -61,8 +58,8 @@ class Journal:
       if os.path.exists(os.path.join(folder, "config.json")):
         raise UserError(f"--workdir: {folder!r} holds a run, not a sweep; choose another workdir")
       return
-    if self.about["version"] != VERSION:
-      raise UserError(f"--workdir: {folder!r} is a sweep of version {self.about['version']}, allowed {VERSION}")
+    if not 1 <= self.about["version"] <= VERSION:
+      raise UserError(f"--workdir: {folder!r} is a sweep of version {self.about['version']}, allowed 1 to {VERSION}")
     self.read()
 
   def begin(self, about: dict) -> None:
@@ -109,6 +106,11 @@ class Journal:
       file.write("".join(json.dumps(entry) + "\n" for entry in entries))
     for entry in entries:
       self.take(entry)
+
+  def redigest(self, digest_of: Callable[[dict[str, Any]], str]) -> None:
+    """Digests of the members anew from their values: those of a sweep of another version are of other fields."""
+    for member in self.members:
+      member.digest = digest_of(member.values)
 
   def add(self, settings: list[tuple[dict[str, Any], str]]) -> list[Member]:
     """Members of (values, digest), in that order; those that are new get the next numbers."""

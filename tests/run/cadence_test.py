@@ -10,7 +10,8 @@ from jaxtrain.errors import UserError
 from jaxtrain.run import cadence
 
 
-def config(num_epochs=0, num_steps=0, eval_epochs=1, eval_steps=0, save_epochs=10, save_steps=0, log_steps=0):
+def config(num_epochs=0, num_steps=0, eval_epochs=1, eval_steps=0, save_epochs=10, save_steps=0, log_steps=0,
+           assess_steps=0):
   space = types.SimpleNamespace
   return space(train=space(num_epochs=num_epochs, num_steps=num_steps),
                eval=space(every_epochs=eval_epochs, every_steps=eval_steps, assess_every_epochs=0,
@@ -35,12 +36,13 @@ def test_steps_take_the_place_of_epochs():
   reached, step = [], 0
   while step < made.total:
     step = made.next_due(step)
-    reached.append((step, "".join(letter for letter, due in zip("EVSL", made.due(step)) if due)))
-  # Epoch ends, V evaluation, S save, L log.
+    reached.append((step, "".join(letter for letter, due in zip("EVSAL", made.due(step)) if due)))
+  # Epoch ends, V evaluation, S save, A assessment, L log.
   assert reached == [(100, "L"), (200, "L"), (250, "S"), (300, "VL"), (400, "EL"), (500, "SL"), (600, "VL"), (700, "L"),
                      (750, "S"), (800, "EL"), (900, "VL"), (1000, "VSL")]
   assert made.due(400).epoch and not made.due(400).evaluate and made.due(300).evaluate and not made.due(300).epoch
-  assert made.due(1000) == cadence.Due(epoch=False, evaluate=True, save=True, log=True)  # ends in the middle of an epoch
+  at_the_end = cadence.Due(epoch=False, evaluate=True, save=True, assess=False, log=True)
+  assert made.due(1000) == at_the_end  # in the middle of an epoch
   assert made.position(250) == "step 250/1000"
 
 
