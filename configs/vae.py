@@ -6,7 +6,7 @@
       --config.data.group=well
 
 Variants: hybrid (default), standard, hybrid_semisup, standard_semisup: the two recipes and two models of the lithology
-VAE (spec tabular_vae 3-5) on all rows of the synthetic table; digits, breast_cancer: scikit-learn's real data; csv:
+VAE on all rows of the synthetic table; digits, breast_cancer: scikit-learn's real data; csv:
 your file (or data.source=parquet, npz, hdf5, sqlite); tfds: a prepared TFDS dataset; smoke: the default, seconds long.
 Sweeps (--name of jaxtrain.sweep): seeds, bootstrap, beta, kl_shapes.
 """

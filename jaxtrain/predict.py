@@ -6,9 +6,6 @@
 
 Input and output are .csv .parquet .npz or .h5 (input also .db). Columns of the input are carried through. A workdir is
 data: only modules of jaxtrain.experiments are imported for it, unless --experiment names another.
-
-**Departs** from DESIGN 3: imports `data.files` and `data.writing`, because the files that are applied to are those that
-are trained on.
 """
 
 import argparse

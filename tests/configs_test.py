@@ -1,4 +1,4 @@
-"""Conformance of every config and variant: what DESIGN 3 promises of an experiment, found by glob and tested alike."""
+"""Conformance of every config and variant: what every experiment promises, found by glob and tested alike."""
 
 import csv
 import glob

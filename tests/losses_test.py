@@ -28,7 +28,7 @@ def test_squared_error_is_the_sum_over_features_without_a_half():
 def test_gaussian_kl_equals_its_closed_form():
   random = np.random.RandomState(0)
   mean, log_var = random.normal(0, 2, (5, 3)), random.normal(0, 1.5, (5, 3))
-  want = -0.5 * (1 + log_var - mean ** 2 - np.exp(log_var))  # spec tabular_vae 4
+  want = -0.5 * (1 + log_var - mean ** 2 - np.exp(log_var))
   got = gaussian_kl_nats(jnp.asarray(mean, jnp.float32), jnp.asarray(log_var, jnp.float32))
   assert got.shape == (5, 3)
   np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)

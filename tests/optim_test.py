@@ -94,7 +94,7 @@ def test_clip_then_adam_as_the_hybrid_recipe():
   params, grads = problem(1)
   grads = [{k: g[k] * s for k in g} for g, s in zip(grads, (0.01, 0.1, 1.0, 10.0, 1e3, 0.2))]
   clipped = []
-  for g in grads:  # over all arrays together, spec tabular_vae 5
+  for g in grads:  # over all arrays together
     factor = min(1.0, 1.0 / (np.linalg.norm(flat(g)) + 1e-6))
     clipped.append({k: factor * g[k] for k in g})
   assert clipped[0]["a"][0, 0] == grads[0]["a"][0, 0] and clipped[3]["a"][0, 0] != grads[3]["a"][0, 0]

@@ -92,7 +92,7 @@ def test_every_ramp_of_cyclical_starts_from_the_start_value(num_epochs, num_cycl
 
 def test_the_hybrid_recipe_anneals_from_a_millionth_to_a_half_in_thirty_epochs():
   epoch = np.array([0, 1, 2, 15, 29, 30, 99])
-  want = 1e-6 + (0.5 - 1e-6) * np.minimum(epoch / 30, 1)  # spec tabular_vae 4
+  want = 1e-6 + (0.5 - 1e-6) * np.minimum(epoch / 30, 1)
   np.testing.assert_allclose(values(schedules.kl_shape("linear", 1e-6, 0.5, 30), epoch), want, rtol=1e-6)
 
 

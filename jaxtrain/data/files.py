@@ -3,8 +3,6 @@
 A column is an array with one entry per row: numbers as the file has them, or an object array of text, numbers and None.
 A column of an NPZ or HDF5 file may be wide, [N, D]: `name` then stands for `name_0` to `name_<D-1>`, or for the names
 in the dataset's attribute `columns`. Every complaint is one line that names the file.
-
-**Departs** from DESIGN 3, where `tables.py` reads files: predict reads columns too, and a table is more than those.
 """
 
 import collections

@@ -5,8 +5,8 @@ weights of a run over the same table in memory. Grain's `MapDataset` is indexed 
 batches, so that their number changes nothing. What is kept in memory is an index of the complete rows, labels and
 groups, and a few windows of batches.
 
-**Departs** from DESIGN 4: a source has `windows(key, step)`, an iterator, where `window(start, n)` was meant: reading
-ahead needs to know where reading is, and the key decides which rows a step holds.
+A source has `windows(key, step)`, an iterator, because reading ahead needs to know where reading is, and the key decides
+which rows a step holds.
 """
 
 import itertools

@@ -6,7 +6,7 @@ subtracted from the transformed column and what that is divided by.
 `standardise`, `log1p` and `signed_log1p` end at mean 0 and population standard deviation 1 (a constant is divided by
 1), `min_max` at 0 and 1, `identity` leaves the column as it is.
 
-**Source:** spec tabular_vae 2.1: standardise for densities, signed log1p for heavy-tailed columns of either sign, log1p
+**Source:** usual for well logs: standardise for densities, signed log1p for heavy-tailed columns of either sign, log1p
 for positive ones. Mean and variance are merged from blocks: Chan, Golub & LeVeque 1983, section 2.
 """
 

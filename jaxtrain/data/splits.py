@@ -91,7 +91,7 @@ def split_groups(fractions, group, random, parts) -> dict[str, np.ndarray]:
 def split_folds(split, group, label) -> dict[str, np.ndarray]:
   """Groups dealt to folds: fold `split.fold` tests, the next one validates, the others train.
 
-  Strata are the groups' dominant labels; those with fewer groups than folds are one stratum (spec tabular_vae 2.3).
+  Strata are the groups' dominant labels; those with fewer groups than folds are one stratum.
   """
   K, names, code = split.num_folds, *np.unique(group, return_inverse=True)
   if K < 3 or K > len(names):

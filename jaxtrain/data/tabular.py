@@ -1,8 +1,6 @@
 """From `config.data` to sources: the table, its split, transforms fitted on the training rows, a source of each part.
 
 Every family that learns from a table begins here; what it adds is a dict of its own generators.
-
-**Departs** from DESIGN 3, which lists no such module: it is what all families of tables would write again.
 """
 
 from typing import Callable

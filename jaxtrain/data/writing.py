@@ -1,7 +1,4 @@
-"""Columns written to a file: CSV, Parquet, NPZ or HDF5, such as `files.read` reads again.
-
-**Departs** from DESIGN 3, which lists no such module: `files.py` is long enough with reading.
-"""
+"""Columns written to a file: CSV, Parquet, NPZ or HDF5, such as `files.read` reads again."""
 
 import csv
 import os

@@ -6,9 +6,6 @@
              several processes)
 
 Row r of a batch belongs to chunk r mod C, so that the padding of a last batch spreads over the chunks.
-
-**Departs** from DESIGN 3: imports `processes`, of the same rank, because the devices may be those of several.
-**Source:** DESIGN 4; what canonical needs to give the same bits on any number of devices was measured there.
 """
 
 from typing import Any, Callable, NamedTuple

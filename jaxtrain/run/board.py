@@ -2,8 +2,6 @@
 
 A copy for a viewer, not a record: `facts/` is that. On resume TensorBoard is told to drop what lies behind the
 checkpoint.
-
-**Departs** from DESIGN 3, which lists no such module: the library is an extra and loads only where it is asked for.
 """
 
 from typing import Any

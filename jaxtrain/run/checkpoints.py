@@ -5,9 +5,7 @@ holds the arrays and a JSON item with the layout, the digests and what the loop 
 packed into one array of bytes: orbax costs about a millisecond a leaf, and the states of small models have dozens of
 tiny ones.
 
-**Source:** digest as in INTERFACE; orbax 0.12 has no checksum of its own (STACK 3: 24 of 25 flipped bytes went unseen).
-**Departs**: imports `packing` and `preempt`, of the same rank: the arrays it stores, and the fault points that its
-tests drive.
+Orbax 0.12 has no checksum of its own: of 25 flipped bytes 24 went unseen.
 """
 
 import errno

@@ -1,7 +1,4 @@
-"""What a run prints: a first line, a progress bar on a terminal or plain lines elsewhere, last lines.
-
-**Departs** from DESIGN 3, which lists no such module: the loop stays readable without the formatting.
-"""
+"""What a run prints: a first line, a progress bar on a terminal or plain lines elsewhere, last lines."""
 
 import os
 import sys

@@ -1,7 +1,4 @@
-"""Data of a source on the devices: all of it, or window by window, the next one fetched while the devices work.
-
-**Departs** from DESIGN 3, which lists no such module: training and evaluation both step through windows.
-"""
+"""Data of a source on the devices: all of it, or window by window, the next one fetched while the devices work."""
 
 from typing import Any, Callable, Iterator
 

@@ -60,7 +60,7 @@ def digest_leaves(leaves: dict[str, np.ndarray]) -> tuple[str, dict[str, str]]:
 
 
 def digest(state: Any) -> str:
-  """SHA-256 of a state, as INTERFACE defines it."""
+  """SHA-256 of a state, hexadecimal: that of `digest_leaves`."""
   return digest_leaves(host_leaves(state))[0]
 
 

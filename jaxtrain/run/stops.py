@@ -1,9 +1,4 @@
-"""Stops and the protection of a workdir: exit codes, signals, time budget, watchdog, lock, and fault points for tests.
-
-**Departs** from DESIGN 3: imports `processes`, of the same rank: one of several may have to wait for the others.
-
-A first SIGTERM or SIGINT asks the loop to save and leave at the next boundary of a dispatch; a second ends the process.
-"""
+"""Stops and the protection of a workdir: exit codes, signals, time budget, watchdog, lock, and fault points for tests."""
 
 import contextlib
 import faulthandler

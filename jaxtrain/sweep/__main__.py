@@ -5,8 +5,6 @@
 Axes are those of `axes.py`; `--config.a.b=v` sets what all members share. Launchers: `vmap` trains members of equal
 shapes as one program, `local` starts a process per core or GPU, `slurm` an array of jobs. A sweep is a folder: the same
 command goes on with it, more values add members, and its report.html compares them.
-
-**Departs** from DESIGN 3: imports `main`, of the same rank, whose flags and overrides a sweep shares.
 """
 
 import os

@@ -8,8 +8,6 @@
 Lists and ranges make a grid. Draws are made together, point by point (random search: Bergstra & Bengio 2012), so all
 drawn fields have the same count. A draw depends on its field, its place and the sweep's draw seed alone: more draws
 keep those there were.
-
-**Departs** from DESIGN 3, which lists no such module: `sweep.py` is long enough without the grammar.
 """
 
 import hashlib

@@ -4,7 +4,6 @@ A member is `python -m jaxtrain.main` with the sweep's config file and the membe
 stops and fails as any run does. Its exit code decides what becomes of it.
 
 **Source:** submitit for Slurm arrays (extra `slurm`). It passes a job on as a pickle of its own in SWEEP/slurm.
-**Departs** from DESIGN 3, which lists no such module: `sweep.py` is long enough without it.
 """
 
 import ctypes

@@ -1,11 +1,8 @@
-"""Members of a sweep as one program: which of them belong together, and the compiled functions over all of them.
+"""Members of a sweep as one program: which of them belong together.
 
 Two members are of one group where tracing one gives the program of the other: the same initialisation, step and
-evaluations with the values of `config.TRACEABLE` fields as arguments, the same cadences, the same shapes of data. Data
-that is one object for all is there once; other data (folds, resamples) is stacked along the members' axis.
-
-**Source:** DESIGN 4, "Ensembles and sweeps".
-**Departs** from DESIGN 3, which lists no such module: `parallel.py` knows devices and nothing of experiments.
+evaluations with the values of traceable fields as arguments, the same cadences, the same shapes of data. Data that is
+one object for all is there once; other data (folds, resamples) is stacked along the members' axis.
 """
 
 import hashlib

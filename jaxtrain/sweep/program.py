@@ -1,12 +1,4 @@
-"""Members of a sweep as one program: which of them belong together, and the compiled functions over all of them.
-
-Two members are of one group where tracing one gives the program of the other: the same initialisation, step and
-evaluations with the values of `config.TRACEABLE` fields as arguments, the same cadences, the same shapes of data. Data
-that is one object for all is there once; other data (folds, resamples) is stacked along the members' axis.
-
-**Source:** DESIGN 4, "Ensembles and sweeps".
-**Departs** from DESIGN 3, which lists no such module: `parallel.py` knows devices and nothing of experiments.
-"""
+"""The program of a group of members: the functions of one, with traced fields as arguments, compiled over all."""
 
 from typing import Any, Callable
 

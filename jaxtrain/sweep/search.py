@@ -4,7 +4,6 @@ Only the journal and the members' files are remembered: a search that goes on te
 Its sampler is seeded by the number of members there are, so that what it proposes follows from the journal alone.
 
 **Source:** tree-structured Parzen estimator: Bergstra et al. 2011; Optuna (extra `sweep`).
-**Departs** from DESIGN 3, which lists no such module: only `--trials` needs it.
 """
 
 from typing import Callable

@@ -2,8 +2,6 @@
 
 A wave is recorded in the journal before it starts: after a kill the same members share the same program again, because
 what else is in a program may change last bits.
-
-**Departs** from DESIGN 3, which lists no such module: `sweep.py` is long enough without it.
 """
 
 import os

@@ -1,9 +1,4 @@
-"""The files that say what a run is: config.json, run.json, history.json; finding and describing a run.
-
-**Departs** from DESIGN 3, which lists no such module: main, the loop and later commands all need these files, and none
-of them should know how the others write them. Imports `checkpoint` and `packing`, of the same rank, to describe what a
-run has saved.
-"""
+"""The files that say what a run is: config.json, run.json, history.json; finding and describing a run."""
 
 import contextlib
 import json

@@ -9,7 +9,7 @@ graph. Every process is pinned to the same core, PyTorch has one thread, and the
 round, so that a slow minute of the machine falls on all alike. Quoted are medians over rounds of a process's median
 epoch, the first epoch left out. Needs `pip install -e '.[bench]'`, Linux.
 
-Roofline: one core's matrix products alone are about 0.056 s an epoch for the unsupervised model (DESIGN).
+Roofline: one core's matrix products alone are about 0.056 s an epoch for the unsupervised model.
 """
 
 import json

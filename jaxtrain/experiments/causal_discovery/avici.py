@@ -8,8 +8,8 @@ goes with either penalty rho of the edge probabilities P:
   model.penalty        spectral: the spectral radius of P; exponential: tr(exp P) - d
 
 **Source:** Lorch et al. 2022 (Amortized inference for causal structure learning), eq. 6-9; tr(exp P) - d: Zheng et al.
-2018 (NOTEARS); spec causal_discovery 4.2.
-**Departs:** the power iteration starts from positive vectors, so that rho has the right sign (spec W1); dual ascent is
+2018 (NOTEARS).
+**Departs:** the power iteration starts from positive vectors, so that rho has the right sign; dual ascent is
 on by default, every 250 steps (the original's interval of 0 never fires).
 """
 

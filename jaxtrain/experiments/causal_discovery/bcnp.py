@@ -8,8 +8,7 @@ Two forms (`model.order`):
                   logit per direction, which the order chooses from; and the joint loss -log 1/K sum_k prod_e p, whose
                   gradient for the order is a leave-one-out score function
 
-**Source:** Dhir et al. 2024 (A meta-learning approach to Bayesian causal discovery); spec causal_discovery 4.3, 11 (W8)
-and 12.5.
+**Source:** Dhir et al. 2024 (A meta-learning approach to Bayesian causal discovery).
 **Departs:** the joint loss is divided by the number of pairs, so that its scale is that of the other; marginals are
 means over the sampled orders of exact edge probabilities, not over sampled graphs.
 """

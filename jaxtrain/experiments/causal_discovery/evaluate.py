@@ -4,7 +4,6 @@ Means over tasks come with the half width of their 95 % interval by Student's t 
 draws; consecutive ones share out the families evenly, so that intervals over all are on the wide side. Two baselines on
 the same tasks: the empty graph, and edges at random with the density of the training graphs. An AUROC is over the tasks
 that have both edges and pairs without.
-
 """
 
 import functools

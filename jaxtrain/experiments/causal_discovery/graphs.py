@@ -14,7 +14,7 @@ index tells the direction of an edge.
   ws            Watts & Strogatz 1998: a ring of k neighbours, each edge rewired with probability p
   grg           random geometric (Gilbert 1961): points in a unit cube, joined up to a radius
 
-**Source:** spec causal_discovery 2.1; edge counts and degrees are tested against these definitions.
+Edge counts and degrees are tested against these definitions.
 """
 
 from typing import Any, Callable

@@ -4,11 +4,11 @@ A mechanism is `(numbers, x [D, n], parents [D], noise [n], node) -> [n]`, for o
 of all nodes generated so far, parents is 1 for a parent, noise has unit scale, and `Node` says what all share.
 
 Three kinds. The plain names are **repaired**: what a mechanism makes of the parents is standardised, and the node is
-sqrt(1 - h) signal + sqrt(h) noise with an explicit noise share h of the variance, drawn per node (spec W3: otherwise
+sqrt(1 - h) signal + sqrt(h) noise with an explicit noise share h of the variance, drawn per node (otherwise
 signals vanish or drown the noise); a root is its noise. `legacy_*` are the formulas of the original release, not
-standardised, with what is wrong with them (W4, W5). `bcnp_*` and `avici_*` are those of the two papers' own code.
+standardised, with what is wrong with them. `bcnp_*` and `avici_*` are those of the two papers' own code.
 
-**Source:** spec causal_discovery 2.2; internal standardisation: Ormaniec et al. 2025 (Standardizing structural causal
+**Source:** internal standardisation: Ormaniec et al. 2025 (Standardizing structural causal
 models); post-nonlinear model: Zhang & Hyvarinen 2009.
 **Departs:** a repaired `mlp` or `gp` takes its noise beside the parents with noise_input=1 (then there is no share).
 The cube of a repaired `pnl` is squashed by asinh; repaired `periodic` has a lower frequency than the original's 4,

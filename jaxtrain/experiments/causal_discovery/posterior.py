@@ -4,7 +4,7 @@ Functions of one task; the caller maps them over tasks. A permutation matrix has
 position pos, ranks hold pos itself; an edge i -> l needs pos(i) > pos(l), so that an order alone makes a graph acyclic.
 Padded variables take the last positions, in their order, and have no edges.
 
-**Source:** spec causal_discovery 4.2, 4.3, 12.5. Spectral radius: Lee et al. 2020 (NO BEARS), as used by AVICI.
+**Source:** spectral radius: Lee et al. 2020 (NO BEARS), as used by AVICI.
 Sinkhorn and straight-through permutations: Mena et al. 2018; BCNP: Dhir et al. 2024. Plackett-Luce by Gumbel noise:
 Yellott 1977. Leave-one-out gradient of the logarithm of a mean: Mnih & Rezende 2016 (VIMCO), equation 9.
 **Departs:** powers of a matrix are reached by squaring (see `spectral_radius`); Sinkhorn runs all its iterations, where
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-MIN_PROB = 1e-6  # spec causal_discovery 4.3: probabilities are clamped to [1e-6, 1 - 1e-6]
+MIN_PROB = 1e-6  # probabilities are clamped to [1e-6, 1 - 1e-6]
 FORBIDDEN = -1e9  # log-score of a place that may not be taken: finite, so that no difference of two is NaN
 
 
@@ -54,7 +54,7 @@ def spectral_radius(probs: jax.Array, num_steps: int) -> jax.Array:
   The vectors are u = 1'Q^m, v = Q^m 1 with m = 2^num_steps and Q = P / r + I, r an estimate of the radius from ||P^m||.
   Adding I makes the dominant eigenvalue the only one of its modulus: without it a graph whose cycles all have even
   length makes the iteration oscillate. Non-negative vectors leave u'v no sign to get wrong (the newer AVICI port
-  clamped a negative one and returned -1e12, spec W1). A nilpotent matrix (an acyclic graph) gives 0 if m >= D.
+  clamped a negative one and returned -1e12). A nilpotent matrix (an acyclic graph) gives 0 if m >= D.
 
   Args:
     probs: [D, D] float32, >= 0.
@@ -162,7 +162,7 @@ def edge_log_probs(edge_logits: jax.Array, masks: jax.Array, truth: jax.Array) -
 def marginal_mixture_nll(edge_logits: jax.Array, masks: jax.Array, truth: jax.Array, node_mask: jax.Array) -> jax.Array:
   """Mean over ordered pairs e of -log 1/K sum_k Bern(A_e | p_ke), nats, [] float32: BCNP's own loss.
 
-  Each pair has a mixture of its own, so this fits marginals (spec W8). Gradients reach the order through masks.
+  Each pair has a mixture of its own, so this fits marginals. Gradients reach the order through masks.
 
   Args:
     edge_logits, truth: [D, D]. masks: [K, D, D] of `order_masks`. node_mask: [D].

@@ -1,8 +1,6 @@
 """The baseline that reads no data: random orders and edges with the probability that the training graphs have.
 
 It has no parameters and needs no training: `train.num_steps` is 0 and the run goes straight to inference.
-
-**Source:** spec causal_discovery 4.4.
 """
 
 import jax

@@ -2,7 +2,7 @@
 
 All run over ordered pairs of two different real variables; padding and the diagonal have no part.
 
-**Source:** spec causal_discovery 6. AUROC: Mann-Whitney's U with ties as halves (Hanley & McNeil 1982, section 3).
+**Source:** AUROC: Mann-Whitney's U with ties as halves (Hanley & McNeil 1982, section 3).
 tr(exp P) - d: Zheng et al. 2018 (NOTEARS).
 """
 

@@ -9,7 +9,7 @@ For `--mode=check`: a few raw tasks (before they are standardised) of each mecha
   constant           share of nodes that do not vary
   rejected           share of tasks rejected as not finite or constant
 
-0.5 is no sortability. **Source:** spec causal_discovery 11, W3; definitions: the two papers, eq. 1.
+0.5 is no sortability. **Source:** the two papers, eq. 1.
 """
 
 from typing import Any

@@ -10,9 +10,6 @@ A chunk goes through the topological places 0..D-1: at each, only the mechanisms
 
 A task whose values are not finite, or that has a constant node, is rejected: its weight is 0, its values are zeros, and
 `rejected` counts it. That is as deterministic as the task itself.
-
-**Source:** spec causal_discovery 2 and 12.1; interventions: 2.4; the share of noise and the standardisation of each
-node as it is made: 11, W3.
 """
 
 from typing import Any, Callable, NamedTuple

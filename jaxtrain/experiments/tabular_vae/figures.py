@@ -3,7 +3,7 @@
 Those of classes are in `figures_classes.py`, those of the table and of prior samples in `figures_data.py`; all are
 listed here. `FULL_FAMILIES` are drawn with `log.figures=full` or by name.
 
-**Source:** spec tabular_vae 8. **Departs:** the latent map is by principal components, which need no extra package, and
+The latent map is by principal components, which need no extra package, and
 by UMAP where umap-learn is installed; of many features those at even ranks of R2 are shown, so that the worst is always
 among them.
 """

@@ -1,6 +1,6 @@
 """Figures of the classes of a tabular VAE: counts, ROC curves, calibration, distances, from the files of a run alone.
 
-**Source:** spec tabular_vae 8. **Departs:** distances are of known classes, to their own centroid and to the next one;
+Distances are of known classes, to their own centroid and to the next one;
 no class is held out. Counts of classes are on a logarithmic axis only where they span a factor of 20.
 """
 

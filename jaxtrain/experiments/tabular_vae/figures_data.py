@@ -1,7 +1,6 @@
 """Figures of the table that a tabular VAE learned from, and of what it makes of noise, from the files of a run alone.
 
-**Source:** spec tabular_vae 8 (generated variables, variable distributions, dataset overview). **Departs:** histograms
-without kernel density, in bins that `evaluate.py` counted; of many features those that `pick_features` shows.
+Histograms are without kernel density, in bins that `evaluate.py` counted; of many features those that `pick_features` shows.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Networks of the tabular VAE.
 
-**Source:** spec tabular_vae 3 (the public release of the lithology VAE): Linear, ReLU, then BatchNorm, per hidden
+**Source:** the public release of the lithology VAE: Linear, ReLU, then BatchNorm, per hidden
 width; one linear layer for mean and log-variance; a mirrored decoder with a linear output; a classifier of one hidden
 layer on the latent. The networks are functions of their inputs alone: noise and dropout masks are inputs too, drawn by
 the train step.

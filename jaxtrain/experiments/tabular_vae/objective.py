@@ -6,7 +6,7 @@ With x~ the input whose masked entries are 0 and r the reconstruction from a sam
 Masked targets are the unmasked values; KL is averaged over latent dimensions in the mean reduction; the mean of the
 masked term is over the masked entries, 0 where there are none; CE runs over labelled rows.
 
-**Source:** Kingma & Welling 2014, eq. 10; spec tabular_vae 4 (recipes of the lithology VAE).
+**Source:** Kingma & Welling 2014, eq. 10; the recipes are those of the lithology VAE.
 """
 
 from typing import Any, Callable, NamedTuple

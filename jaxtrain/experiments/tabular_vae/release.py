@@ -4,7 +4,7 @@ A `.pt` file is a zip archive of raw arrays and a pickle that says how they are 
 listed by the standard library's `pickletools`, which runs nothing, and followed here for an allow-list: containers,
 text, whole numbers, and the two calls that a state_dict consists of. Anything else is refused.
 
-**Source:** spec tabular_vae 6 (encoder.{0,3} Linear, {2,5} BatchNorm, fc_mu, fc_logvar, decoder alike, fc_out,
+**Source:** names in the release (encoder.{0,3} Linear, {2,5} BatchNorm, fc_mu, fc_logvar, decoder alike, fc_out,
 classifier.{0,3}); opcodes: Lib/pickletools.py of CPython.
 """
 

@@ -1,6 +1,6 @@
 """Scores and curves of what a tabular VAE has learned, in NumPy alone: classes, latent distances, histograms.
 
-**Source:** spec tabular_vae 8. AUC: Mann-Whitney's U with ties as halves (Hanley & McNeil 1982, section 3). Expected
+**Source:** AUC: Mann-Whitney's U with ties as halves (Hanley & McNeil 1982, section 3). Expected
 calibration error of the predicted class, 15 bins of equal width: Guo et al. 2017, equation 3. UMAP: McInnes, Healy &
 Melville 2018, of the package umap-learn.
 """

@@ -72,7 +72,7 @@ def count(tree):
 
 
 @pytest.mark.parametrize("name, fields, want", [
-  ("avici", dict(num_blocks=12, key_size=32), 3_210_626),  # spec causal_discovery 4.2
+  ("avici", dict(num_blocks=12, key_size=32), 3_210_626),  # as published
   # Embedding; blocks of attention, a hidden layer and two norms without biases; query and key; the bias of logits.
   ("lite", dict(num_layers=6), (2 + 128) * 128 + 6 * (4 * 128 ** 2 + 2 * 128 * 512 + 2 * 128) + 129 * 256 + 1),
   # BCNP's code declares 1,986,313 and never uses these: cross-attention and its norm in each decoder layer, and the

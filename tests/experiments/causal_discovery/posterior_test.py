@@ -50,7 +50,7 @@ def special_matrices():
 
 
 def test_spectral_radius_is_the_eigenvalue_whatever_the_matrix():
-  for seed in range(200):  # the sign bug gave about -1e12 for 45 % of these (spec W1)
+  for seed in range(200):  # the sign bug gave about -1e12 for 45 % of these
     P = probs(seed) * (0.02 if seed % 2 else 1.0)
     assert float(radius(P)) == pytest.approx(eigenvalue(P), rel=2e-5), seed
   for name, P in special_matrices().items():

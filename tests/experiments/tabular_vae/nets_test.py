@@ -36,7 +36,7 @@ def count(tree):
 
 
 @pytest.mark.parametrize("fields, want", [
-    ({"num_classes": 0}, 6_426), ({"num_classes": 139}, 16_165),  # spec tabular_vae 3
+    ({"num_classes": 0}, 6_426), ({"num_classes": 139}, 16_165),  # those of the public release
     ({"num_classes": 0, "hidden_dims": (32, 16), "batch_norm": False}, 2_010),
 ])
 def test_parameter_counts(fields, want):

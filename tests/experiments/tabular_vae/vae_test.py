@@ -1,6 +1,6 @@
 """The tabular VAE's loss, gradient and statistics against a second implementation in NumPy float64.
 
-The reference below is written from spec tabular_vae 3 and 4. It shares with the code only the parameters and the random
+The reference below is written from the definition of the model and its recipes. It shares with the code only the parameters and the random
 numbers: noise, dropout and masks are drawn from the same keys in the same order.
 """
 
@@ -32,7 +32,7 @@ RATE = {"standard": 10.0, "hybrid": 1000.0}  # so that float32 parameters show t
 
 
 class Recipe:
-  """The constants of spec tabular_vae 4, typed in again."""
+  """The constants of the recipes, typed in again."""
 
   def __init__(self, variant):
     self.hybrid, self.classifies = variant.startswith("hybrid"), variant.endswith("semisup")
@@ -97,7 +97,7 @@ def real_rows(batch, drawn):
 
 
 def objective(recipe, sums, epoch):
-  """The loss of spec tabular_vae 4, and each metric as (sum, count)."""
+  """The loss of the recipes, and each metric as (sum, count)."""
   rows, beta = sums["rows"], recipe.beta(epoch)
   if recipe.hybrid:
     loss = sums["recon"] / (rows * D) + beta * sums["kl"] / (rows * L)
