@@ -1,7 +1,7 @@
 """Dual variables: weights of loss terms that are constraints, raised while the constraint is violated.
 
-A term "penalty = 0" or "penalty <= target" enters the loss with a weight that is a dual variable. The weight follows the
-moving average of the violation by gradient ascent on the Lagrangian.
+A term "penalty = 0" or "penalty <= target" enters the loss with a weight that is a dual variable. The weight follows
+the moving average of the violation by gradient ascent on the Lagrangian.
 
 **Source:** Arrow, Hurwicz & Uzawa 1958 (gradient ascent on the dual); as used by Lorch et al. 2022 (AVICI), appendix C,
 for acyclicity, where the ascent is every so many steps with a rate that warms up.

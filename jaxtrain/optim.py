@@ -125,8 +125,9 @@ def frozen_leaves(params: Any, patterns: tuple[str, ...]) -> Any:
 
 
 def make(optim, steps_per_epoch: int, prefix: str = "") -> Optimizer:
-  """Builds the optimiser of a config section such as `config.optim`; `learning_rate` may be a tracer, names and switches
-  may not.
+  """Builds the optimiser of a config section such as `config.optim`.
+
+  `learning_rate` may be a tracer, names and switches may not.
 
   Args:
     optim: the config section, from `config.common()` or `config.optimiser()`; `decay_steps` is the schedule's horizon,

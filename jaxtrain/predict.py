@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 
-from jaxtrain.errors import UserError, need
+from jaxtrain.errors import need, UserError
 from jaxtrain.types import Verb
 
 

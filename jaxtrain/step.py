@@ -69,8 +69,8 @@ def make_gradient(loss_sums: Callable, term_counts: Callable[[Batch], dict[str, 
     term_counts: `batch -> {term: count}` over the whole batch, from weights and masks alone.
     weights: `state -> {term: weight}`; its names must equal those of the terms. A weight may be a dual variable.
     of: `state -> params`, the part of the parameters that is differentiated; all of them by default.
-    global_terms: `(params, state) -> {term: []}`, terms that belong to the step and not to each chunk, such as the KL of
-      a latent variable that all rows share; divided by their counts as other terms are.
+    global_terms: `(params, state) -> {term: []}`, terms that belong to the step and not to each chunk, such as the KL
+      of a latent variable that all rows share; divided by their counts as other terms are.
     reduction: `mean` divides each term by its count; `sum` does not (the loss then grows with the batch). The reported
       loss is per row in both.
 

@@ -118,9 +118,9 @@ class Experiment(NamedTuple):
   """An experiment as pure functions; the loop never learns what a step does.
 
   The module of an experiment has `load(config) -> Splits` and `make(config, meta) -> Experiment`, and declares what the
-  core must know of it: `LIMITS` (allowed values of its fields), `TRACEABLE` (float fields that may hold tracers), `CODE`
-  (fields that name functions of the user's), `METRICS` (name or pattern -> Metric), `INIT_ROWS` (training rows that
-  `init` looks at), `TRAINS` (False: there is nothing to train).
+  core must know of it: `LIMITS` (allowed values of its fields), `TRACEABLE` (float fields that may hold tracers),
+  `CODE` (fields that name functions of the user's), `METRICS` (name or pattern -> Metric), `INIT_ROWS` (training rows
+  that `init` looks at), `TRAINS` (False: there is nothing to train).
 
   Attributes:
     init: `(key, sample) -> state`, a pytree of arrays with `.step`, `.key` (the typed root key) and `.guard`. `sample`
@@ -128,8 +128,8 @@ class Experiment(NamedTuple):
       devices, for starts that depend on data; empty where INIT_ROWS is 0.
     train_step: `(state, batch, key, over) -> (state, Metrics)`.
     eval_step: `(state, batch, key, over) -> Metrics`.
-    summarise: `merged Metrics -> {name: scalar}` for metrics that are not ratios of sums, of evaluations and of training
-      alike; None where there are none. A metric whose sum is an array is for it alone and reaches no fact.
+    summarise: `merged Metrics -> {name: scalar}` for metrics that are not ratios of sums, of evaluations and of
+      training alike; None where there are none. A metric whose sum is an array is for it alone and reaches no fact.
     observe: `(state, {name: scalar}) -> state`, the one way evaluation enters training; None where it does not.
     assess: the heavy evaluation in parts: name -> `(state, splits, key) -> (scalars, arrays)`. A part is named
       `<split>-<name>`, or `<split>` where it is the only one of its split; parts of absent splits are left out.

@@ -15,6 +15,6 @@ from jaxtrain.config.sources import from_environment, pick_variant, read_file, r
 
 __all__ = ["HOW", "LENGTHS", "MAY_CHANGE", "allows", "as_json", "assign", "check_field", "check_same", "cleared",
            "common", "declared", "differences", "digest", "from_environment", "from_record", "from_workdir",
-           "is_traceable", "load_experiment", "load_function", "lookup", "named_code", "optimiser", "optimisers", "parse_like",
-           "pick_variant", "read_file", "read_sweep", "resolve", "stage_config", "substitute", "suggestion", "tables",
-           "to_record", "upgraded", "with_values"]
+           "is_traceable", "load_experiment", "load_function", "lookup", "named_code", "optimiser", "optimisers",
+           "parse_like", "pick_variant", "read_file", "read_sweep", "resolve", "stage_config", "substitute",
+           "suggestion", "tables", "to_record", "upgraded", "with_values"]

@@ -117,7 +117,7 @@ def tables() -> ConfigDict:
 def optimiser() -> ConfigDict:
   """The section of one more optimiser: `config.optim_critic = optimiser()`.
 
-  A section whose name is `optim` or begins with `optim_` has the limits of `optim`, a horizon that is filled in when the
-  run starts, and a learning rate that may be swept as an argument of one program.
+  A section whose name is `optim` or begins with `optim_` has the limits of `optim`, a horizon that is filled in when
+  the run starts, and a learning rate that may be swept as an argument of one program.
   """
   return ConfigDict(copy.deepcopy(DEFAULTS["optim"]))

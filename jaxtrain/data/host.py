@@ -5,8 +5,8 @@ weights of a run over the same table in memory. Grain's `MapDataset` is indexed 
 batches, so that their number changes nothing. What is kept in memory is an index of the complete rows, labels and
 groups, and a few windows of batches.
 
-A source has `windows(key, step)`, an iterator, because reading ahead needs to know where reading is, and the key decides
-which rows a step holds.
+A source has `windows(key, step)`, an iterator, because reading ahead needs to know where reading is, and the key
+decides which rows a step holds.
 """
 
 import itertools
@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxtrain import rng
 from jaxtrain.data import files, scaling, shuffle, tables
-from jaxtrain.errors import UserError, need
+from jaxtrain.errors import need, UserError
 from jaxtrain.types import Source
 
 WINDOW_BYTES, WINDOW_STEPS = 32 << 20, 64  # a window has no more than either

@@ -15,7 +15,7 @@ from jaxtrain.errors import UserError
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures
 from jaxtrain.workdir import reading
-from jaxtrain.workdir.reading import RunData, newest_event
+from jaxtrain.workdir.reading import newest_event, RunData
 
 REPLICATES = ("seed", "data.split.fold", "data.resample")  # fields in which the runs of a group differ
 NOT_COMPARED = ("log", "parallel")  # where and how loudly a run was made

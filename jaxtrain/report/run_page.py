@@ -12,9 +12,9 @@ import statistics
 
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures, page
-from jaxtrain.report.page import Html, duration, fmt, table, tag
+from jaxtrain.report.page import duration, fmt, Html, table, tag
 from jaxtrain.workdir import reading
-from jaxtrain.workdir.reading import RunData, best_of, newest_event, status, time_axis, value_of
+from jaxtrain.workdir.reading import best_of, newest_event, RunData, status, time_axis, value_of
 
 
 def tiles(run: RunData) -> Html:

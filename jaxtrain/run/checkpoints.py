@@ -148,7 +148,8 @@ class Checkpoints:
   def kept(self) -> set[int]:
     """Steps that the policy keeps."""
     best = records.best_step(self.folder, self.mode)  # always: the end of the run assesses it
-    kept = {*records.committed_steps(self.folder)[-self.keep_last:], *records.ranking(self.folder, self.mode)[:self.keep_best]}
+    ranked = records.ranking(self.folder, self.mode)[:self.keep_best]
+    kept = {*records.committed_steps(self.folder)[-self.keep_last:], *ranked}
     return kept | {best} if best is not None else kept
 
   def repair(self) -> None:

@@ -148,8 +148,9 @@ class Ledger:
     throughput = rows / seconds if seconds > 0 else None
     timing = {"epoch_time_s": seconds, "throughput": throughput, "max_memory_mib": backend.max_memory_mib()}
     where = {"epoch": self.epoch, "step": self.step}
-    self.facts.event("on_epoch_end" if due.epoch else "on_eval", **where, split="train", **self.by_kind(means), **timing,
-                     is_best=improved, alarms=self.alarms(means, val))
+    moment = "on_epoch_end" if due.epoch else "on_eval"
+    self.facts.event(moment, **where, split="train", **self.by_kind(means), **timing, is_best=improved,
+                     alarms=self.alarms(means, val))
     self.facts.row({k: v for k, v in means.items() if k not in OPTIMISER}, **where, split="train",
                    train_loss=means["loss"], lr=optional(means, "lr"), grad_norm=optional(means, "grad_norm"), **timing)
     self.last_means = dict(means)

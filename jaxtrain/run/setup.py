@@ -1,7 +1,7 @@
 """What follows from a config and its data alone: sources, experiment, plan, devices, and the traced step.
 
-Training, evaluation, `--mode=check` and sweeps all start here; `make_experiment` is the one place where an experiment is
-made.
+Training, evaluation, `--mode=check` and sweeps all start here; `make_experiment` is the one place where an experiment
+is made.
 """
 
 import functools
@@ -201,7 +201,8 @@ def describe(config) -> dict[str, Any]:
   return described
 
 
-def make_experiment(config: ConfigDict, meta: Mapping[str, Any], hypers: Mapping[str, Any] | None = None) -> Experiment:
+def make_experiment(config: ConfigDict, meta: Mapping[str, Any],
+                    hypers: Mapping[str, Any] | None = None) -> Experiment:
   """The experiment of a config and what is known of its data: of one member, or an ensemble.
 
   `hypers` are tracers for traceable fields, by dotted key.

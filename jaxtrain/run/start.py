@@ -13,12 +13,12 @@ import jax
 from jaxtrain import config as config_lib, jsonable, rng, step as step_lib
 from jaxtrain.config import with_values
 from jaxtrain.devices import processes
-from jaxtrain.errors import UserError, need
+from jaxtrain.errors import need, UserError
 from jaxtrain.jsonable import digest_json
 from jaxtrain.run import board, carry, checkpoints as checkpoints_lib, feed, packing
 from jaxtrain.run.console import Console, describe_data
 from jaxtrain.run.ledger import Ledger
-from jaxtrain.run.setup import Parts, assemble, compile_step, count_params, shapes
+from jaxtrain.run.setup import assemble, compile_step, count_params, Parts, shapes
 from jaxtrain.run.single import Run
 from jaxtrain.workdir import facts as facts_lib, records
 

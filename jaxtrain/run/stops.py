@@ -1,4 +1,7 @@
-"""Stops and the protection of a workdir: exit codes, signals, time budget, watchdog, lock, and fault points for tests."""
+"""How a run is stopped: signals, the time budget, a watchdog, and fault points for tests.
+
+A first SIGTERM or SIGINT asks the loop to save and leave at the next boundary of a dispatch; a second ends the process.
+"""
 
 import contextlib
 import faulthandler

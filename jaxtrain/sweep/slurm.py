@@ -11,7 +11,7 @@ import time
 from typing import Any, Callable, Iterator
 
 from jaxtrain import errors
-from jaxtrain.errors import Stopped, UserError, need
+from jaxtrain.errors import need, Stopped, UserError
 from jaxtrain.run import stops
 from jaxtrain.sweep import children
 from jaxtrain.sweep.children import Job, Outcome, Running

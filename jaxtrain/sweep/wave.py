@@ -1,4 +1,4 @@
-"""Members of a sweep trained as one program, as the loop drives them: a state with an axis of members, a ledger for each.
+"""Members of a sweep trained as one program: a state with an axis of members, and a ledger for each member.
 
 A member that stops early, or halts at a step that is not finite, keeps its state while the others go on. While a wave
 trains it has one checkpoint of all its members, so that a kill costs each of them the same steps; at its end every
@@ -19,10 +19,10 @@ import numpy as np
 from jaxtrain import errors, jsonable, loop, rng, step as step_lib
 from jaxtrain.config import lookup, with_values
 from jaxtrain.devices import parallel
-from jaxtrain.errors import Stopped, UserError
+from jaxtrain.errors import NonFinite, Stopped, UserError
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, metrics, setup, start as start_lib, stops
 from jaxtrain.run.console import Console
-from jaxtrain.run.ledger import Ledger, by_split
+from jaxtrain.run.ledger import by_split, Ledger
 from jaxtrain.run.single import Run
 from jaxtrain.sweep.groups import Spec
 from jaxtrain.sweep.program import Compiled
@@ -87,7 +87,7 @@ class Wave:
       ledger.guard = at(guards, place)
       try:
         ledger.check_finite(sorted(self.totals))
-      except errors.NonFinite as error:
+      except NonFinite as error:
         self.fail(place, error, errors.NONFINITE)
       else:
         ledger.took(num_steps, seconds / len(training))

@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxtrain import rng
-from jaxtrain.experiments.causal_discovery.attention import affine, attend_one, attend_over, channels, edges_only
-from jaxtrain.experiments.causal_discovery.attention import kaiming_uniform, largest, normalise, torch_attention
-from jaxtrain.experiments.causal_discovery.attention import torch_linear
+from jaxtrain.experiments.causal_discovery.pairs import attend_over, channels, edges_only
+from jaxtrain.nn.attention import affine, attend_one, kaiming_uniform, largest, normalise, torch_attention
+from jaxtrain.nn.attention import torch_linear
 
 
 class Linear(nn.Module):

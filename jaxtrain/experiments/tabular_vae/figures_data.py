@@ -1,6 +1,7 @@
 """Figures of the table that a tabular VAE learned from, and of what it makes of noise, from the files of a run alone.
 
-Histograms are without kernel density, in bins that `evaluate.py` counted; of many features those that `pick_features` shows.
+Histograms are without kernel density, in bins that `evaluate.py` counted; of many features those that
+`pick_features` shows.
 """
 
 import re
@@ -11,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxtrain.jsonable import number
-from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure
-from jaxtrain.workdir.reading import SPLITS, RunData
+from jaxtrain.report.figures import clip_text, COLORS, INK, MUTED, new_figure
+from jaxtrain.workdir.reading import RunData, SPLITS
 
 MAX_FEATURES, MAX_BARS = 12, 30
 BLUE, ORANGE, PALE = "#1f6fb4", "#d2580f", "#b5d2ec"

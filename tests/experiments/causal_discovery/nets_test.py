@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrain.experiments.causal_discovery import attention, nets
+from jaxtrain.experiments.causal_discovery import nets, pairs
+from jaxtrain.nn import attention
 
 # A test calls what it compiles a few times: half the time to compile is worth more than fast code.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -63,7 +64,7 @@ def loss_and_grads(name, **fields):
   """Compiled sum of squares of all outputs and its gradient for the parameters."""
   def loss(variables, values, intervened, node_mask):
     logits, order = tuple_of(make(name, **fields).apply(variables, values, intervened, node_mask, False))
-    return jnp.sum(jnp.square(jnp.where(logits > attention.NO_EDGE, logits, 0.0))) + jnp.sum(jnp.square(order))
+    return jnp.sum(jnp.square(jnp.where(logits > pairs.NO_EDGE, logits, 0.0))) + jnp.sum(jnp.square(order))
   return quick_jit(jax.value_and_grad(loss))
 
 
@@ -174,7 +175,7 @@ def test_outputs_are_those_of_the_plain_version(name):
   off = ~np.eye(D, dtype=bool)
   np.testing.assert_allclose(np.asarray(logits)[:, off], want[:, off], rtol=1e-4, atol=1e-4)
   np.testing.assert_allclose(order, want_order, rtol=1e-4, atol=1e-4)
-  assert (np.asarray(logits)[:, ~off] == attention.NO_EDGE).all()
+  assert (np.asarray(logits)[:, ~off] == pairs.NO_EDGE).all()
   assert want[:, off].std() > 0.02 and (name != "bcnp" or want_order.std() > 0.01)  # no constant function
 
 
@@ -228,8 +229,8 @@ def test_padding_changes_no_real_output_and_no_gradient(name, fill):
   np.testing.assert_allclose(np.asarray(logits)[:, place][:, :, place], want, atol=1e-5)
   np.testing.assert_allclose(np.asarray(order)[:, place], want_order, atol=1e-5)
   others = np.setdiff1d(np.arange(12), place)
-  assert (np.asarray(logits)[:, others] == attention.NO_EDGE).all()
-  assert (np.asarray(logits)[:, :, others] == attention.NO_EDGE).all()
+  assert (np.asarray(logits)[:, others] == pairs.NO_EDGE).all()
+  assert (np.asarray(logits)[:, :, others] == pairs.NO_EDGE).all()
   assert (np.asarray(order)[:, others] == 0).all()
   (_, grads), (_, want) = loss_and_grads(name)(params(name), *wide), loss_and_grads(name)(params(name), *inputs())
   largest = max(float(np.abs(x).max()) for x in jax.tree.leaves(want))
@@ -256,7 +257,7 @@ def test_half_precision_is_close(name):
   outputs = [apply(name, precision=precision)(*inputs()) for precision in ("bfloat16", "float32")]
   for x, y in zip(*outputs, strict=True):
     assert x.dtype == jnp.float32
-    edges = np.asarray(y)[np.asarray(y) > attention.NO_EDGE]
+    edges = np.asarray(y)[np.asarray(y) > pairs.NO_EDGE]
     assert 0 <= np.sqrt(np.square(np.asarray(x - y)).mean()) <= 0.1 * edges.std()
 
 

@@ -1,4 +1,4 @@
-"""Initial kernels, products, norms, attention, input and output of the networks of causal discovery: pure functions.
+"""Initial kernels, products, LayerNorm and attention: pure functions.
 
 **Source:** LayerNorm: Ba et al. 2016. Attention whose scores are computed again for the gradient from a stored
 log-sum-exp: Dao et al. 2022 (FlashAttention), algorithm 4.
@@ -16,7 +16,6 @@ from jaxtrain.nn import linear
 NORM_EPS = 1e-5  # of Haiku's and of PyTorch's LayerNorm
 MASKED = -1e9  # score of a padded key: finite, so that a sequence of padding alone has no NaN
 CACHED_SCORES = 2 ** 19  # attention scores at a time on a CPU: 2 MB
-NO_EDGE = -30.0  # logit of a pair that is none: the diagonal and padding; its probability, 1e-13, vanishes in any sum
 
 
 def kaiming_uniform(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
@@ -158,24 +157,6 @@ def attend_backward(num_heads, saved, dy):
 attend_in_cache.defvjp(attend_forward, attend_backward)
 
 
-def attend_over(axis: str, qkv: jax.Array, node_mask: jax.Array, num_heads: int) -> jax.Array:
-  """Self-attention over one axis of a table.
-
-  Args:
-    axis: "variables": tokens are the variables of a sample; "samples": they are the samples of a variable.
-    qkv: [B, n, D, 3 * inner], queries, keys, values beside each other.
-    node_mask: [B, D], 0 where a variable is padding and so no key.
-
-  Returns:
-    [B, n, D, inner].
-  """
-  B, n, D, width = qkv.shape
-  if axis == "variables":
-    return attend(qkv.reshape(B * n, D, width), jnp.repeat(node_mask, n, axis=0), num_heads).reshape(B, n, D, -1)
-  rows = jnp.swapaxes(qkv, 1, 2).reshape(B * D, n, width)
-  return jnp.swapaxes(attend(rows, None, num_heads).reshape(B, D, n, -1), 1, 2)
-
-
 def attend_one(query: jax.Array, z: jax.Array, kernel: jax.Array, bias: jax.Array, num_heads: int) -> jax.Array:
   """Attention of one query of each variable over its samples: query [B, D, dim], z [B, n, D, dim] to [B, D, dim].
 
@@ -189,15 +170,3 @@ def attend_one(query: jax.Array, z: jax.Array, kernel: jax.Array, bias: jax.Arra
   scores = jnp.einsum("bdhc,bndc->bdhn", q, z).astype(jnp.float32) / math.sqrt(heads[1])
   mean = jnp.einsum("bdhn,bndc->bdhc", jax.nn.softmax(scores).astype(z.dtype), z)
   return jnp.einsum("bdhc,chk->bdhk", mean, Wv.reshape(dim, *heads)).reshape(*query.shape) + bv[None, None]
-
-
-def channels(values: jax.Array, intervened: jax.Array, node_mask: jax.Array, precision: str) -> jax.Array:
-  """The two input channels [B, n, D, 2], 0 in padding whatever stands there."""
-  real = node_mask[:, None, :, None] > 0
-  return jnp.where(real, jnp.stack([values, intervened.astype(values.dtype)], axis=-1), 0.0).astype(precision)
-
-
-def edges_only(logits: jax.Array, node_mask: jax.Array) -> jax.Array:
-  """logits [B, D, D] with `NO_EDGE` on the diagonal and where either variable is padding."""
-  real = (node_mask[:, :, None] * node_mask[:, None, :]) * (1.0 - jnp.eye(node_mask.shape[1]))[None] > 0
-  return jnp.where(real, logits.astype(jnp.float32), NO_EDGE)
