@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from jaxtrain import config as config_lib, jsonable, step as step_lib
 from jaxtrain.devices import processes
-from jaxtrain.errors import NonFinite, Stopped, UserError
+from jaxtrain.errors import NonFinite, Stopped, StopReason, UserError
 from jaxtrain.jsonable import digest_json
 from jaxtrain.run import evaluate as evaluate_lib, metrics, packing, setup, start, stops
 from jaxtrain.run.cadence import Pace
@@ -175,8 +175,8 @@ def dispatch(run: start.Run, target: int, pace: Pace) -> None:
 def nonfinite(guard, names: list[str]) -> NonFinite:
   """What to say of a guard, on the host, that has halted a run whose metrics have these names, sorted."""
   cause = names[int(guard.cause)] if int(guard.cause) < len(names) else "the new state"
-  return NonFinite(f"step {int(guard.first_bad)}: {cause} is not finite; halted at the state before it "
-                   "(--config.train.on_nonfinite=skip goes on without such steps)")
+  return NonFinite(f"step {int(guard.first_bad)}: {cause} is not finite; halted at the state before it",
+                   hint="--config.train.on_nonfinite=skip goes on without such steps")
 
 
 def report(run: start.Run, due) -> None:
@@ -229,12 +229,12 @@ def save(run: start.Run, in_facts: bool = True) -> None:
   run.spent["save"] += time.perf_counter() - began
 
 
-def leave(run: start.Run, reason: str) -> None:
+def leave(run: start.Run, reason: StopReason) -> None:
   """Saves between two things due and raises preempt.Stopped."""
   if run.saved_step != run.step:
     save(run, in_facts=False)
   processes.on_first(lambda: run.checkpoints.wait() if run.checkpoints else None)  # none leaves before it is saved
-  run.facts.process(stopped_by=reason, step=run.step)
+  run.facts.process(stopped_by=str(reason), step=run.step)
   raise Stopped(f"{reason}: " + (f"saved at step {run.step:,}; the same command goes on" if run.workdir else
                                  f"left at step {run.step:,}; nothing saved without a workdir"))
 

@@ -14,7 +14,7 @@ import time
 
 from jaxtrain import errors
 from jaxtrain.devices import processes
-from jaxtrain.errors import Stopped
+from jaxtrain.errors import Stopped, StopReason
 
 # Test-only: JAXTRAIN_FAULT=NAME:K ends the process by SIGKILL the K-th time the named point is passed.
 FAULT_VARIABLE = "JAXTRAIN_FAULT"
@@ -36,7 +36,7 @@ class Stop:
 
   def __init__(self, budget_minutes: float):
     self.deadline = time.monotonic() + 60 * budget_minutes if budget_minutes > 0 else None
-    self.signal_name: str | None = None
+    self.asked = StopReason.NONE  # by a signal
     self.old_handlers = {}
 
   def __enter__(self):
@@ -52,19 +52,16 @@ class Stop:
 
   def on_signal(self, number, _):
     """First signal: remember it. Second: leave at once with 128 + its number."""
-    if self.signal_name is not None:
+    if self.asked:
       os._exit(128 + number)
-    self.signal_name = signal.Signals(number).name
-    os.write(2, f"\n{self.signal_name}: saving at the next step boundary; once more to leave at once\n".encode())
+    self.asked = StopReason[signal.Signals(number).name]
+    os.write(2, f"\n{self.asked}: saving at the next step boundary; once more to leave at once\n".encode())
 
-  def reason(self, begun: bool = True) -> str | None:
-    """Why the run should stop now; None to go on. A budget that is shorter than starting takes still gets a step done.
-    """
-    if self.signal_name:
-      return self.signal_name
-    if begun and self.deadline is not None and time.monotonic() >= self.deadline:
-      return "time budget"
-    return None
+  def reason(self, begun: bool = True) -> StopReason:
+    """Why the run should stop now. One step is always completed, even if start-up used up the time budget."""
+    if not self.asked and begun and self.deadline is not None and time.monotonic() >= self.deadline:
+      return StopReason.TIME_BUDGET
+    return self.asked
 
 
 class Watchdog:

@@ -28,7 +28,6 @@ from jaxtrain.sweep.groups import Spec
 from jaxtrain.sweep.program import Compiled
 from jaxtrain.workdir import facts as facts_lib
 
-HINT = " (--config."  # what a run alone may do about it is another base config to a sweep
 KEPT = ("best_value", "best_step", "num_bad_evals", "last_means", "step", "saved_step")  # of a member, as JSON
 
 
@@ -227,7 +226,7 @@ def dispatch(wave: Wave, target: int, pace: Pace) -> None:
 def fail(wave: Wave, place: int, error: Exception, code: int) -> None:
   """A member ends with an error; the others go on."""
   loop.record_exception(wave.runs[place], error)
-  reason = (str(error).splitlines()[0] if str(error) else type(error).__name__).partition(HINT)[0]
+  reason = errors.reason(error)  # without its hint: what a run alone may do about it is another base config to a sweep
   wave.failures[place], wave.active[place] = (code, reason), False
   wave.say(f"jaxtrain: member {wave.specs[place].number:03d}: {reason}")
 
