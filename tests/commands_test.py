@@ -1,4 +1,4 @@
-"""What all commands share: command lines taken apart, complaints, exit codes, outcomes for whoever started a command."""
+"""What all commands share: how command lines are taken apart, complaints, exit codes, and outcomes."""
 
 import errno
 import importlib.util
@@ -40,8 +40,8 @@ def parse(*argv, has_config=True, takes_arguments=False):
 
 @pytest.mark.parametrize("argv, fields", [
     (("--config.a.b=3",), {"a.b": "3"}), (("-config.a.b=3",), {"a.b": "3"}), (("--config.a.b", "3"), {"a.b": "3"}),
-    (("--config.a.b", "-3"), {"a.b": "-3"}), (("--config.a", "--mode=x"), {"a": True}), (("--noconfig.a",), {"a": False}),
-    (("--config.a=",), {"a": ""}), (("--config.a=b=c\nd",), {"a": "b=c\nd"}),
+    (("--config.a.b", "-3"), {"a.b": "-3"}), (("--config.a", "--mode=x"), {"a": True}),
+    (("--noconfig.a",), {"a": False}), (("--config.a=",), {"a": ""}), (("--config.a=b=c\nd",), {"a": "b=c\nd"}),
     (("--config.a=1", "--config.a=2"), {"a": "2"}), (("--config.loss.weights.class=2",), {"loss.weights.class": "2"})])
 def test_fields_of_the_config_in_every_form(argv, fields):
   given = parse("--jobs=4", *argv, "--json")
@@ -96,8 +96,8 @@ def read(tmp_path):
     (("--config.optim.learning_rate=1",), "optim.learning_rate", 1.0), (("--config.seed", "-5"), "seed", -5),
     (("--config.log.tensorboard",), "log.tensorboard", True), (("--config.log.progress=f",), "log.progress", False),
     (("--noconfig.log.progress",), "log.progress", False), (("--config.data.path=a b=c",), "data.path", "a b=c"),
-    (("--config.data.features=a,b c",), "data.features", ("a", "b c")), (("--config.optim.betas=0.5,0.75",), "optim.betas",
-                                                                        (0.5, 0.75)),
+    (("--config.data.features=a,b c",), "data.features", ("a", "b c")),
+    (("--config.optim.betas=0.5,0.75",), "optim.betas", (0.5, 0.75)),
     (("--config.loss.weights.class=2",), "loss.weights.class", 2.0)])
 def test_values_have_the_type_of_the_field(argv, key, value, read):
   config, origins = read(*argv)
@@ -192,13 +192,14 @@ def test_reasons_of_stops_have_words_and_an_order():
 
 
 def test_the_reason_of_an_error_is_its_first_line_without_the_hint():
-  assert errors.reason(NonFinite("a\nb", hint="c")) == "a" and errors.reason(ValueError("a (--config.b)\nc")) == (
-      "a (--config.b)")
+  assert errors.reason(NonFinite("a\nb", hint="c")) == "a"
+  assert errors.reason(ValueError("a (--config.b)\nc")) == "a (--config.b)"
   assert errors.reason(ValueError()) == "ValueError" and isinstance(InUse("x"), ValueError)
 
 
-@pytest.mark.parametrize("code, says", [(-9, "ended by SIGKILL"), (4, "ended by its watchdog"), (143, "ended by SIGTERM"),
-                                        (130, "ended by SIGINT"), (1, "ended without giving a reason")])
+@pytest.mark.parametrize("code, says", [
+    (-9, "ended by SIGKILL"), (4, "ended by its watchdog"), (143, "ended by SIGTERM"), (130, "ended by SIGINT"),
+    (1, "ended without giving a reason")])
 def test_exit_codes_have_a_meaning(code, says):
   assert errors.meaning(code) == says
 

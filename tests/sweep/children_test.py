@@ -9,6 +9,8 @@ import pytest
 from jaxtrain.run import stops
 from jaxtrain.sweep import children, local
 
+# another test of this process may have started JAX, which warns of forks; the child becomes another program at once
+pytestmark = pytest.mark.filterwarnings("ignore:.*os.fork")
 HERE = {"environ": {}, "core": None}
 SAY = "import sys; from jaxtrain import commands; from jaxtrain.errors import InUse, NonFinite, UserError\n"
 
