@@ -17,7 +17,6 @@ import traceback
 from typing import Any, Callable, NamedTuple, Sequence
 
 from absl import flags as absl_flags, logging
-from ml_collections import ConfigDict
 
 from jaxtrain import config as config_lib, errors, jsonable
 from jaxtrain.errors import Told, UserError
@@ -151,7 +150,7 @@ def suggestion(name: str, own: absl_flags.FlagValues) -> str:
   return f"; did you mean --{close[0]}?" if close else ""
 
 
-def read_config(given: Given, environ) -> tuple[ConfigDict, dict[str, str]]:
+def read_config(given: Given, environ) -> tuple[Any, dict[str, str]]:
   """(config, origins): the config file with the environment's values, and over them those of the command line.
 
   `origins` says of each field that the file did not set whether its value came from a `flag` or the `environment`.

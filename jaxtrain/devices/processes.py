@@ -2,10 +2,8 @@
 
 Each process holds the whole state and works on its devices' share of each batch. Process 0 alone writes: lock, facts,
 checkpoints, figures. What it reads it sends to the others, so that only process 0 needs to see the workdir. Everything
-here is a plain call where there is one process.
-
-**Departs** from DESIGN 3, which lists no such module, and from the wish that all save: the state is replicated, so one
-copy is all of it, and a save then needs nothing of the others.
+here is a plain call where there is one process. The state is replicated, so the copy of process 0 is all of it, and a
+save needs nothing of the others.
 """
 
 import json
