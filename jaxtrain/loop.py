@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from jaxtrain import bits, config as config_lib, jsonable, step as step_lib
 from jaxtrain.devices import parallel, processes
-from jaxtrain.errors import Stopped, UserError
+from jaxtrain.errors import Stopped, StopReason, UserError
 from jaxtrain.jsonable import digest_json
 from jaxtrain.run import cadence, evaluate as evaluate_lib, packing, setup, start, stops
 from jaxtrain.run.cadence import Pace
@@ -168,7 +168,7 @@ def finish(run: Run, stop: stops.Stop, watchdog: stops.Watchdog, again: bool) ->
 
 
 def conclude(ledger: Ledger, final: str, state: Any, best: Any, test: dict[str, float] | None, stop: stops.Stop,
-             left: Callable[[str], Stopped], again: bool = False, beat: Callable[[], None] = lambda: None) -> Result:
+             left: Callable[[StopReason], Stopped], again: bool = False, beat: Callable[[], None] = lambda: None) -> Result:
   """What the best state is worth, written down: its test metrics and assessment, the history, the last line.
 
   Args:
@@ -222,7 +222,7 @@ def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = No
     lock.close()
 
 
-def left_assessing(reason: str) -> Stopped:
+def left_assessing(reason: StopReason) -> Stopped:
   """What to say of an assessment that was stopped."""
   return Stopped(f"{reason}: parts that were assessed are written; the same command starts again")
 

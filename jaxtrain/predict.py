@@ -8,42 +8,34 @@ Input and output are .csv .parquet .npz or .h5 (input also .db). Columns of the 
 data: only modules of jaxtrain.experiments are imported for it, unless --experiment names another.
 """
 
-import argparse
 import contextlib
 import errno
 import json
 import os
 import sys
 import time
-import traceback
 
-from jaxtrain.errors import need, UserError
+from absl import flags as absl_flags
+
+from jaxtrain import commands
+from jaxtrain.errors import UserError, need
 from jaxtrain.types import Verb
 
 
-class Parser(argparse.ArgumentParser):
-  """A parser whose complaints are one line."""
-
-  def error(self, message: str):
-    """Prints the complaint and exits with 2."""
-    self.exit(2, f"jaxtrain: {message}\n")
-
-
-def make_parser() -> Parser:
-  """The flags."""
-  parser = Parser(prog="python -m jaxtrain.predict", description=__doc__, allow_abbrev=False,
-                  formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--workdir", required=True, help="folder of a trained run")
-  parser.add_argument("--verb", required=True, help="what to do, such as embed; another word lists those there are")
-  parser.add_argument("--input", default="", help="file to read")
-  parser.add_argument("--output", default="", help="file to write")
-  parser.add_argument("--checkpoint", default="best", help="best | last | STEP")
-  parser.add_argument("--num", type=int, default=0, help="rows to make, for verbs that read no file")
-  parser.add_argument("--seed", type=int, default=None, help="seed of those; default: the run's")
-  parser.add_argument("--export", default="", help="write the verb as a StableHLO artefact of jax.export instead")
-  parser.add_argument("--experiment", default="", help="the run's experiment, where it is a module of your own")
-  parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-  return parser
+def make_flags() -> absl_flags.FlagValues:
+  """The flags of this command."""
+  own = commands.new_flags(has_config=False)
+  for name, default, words in (
+      ("workdir", "", "Folder of a trained run."),
+      ("verb", "", "What to do, such as embed; another word lists those there are."),
+      ("input", "", "File to read."), ("output", "", "File to write."), ("checkpoint", "best", "best | last | STEP."),
+      ("export", "", "Write the verb as a StableHLO artefact of jax.export instead."),
+      ("experiment", "", "The run's experiment, where it is a module of your own.")):
+    absl_flags.DEFINE_string(name, default, words, flag_values=own)
+  absl_flags.DEFINE_integer("num", 0, "Rows to make, for verbs that read no file.", flag_values=own)
+  absl_flags.DEFINE_integer("seed", None, "Seed of those rows. Default: the run's.", flag_values=own)
+  absl_flags.DEFINE_bool("json", False, "Print the summary as JSON.", flag_values=own)
+  return own
 
 
 def pick_verb(made, name: str, experiment: str) -> Verb:
@@ -139,7 +131,10 @@ def export(flags, verb: Verb, state) -> dict:
 
 def run(argv: list[str]) -> dict:
   """Does what the flags say and returns a summary. Raises UserError."""
-  flags = make_parser().parse_args(argv)
+  flags = commands.parse(make_flags(), ["predict", *argv], __doc__).flags
+  for name in ("workdir", "verb"):
+    if not flags[name].value:
+      raise UserError(f"--{name}: required")
   from jaxtrain.run import trained
   run = trained.restore(flags.workdir, flags.checkpoint, flags.experiment)
   verb = pick_verb(run.experiment, flags.verb, run.config.experiment)
@@ -159,19 +154,7 @@ def run(argv: list[str]) -> dict:
 
 def main() -> int:
   """Runs the command and returns its exit code."""
-  try:
-    run(sys.argv[1:])
-    return 0
-  except UserError as error:
-    print("\n".join(f"jaxtrain: {line}" for line in str(error).splitlines()[:4]), file=sys.stderr)
-    return 2
-  except OSError as error:
-    print(f"jaxtrain: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
-    return 1
-  except Exception as error:
-    traceback.print_exc()
-    print(f"jaxtrain: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}", file=sys.stderr)
-    return 1
+  return commands.run(lambda log: run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from jaxtrain.config.fields import suggestion, with_values
 from jaxtrain.config.modules import declared, load_experiment, load_function, named_code
 from jaxtrain.config.records import as_json, check_same, differences, digest, from_record, from_workdir, to_record
 from jaxtrain.config.records import upgraded
-from jaxtrain.config.sources import from_environment, pick_variant, read_file, read_sweep
+from jaxtrain.config.sources import from_environment, list_variants, pick_variant, read_file, read_sweep
 
 __all__ = ["HOW", "LENGTHS", "MAY_CHANGE", "allows", "as_json", "assign", "check_field", "check_same", "cleared",
            "common", "declared", "differences", "digest", "from_environment", "from_record", "from_workdir",
-           "is_traceable", "load_experiment", "load_function", "lookup", "named_code", "optimiser", "optimisers",
-           "parse_like", "pick_variant", "read_file", "read_sweep", "resolve", "stage_config", "substitute",
-           "suggestion", "tables", "to_record", "upgraded", "with_values"]
+           "is_traceable", "list_variants", "load_experiment", "load_function", "lookup", "named_code", "optimiser",
+           "optimisers", "parse_like", "pick_variant", "read_file", "read_sweep", "resolve", "stage_config",
+           "substitute", "suggestion", "tables", "to_record", "upgraded", "with_values"]

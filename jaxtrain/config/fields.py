@@ -101,7 +101,7 @@ def parse_like(old: Any, text: str, name: str) -> Any:
   """Text as a value of the type that the field has; `name` says where the text came from."""
   try:
     if isinstance(old, bool):
-      return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+      return {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}[text.lower()]
     if isinstance(old, (int, float)):
       return type(old)(text)
     if isinstance(old, tuple):

@@ -26,6 +26,11 @@ def read_file(argument: str) -> ConfigDict:
   return config
 
 
+def list_variants(path: str) -> list[str]:
+  """Names of the variants of a config file, which keeps them in VARIANTS; the first is its default."""
+  return call_file(path, lambda module: list(module.VARIANTS) if hasattr(module, "VARIANTS") else [])
+
+
 def read_sweep(argument: str, name: str) -> Any:
   """What `sweep(name)` of a config file returns. Raises UserError where there is no such function or it fails."""
   def get(module):

@@ -2,7 +2,8 @@
 
 Each process holds the whole state and works on its devices' share of each batch. Process 0 alone writes: lock, facts,
 checkpoints, figures. What it reads it sends to the others, so that only process 0 needs to see the workdir. Everything
-here is a plain call where there is one process.
+here is a plain call where there is one process. The state is replicated, so the copy of process 0 is all of it, and a
+save needs nothing of the others.
 """
 
 import json
@@ -16,13 +17,12 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxtrain.errors import UserError
+from jaxtrain.errors import StopReason, UserError
 
 HEARTBEAT_SECONDS = 60  # a process that is silent for so long is lost
 JOIN_SECONDS = 300  # for all processes to come
 WAIT_SECONDS = 24 * 3600  # for process 0 to assess and draw, at the end
 joined: list[bool] = []  # holds True once this process is one of several
-REASONS = ("", "time budget", "SIGINT", "SIGTERM")  # the last of those that any process has is what all do
 
 
 def start(coordinator: str, num_processes: int, process_id: int, detect: bool | None) -> None:
@@ -114,15 +114,15 @@ def on_first(make: Callable[[], Any]) -> Any:
   """
   if not several():
     return make()
-  message = {}
+  message, refused = {}, None
   if is_first():
     try:
       message = {"value": make()}
     except UserError as error:
-      message = {"error": str(error)}
+      message, refused = {"error": str(error)}, error
   message = json.loads(spread(json.dumps(message).encode()))
   if "error" in message:
-    raise UserError(message["error"])
+    raise refused or UserError(message["error"])
   return message["value"]
 
 
@@ -140,13 +140,13 @@ def leaves_of_first(leaves: dict[str, np.ndarray], like: dict[str, Any]) -> dict
   return out
 
 
-def agree(reason: str | None, num_steps: int) -> tuple[str | None, int]:
-  """(why all stop now, or None; how many steps all do next) from each process's own."""
+def agree(reason: StopReason, num_steps: int) -> tuple[StopReason, int]:
+  """(why all stop now, how many steps all do next) from each process's own."""
   if not several():
     return reason, num_steps
   from jax.experimental import multihost_utils
-  both = multihost_utils.process_allgather(np.array([REASONS.index(reason or ""), num_steps], np.int32))
-  return REASONS[int(both[:, 0].max())] or None, int(both[0, 1])
+  both = multihost_utils.process_allgather(np.array([reason.value, num_steps], np.int32))
+  return StopReason(int(both[:, 0].max())), int(both[0, 1])
 
 
 def check_equal(what: str, digest: str) -> None:

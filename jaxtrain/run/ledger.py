@@ -196,8 +196,8 @@ class Ledger:
       return
     cause, step = int(np.ravel(self.guard.cause)[0]), int(np.ravel(self.guard.first_bad)[0])
     what = names[cause] if cause < len(names) else "the new state"
-    raise NonFinite(f"step {step}: {what} is not finite; halted at the state before it "
-                    "(--config.train.on_nonfinite=skip goes on without such steps)")
+    raise NonFinite(f"step {step}: {what} is not finite; halted at the state before it",
+                    hint="--config.train.on_nonfinite=skip goes on without such steps")
 
   def fail(self, error: BaseException) -> None:
     """Leaves an on_exception fact for anything but an orderly stop."""

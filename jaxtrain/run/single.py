@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxtrain import step as step_lib
 from jaxtrain.devices import parallel, processes
-from jaxtrain.errors import Stopped
+from jaxtrain.errors import Stopped, StopReason
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, evaluate, feed, metrics, packing, stops
 from jaxtrain.run.ledger import by_split, Ledger
 from jaxtrain.types import Experiment, Splits
@@ -150,16 +150,16 @@ class Run:
     """Waits for the save under way; several processes wait for the first, which saves."""
     processes.on_first(lambda: self.checkpoints.wait() if self.checkpoints else None)
 
-  def leave(self, reason: str) -> None:
+  def leave(self, reason: StopReason) -> None:
     """Saves between two things due and raises Stopped."""
     if self.ledger.saved_step != self.step:
       self.save(in_facts=False)
     self.wait_until_saved()
     raise self.left(reason)
 
-  def left(self, reason: str) -> Stopped:
+  def left(self, reason: StopReason) -> Stopped:
     """Notes that the run was stopped after its newest save, and what to say of it."""
-    self.ledger.facts.process(stopped_by=reason, step=self.step)
+    self.ledger.facts.process(stopped_by=str(reason), step=self.step)
     return Stopped(f"{reason}: " + (f"saved at step {self.step:,}; the same command goes on" if self.ledger.workdir else
                                     f"left at step {self.step:,}; nothing saved without a workdir"))
 

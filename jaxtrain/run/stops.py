@@ -15,7 +15,7 @@ from typing import Callable
 
 from jaxtrain import errors
 from jaxtrain.devices import processes
-from jaxtrain.errors import Stopped
+from jaxtrain.errors import Stopped, StopReason
 
 GRACE_SECONDS = 3.0  # of a call that keeps the main thread when a stop does not wait
 
@@ -39,9 +39,9 @@ class Stop:
 
   def __init__(self, budget_minutes: float):
     self.deadline = time.monotonic() + 60 * budget_minutes if budget_minutes > 0 else None
-    self.signal_name: str | None = None
+    self.asked = StopReason.NONE  # by a signal
     self.old_handlers = {}
-    self.urgent: Callable[[str], Stopped] | None = None  # set while a stop does not wait
+    self.urgent: Callable[[StopReason], Stopped] | None = None  # set while a stop does not wait
     self.expired = False  # the signal under way is ours: the time budget is used up
 
   def __enter__(self):
@@ -57,15 +57,15 @@ class Stop:
 
   def on_signal(self, number, _):
     """First signal: remember it. Second: leave at once with 128 + its number."""
-    if self.signal_name is not None:
+    if self.asked:
       os._exit(128 + number)
-    self.signal_name = "time budget" if self.expired else signal.Signals(number).name
+    self.asked = StopReason.TIME_BUDGET if self.expired else StopReason[signal.Signals(number).name]
     if self.urgent is not None:
-      raise self.urgent(self.signal_name)
-    os.write(2, f"\n{self.signal_name}: saving at the next step boundary; once more to leave at once\n".encode())
+      raise self.urgent(self.asked)
+    os.write(2, f"\n{self.asked}: saving at the next step boundary; once more to leave at once\n".encode())
 
   @contextlib.contextmanager
-  def at_once(self, stopped: Callable[[str], Stopped]):
+  def at_once(self, stopped: Callable[[StopReason], Stopped]):
     """A context in which a stop interrupts what runs: all that matters is saved, so nothing is waited for.
 
     The exception that `stopped(reason)` gives is raised in the main thread. A library that keeps the main thread for
@@ -91,10 +91,10 @@ class Stop:
       watcher.join()
       os.close(reader)
 
-  def watch(self, reader: int, stopped: Callable[[str], Stopped]) -> None:
+  def watch(self, reader: int, stopped: Callable[[StopReason], Stopped]) -> None:
     """Runs in a thread of its own while a stop does not wait: watches the time budget, and ends what does not yield."""
     while not select.select([reader], [], [], 0.2)[0]:
-      if self.signal_name is None and self.reason():
+      if not self.asked and self.reason():
         self.expired = True
         os.kill(os.getpid(), signal.SIGTERM)
     if not os.read(reader, 1):
@@ -103,17 +103,14 @@ class Stop:
     while time.monotonic() < deadline:
       if select.select([reader], [], [], 0.05)[0] and not os.read(reader, 1):
         return
-    print(f"jaxtrain: {stopped(self.signal_name or 'signal')}", file=sys.stderr, flush=True)
+    print(f"jaxtrain: {stopped(self.asked or StopReason.SIGTERM)}", file=sys.stderr, flush=True)
     os._exit(errors.REQUEUE)
 
-  def reason(self, begun: bool = True) -> str | None:
-    """Why the run should stop now; None to go on. A budget that is shorter than starting takes still gets a step done.
-    """
-    if self.signal_name:
-      return self.signal_name
-    if begun and self.deadline is not None and time.monotonic() >= self.deadline:
-      return "time budget"
-    return None
+  def reason(self, begun: bool = True) -> StopReason:
+    """Why the run should stop now. One step is always completed, even if start-up used up the time budget."""
+    if not self.asked and begun and self.deadline is not None and time.monotonic() >= self.deadline:
+      return StopReason.TIME_BUDGET
+    return self.asked
 
 
 class Watchdog:

@@ -11,75 +11,94 @@ import os
 import sys
 from typing import Any, Callable, NamedTuple
 
-from absl import flags, logging
+from absl import flags
 
-from jaxtrain import errors, main as main_lib
-from jaxtrain.errors import Stopped, UserError
+from jaxtrain import commands, errors
+from jaxtrain.commands import Given, Log
+from jaxtrain.errors import MembersFailed, Stopped, UserError
 from jaxtrain.run import stops
 from jaxtrain.workdir.lock import Lock
 
 LAUNCHERS = ("vmap", "local", "slurm")
 MODES = ("train", "check")
-NOT_HERE = ("resume", "init_from", "coordinator", "num_processes", "process_id", "json",
-            "distributed")  # flags of main that say nothing to a sweep
 
-SWEEP = flags.DEFINE_multi_string("sweep", [], "FIELD=VALUES: 1e-3,3e-4 | 0..9 | linspace(a,b,n) | geomspace(a,b,n) | "
-                                  "uniform(a,b,n) | loguniform(a,b,n) | randint(a,b,n). May be given several times.")
-NAME = flags.DEFINE_string("name", "", "A sweep that the config file keeps: what its function sweep(NAME) returns.")
-LAUNCHER = flags.DEFINE_string("launcher", "vmap", "vmap (one program) | local (a process each) | slurm")
-EXACT = flags.DEFINE_bool("exact", False, "vmap: train members in turn, each with the bits it has alone; slower.")
-JOBS = flags.DEFINE_integer("jobs", 0, "vmap: members at a time; local, slurm: processes at a time. 0 = what fits.")
-RETRY = flags.DEFINE_bool("retry_failed", False, "Train members again that have failed.")
-DRAW_SEED = flags.DEFINE_integer("draw_seed", 0, "Seed of draws and of the search.")
-TRIALS = flags.DEFINE_integer("trials", 0, "Members that an adaptive search (Optuna) may try; 0 = all of --sweep.")
-SLURM = flags.DEFINE_string("slurm", "", "Parameters of Slurm as submitit has them, time=60,cpus_per_task=2,"
-                            "partition=...; time is 60 minutes where nothing is said.")
+
+def make_flags() -> flags.FlagValues:
+  """The flags of this command."""
+  own = commands.new_flags(has_config=True)
+  for name, default, words in (
+      ("workdir", "", "Folder of the sweep; the same folder goes on. Default: runs/sweep-<config>-<variant>-<UTC "
+                      "time>."),
+      ("mode", "train", "train | check (list the members)."),
+      ("name", "", "A sweep that the config file keeps: what its function sweep(NAME) returns."),
+      ("launcher", "vmap", "vmap (one program) | local (a process each) | slurm."),
+      ("slurm", "", "Parameters of Slurm as submitit has them, time=60,cpus_per_task=2,partition=...; time is 60 "
+                    "minutes where nothing is said.")):
+    flags.DEFINE_string(name, default, words, flag_values=own)
+  for name, words in (
+      ("jobs", "vmap: members at a time; local, slurm: processes at a time. 0 = what fits."),
+      ("draw_seed", "Seed of draws and of the search."),
+      ("trials", "Members that an adaptive search (Optuna) may try; 0 = all of --sweep.")):
+    flags.DEFINE_integer(name, 0, words, flag_values=own)
+  for name, words in (
+      ("exact", "vmap: train members in turn, each with the bits it has alone; slower."),
+      ("retry_failed", "Train members again that have failed.")):
+    flags.DEFINE_bool(name, False, words, flag_values=own)
+  flags.DEFINE_multi_string("sweep", [], "FIELD=VALUES: 1e-3,3e-4 | 0..9 | linspace(a,b,n) | geomspace(a,b,n) | "
+                            "uniform(a,b,n) | loguniform(a,b,n) | randint(a,b,n). May be given several times.",
+                            flag_values=own)
+  return own
 
 
 class Plan(NamedTuple):
-  """What a sweep is asked to do: the base config, where its values came from, its axes and settings."""
+  """What a sweep is asked to do: its flags, the base config, where its values came from, its axes and settings."""
+  flags: flags.FlagValues
   config: Any
   origins: dict[str, str]
   axes: list
   settings: list[dict]
 
 
-def read_plan() -> Plan:
+def read_plan(given: Given) -> Plan:
   """The plan of the command line. Raises UserError for whatever does not fit."""
   from jaxtrain import config as config_lib
-  from jaxtrain.sweep import axes as axes_lib, slurm
-  for name in NOT_HERE:
-    if flags.FLAGS[name].value != flags.FLAGS[name].default:
-      raise UserError(f"--{name}: got {flags.FLAGS[name].value!r}, which a sweep has no use for")
-  if main_lib.MODE.value not in MODES:
-    raise UserError(f"--mode: got {main_lib.MODE.value!r}, allowed {' | '.join(MODES)} (check lists the members)")
-  if LAUNCHER.value not in LAUNCHERS:
-    raise UserError(f"--launcher: got {LAUNCHER.value!r}, allowed {' | '.join(LAUNCHERS)}")
-  if JOBS.value < 0 or TRIALS.value < 0:
-    raise UserError(f"--jobs, --trials: got {JOBS.value} and {TRIALS.value}, allowed 0 or more")
-  for name, given, launcher in (("exact", EXACT.value, "vmap"), ("slurm", SLURM.value, "slurm")):
-    if given and LAUNCHER.value != launcher:
-      raise UserError(f"--{name}: allowed with --launcher={launcher}, got {LAUNCHER.value}")
-  slurm.slurm_settings(SLURM.value)
-  config, origins = main_lib.read_config(os.environ)
-  axes = [axes_lib.parse(text, config, DRAW_SEED.value) for text in SWEEP.value]
+  from jaxtrain.sweep import axes as axes_lib
+  own = given.flags
+  check_flags(own)
+  config, origins = commands.read_config(given, os.environ)
+  axes = [axes_lib.parse(text, config, own.draw_seed) for text in own.sweep]
   settings = []
-  if NAME.value:
-    kept = config_lib.read_sweep(main_lib.config_argument(), NAME.value)
-    more, settings = axes_lib.named(kept, config, DRAW_SEED.value, NAME.value)
+  if own.name:
+    kept = config_lib.read_sweep(own.config, own.name)
+    more, settings = axes_lib.named(kept, config, own.draw_seed, own.name)
     axes = more + axes
   if not axes and not settings:
     raise UserError("--sweep: required, such as --sweep='seed=0..9'; or --name=NAME of a sweep in the config file")
-  if TRIALS.value and RETRY.value:
+  if own.trials and own.retry_failed:
     raise UserError("--retry_failed: allowed without --trials; a search goes on without members that have failed")
-  if TRIALS.value and (settings or main_lib.MODE.value == "check"):
+  if own.trials and (settings or own.mode == "check"):
     raise UserError("--trials: finds its members as it goes; allowed without --mode=check and without a named list")
   for key in [axis.field for axis in axes] + [key for setting in settings for key in setting]:
     if key.startswith(config_lib.HOW):
       raise UserError(f"--sweep={key}: says how members are trained, not what they are; set it for all with --config")
     if key in origins:
       raise UserError(f"--sweep={key}: the {origins[key]} sets it too")
-  return Plan(config, origins, axes, settings)
+  return Plan(own, config, origins, axes, settings)
+
+
+def check_flags(own: flags.FlagValues) -> None:
+  """Raises UserError where a flag has a value that is not allowed, or is given for another launcher."""
+  from jaxtrain.sweep import slurm
+  if own.mode not in MODES:
+    raise UserError(f"--mode: got {own.mode!r}, allowed {' | '.join(MODES)} (check lists the members)")
+  if own.launcher not in LAUNCHERS:
+    raise UserError(f"--launcher: got {own.launcher!r}, allowed {' | '.join(LAUNCHERS)}")
+  if own.jobs < 0 or own.trials < 0:
+    raise UserError(f"--jobs, --trials: got {own.jobs} and {own.trials}, allowed 0 or more")
+  for name, launcher in (("exact", "vmap"), ("slurm", "slurm")):
+    if own[name].value and own.launcher != launcher:
+      raise UserError(f"--{name}: allowed with --launcher={launcher}, got {own.launcher}")
+  slurm.slurm_settings(own.slurm)
 
 
 def member_config(config, values: dict[str, Any]):
@@ -103,7 +122,7 @@ def open_journal(folder: str, plan: Plan):
   found = journal_lib.Journal(folder)
   base = config_lib.to_record(plan.config)
   if found.about is None:
-    found.begin({"config": main_lib.config_argument(), "base": base})
+    found.begin({"config": plan.flags.config, "base": base})
     return found
   old = config_lib.upgraded(found.about["base"], plan.config)
   config_lib.check_same(old, base, folder, "a sweep of another base config", config_lib.HOW)
@@ -111,31 +130,31 @@ def open_journal(folder: str, plan: Plan):
   return found
 
 
-def run_sweep() -> None:
-  """Does what the flags say. Raises UserError, preempt.Stopped, or Failed."""
-  logging.set_verbosity(logging.WARNING)
-  plan = read_plan()
+def run_sweep(log: Log) -> None:
+  """Does what the command line says. Raises UserError, Stopped, or MembersFailed."""
+  plan = read_plan(commands.parse(make_flags(), sys.argv, __doc__))
+  own = plan.flags
   from jaxtrain.sweep import axes as axes_lib
-  settings = [] if TRIALS.value else axes_lib.expand(plan.axes, plan.settings)
+  settings = [] if own.trials else axes_lib.expand(plan.axes, plan.settings)
   for values in settings:  # all of them, before anything starts
     member_config(plan.config, values)
-  if main_lib.MODE.value == "check":
+  if own.mode == "check":
     return list_members(settings)
   from jaxtrain.devices import backend
   backend.set_up_process()
-  folder = main_lib.WORKDIR.value or main_lib.default_workdir("sweep")
+  folder = own.workdir or commands.default_workdir(own.config, "sweep")
   lock, asked = Lock(folder), {}
-  main_lib.run_folder[:] = [folder]
+  log.folder = folder
   try:
     journal = open_journal(folder, plan)
-    if LAUNCHER.value == "vmap":
-      backend.use_cores(max([TRIALS.value or len(settings), *(wave["devices"] for wave in journal.waves)]))
+    if own.launcher == "vmap":
+      backend.use_cores(max([own.trials or len(settings), *(wave["devices"] for wave in journal.waves)]))
     def train(some):
       asked.update({member.number: member for member in launch(journal, plan, some, stop)})
     with stops.Stop(plan.config.train.time_budget_minutes) as stop:
-      if TRIALS.value:
+      if own.trials:
         from jaxtrain.sweep import search
-        search.run(plan.axes, TRIALS.value, DRAW_SEED.value, journal, plan.config.train, train)
+        search.run(plan.axes, own.trials, own.draw_seed, journal, plan.config.train, train)
       else:
         train(settings)
   except Stopped:
@@ -171,15 +190,15 @@ def write_report(folder: str) -> None:
 
 
 def conclude(members: list) -> None:
-  """Raises preempt.Stopped or Failed where members that were asked for are not done."""
+  """Raises Stopped or MembersFailed where members that were asked for are not done."""
   left = [member for member in members if member.outcome == "started"]
   if left:
     raise Stopped(f"{len(left)} of {len(members)} members have saved and are not done; the same command goes "
                   "on")
   failed = [member for member in members if member.outcome == "failed"]
   if failed:
-    raise Failed(f"{len(failed)} of {len(members)} members failed, the first {failed[0].label}: "
-                 f"{failed[0].reason} (--retry_failed trains them again)")
+    raise MembersFailed(f"{len(failed)} of {len(members)} members failed, the first {failed[0].label}: "
+                        f"{failed[0].reason}", hint="--retry_failed trains them again")
 
 
 def list_members(settings: list[dict]) -> None:
@@ -190,28 +209,24 @@ def list_members(settings: list[dict]) -> None:
   print(f"jaxtrain: {len(settings)} members, each with a config that fits; data are read when they start")
 
 
-class Failed(Exception):
-  """Members of a sweep have failed; the others are done."""
-
-
 def launch(journal, plan: Plan, settings: list[dict], stop: stops.Stop) -> list:
   """Adds members of these settings and trains those that are not done; returns all of them."""
   from jaxtrain import config as config_lib
   members = journal.add([(values, config_lib.digest(member_config(plan.config, values), config_lib.HOW))
                          for values in settings])
-  retry = [m for m in members if m.outcome == "failed" and RETRY.value]
+  retry = [m for m in members if m.outcome == "failed" and plan.flags.retry_failed]
   todo = [m for m in members if m.outcome in ("added", "started")] + retry
   say = lambda text: print(text, flush=True)
   words = {"done": "done", "failed": "failed", "started": "begun"}
   counts = {what: sum(member.outcome == outcome for member in members) for outcome, what in words.items()}
   before = "".join(f", {count} {what} before" for what, count in counts.items() if count)
-  say(f"jaxtrain: sweep of {len(members)} members{before}, in {journal.folder}, launcher {LAUNCHER.value}")
+  say(f"jaxtrain: sweep of {len(members)} members{before}, in {journal.folder}, launcher {plan.flags.launcher}")
   if not todo:
     return members
-  if LAUNCHER.value == "vmap":
+  if plan.flags.launcher == "vmap":
     from jaxtrain.sweep import vmap
     vmap.run(journal, todo, retry, lambda member: member_config(plan.config, member.values), plan.origins,
-             vmap.Options(EXACT.value, JOBS.value), stop, say)
+             vmap.Options(plan.flags.exact, plan.flags.jobs), stop, say)
   else:
     run_pool(journal, todo, plan, stop, say)
   return members
@@ -223,35 +238,30 @@ def run_pool(journal, todo: list, plan: Plan, stop: stops.Stop, say: Callable[[s
   from jaxtrain.sweep import children, local, slurm
   shared = [children.as_flag(key, config_lib.lookup(plan.config, key))
             for key, origin in plan.origins.items() if origin == "flag"]
-  own = lambda member: [children.as_flag(key, tuple(value) if isinstance(value, list) else value)
-                        for key, value in (member.values | config_lib.cleared(member.values)).items()]
-  jobs = [children.Job(m.number, [f"--config={main_lib.config_argument()}", *shared, "--config.log.figures=none", *own(m)],
+  values = lambda member: [children.as_flag(key, tuple(value) if isinstance(value, list) else value)
+                           for key, value in (member.values | config_lib.cleared(member.values)).items()]
+  jobs = [children.Job(m.number, [f"--config={plan.flags.config}", *shared, "--config.log.figures=none", *values(m)],
                        journal.workdir(m)) for m in todo]
   by_number = {member.number: member for member in todo}
   def started(number, **fields):
     journal.note("started", member=number, **fields)
     say(f"jaxtrain: member {by_number[number].label}: started, says more in "
         f"{os.path.join(journal.workdir(by_number[number]), 'log.txt')}")
-  outcomes = local.run_local(jobs, JOBS.value, stop, started) if LAUNCHER.value == "local" else \
-      slurm.run_slurm(jobs, journal.folder, SLURM.value, JOBS.value, stop, {m.number: m.job for m in todo if m.job},
-                      started)
-  for outcome in outcomes:
+  ended = local.run_local(jobs, plan.flags.jobs, stop, started) if plan.flags.launcher == "local" else \
+      slurm.run_slurm(jobs, journal.folder, plan.flags.slurm, plan.flags.jobs, stop,
+                      {m.number: m.job for m in todo if m.job}, started)
+  for number, outcome in ended:
     if outcome.code == errors.DONE:
-      journal.note("done", member=outcome.number)
-      say(f"jaxtrain: member {by_number[outcome.number].label}: done")
+      journal.note("done", member=number)
+      say(f"jaxtrain: member {by_number[number].label}: done")
     elif outcome.code != errors.REQUEUE:  # that one has saved and stays as it is
-      journal.note("failed", member=outcome.number, code=outcome.code, reason=outcome.reason)
-      say(f"jaxtrain: member {by_number[outcome.number].label}: failed, exit {outcome.code}: {outcome.reason}")
+      journal.note("failed", member=number, code=outcome.code, reason=outcome.reason)
+      say(f"jaxtrain: member {by_number[number].label}: failed, exit {outcome.code}: {outcome.reason}")
 
 
 def main() -> int:
   """Runs the command and returns its exit code."""
-  def do():
-    try:
-      run_sweep()
-    except Failed as failed:
-      raise SystemExit(main_lib.complain(str(failed), errors.FAILED)) from None
-  return main_lib.run_command(do)
+  return commands.run(run_sweep)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """Launchers that start every member of a sweep as a run of its own: a pool of processes here, or Slurm array jobs.
 
 A member is `python -m jaxtrain.main` with the sweep's config file and the member's values as flags, so that it resumes,
-stops and fails as any run does. Its exit code decides what becomes of it.
-
-**Source:** submitit for Slurm arrays (extra `slurm`). It passes a job on as a pickle of its own in SWEEP/slurm.
+stops and fails as any run does. It says in a small file how it has ended; one that was killed leaves none.
 """
 
 import ctypes
@@ -14,7 +12,8 @@ import sys
 import tempfile
 from typing import Any, Callable, NamedTuple
 
-IN_USE = "is in use by"  # how preempt.Lock refuses: a process of a killed sweep is still saving
+from jaxtrain import commands, errors
+from jaxtrain.commands import Outcome
 
 
 class Job(NamedTuple):
@@ -26,13 +25,6 @@ class Job(NamedTuple):
   def command(self) -> list[str]:
     """The command line."""
     return [sys.executable, "-m", "jaxtrain.main", *self.flags, f"--workdir={self.workdir}"]
-
-
-class Outcome(NamedTuple):
-  """What became of a member: its exit code, and the last line it said."""
-  number: int
-  code: int
-  reason: str
 
 
 def as_flag(key: str, value: Any) -> str:
@@ -52,29 +44,37 @@ def settle(place: dict) -> Callable[[], None]:
 
 
 class Running(NamedTuple):
-  """A member's process, where it runs, and a file of what it says on stderr: a pipe that nobody reads fills up."""
+  """A member's process, where it runs, and a temporary folder for what it says on stderr and for its outcome."""
   job: Job
   place: dict
   process: subprocess.Popen
-  said: Any
+  folder: tempfile.TemporaryDirectory
 
-  def last_line(self) -> str:
-    """The last line that it said."""
-    self.said.seek(0)
-    return last_line(self.said.read())
+  def wait(self) -> Outcome:
+    """Waits until the process has ended and returns how; removes the temporary folder."""
+    code = self.process.wait()
+    with self.folder as folder:
+      outcome = commands.read_outcome(os.path.join(folder, "outcome.json"))
+      if outcome is None or outcome.code != code:  # killed before it could leave one, or while it was leaving
+        with open(os.path.join(folder, "stderr"), encoding="utf-8", errors="replace") as file:
+          said = last_line(file.read())
+        outcome = Outcome(code, "", errors.meaning(code) + (f"; it last said: {said}" if said else ""))
+    return outcome
 
 
 def start(job: Job, place: dict) -> Running:
   """Starts a member's process."""
   os.makedirs(job.workdir, exist_ok=True)
-  said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-  process = subprocess.Popen(job.command(), env=os.environ | place["environ"], stdout=subprocess.DEVNULL, stderr=said,
-                             preexec_fn=settle(place),
-                             start_new_session=True)  # Ctrl-C is for the sweep, which then asks each member once
-  return Running(job, place, process, said)
+  folder = tempfile.TemporaryDirectory(prefix="jaxtrain-")
+  environ = os.environ | place["environ"] | {commands.OUTCOME_VARIABLE: os.path.join(folder.name, "outcome.json")}
+  with open(os.path.join(folder.name, "stderr"), "wb") as said:  # no pipe: one that nobody reads fills up
+    process = subprocess.Popen(job.command(), env=environ, stdout=subprocess.DEVNULL, stderr=said,
+                               preexec_fn=settle(place),
+                               start_new_session=True)  # Ctrl-C is for the sweep, which then asks each member once
+  return Running(job, place, process, folder)
 
 
 def last_line(text: str) -> str:
-  """The last line that says something, without our name before it."""
-  lines = [line for line in text.strip().splitlines() if line.strip()] or [""]
-  return lines[-1].removeprefix("jaxtrain: ").partition(" (--config.")[0][:300]
+  """The last line of text for people that holds something, cut where it is long."""
+  lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+  return lines[-1][:300]

@@ -5,13 +5,13 @@ import signal
 import time
 from typing import Callable, Iterator
 
-from jaxtrain import errors
-from jaxtrain.errors import Stopped
+from jaxtrain.commands import Outcome
+from jaxtrain.errors import InUse, Stopped
 from jaxtrain.run import stops
 from jaxtrain.sweep import children
-from jaxtrain.sweep.children import Job, Outcome, Running
+from jaxtrain.sweep.children import Job, Running
 
-WAIT_SECONDS = 90.0  # for such a process
+WAIT_SECONDS = 90.0  # for a process of a killed sweep that is still saving and holds a member's folder
 GPUS = "/proc/driver/nvidia/gpus"  # a folder of each that the driver has
 
 
@@ -31,11 +31,12 @@ def places(num_jobs: int) -> list[dict]:
   return found
 
 
-def run_local(jobs: list[Job], num_jobs: int, stop: stops.Stop, started: Callable[[int], None]) -> Iterator[Outcome]:
-  """Outcomes of jobs as they end, so many at a time.
+def run_local(jobs: list[Job], num_jobs: int, stop: stops.Stop,
+              started: Callable[[int], None]) -> Iterator[tuple[int, Outcome]]:
+  """(number, outcome) of jobs as they end, so many at a time.
 
   Raises:
-    preempt.Stopped: asked to stop; the members that ran have saved.
+    Stopped: asked to stop; the members that ran have saved.
   """
   waiting, free = list(jobs), places(num_jobs)
   running: dict[int, Running] = {}
@@ -51,18 +52,18 @@ def run_local(jobs: list[Job], num_jobs: int, stop: stops.Stop, started: Callabl
           continue
         del running[number]
         free.append(one.place)
-        reason = one.last_line()
-        if one.process.returncode == errors.USAGE and children.IN_USE in reason and time.monotonic() < patience[number]:
+        outcome = one.wait()
+        if outcome.kind == InUse.__name__ and time.monotonic() < patience[number]:
           waiting.append(one.job)
           time.sleep(0.5)
         else:
-          yield Outcome(number, one.process.returncode, reason)
+          yield number, outcome
       time.sleep(0.05)
   finally:
     for one in running.values():
       one.process.send_signal(signal.SIGTERM)
     for one in running.values():
-      one.process.wait()
+      one.wait()
   if stop.reason():
     raise Stopped(f"{stop.reason()}: {len(running)} members saved, {len(waiting)} not started; the same "
                   "command goes on")

@@ -11,10 +11,11 @@ import time
 from typing import Any, Callable, Iterator
 
 from jaxtrain import errors
-from jaxtrain.errors import need, Stopped, UserError
+from jaxtrain.commands import Outcome
+from jaxtrain.errors import InUse, Stopped, UserError, need
 from jaxtrain.run import stops
 from jaxtrain.sweep import children
-from jaxtrain.sweep.children import Job, Outcome, Running
+from jaxtrain.sweep.children import Job, Running
 
 MAX_REQUEUES = 1000  # of a Slurm job whose time is up
 
@@ -26,17 +27,17 @@ class SlurmMember:
     self.job, self.folder = job, folder
     self.running: Running | None = None
 
-  def __call__(self) -> tuple[int, str]:
-    """(exit code, last line) of the command."""
+  def __call__(self) -> Outcome:
+    """How the command has ended."""
     os.chdir(self.folder)
     self.running = children.start(self.job, {"environ": {}, "core": None})
-    return self.running.process.wait(), self.running.last_line()
+    return self.running.wait()
 
   def checkpoint(self, *_):
     """Has the run save and end, and asks for the same again."""
     if self.running is not None:
       self.running.process.send_signal(signal.SIGTERM)
-      self.running.process.wait()
+      self.running.wait()
     return need("submitit", "slurm").helpers.DelayedSubmission(SlurmMember(self.job, self.folder))
 
 
@@ -76,8 +77,8 @@ def submit(jobs: list[Job], folder: str, settings: str, num_jobs: int) -> list:
 
 
 def run_slurm(jobs: list[Job], folder: str, settings: str, num_jobs: int, stop: stops.Stop, known: dict[int, str],
-              started: Callable[..., None]) -> Iterator[Outcome]:
-  """Outcomes of jobs as they end.
+              started: Callable[..., None]) -> Iterator[tuple[int, Outcome]]:
+  """(number, outcome) of jobs as they end.
 
   Args:
     jobs: members to run; folder: of the sweep.
@@ -86,7 +87,7 @@ def run_slurm(jobs: list[Job], folder: str, settings: str, num_jobs: int, stop: 
     started: told (number, job=Slurm's number) of what is submitted.
 
   Raises:
-    UserError: as of `submit`. preempt.Stopped: asked to stop; what waits or runs is cancelled, and has saved.
+    UserError: as of `submit`. Stopped: asked to stop; what waits or runs is cancelled, and has saved.
   """
   submitit, folder = need("submitit", "slurm"), os.path.join(folder, "slurm")
   there = queued() if known else set()
@@ -104,9 +105,10 @@ def run_slurm(jobs: list[Job], folder: str, settings: str, num_jobs: int, stop: 
     for number, handle in list(waiting.items()):
       if handle.paths.result_pickle.exists():
         failed = handle.exception()
-        code, reason = (errors.FAILED, children.last_line(str(failed))) if failed else handle.result()
-        in_use = code == errors.USAGE and children.IN_USE in reason  # by a job that was submitted and not noted
-        yield Outcome(number, errors.REQUEUE if in_use else code, reason)
+        outcome = Outcome(errors.FAILED, "", children.last_line(str(failed))) if failed else handle.result()
+        if outcome.kind == InUse.__name__:  # by a job that was submitted and not noted
+          outcome = outcome._replace(code=errors.REQUEUE)
+        yield number, outcome
       elif there is None or handle.job_id in there:
         missing[number] = 0
         continue
@@ -114,7 +116,7 @@ def run_slurm(jobs: list[Job], folder: str, settings: str, num_jobs: int, stop: 
         missing[number] += 1
         if missing[number] < 5:  # files may take a while to be seen from here
           continue
-        yield Outcome(number, errors.FAILED, f"Slurm job {handle.job_id} left the queue without a result")
+        yield number, Outcome(errors.FAILED, "", f"Slurm job {handle.job_id} left the queue without a result")
       del waiting[number]
     time.sleep(1.0)
   if stop.reason():

@@ -28,7 +28,6 @@ from jaxtrain.sweep.groups import Spec
 from jaxtrain.sweep.program import Compiled
 from jaxtrain.workdir import facts as facts_lib, provenance
 
-HINT = " (--config."  # what a run alone may do about it is another base config to a sweep
 NO_DRAWING = lambda: None  # members draw no figures
 
 
@@ -95,7 +94,7 @@ class Wave:
   def fail(self, place: int, error: Exception, code: int) -> None:
     """A member ends with an error; the others go on."""
     self.ledgers[place].fail(error)
-    reason = (str(error).splitlines()[0] if str(error) else type(error).__name__).partition(HINT)[0]
+    reason = errors.reason(error)
     self.failures[place], self.active[place] = (code, reason), False
     self.say(f"jaxtrain: member {self.specs[place].number:03d}: {reason}")
 
@@ -164,7 +163,7 @@ class Wave:
     self.checkpoints.save((self.step, trees, jsonable.clean(record)))
     self.saved = self.step
 
-  def leave(self, reason: str) -> None:
+  def leave(self, reason: StopReason) -> None:
     """Saves between two things due and raises Stopped."""
     if self.saved != self.step:
       self.save(in_facts=False)
@@ -310,7 +309,7 @@ def finish(wave: Wave, stop: stops.Stop, done: set[int], on_done: Callable[[int]
       raise left(reason)
     try:
       write_files(wave, place, sums, stop, left)
-    except OSError:  # such as a full disk: all would fail
+    except (OSError, Stopped):  # a full disk, say: all would fail
       raise
     except Exception as error:  # whatever an experiment's assessment raises is the member's, as in a run alone
       wave.fail(place, error, errors.FAILED)

@@ -7,7 +7,7 @@ import threading
 import time
 
 from jaxtrain import errors
-from jaxtrain.errors import UserError
+from jaxtrain.errors import InUse, UserError
 
 BEAT_SECONDS, STALE_SECONDS = 10.0, 60.0  # of a lock
 
@@ -20,7 +20,7 @@ class Lock:
   STALE_SECONDS is taken over. Whether it is touched is watched, not read off a clock: clocks differ and jump.
 
   Raises:
-    UserError: another process holds it, or the folder cannot be made or written.
+    InUse: another process holds it. UserError: the folder cannot be made or written.
   """
 
   def __init__(self, workdir: str):
@@ -37,7 +37,7 @@ class Lock:
     except OSError:
       holder = self.holder() or "another process"
       self.file.close()
-      raise UserError(f"--workdir: {workdir!r} is in use by {holder}; wait for it, or choose another workdir") from None
+      raise InUse(f"--workdir: {workdir!r} is in use by {holder}; wait for it, or choose another workdir") from None
     self.mine = f"process {os.getpid()} on {os.uname().nodename}"
     self.file.truncate(0)
     self.file.write(self.mine)

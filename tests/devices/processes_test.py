@@ -9,9 +9,9 @@ import pytest
 
 import child
 import records
-from jaxtrain import main
+from jaxtrain import config as config_lib
 from jaxtrain.devices import processes
-from jaxtrain.errors import UserError
+from jaxtrain.errors import StopReason, UserError
 
 CONFIGS = sorted(os.path.relpath(path, child.ROOT) for path in glob.glob(os.path.join(child.ROOT, "configs", "*.py")))
 VAE = "configs/vae.py"
@@ -162,7 +162,8 @@ def test_launchers_are_recognised(environ, count):
 
 
 def test_one_process_is_a_plain_call():
-  assert processes.on_first(lambda: {"a": (1, 2)}) == {"a": (1, 2)} and processes.agree("SIGINT", 7) == ("SIGINT", 7)
+  assert processes.on_first(lambda: {"a": (1, 2)}) == {"a": (1, 2)}
+  assert processes.agree(StopReason.SIGINT, 7) == (StopReason.SIGINT, 7)
   assert processes.is_first() and not processes.several()
   with pytest.raises(UserError):
-    processes.on_first(lambda: main.parse_flags(["x", "--config=nowhere.py"]))
+    processes.on_first(lambda: config_lib.read_file("nowhere.py"))

@@ -1,0 +1,248 @@
+"""What all commands share: how flags are parsed, how a complaint is printed, and how a command ends.
+
+  def main() -> int:
+    return commands.run(lambda log: work(commands.parse(make_flags(), sys.argv, __doc__), log))
+
+Each command defines flags of its own (`new_flags`), so that several commands can be imported into one process.
+"""
+
+import datetime
+import difflib
+import errno
+import faulthandler
+import os
+import re
+import sys
+import traceback
+from typing import Any, Callable, NamedTuple, Sequence
+
+from absl import flags as absl_flags, logging
+
+from jaxtrain import config as config_lib, errors, jsonable
+from jaxtrain.errors import Told, UserError
+
+OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
+MAX_LINES = 4  # of a complaint
+HELP = ("--help", "-help", "-h")
+FIELD = re.compile(r"--?config\.([\w.]+)(?:=(.*))?|--?noconfig\.([\w.]+)", re.DOTALL)
+FLAG = re.compile(r"--?([A-Za-z][^=]*)", re.DOTALL)
+
+
+class Given(NamedTuple):
+  """A command line, taken apart.
+
+  Attributes:
+    flags: the command's flags with their values.
+    fields: dotted field of the config -> the text after --config.FIELD=; True for --config.FIELD alone, and False for
+      --noconfig.FIELD.
+    arguments: what is no flag, for commands that take such.
+  """
+  flags: absl_flags.FlagValues
+  fields: dict[str, str | bool]
+  arguments: list[str]
+
+
+class Outcome(NamedTuple):
+  """How a command has ended: its exit code, the name of the exception's class, and what it said, in one line."""
+  code: int
+  kind: str
+  reason: str
+
+
+class Log:
+  """Where the traceback of a failure that nobody foresaw is kept.
+
+  Attributes:
+    folder: of the run under way; a command sets it as soon as it knows it. Without it a traceback is printed.
+  """
+
+  def __init__(self):
+    self.folder = ""
+
+  def keep_traceback(self) -> str:
+    """Adds the traceback of the current exception to the folder's log.txt, or prints it; returns where to find it."""
+    failure = traceback.format_exc()
+    try:
+      path = self.append(failure) if self.folder else ""
+    except OSError:
+      path = ""
+    if not path:
+      print(failure, file=sys.stderr)
+    return f" (traceback in {path})" if path else ""
+
+  def append(self, text: str) -> str:
+    """Adds text to the folder's log.txt and returns its path."""
+    os.makedirs(self.folder, exist_ok=True)
+    path = os.path.join(self.folder, "log.txt")
+    with open(path, "a", encoding="utf-8") as log:
+      log.write(text)
+    return path
+
+
+def new_flags(has_config: bool) -> absl_flags.FlagValues:
+  """An empty set of flags for one command, with --config where it reads a config file."""
+  own = absl_flags.FlagValues()
+  own.set_gnu_getopt(True)  # flags may follow arguments
+  if has_config:
+    absl_flags.DEFINE_string("config", "", "Config file, FILE or FILE:variant; --config.FIELD=VALUE sets a field.",
+                             flag_values=own)
+  return own
+
+
+def parse(own: absl_flags.FlagValues, argv: Sequence[str], about: str, takes_arguments: bool = False) -> Given:
+  """Parses a command line; prints the help and exits where that is asked for.
+
+  Args:
+    own: the command's flags; they take the values.
+    argv: the command line with the program's name, as in `sys.argv`.
+    about: what the command does, for --help.
+    takes_arguments: whether there may be arguments that are no flags.
+
+  Raises:
+    UserError: an unknown flag (with a suggestion), a value of another type, or an argument that is left over.
+  """
+  if any(argument in HELP for argument in argv[1:]):
+    print("\n".join([about.strip(), "", *(flag_line(name, own) for name in sorted(own)), "--help: print this."]))
+    raise SystemExit(errors.DONE)
+  try:
+    rest = own(argv, known_only=True)[1:]
+  except (absl_flags.Error, TypeError, ValueError) as error:
+    raise UserError(" ".join(str(error).split())) from None
+  given = Given(own, *separate(rest, own))
+  if given.arguments and not takes_arguments:
+    left = given.arguments[0]
+    hint = f"; did you mean --config.{left.removeprefix('config.')}?" if "=" in left and "config" in own else ""
+    raise UserError(f"argument {left!r} is left over{hint}")
+  return given
+
+
+def flag_line(name: str, own: absl_flags.FlagValues) -> str:
+  """What --help says of a flag."""
+  flag = own[name]
+  return f"--{'[no]' * flag.boolean}{name}: {flag.help}{f' Default: {flag.default}.' if flag.default else ''}"
+
+
+def separate(rest: list[str], own: absl_flags.FlagValues) -> tuple[dict[str, str | bool], list[str]]:
+  """(fields, arguments) of what absl has left of a command line. Raises UserError for a flag that there is not."""
+  fields, arguments, rest = {}, [], list(rest)
+  while rest:
+    argument = rest.pop(0)
+    field, flag = FIELD.fullmatch(argument), FLAG.match(argument)
+    if argument == "--":
+      return fields, arguments + rest
+    if field and "config" in own:
+      key, text, negated = field.groups()
+      if key and text is None and rest and not FLAG.match(rest[0]):  # --config.FIELD VALUE
+        text = rest.pop(0)
+      fields[key or negated] = not negated if text is None else text
+    elif flag:
+      raise UserError(f"--{flag[1]}: no such flag{suggestion(flag[1], own)}")
+    else:
+      arguments.append(argument)
+  return fields, arguments
+
+
+def suggestion(name: str, own: absl_flags.FlagValues) -> str:
+  """Words that suggest the flag nearest to a name; empty where none is near."""
+  close = difflib.get_close_matches(name, list(own), n=1)
+  if "config" in own and name.startswith("conf") and "." in name:
+    close = ["config." + name.split(".", 1)[1]]
+  return f"; did you mean --{close[0]}?" if close else ""
+
+
+def read_config(given: Given, environ) -> tuple[Any, dict[str, str]]:
+  """(config, origins): the config file with the environment's values, and over them those of the command line.
+
+  `origins` says of each field that the file did not set whether its value came from a `flag` or the `environment`.
+
+  Raises:
+    UserError: no such file or variant, no such field, or a value of another type.
+  """
+  config = config_lib.read_file(given.flags.config)
+  for key, text in given.fields.items():
+    config_lib.check_field(config, key)
+    config_lib.assign(config, key, field_value(key, config_lib.lookup(config, key), text))
+  from_flags = dict.fromkeys(given.fields, "flag")
+  overrides = {key: value for key, value in config_lib.from_environment(config, environ).items()
+               if key not in from_flags}
+  origins = dict.fromkeys(overrides, "environment") | from_flags
+  for key, value in (overrides | config_lib.cleared(origins)).items():
+    config_lib.assign(config, key, value)
+  return config.lock(), origins
+
+
+def field_value(key: str, old: Any, text: str | bool) -> Any:
+  """The value of --config.KEY as typed, of the type that the field has. Raises UserError."""
+  if not isinstance(text, bool):
+    return config_lib.parse_like(old, text, f"--config.{key}")
+  if not isinstance(old, bool):
+    raise UserError(f"--config.{key}: got no value, allowed a value of type {type(old).__name__}")
+  return text
+
+
+def default_workdir(config: str, *before: str) -> str:
+  """runs/<config>-<variant>-<UTC time> for --config as typed, with words before."""
+  path, _, variant = config.partition(":")
+  name = os.path.splitext(os.path.basename(path))[0]
+  now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
+  return os.path.join("runs", "-".join([*before, name, variant or "default", now]))
+
+
+def run(do: Callable[[Log], None]) -> int:
+  """Does what a command does, tells the user what it raises, and returns the exit code for it."""
+  set_up_process()
+  log, outcome = Log(), Outcome(errors.DONE, "", "")
+  try:
+    do(log)
+  except SystemExit as leaving:
+    code = leaving.code if isinstance(leaving.code, int) else errors.DONE if leaving.code is None else errors.FAILED
+    outcome = Outcome(code, "", "")
+  except Exception as error:
+    outcome = tell(error, log)
+  write_outcome(outcome, os.environ)
+  return outcome.code
+
+
+def set_up_process() -> None:
+  """Settings of libraries that belong to the process: they say warnings alone, and a crash shows where it happened."""
+  absl_flags.FLAGS.mark_as_parsed()  # grain reads flags of its own there
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.WARNING)  # JAX tells at INFO of every platform that is not there
+  if not faulthandler.is_enabled():
+    faulthandler.enable(sys.__stderr__.fileno())
+
+
+def tell(error: Exception, log: Log) -> Outcome:
+  """Prints what the user must know of an error that ends a command."""
+  kind = type(error).__name__
+  if isinstance(error, Told):
+    complain(str(error))
+    return Outcome(error.code, kind, errors.reason(error))
+  if isinstance(error, OSError):
+    reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    foreseen = error.errno in (errno.ENOSPC, errno.EDQUOT)
+  else:
+    reason = f"{kind}: {errors.reason(error) if str(error) else ''}"
+    foreseen = False
+  complain(reason if foreseen else reason + log.keep_traceback())
+  return Outcome(errors.FAILED, kind, reason)
+
+
+def complain(message: str) -> None:
+  """Prints a message for the user on stderr."""
+  print("\n".join(f"jaxtrain: {line}" for line in message.splitlines()[:MAX_LINES]), file=sys.stderr, flush=True)
+
+
+def write_outcome(outcome: Outcome, environ) -> None:
+  """Leaves the outcome as JSON where the process that started this one asked for it."""
+  if OUTCOME_VARIABLE in environ:
+    try:
+      jsonable.write_json(environ[OUTCOME_VARIABLE], outcome._asdict())
+    except OSError as error:
+      complain(f"{OUTCOME_VARIABLE}: cannot write {environ[OUTCOME_VARIABLE]!r}: {error.strerror}")
+
+
+def read_outcome(path: str) -> Outcome | None:
+  """The outcome that a command has left in a file; None where it was killed before it could."""
+  found = jsonable.read_json(path)
+  return None if found is None else Outcome(**found)
