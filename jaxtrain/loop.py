@@ -168,7 +168,8 @@ def finish(run: Run, stop: stops.Stop, watchdog: stops.Watchdog, again: bool) ->
 
 
 def conclude(ledger: Ledger, final: str, state: Any, best: Any, test: dict[str, float] | None, stop: stops.Stop,
-             left: Callable[[StopReason], Stopped], again: bool = False, beat: Callable[[], None] = lambda: None) -> Result:
+             left: Callable[[StopReason], Stopped], again: bool = False,
+             beat: Callable[[], None] = lambda: None) -> Result:
   """What the best state is worth, written down: its test metrics and assessment, the history, the last line.
 
   Args:

@@ -163,8 +163,8 @@ def check_parts(config, splits: Splits) -> None:
     if plateau.monitor.startswith("val_") and splits.val is None:
       why = f"config.data.split.kind={config.data.split.kind} leaves" if "data" in config and "split" in config.data \
           else "the experiment has"
-      raise UserError(f"config.{section}.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because {why} no "
-                      "validation part")
+      raise UserError(f"config.{section}.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because {why} "
+                      "no validation part")
 
 
 def count_params(state: Any) -> int:
