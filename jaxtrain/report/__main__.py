@@ -6,7 +6,7 @@ import sys
 
 from jaxtrain.errors import UserError
 from jaxtrain.report import run_page, sweep_page
-from jaxtrain.workdir import reading
+from jaxtrain.workdir import journal
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
   given = parser.parse_args()
   one = given.paths[0] if len(given.paths) == 1 else ""
   try:
-    if one and not given.output and not reading.is_sweep(one) and os.path.exists(os.path.join(one, "config.json")):
+    if one and not given.output and not journal.is_sweep(one) and os.path.exists(os.path.join(one, "config.json")):
       print(run_page.write_run(one, "end"))
     else:
       default = os.path.join(one, "report.html") if one else "comparison.html"

@@ -4,7 +4,6 @@ Means over tasks come with the half width of their 95 % interval by Student's t 
 draws; consecutive ones share out the families evenly, so that intervals over all are on the wide side. Two baselines on
 the same tasks: the empty graph, and edges at random with the density of the training graphs. An AUROC is over the tasks
 that have both edges and pairs without.
-
 """
 
 import functools
@@ -13,8 +12,8 @@ from typing import Any, Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
 
+from jaxtrain import statistics
 from jaxtrain.experiments.causal_discovery import scores, training
 from jaxtrain.types import Splits
 
@@ -82,9 +81,7 @@ def with_interval(name: str, values: np.ndarray, item: str = "") -> dict[str, fl
   values, end = values[np.isfinite(values)], f"/{item}" * bool(item)
   if not values.size:
     return {name + end: float("nan")}
-  quantile = special.stdtrit(values.size - 1, 0.975)  # of Student's t: a family may have few tasks
-  half = quantile * values.std(ddof=1) / values.size ** 0.5 if values.size > 1 else float("nan")
-  return {name + end: float(values.mean()), f"{name}_ci95{end}": half}
+  return {name + end: float(values.mean()), f"{name}_ci95{end}": statistics.t_half_width(values)}
 
 
 def by_family(tasks: dict[str, np.ndarray], meta: dict) -> dict[str, float]:

@@ -1,7 +1,4 @@
-"""Figures of causal discovery, from eval/<split>.json and .npz alone: graphs, families, reliability.
-
-**Source:** spec causal_discovery 6.
-"""
+"""Figures of causal discovery, from eval/<split>.json and .npz alone: graphs, families, reliability."""
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
