@@ -219,8 +219,8 @@ def method(word: str, num_groups: int) -> Html:
       f"are averaged. Mean and standard deviation are over the {word}s of a group. Its interval is the 95 % "
       f"studentised bootstrap interval of the mean (Efron & Tibshirani 1993, section 12.5), from "
       f"{statistics.MIN_SHARED} {word}s on, with {statistics.RESAMPLES:,} resamples whose standard deviation is taken "
-      f"as no smaller than {statistics.MIN_SPREAD:g} of the sample's. In simulations it held the mean of normal values in 94 to 97 % of "
-      "cases, of skewed ones (log-normal, 0.5) in 92 to 94 %.",
+      f"as no smaller than {statistics.MIN_SPREAD:g} of the sample's. In simulations it held the mean of normal values "
+      "in 94 to 97 % of cases, of skewed ones (log-normal, 0.5) in 92 to 94 %.",
       "Over bootstrap resamples the standard deviation is the bootstrap's standard error, while the interval of the "
       "mean narrows with every resample more; over folds, whose training rows overlap, both are too small.",
       f"Two groups are compared over the {word}s that both have: mean difference, its interval as above, and the p of "
