@@ -154,13 +154,15 @@ class Journal(Sweep):
     """Reads the lines there are, and cuts off half a line that a killed process left.
 
     Raises:
-      UserError: a line is damaged.
+      UserError: a line is damaged, or a member is missing.
     """
     data = lines.read(self.path)
     whole = data[:data.rfind(b"\n") + 1]
     if len(whole) < len(data):
       os.truncate(self.path, len(whole))
     lines.parse(whole, lambda line: self.take(check_entry(lines.parse_object(line))), self.path, strict=True)
+    if list(self.numbered) != list(range(len(self.numbered))):
+      raise UserError(f"{self.path}: a member that was added is missing; restore the file, or choose another workdir")
 
   def note(self, event: str, **fields: Any) -> None:
     """Appends a line and hands it to the operating system."""

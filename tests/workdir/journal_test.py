@@ -107,6 +107,14 @@ def test_pages_read_a_damaged_journal_as_far_as_it_goes(tmp_path):
     journal.Journal(str(tmp_path))
 
 
+def test_a_sweep_is_not_gone_on_with_where_a_member_is_missing(tmp_path):
+  begun(tmp_path).add([({"seed": k}, str(k)) for k in range(3)])
+  lines = (tmp_path / "journal.jsonl").read_text().splitlines(keepends=True)
+  (tmp_path / "journal.jsonl").write_text(lines[0] + lines[2])
+  with pytest.raises(UserError, match="a member that was added is missing"):
+    journal.Journal(str(tmp_path))
+
+
 @pytest.mark.parametrize("about", [None, "{", "[]"])
 def test_pages_refuse_a_folder_without_a_sweep(tmp_path, about):
   (tmp_path / "journal.jsonl").write_text("")
