@@ -57,6 +57,17 @@ def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return count, mean, np.where(deviation <= 1e-12 * largest, 0.0, deviation)  # what rounding leaves of equal values
 
 
+def t_quantile(degrees: np.ndarray | int) -> np.ndarray:
+  """Quantile of Student's t that leaves LEVEL outside both tails, at so many degrees of freedom [...] -> [...]."""
+  return special.stdtrit(degrees, 1 - LEVEL / 2)
+
+
+def t_half_width(values: np.ndarray) -> float:
+  """Half the width of the interval of the mean of values [n] by Student's t; NaN for fewer than two."""
+  n = values.size
+  return float(t_quantile(n - 1) * values.std(ddof=1) / n ** 0.5) if n > 1 else float("nan")
+
+
 def mean_intervals(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Studentised-bootstrap interval of the mean of each row [P, R] -> low, high [P]; NaN below MIN_SHARED values."""
   count, mean, deviation = moments(rows)

@@ -1,11 +1,12 @@
 """Run folders like the loop's, written by hand, for tests of what reads and draws them."""
 
-import csv
 import json
 import os
 import pathlib
 
 import numpy as np
+
+from jaxtrain.workdir import facts as facts_lib
 
 CURVES = ["losses", "metrics", "learning_rate"]
 MODEL = {"kind": "semisup", "hidden_dims": [64, 32], "latent_dim": 10, "batch_norm": True, "head_dim": 64}
@@ -14,8 +15,8 @@ VAE = "jaxtrain.experiments.tabular_vae.vae"
 
 def make_run(folder, *, num_epochs=4, steps_per_epoch=10, parts=("train", "val", "test"), features=("depth", "mass"),
              classes=("ooze", "clay", "sand"), transforms=None, predicted=True, end="on_train_end", config=None,
-             process=None):
-  """Writes a run folder like the loop's and returns it; `process` is run.json."""
+             process=None, total_time_s=2.5, metrics=None):
+  """Writes a run folder like the loop's and returns it; `process` is run.json, `metrics` what on_start says of them."""
   folder = os.fspath(folder)
   os.makedirs(os.path.join(folder, "facts"))
   os.makedirs(os.path.join(folder, "eval"))
@@ -24,7 +25,7 @@ def make_run(folder, *, num_epochs=4, steps_per_epoch=10, parts=("train", "val",
             "origins": {}, "model": MODEL}
   write_json(folder, "config.json", record | (config or {}))
   write_json(folder, "run.json", process or {})
-  write_facts(folder, num_epochs, steps_per_epoch, parts, end)
+  write_facts(folder, num_epochs, steps_per_epoch, parts, end, total_time_s, metrics)
   for seed, part in enumerate(parts):
     write_eval(folder, part, np.random.default_rng(seed), features, classes, transforms, predicted)
   return folder
@@ -36,33 +37,33 @@ def write_json(folder, name, value):
     json.dump(value, file)
 
 
-def write_facts(folder, num_epochs, steps_per_epoch, parts, end):
+def write_facts(folder, num_epochs, steps_per_epoch, parts, end, total_time_s, metrics):
   """events.jsonl and scalars.csv; steps_per_epoch None makes a stream. The best evaluation is the last but one."""
-  size = steps_per_epoch or 125
-  events = [{"moment": "on_start", "epoch": 0, "step": 0, "steps_per_epoch": steps_per_epoch, "num_steps": 40,
-             "parameters": 12345, "batch_size": 64}]
-  rows = []
+  size, best = steps_per_epoch or 125, max(num_epochs - 1, 1)
+  facts = facts_lib.Facts(os.path.join(folder, "facts"), "made")
+  facts.event("on_start", epoch=0, step=0, steps_per_epoch=steps_per_epoch, num_steps=40, parameters=12345,
+              batch_size=64, config_digest="cd" * 32, experiment=VAE, seed=3, init_from=None,
+              **({} if metrics is None else {"metrics": metrics}))
+  facts.declare_metrics(["loss", "recon", "kl", "accuracy", "beta"])
   for k in range(1, num_epochs + 1):
     where = {"epoch": k if steps_per_epoch else -1, "step": k * size}
-    best = k == max(num_epochs - 1, 1)
-    events.append({"moment": "on_epoch_end", "split": "train", "is_best": best, "alarms": [], **where})
     loss = 2.0 + 4.0 ** (3 - 4 * k)
-    terms = {"metric_loss": loss, "metric_recon": loss / 2, "metric_kl": 0.3 * k, "metric_accuracy": 0.2 * k}
-    rows.append({**where, "split": "train", "train_loss": loss, "lr": 1e-3, "grad_norm": 0.5 + k, "epoch_time_s": 0.5,
-                 "throughput": 2000.0, "metric_beta": 0.1 * k, **terms})
+    terms = {"loss": loss, "recon": loss / 2, "kl": 0.3 * k, "accuracy": 0.2 * k}
+    kinds = {"losses": {name: terms[name] for name in ("loss", "recon", "kl")}, "metrics": {"accuracy": 0.2 * k}}
+    times = {"epoch_time_s": 0.5, "throughput": 2000.0, "max_memory_mib": 300.0}
+    facts.event("on_epoch_end" if steps_per_epoch else "on_eval", split="train", is_best=k == best, alarms=[], **where,
+                **kinds, **times)
+    facts.row(terms | {"beta": 0.1 * k}, split="train", train_loss=loss, lr=1e-3, grad_norm=0.5 + k, **where, **times)
     if "val" in parts:
-      rows.append({**where, "split": "val", "val_loss": loss + (0 if best else 0.5), **terms})
-  if end:
-    events.append({"moment": end, "best_step": max(num_epochs - 1, 1) * size, "digest": "ab" * 32, "step": 40,
-                   "stopped_early": False, "error": "NonFinite", "message": "step 7: loss is not finite"})
-    if "test" in parts:
-      rows.append({**where, "split": "test", **terms})
-  with open(os.path.join(folder, "facts", "scalars.csv"), "w", encoding="utf-8", newline="") as file:
-    writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-  with open(os.path.join(folder, "facts", "events.jsonl"), "w", encoding="utf-8") as file:
-    file.writelines(json.dumps(event) + "\n" for event in events)
+      facts.row(terms, split="val", val_loss=loss + (0 if k == best else 0.5), **where)
+  if end == "on_train_end":
+    facts.event(end, epoch=num_epochs, step=40, best_step=best * size, best_value=None, digest="ab" * 32,
+                stopped_early=False, bad_steps=0, total_time_s=total_time_s)
+  elif end:
+    facts.event(end, epoch=num_epochs, step=40, error="NonFinite", message="step 7: loss is not finite")
+  if end and "test" in parts:
+    facts.row(terms, split="test", **where)
+  facts.close()
 
 
 def write_eval(folder, part, rng, features, classes, transforms, predicted, N=200, L=3):

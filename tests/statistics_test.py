@@ -17,6 +17,15 @@ def test_moments_are_of_the_values_that_are_there():
   np.testing.assert_allclose(deviation, [np.std([1, 2, 6], ddof=1), NAN, NAN, 0])
 
 
+@pytest.mark.parametrize("n", [2, 3, 40])
+def test_half_width_is_that_of_scipys_interval(n):
+  values = np.random.default_rng(n).normal(2.0, 3.0, n)
+  low, high = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
+  np.testing.assert_allclose(statistics.t_half_width(values), (high - low) / 2, rtol=1e-9)
+  assert np.isnan(statistics.t_half_width(values[:1])) and np.isnan(statistics.t_half_width(values[:0]))
+  np.testing.assert_allclose(statistics.t_quantile(np.arange(1, 101)), stats.t.ppf(0.975, np.arange(1, 101)))
+
+
 def test_paired_p_is_that_of_scipy():
   rng = np.random.default_rng(0)
   one, two = rng.normal(size=(2, 5, 8))

@@ -11,7 +11,7 @@ from absl import flags
 from jaxtrain import commands
 from jaxtrain.errors import UserError
 from jaxtrain.report import run_page, sweep_page
-from jaxtrain.workdir import reading
+from jaxtrain.workdir import journal
 
 
 def make_flags() -> flags.FlagValues:
@@ -26,7 +26,7 @@ def write_page(paths: list[str], output: str) -> str | None:
   """Writes the page of these folders and returns its path. Raises UserError where it cannot."""
   one = paths[0] if len(paths) == 1 else ""
   try:
-    if one and not output and not reading.is_sweep(one) and os.path.exists(os.path.join(one, "config.json")):
+    if one and not output and not journal.is_sweep(one) and os.path.exists(os.path.join(one, "config.json")):
       return run_page.write_run(one, "end")
     return sweep_page.write(paths, output or (os.path.join(one, "report.html") if one else "comparison.html"))
   except OSError as error:

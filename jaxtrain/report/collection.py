@@ -14,8 +14,8 @@ import numpy as np
 from jaxtrain.errors import UserError
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures
-from jaxtrain.workdir import reading
-from jaxtrain.workdir.reading import newest_event, RunData
+from jaxtrain.workdir import journal, reading
+from jaxtrain.workdir.reading import RunData, newest_event
 
 REPLICATES = ("seed", "data.split.fold", "data.resample")  # fields in which the runs of a group differ
 NOT_COMPARED = ("log", "parallel")  # where and how loudly a run was made
@@ -24,7 +24,8 @@ NOT_CURVES = ("split", "epoch", "step", "epoch_time_s", "throughput", "max_memor
 VAGUE = ("kind", "name", "path", "source", "start", "shape")  # last parts of keys that say little alone
 TIME = "time in steps, s"
 MAX_LABEL = 64
-# Words in names of metrics that say which direction is better; lower is taken as better where none does.
+# Words in names of metrics that say which direction is better, where the experiment does not; lower is taken as better
+# where none does.
 HIGHER = ("accuracy", "ari", "auc", "auroc", "auprc", "correlation", "elbo", "f1", "likelihood", "nmi", "precision",
           "psnr", "purity", "r2", "recall", "silhouette", "ssim")
 LOWER = ("bits", "brier", "crps", "distortion", "ece", "error", "loss", "mae", "mse", "negative", "nll", "pehe",
@@ -40,6 +41,7 @@ class Member(NamedTuple):
     monitor, monitors_max: the monitored metric, and whether higher is better.
     metrics: name -> value; best_step: where the best state was; is_final: it came to its end, or to its test.
     curves: (split, name) -> steps and values; steps_per_epoch: None for streams.
+    descriptions: what its experiment says of its metrics, by name or pattern.
   """
   name: str
   folder: str
@@ -54,6 +56,7 @@ class Member(NamedTuple):
   is_final: bool = False
   curves: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
   steps_per_epoch: float | None = None
+  descriptions: dict[str, dict] = {}
 
 
 def gather(paths: Iterable[str]) -> list[Member]:
@@ -63,32 +66,20 @@ def gather(paths: Iterable[str]) -> list[Member]:
   """
   found = {}
   for path in paths:
-    if not reading.is_sweep(path) and not os.path.exists(os.path.join(path, "config.json")):
+    if not journal.is_sweep(path) and not os.path.exists(os.path.join(path, "config.json")):
       raise UserError(f"{path!r} holds neither a run (config.json) nor a sweep (sweep.json)")
-    for member in read_sweep(path) if reading.is_sweep(path) else [read_member(path)]:
+    for member in members_of(path) if journal.is_sweep(path) else [read_member(path)]:
       found.setdefault(os.path.realpath(member.folder), member)
   if not found:
     raise UserError(f"{', '.join(map(repr, paths))}: no run was added to the sweep yet")
   return list(found.values())
 
 
-def read_sweep(folder: str) -> list[Member]:
+def members_of(folder: str) -> list[Member]:
   """The members of a sweep in the order in which they were added. Raises UserError where it cannot be read."""
-  try:
-    with open(os.path.join(folder, "sweep.json"), encoding="utf-8") as file:
-      base = dict(flatten(dict(json.load(file).get("base") or {})))
-    with open(os.path.join(folder, "journal.jsonl"), "rb") as file:
-      entries = reading.parse_lines(lambda line: dict(json.loads(line)), file)
-  except (OSError, ValueError, TypeError, AttributeError) as error:
-    raise UserError(f"{folder!r} is no sweep that can be read: {error}") from error
-  added, newest = {}, {}
-  for entry in entries:
-    if entry.get("event") == "added" and isinstance(entry.get("folder"), str):
-      added[entry.get("member")] = entry
-    elif entry.get("event") in ("started", "done", "failed"):
-      newest[entry.get("member")] = entry
-  members = [sweep_member(folder, entry, newest.get(number, {})) for number, entry in added.items()]
-  values = [dict(entry.get("values") or {}) for entry in added.values()]
+  sweep = journal.read_sweep(folder)
+  base, values = dict(flatten(sweep.about.get("base", {}))), [noted.values for noted in sweep.members]
+  members = [sweep_member(sweep.workdir(noted), noted) for noted in sweep.members]
   written = [k for k, member in enumerate(members) if member.fields]
   for k, member in enumerate(members):
     if not member.fields:  # as those of the member most like it: the base has not yet what a run's start resolves
@@ -98,51 +89,47 @@ def read_sweep(folder: str) -> list[Member]:
   return members
 
 
-def sweep_member(folder: str, entry: dict, newest: dict) -> Member:
-  """A member of a sweep, from its folder if it has one, and from its lines in the journal."""
-  place = os.path.join(folder, entry["folder"])
+def sweep_member(folder: str, noted: journal.Member) -> Member:
+  """A member of a sweep, from its folder if it has one, and from what the journal notes of it."""
   try:
-    member = read_member(place)
+    member = read_member(folder)
   except UserError as error:
-    word, reason = ("incomplete", "Started, but nothing is written yet.") if newest else ("pending", "Not started yet.")
-    if os.path.exists(os.path.join(place, "config.json")):  # and cannot be read
+    word, reason = "incomplete", "Started, but nothing is written yet."
+    if noted.outcome == "added":
+      word, reason = "pending", "Not started yet."
+    if os.path.exists(os.path.join(folder, "config.json")):  # and cannot be read
       word, reason = "incomplete", str(error)
-    member = Member(os.path.basename(place), place, word, reason, {})
-  if newest.get("event") == "failed" and member.status != "done":
-    reason = str(newest.get("reason") or member.reason)
-    member = member._replace(status="failed", reason=f"{reason} (exit code {newest.get('code')})")
-  return member._replace(chosen=member.chosen.union(entry.get("values") or ()))
+    member = Member(os.path.basename(folder), folder, word, reason, {})
+  if noted.outcome == "failed" and member.status != "done":
+    reason = f"{noted.reason or member.reason} (exit code {noted.code})"
+    member = member._replace(status="failed", reason=reason)
+  return member._replace(chosen=member.chosen.union(noted.values))
 
 
 def read_member(folder: str) -> Member:
   """A run from its folder; one of several stages has the metrics of its newest. Raises UserError as read_run."""
-  run = whole = reading.read_run(folder, with_arrays=False)
-  stages = reading.stage_folders(folder)
-  if stages:
-    run = reading.read_run(stages[-1], with_arrays=False)
-    if len(stages) < len(whole.config.get("stages", ())):
-      run = run._replace(events=[event for event in run.events if event.get("moment") != "on_train_end"])
+  whole, run = reading.read_newest(folder)
   word, _, reason = reading.status(run)
-  train, (monitor, _, best_step) = run.config.get("train", {}), reading.best_of(run)
+  train, best = run.config.get("train", {}), reading.best_of(run)
   is_final = word == "done" or any(row["split"] == "test" for row in run.rows)
   return Member(os.path.basename(os.path.abspath(folder)), folder, word, " ".join([reason, *run.problems]).strip(),
-                dict(flatten(whole.config)), frozenset(whole.origins), monitor, train.get("monitor_mode") == "max",
-                metrics_of(run), best_step, is_final, curves_of(run),
-                number(newest_event(run, "on_start").get("steps_per_epoch")))
+                dict(flatten(whole.config)), frozenset(whole.origins), best.monitor,
+                train.get("monitor_mode") == "max", metrics_of(run), best.step, is_final, curves_of(run),
+                number(newest_event(run, "on_start").get("steps_per_epoch")), reading.described(run))
 
 
 def metrics_of(run: RunData) -> dict[str, float]:
   """Metrics by name: the monitored one at its best, those of test and val in the best state (else of train), time."""
-  monitor, value, best_step = reading.best_of(run)
-  found = {f"best {monitor}": value}
+  best = reading.best_of(run)
+  found = {f"best {best.monitor}": best.value}
   for split in [s for s in ("test", "val") if any(row["split"] == s for row in run.rows)] or ["train"]:
     for row in run.rows:
-      if row["split"] == split and (split == "test" or row["step"] == best_step):
+      if row["split"] == split and (split == "test" or row["step"] == best.step):
         found |= {f"{split}_{name}": reading.value_of(row, name) for name in row_metrics(row)}
     for name, given in run.evals.get(split, {}).get("scalars", {}).items():
       if "/" not in name:
         found.setdefault(f"{split}_{name}", number(given))
-  found.pop(monitor, None)  # it stands there as the best one
+  found.pop(best.monitor, None)  # it stands there as the best one
   found[TIME] = reading.step_seconds(run) or number(newest_event(run, "on_train_end").get("total_time_s"))
   rest = {f"{split}_{name}" for split in reading.SPLITS for name in NOT_METRICS}
   return {name: value for name, value in found.items() if value is not None and name not in rest}
@@ -164,15 +151,27 @@ def curves_of(run: RunData) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarra
   return {key: (np.array(list(points)), np.array(list(points.values()))) for key, points in found.items()}
 
 
+def description(name: str, members: list[Member]) -> dict:
+  """What an experiment says of a metric `<split>_<name>`; {} where none does."""
+  split, _, bare = name.removeprefix("best ").partition("_")
+  found = (reading.description(member.descriptions, bare) for member in members if split in reading.SPLITS)
+  return next(filter(None, found), {})
+
+
 def direction(name: str, members: list[Member]) -> tuple[bool, str]:
-  """Whether higher is better, and that in words: of a monitored metric by the config, of others by its name."""
-  for member in members:
-    if name == f"best {member.monitor}":
-      return member.monitors_max, f"{'higher' if member.monitors_max else 'lower'} is better"
+  """Whether higher is better, and that in words with the unit: of a monitored metric by the config, of others by what
+  the experiment says of it, or by its name.
+  """
+  said = description(name, members)
+  unit = f", in {said['unit']}" if said.get("unit") else ""
+  known = [member.monitors_max for member in members if name == f"best {member.monitor}"]
+  known += [said["direction"] == "higher"] if said.get("direction") else []
+  if known:
+    return known[0], f"{'higher' if known[0] else 'lower'} is better{unit}"
   words = set(re.split(r"[^a-z0-9]+", name.lower()))
   higher = not words.isdisjoint(HIGHER) and words.isdisjoint(LOWER)
-  known = higher or not words.isdisjoint(LOWER)
-  return higher, f"{'higher' if higher else 'lower'} is {'' if known else 'taken as '}better"
+  sure = higher or not words.isdisjoint(LOWER)
+  return higher, f"{'higher' if higher else 'lower'} is {'' if sure else 'taken as '}better{unit}"
 
 
 def metric_names(members: list[Member]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Figures of a run, drawn from its files alone: reading a run folder, choosing families, those that all runs share.
+"""Figures of a run, drawn from its files alone: choosing families, drawing them, and those that all runs share.
 
 A family is a function of `RunData` that returns a matplotlib Figure, or None where there is nothing to draw; its
 docstring is the caption in the report. An experiment adds its own in `FAMILIES` of the module `figures` in its folder,
@@ -51,8 +51,8 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
 
 def draw_curves(ax, run: RunData, name: str) -> None:
   """A metric of train and val against time, the test value of the best state, and a line where that state was."""
-  label, per_unit = reading.time_axis(run)
-  monitor, value, best_step = reading.best_of(run)
+  (label, per_unit), (monitor, value, best_step) = reading.time_axis(run), reading.best_of(run)
+  unit = reading.description(reading.described(run), name).get("unit", "")
   found = {split: reading.curve(run, split, name) for split in ("train", "val")}
   for split, points in found.items():
     if points:
@@ -65,7 +65,8 @@ def draw_curves(ax, run: RunData, name: str) -> None:
     ax.axvline(at, color=MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1, label=text)
     if test := reading.curve(run, "test", name):
       ax.plot(at, test[1][-1], "D", color=COLORS["test"], markersize=5, label="test, best state")
-  ax.set(title=clip_text(name, 30), xlabel=label, xlim=(0, max(row["step"] for row in run.rows) / per_unit * 1.02))
+  end = max(row["step"] for row in run.rows) / per_unit
+  ax.set(title=clip_text(name, 30), xlabel=label, ylabel=clip_text(unit, 20), xlim=(0, end * 1.02))
   ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
   low, middle, high = np.nanmin(values), np.nanmedian(values), np.nanmax(values)
   if low > 0 and high > 8 * middle:  # a fall or a spike that would flatten the rest
@@ -96,7 +97,8 @@ def rows_of(names: list[str], columns: int) -> list[list[str]]:
 def curve_names(run: RunData) -> tuple[list[str], list[str]]:
   """Metrics with a finite value in train or val: the loss and its weighted terms, and the others."""
   columns = dict.fromkeys(name[len("metric_"):] for row in run.rows for name in row if name.startswith("metric_"))
-  there = [name for name in {"loss": None} | columns if reading.curve(run, "train", name) or reading.curve(run, "val", name)]
+  there = [name for name in {"loss": None} | columns
+           if any(reading.curve(run, split, name) for split in ("train", "val"))]
   terms = [name for name in ("loss", *run.config.get("loss", {}).get("weights", {})) if name in there]
   return terms, [name for name in there if name not in terms and name not in SCHEDULES]
 

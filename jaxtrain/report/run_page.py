@@ -1,7 +1,7 @@
 """Report of a run: its figures and one self-contained HTML page, made from the files of its folder alone.
 
 `python -m jaxtrain.report RUN_FOLDER` draws both again; of a sweep, or of several folders, the command writes the page
-that compares them (`comparison`). A run's page holds no script and fetches nothing.
+that compares them (`sweep_page`). A run's page holds no script and fetches nothing.
 """
 
 import base64
@@ -9,12 +9,13 @@ import os
 import pathlib
 import shlex
 import statistics
+from typing import Any
 
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures, page
-from jaxtrain.report.page import duration, fmt, Html, table, tag
-from jaxtrain.workdir import reading
-from jaxtrain.workdir.reading import best_of, newest_event, RunData, status, time_axis, value_of
+from jaxtrain.report.page import Html, duration, fmt, table, tag
+from jaxtrain.workdir import reading, records
+from jaxtrain.workdir.reading import RunData, best_of, newest_event, status, time_axis, value_of
 
 
 def tiles(run: RunData) -> Html:
@@ -57,7 +58,7 @@ def header(run: RunData) -> list[Html]:
 
 def metrics_section(run: RunData) -> list[Html]:
   """Training metrics at the best and the last step by split, then the end-of-run evaluation, plain and per item."""
-  (unit, per_unit), best_step, columns = time_axis(run), best_of(run)[2], {}
+  (unit, per_unit), best_step, columns = time_axis(run), best_of(run).step, {}
   for split in ("train", "val", "test"):
     rows = [row for row in run.rows if row["split"] == split]
     best = [row for row in rows if row["step"] == best_step and split != "test"]
@@ -65,14 +66,33 @@ def metrics_section(run: RunData) -> list[Html]:
       where = f"{'best' if row in best else 'last'} ({unit} {row['step'] / per_unit:,.6g})"
       columns[f"{split}, {'best state' if split == 'test' else where}"] = row
   names = ["loss"] + [key[len("metric_"):] for key in dict(*run.rows[:1]) if key.startswith("metric_")] + ["lr"]
-  values = [[name] + [fmt(value_of(row, name)) for row in columns.values()] for name in dict.fromkeys(names)]
-  parts = [tag("div", tag("h3", "Training"), table(["metric", *columns], values)) if columns else tag("p", "None yet.")]
+  values = {name: [value_of(row, name) for row in columns.values()] for name in names}
+  parts = [tag("div", tag("h3", "Training"), metric_table(run, ["metric", *columns], values)) if columns
+           else tag("p", "None yet.")]
   scalars = {split: record.get("scalars", {}) for split, record in run.evals.items()}
   plain = dict.fromkeys(name for measured in scalars.values() for name in measured if "/" not in name)
   if plain:
-    values = [[name] + [fmt(measured.get(name)) for measured in scalars.values()] for name in plain]
-    parts.append(tag("div", tag("h3", "Evaluation of the best state"), table(["measure", *scalars], values)))
+    values = {name: [measured.get(name) for measured in scalars.values()] for name in plain}
+    shown = metric_table(run, ["measure", *scalars], values)
+    parts.append(tag("div", tag("h3", "Evaluation of the best state"), shown))
   return [tag("div", *parts, class_="row"), *items_table(run)]
+
+
+def metric_table(run: RunData, head: list[str], values: dict[str, list[Any]]) -> Html:
+  """A row per metric, with its unit, direction and chance level where the experiment says what it is."""
+  said = {name: reading.description(reading.described(run), name) for name in values}
+  words = {name: explained(said[name]) for name in values}
+  more = [""] * any(words.values())
+  rows = [[tag("td", name, **({"title": said[name]["meaning"]} if said[name].get("meaning") else {})),
+           *(words[name] for _ in more), *map(fmt, row)] for name, row in values.items()]
+  return table([head[0], *more, *head[1:]], rows)
+
+
+def explained(said: dict) -> str:
+  """Unit, better direction and chance level of a metric in words; empty where nothing is said."""
+  parts = [said.get("unit"), f"{said['direction']} is better" if said.get("direction") else "",
+           f"chance {fmt(said['chance'])}" if said.get("chance") is not None else ""]
+  return ", ".join(part for part in parts if part)
 
 
 def items_table(run: RunData) -> list[Html]:
@@ -88,7 +108,7 @@ def items_table(run: RunData) -> list[Html]:
     return tag("td", fmt(values.get((measure, item))), **bar)
 
   items = dict.fromkeys(item for _, item in values)
-  word = "feature" if items.keys() <= set(record.get("meta", {}).get("features", ())) else "item"
+  word = "feature" if items.keys() <= set(run.meta.get("features", ())) else "item"
   rows = [[item, *(cell(measure, item) for measure in measures)] for item in items]
   return [tag("h3", f"By {word}, {run.split}"), table([word, *titles], rows)] if rows else []
 
@@ -108,7 +128,7 @@ def figures_section(drawn: list[tuple[str, str, str]]) -> list[Html]:
 
 def data_section(run: RunData) -> list[Html]:
   """Rows per part, facts of the table, scaling of each feature, classes."""
-  meta = run.evals.get(run.split, {}).get("meta", {})
+  meta = run.meta
   facts, scaler, names = meta.get("table", {}), meta.get("scaler", {}), meta.get("class_names", ())
   source = str(facts.get("source") or run.config.get("data", {}).get("source", "not known"))
   warning = "Synthetic data: generated by jaxtrain, not measured. No result here is a finding about the world."
@@ -190,17 +210,15 @@ def write_page(run: RunData, pictures: list[Html], configured: RunData) -> str:
 def write_run(workdir: str, moment: str) -> str | None:
   """Draws a run's figures and writes its report, whose path it returns; with stages, one of each and one of all.
 
-  At the moment `train` only curves are drawn, and no page. Raises UserError as `figures.read_run` and `select` do.
+  At the moment `train` only curves are drawn, and no page. Raises UserError as `read_run` and `figures.select` do.
   """
-  run, stages = reading.read_run(workdir), [reading.read_run(path) for path in reading.stage_folders(workdir)]
+  run, stages = reading.read_run(workdir), [reading.read_run(path) for path in records.stage_folders(workdir)]
   drawn = [(each, figures.draw(each, moment)) for each in stages or [run]]
   if moment == "train":
     return None
   paths = [write_page(each, figures_section(pictures), each) for each, pictures in drawn]
   if not stages:
     return paths[0]
-  whole = len(stages) >= len(run.config.get("stages", ()))
   note = f"the numbers above and under Metrics are of stage {os.path.basename(stages[-1].folder)}, the newest"
-  last = stages[-1]._replace(folder=workdir, problems=[note, *run.problems],
-                             events=[e for e in stages[-1].events if whole or e.get("moment") != "on_train_end"])
+  last = reading.of_stage(run, stages[-1])._replace(folder=workdir, problems=[note, *run.problems])
   return write_page(last, stages_section(run, drawn), run)

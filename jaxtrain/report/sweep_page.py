@@ -11,7 +11,6 @@ import urllib.parse
 from typing import Any, Iterable, NamedTuple
 
 import numpy as np
-from scipy import special
 
 from jaxtrain import statistics
 from jaxtrain.report import collection, page
@@ -176,6 +175,12 @@ def header(title: str, members: list[Member], fields: Fields, said: list[str]) -
           *(tag("p", sentence, class_="sum") for sentence in said or ["No run has come to its end yet."])]
 
 
+def metric_name(name: str, members: list[Member]) -> Html | str:
+  """The name of a metric, with what it means where its experiment says so."""
+  meaning = collection.description(name, members).get("meaning")
+  return tag("span", name, title=meaning) if meaning else name
+
+
 def runs_table(members: list[Member], fields: Fields, metrics: list[str], output: str) -> list[Html]:
   """A row per run, and reasons of those that are not done; `data-v` of a cell is what it sorts by."""
   def cell(value: Any, shown: str) -> Html:
@@ -198,7 +203,8 @@ def runs_table(members: list[Member], fields: Fields, metrics: list[str], output
     rows.append([tag("td", name, data_v=str(index)), tag("td", badge, data_v=member.status), *row])
     reasons += [(member.name, member.status, member.reason)] if member.status != "done" else []
   names = lambda keys: [tag("span", fields.names[key], title=key) for key in keys]
-  head = ["run", "status", *names(own), *metrics[:1], "best at", *metrics[1:], *names(fields.following)]
+  titled = [metric_name(name, members) for name in metrics]
+  head = ["run", "status", *names(own), *titled[:1], "best at", *titled[1:], *names(fields.following)]
   many = tag("summary", f"Why {len(reasons)} of {len(members)} runs are not done")
   why = [tag("details", many, table(["run", "status", "reason"], reasons, "text"))] if reasons else []
   return [table(head, rows, "runs"), *why]
@@ -211,10 +217,10 @@ def method(word: str, num_groups: int) -> Html:
   texts = (
       f"A group is the runs that differ in {', '.join(collection.REPLICATES)} only; those that are equal in these too "
       f"are averaged. Mean and standard deviation are over the {word}s of a group. Its interval is the 95 % "
-      f"studentised bootstrap interval of the mean (Efron & Tibshirani 1993, section 12.5), from {statistics.MIN_SHARED} "
-      f"{word}s on, with {statistics.RESAMPLES:,} resamples whose standard deviation is taken as no smaller than "
-      f"{statistics.MIN_SPREAD:g} of the sample's. In simulations it held the mean of normal values in 94 to 97 % of "
-      "cases, of skewed ones (log-normal, 0.5) in 92 to 94 %.",
+      f"studentised bootstrap interval of the mean (Efron & Tibshirani 1993, section 12.5), from "
+      f"{statistics.MIN_SHARED} {word}s on, with {statistics.RESAMPLES:,} resamples whose standard deviation is taken "
+      f"as no smaller than {statistics.MIN_SPREAD:g} of the sample's. In simulations it held the mean of normal values "
+      "in 94 to 97 % of cases, of skewed ones (log-normal, 0.5) in 92 to 94 %.",
       "Over bootstrap resamples the standard deviation is the bootstrap's standard error, while the interval of the "
       "mean narrows with every resample more; over folds, whose training rows overlap, both are too small.",
       f"Two groups are compared over the {word}s that both have: mean difference, its interval as above, and the p of "
@@ -224,8 +230,8 @@ def method(word: str, num_groups: int) -> Html:
       f"About how many more {word}s would decide: as many as let a paired t-test find the difference seen, if it and "
       "its standard deviation are the true ones, in 80 % of cases at 5 %, shared out over all comparisons with the "
       "reference.",
-      f"The best group has the best mean, of those with at least {statistics.MIN_SHARED} {word}s if there are any. That "
-      "choice is made on the same data, so differences are found where there are none more often than in 5 % of "
+      f"The best group has the best mean, of those with at least {statistics.MIN_SHARED} {word}s if there are any. "
+      "That choice is made on the same data, so differences are found where there are none more often than in 5 % of "
       "cases: among equal groups with 5 seeds in about 8 % with 4 groups, and 14 % with 10. A reference that was "
       f"chosen beforehand has no such excess; {each}. Runs that failed or gave no finite value are left out, which "
       "favours settings that often fail.")
@@ -252,7 +258,7 @@ def write(paths: list[str], output: str) -> str:
                    for index, member in enumerate(members)],
           "groups": labels, "word": word, "main": main, "fields": field_records(members, fields),
           "metrics": [metric_record(compared, members) for compared in metrics], **curve_records(members),
-          "t": numbers(special.stdtrit(np.arange(1, 101), 0.975))}
+          "t": numbers(statistics.t_quantile(np.arange(1, 101)))}
   sections = {
       "Groups": [tag("div", id="groups"), method(word, len(groups))],
       "Runs": runs_table(members, fields, [compared.name for compared in metrics], output),

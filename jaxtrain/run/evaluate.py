@@ -12,6 +12,7 @@ import numpy as np
 from jaxtrain import jsonable, rng, step as step_lib
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, feed as feed_lib, metrics, packing
+from jaxtrain.workdir import schema
 
 PARTS = ("train", "val", "test")
 
@@ -123,8 +124,9 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
 
 def write_part(ledger, path: str, name: str, head: dict, scalars: dict) -> None:
   """Writes the JSON file of a part: what it is of, its scalars, what they mean, and what is known of the data."""
-  jsonable.write_json(path, {"split": name} | head | {"scalars": scalars, "metrics": ledger.declared_metrics(),
-                                                      "meta": ledger.splits.meta})
+  record = {"split": name} | head | {"scalars": scalars, "metrics": ledger.declared_metrics(),
+                                     "meta": ledger.splits.meta}
+  jsonable.write_json(path, schema.check(record, schema.PART, name))
 
 
 def write_union(ledger, folder: str, head: dict, split: str, found: dict[str, dict]) -> None:

@@ -1,8 +1,8 @@
-"""Facts of a run: what happened, written once, as JSON lines and a CSV; all pictures and pages read only these.
+"""Facts of a run: what happened, written once, as JSON lines and a CSV; all figures and pages are drawn from these.
 
 `facts/events.jsonl` and `facts/scalars.csv` are cut back to a checkpoint's offsets when a run resumes, so that a killed
-and resumed run leaves the same facts as one never stopped. `facts/process.jsonl` has a line per process and is never
-cut.
+and resumed run leaves the same facts as one never stopped. `facts/process.jsonl` has lines of each process and is never
+cut. What an event, a row or a line may hold is declared in `schema`.
 """
 
 import json
@@ -12,11 +12,9 @@ from typing import Any
 
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
-from jaxtrain.workdir import reading
+from jaxtrain.workdir import reading, schema
 
-SCHEMA_VERSION = 1
-COLUMNS = ("epoch", "split", "step", "train_loss", "val_loss", "lr", "grad_norm", "epoch_time_s", "throughput",
-           "max_memory_mib")
+CUT = ("events.jsonl", "scalars.csv")  # files that a resume cuts back
 
 
 class Facts:
@@ -34,7 +32,7 @@ class Facts:
 
   def start_fresh(self) -> None:
     """Empties what an earlier process left behind before its first checkpoint."""
-    self.cut({"events.jsonl": 0, "scalars.csv": 0})
+    self.cut(dict.fromkeys(CUT, 0))
 
   def cut(self, offsets: dict[str, int]) -> None:
     """Cuts the files back to byte offsets and reads back what they still hold.
@@ -50,20 +48,18 @@ class Facts:
       size = os.path.getsize(path) if os.path.exists(path) else 0
       if size < offset:
         raise UserError(f"{path}: {size} bytes, fewer than the {offset} that the checkpoint knows of; restore the "
-                        "file, or "
-                        "start a new workdir")
+                        "file, or start a new workdir")
       with open(path, "ab") as file:
         file.truncate(offset)
     self.events = reading.read_events(os.path.join(self.folder, "events.jsonl"))
-    self.rows = reading.read_scalars(os.path.join(self.folder, "scalars.csv"))
+    self.rows = reading.read_rows(os.path.join(self.folder, "scalars.csv"))
     if self.rows:
-      self.metric_names = [name for name in self.rows[0] if name not in COLUMNS]
+      self.metric_names = [name for name in self.rows[0] if name not in schema.COLUMNS]
 
   def offsets(self) -> dict[str, int]:
     """Bytes written so far."""
     size = lambda path: os.path.getsize(path) if os.path.exists(path) else 0  # all that is written is flushed
-    return {name: size(os.path.join(self.folder, name)) for name in ("events.jsonl", "scalars.csv")} if self.folder \
-        else {}
+    return {name: size(os.path.join(self.folder, name)) for name in CUT} if self.folder else {}
 
   def opened(self, name: str):
     """The open file of a name, at its end."""
@@ -80,33 +76,38 @@ class Facts:
       file.flush()
 
   def event(self, moment: str, *, epoch: int, step: int, split: str = "", **fields: Any) -> None:
-    """Writes one event."""
-    record = {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, "moment": moment, "epoch": epoch, "step": step,
+    """Writes one event. Raises ValueError where it does not fit `schema.MOMENTS`."""
+    record = {"schema_version": schema.VERSION, "run_id": self.run_id, "moment": moment, "epoch": epoch, "step": step,
               "split": split, "time": time.time()} | fields
-    self.events.append(jsonable.clean(record))
+    self.events.append(schema.check_event(jsonable.clean(record)))
     self.write("events.jsonl", json.dumps(self.events[-1]) + "\n")
 
   def process(self, **fields: Any) -> None:
-    """Writes one line about this process."""
-    self.write("process.jsonl", json.dumps(jsonable.clean({"schema_version": SCHEMA_VERSION, "run_id": self.run_id,
-                                                           "time": time.time()} | fields)) + "\n")
+    """Writes one line about this process. Raises ValueError where it does not fit `schema.PROCESS`."""
+    record = {"schema_version": schema.VERSION, "run_id": self.run_id, "time": time.time()} | fields
+    record = schema.check(jsonable.clean(record), schema.PROCESS, "a line of process.jsonl")
+    self.write("process.jsonl", json.dumps(record) + "\n")
 
   def row(self, metrics: dict[str, float], **columns: Any) -> None:
-    """Writes one row of scalars.csv; the header is fixed by `declare_metrics`."""
-    row = {name: columns.pop(name, None) for name in COLUMNS}
-    if columns:
-      raise ValueError(f"no such columns: {sorted(columns)}")
+    """Writes one row of scalars.csv; the header is fixed by `declare_metrics`.
+
+    A metric that the header does not name is left out: a run that an older version began keeps its columns.
+
+    Raises:
+      ValueError: a column is missing, unknown, or of another kind.
+    """
+    row = dict.fromkeys(schema.COLUMNS) | columns
     row |= {name: metrics[name[len("metric_"):]] if name[len("metric_"):] in metrics else None
             for name in self.metric_names}
-    self.rows.append(row)
+    self.rows.append(schema.check_row(row, [*schema.COLUMNS, *self.metric_names]))
     if self.board is not None:
       self.board.row(row)
-    self.write("scalars.csv", ",".join(cell(value) for value in row.values()) + "\n")
+    self.write("scalars.csv", ",".join(map(schema.write_cell, row.values())) + "\n")
 
   def declare_metrics(self, names: list[str]) -> None:
     """Fixes the metric columns and writes the header; called once at the start of a fresh run."""
-    self.metric_names = [f"metric_{name}" for name in sorted(names)]
-    self.write("scalars.csv", ",".join((*COLUMNS, *self.metric_names)) + "\n")
+    self.metric_names = schema.metric_columns(names)
+    self.write("scalars.csv", ",".join((*schema.COLUMNS, *self.metric_names)) + "\n")
 
   def close(self) -> None:
     """Closes the files; a later write opens them again."""
@@ -115,10 +116,3 @@ class Facts:
     self.files = {}
     if self.board is not None:
       self.board.close()
-
-
-def cell(value: Any) -> str:
-  """A CSV cell: shortest text that reads back to the same number; empty for unknown."""
-  if value is None:
-    return ""
-  return repr(float(value)) if isinstance(value, float) else str(value)

@@ -5,6 +5,7 @@
   runs/NNN-.../   the members, each the folder of a run
 
 A member is identified by the SHA-256 of its resolved config; its number is its place in the journal and never changes.
+Sweeps read the folder strictly, as a `Journal` that they add to; pages read it leniently with `read_sweep`.
 """
 
 import json
@@ -15,20 +16,34 @@ from typing import Any, Callable
 
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
-from jaxtrain.workdir import provenance
+from jaxtrain.workdir import lines, provenance, schema
+from jaxtrain.workdir.schema import Field
 
 VERSION = 2  # of new sweeps; those of version 1 are read too
-OUTCOMES = ("started", "done", "failed")
+OF_MEMBER = {"event": Field(schema.TEXT), "time": Field(schema.NUMBER, optional=True), "member": Field(schema.WHOLE)}
+EVENTS: dict[str, schema.Fields] = {
+    "added": OF_MEMBER | {"digest": Field(schema.TEXT), "values": Field(schema.OBJECT), "folder": Field(schema.TEXT)},
+    "started": OF_MEMBER | {"job": Field(schema.TEXT, optional=True)},  # only the slurm launcher has jobs
+    "done": OF_MEMBER,
+    "failed": OF_MEMBER | {"code": Field(schema.WHOLE), "reason": Field(schema.TEXT)},
+    "wave": {"event": Field(schema.TEXT), "time": Field(schema.NUMBER, optional=True), "members": Field(schema.WHOLES),
+             "fields": Field(schema.TEXTS), "places": Field(schema.WHOLE), "devices": Field(schema.WHOLE),
+             "exact": Field(schema.FLAG)},
+}
+
+
+ABOUT: schema.Fields = {"version": Field(schema.WHOLE), "time": Field(schema.TEXT), "config": Field(schema.TEXT),
+                        "base": Field(schema.OBJECT)}
 
 
 class Member:
   """One run of a sweep: number, values of the swept fields, digest of its config, folder; its newest outcome, why it
-  failed, and the launcher's number of its job.
+  failed and with which exit code, and the launcher's number of its job.
   """
 
   def __init__(self, number: int, values: dict[str, Any], digest: str, folder: str):
     self.number, self.values, self.digest, self.folder = number, values, digest, folder
-    self.outcome, self.reason, self.job = "added", "", ""
+    self.outcome, self.reason, self.code, self.job = "added", "", None, ""
 
   @property
   def label(self) -> str:
@@ -42,18 +57,86 @@ def describe(values: dict[str, Any]) -> str:
   return ", ".join(f"{key.rpartition('.')[2]}={text(value)}" for key, value in values.items()) or "base"
 
 
-class Journal:
-  """The journal of one sweep; the caller holds the folder's lock.
+def is_sweep(folder: str) -> bool:
+  """Whether a folder is a sweep's."""
+  return os.path.exists(os.path.join(folder, "sweep.json"))
+
+
+class Sweep:
+  """What a sweep's folder says: `about` (sweep.json), its members in the order in which they were added, its waves."""
+
+  def __init__(self, folder: str, about: dict | None):
+    self.folder, self.about = folder, about
+    self.path = os.path.join(folder, "journal.jsonl")
+    self.numbered: dict[int, Member] = {}
+    self.waves: list[dict] = []
+
+  @property
+  def members(self) -> list[Member]:
+    """The members in the order in which they were added."""
+    return list(self.numbered.values())
+
+  def take(self, entry: dict) -> None:
+    """What a line of the journal changes. Raises ValueError for a member that was not added."""
+    event = entry["event"]
+    if event == "wave":
+      self.waves.append(entry)
+    elif event == "added":
+      number = entry["member"]
+      self.numbered[number] = Member(number, entry["values"], entry["digest"], entry["folder"])
+    elif entry["member"] not in self.numbered:
+      raise ValueError(f"{event}: no member {entry['member']} was added")
+    else:
+      member = self.numbered[entry["member"]]
+      why = (entry["reason"], entry["code"]) if event == "failed" else ("", None)
+      member.outcome, (member.reason, member.code) = event, why
+      if "job" in entry:
+        member.job = entry["job"]
+
+  def workdir(self, member: Member) -> str:
+    """The member's run folder."""
+    return os.path.join(self.folder, member.folder)
+
+
+def check_entry(entry: dict) -> dict:
+  """Returns a line of the journal. Raises ValueError where it does not fit its event."""
+  fields = schema.declared(EVENTS, entry, "event")
+  if fields is None:
+    raise ValueError(f"a line must have an event out of {', '.join(EVENTS)}, got {entry!r}")
+  return schema.check(entry, fields, entry["event"])
+
+
+def known_entry(entry: dict) -> dict:
+  """The declared fields of a line of the journal. Raises ValueError where one of them is missing or does not fit."""
+  fields = schema.declared(EVENTS, entry, "event") or {}
+  return check_entry({name: value for name, value in entry.items() if name in fields})
+
+
+def read_sweep(folder: str) -> Sweep:
+  """Reads a sweep for pages: changes nothing, and leaves out lines that are damaged or of an unknown event.
+
+  Raises UserError where there is no sweep that can be read.
+  """
+  try:
+    with open(os.path.join(folder, "sweep.json"), encoding="utf-8") as file:
+      found = Sweep(folder, schema.fitting(lines.parse_object(file.read()), ABOUT))
+    with open(found.path, "rb") as file:
+      data = file.read()
+  except (OSError, ValueError) as error:
+    raise UserError(f"{folder!r} is no sweep that can be read: {error}") from error
+  lines.parse(data, lambda line: found.take(known_entry(lines.parse_object(line))), found.path, strict=False)
+  return found
+
+
+class Journal(Sweep):
+  """The journal of one sweep, which is added to; the caller holds the folder's lock.
 
   Raises:
     UserError: the folder is another sweep's, or no sweep's.
   """
 
   def __init__(self, folder: str):
-    self.folder, self.path = folder, os.path.join(folder, "journal.jsonl")
-    self.members: list[Member] = []
-    self.waves: list[dict] = []
-    self.about = jsonable.read_json(os.path.join(folder, "sweep.json"))
+    super().__init__(folder, jsonable.read_json(os.path.join(folder, "sweep.json")))
     if self.about is None:
       if os.path.exists(os.path.join(folder, "config.json")):
         raise UserError(f"--workdir: {folder!r} holds a run, not a sweep; choose another workdir")
@@ -64,46 +147,33 @@ class Journal:
 
   def begin(self, about: dict) -> None:
     """Writes sweep.json of a new sweep."""
-    self.about = {"version": VERSION, "time": provenance.utc_now()} | about
+    self.about = schema.check({"version": VERSION, "time": provenance.utc_now()} | about, ABOUT, "sweep.json")
     jsonable.write_json(os.path.join(self.folder, "sweep.json"), self.about)
 
   def read(self) -> None:
-    """Reads the lines there are, and cuts off half a line that a killed process left."""
-    try:
-      with open(self.path, "rb+") as file:
-        text = file.read()
-        whole = text[:text.rfind(b"\n") + 1]
-        file.truncate(len(whole))
-    except FileNotFoundError:
-      return
-    for number, line in enumerate(whole.decode().splitlines(), 1):
-      try:
-        self.take(json.loads(line))
-      except (ValueError, KeyError, IndexError):
-        raise UserError(f"{self.path}: line {number} is damaged; restore the file, or choose another workdir") from None
+    """Reads the lines there are, and cuts off half a line that a killed process left.
 
-  def take(self, entry: dict) -> None:
-    """What a line of the journal changes."""
-    event = entry["event"]
-    if event == "added":
-      self.members.append(Member(len(self.members), entry["values"], entry["digest"], entry["folder"]))
-    elif event == "wave":
-      self.waves.append(entry)
-    elif event in OUTCOMES:
-      member = self.members[entry["member"]]
-      member.outcome, member.reason = event, entry["reason"] if event == "failed" else ""
-      if "job" in entry:  # only the slurm launcher has numbers
-        member.job = entry["job"]
+    Raises:
+      UserError: a line is damaged, or a member is missing.
+    """
+    data = lines.read(self.path)
+    whole = data[:data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+      os.truncate(self.path, len(whole))
+    lines.parse(whole, lambda line: self.take(check_entry(lines.parse_object(line))), self.path, strict=True)
+    if list(self.numbered) != list(range(len(self.numbered))):
+      raise UserError(f"{self.path}: a member that was added is missing; restore the file, or choose another workdir")
 
   def note(self, event: str, **fields: Any) -> None:
     """Appends a line and hands it to the operating system."""
     self.append([{"event": event} | fields])
 
   def append(self, entries: list[dict]) -> None:
-    """Appends lines at once and hands them to the operating system."""
+    """Appends lines at once and hands them to the operating system. Raises ValueError for one that does not fit."""
     entries = [{"time": time.time()} | entry for entry in entries]
+    text = "".join(json.dumps(check_entry(jsonable.clean(entry))) + "\n" for entry in entries)
     with open(self.path, "a", encoding="utf-8") as file:
-      file.write("".join(json.dumps(entry) + "\n" for entry in entries))
+      file.write(text)
     for entry in entries:
       self.take(entry)
 
@@ -124,7 +194,3 @@ class Journal:
     self.append(list(fresh.values()))
     known = {member.digest: member for member in self.members}
     return [known[digest] for digest in dict.fromkeys(digest for _, digest in settings)]
-
-  def workdir(self, member: Member) -> str:
-    """The member's run folder."""
-    return os.path.join(self.folder, member.folder)

@@ -1,27 +1,32 @@
-"""What the files of a run say: the one reader for reports, sweeps and predictions. No JAX."""
+"""What the files of a run say: the one reader for pages, sweeps, predictions and resumes. No JAX.
 
-import csv
-import json
+Two ways read the same files by the same declarations of `schema`. The strict way raises a UserError for anything that
+is damaged; a resume reads its facts so. The lenient way reads as far as the files go, because a page of a run that was
+killed, or that an older version made, is better than none: damaged lines, and values that are not of their declared
+kind, are left out.
+"""
+
+import fnmatch
+import math
 import os
-import pathlib
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
-
-
-SPLITS = ("test", "val", "train")  # in the order in which they are looked for
+from jaxtrain.workdir import lines, records, schema
+from jaxtrain.workdir.schema import SPLITS
 
 
 class RunData(NamedTuple):
   """What the files of a run hold: config.json and its origins, run.json, and:
 
   Attributes:
-    events, rows, starts: facts/events.jsonl, facts/scalars.csv (floats, None for unknown), facts/process.jsonl.
-    evals: split -> eval/<split>.json.
-    split, arrays: the part that figures show and its eval/<split>.npz; "" and {} where there is none.
+    events, rows, starts: facts/events.jsonl, facts/scalars.csv (None for unknown), facts/process.jsonl.
+    evals: split -> eval/<split>.json; its `metrics` are those of all parts of the split.
+    split, arrays: the split that figures show, and the arrays of all its parts; "" and {} where there is none.
+    meta: what the run knows of its data; {} where that is not known.
     problems: what could not be read or drawn, one line each.
   """
   folder: str
@@ -34,7 +39,140 @@ class RunData(NamedTuple):
   evals: dict[str, dict]
   split: str
   arrays: dict[str, np.ndarray]
+  meta: dict
   problems: list[str]
+
+
+class Best(NamedTuple):
+  """The monitored metric, its best value and the step of that; None where nothing was evaluated."""
+  monitor: str
+  value: float | None
+  step: int | None
+
+
+def read_events(path: str, strict: bool = True) -> list[dict]:
+  """The events of a run, in order; [] without a file. Raises UserError for a damaged line where that is strict."""
+  fits = schema.check_event if strict else schema.fitting_event
+  return lines.parse(lines.read(path), lambda line: fits(lines.parse_object(line)), path, strict)
+
+
+def read_rows(path: str, strict: bool = True) -> list[dict]:
+  """The rows of scalars.csv; [] without a file. Raises UserError for a damaged line where that is strict."""
+  header, end, rest = lines.read(path).partition(b"\n")
+  split = lambda line: line.split(",")
+  names = lines.parse(header + end, lambda line: schema.check_columns(split(line)) if strict else split(line), path,
+                      strict)
+  return lines.parse(rest, lambda line: schema.parse_row(names[0], line), path, strict, first=2) if names else []
+
+
+def read_starts(path: str) -> list[dict]:
+  """The lines of process.jsonl, always leniently: it is never cut back, so that a kill may leave half a line in it."""
+  return lines.parse(lines.read(path), lambda line: schema.fitting(lines.parse_object(line), schema.PROCESS), path,
+                     strict=False)
+
+
+def read_run(folder: str, with_arrays: bool = True, strict: bool = False) -> RunData:
+  """Reads a run folder, with or without the arrays of its evaluations (large) and what it knows of its data.
+
+  Raises:
+    UserError: there is no config.json that can be read; or reading is strict, and a file is damaged.
+  """
+  problems: list[str] = []
+
+  def attempt(read: Callable[[str], Any], empty: Any, *parts: str) -> Any:
+    path = os.path.join(folder, *parts)
+    try:
+      return read(path)
+    except FileNotFoundError:
+      return empty
+    except Exception as error:  # json, zipfile, zlib, numpy and the system each have their own
+      if strict:
+        raise error if isinstance(error, UserError) else UserError(f"{path} cannot be read: {error}") from None
+      problems.append(f"{path} cannot be read: {error}")
+      return empty
+
+  config = attempt(read_object, {}, "config.json")
+  if not config:
+    raise UserError(problems[0] if problems else f"{folder!r} holds no run (no config.json)")
+  parts = {name: attempt(lambda path: read_part(path, strict), {}, "eval", f"{name}.json")
+           for name in part_names(os.path.join(folder, "eval"))}
+  evals = {split: merged(split, parts) for split in SPLITS[::-1] if parts.get(split)}
+  arrays = {split: {} for split in SPLITS if with_arrays and split in evals}
+  for split in arrays:
+    for name in parts_of(split, parts):
+      arrays[split] |= attempt(read_arrays, {}, "eval", f"{name}.npz")
+  split = next((s for s in arrays if arrays[s]), next(iter(arrays), ""))
+  origins = config.pop("origins", {})
+  meta = attempt(lambda path: read_meta(path, evals, split), {}, "checkpoints") if with_arrays else {}
+  return RunData(folder, config, origins, attempt(read_object, {}, "run.json"),
+                 attempt(lambda path: read_events(path, strict), [], "facts", "events.jsonl"),
+                 attempt(lambda path: read_rows(path, strict), [], "facts", "scalars.csv"),
+                 attempt(read_starts, [], "facts", "process.jsonl"), evals, split, arrays[split] if split else {},
+                 meta, problems)
+
+
+def read_object(path: str) -> dict:
+  """The JSON object of a file. Raises ValueError where it holds none."""
+  with open(path, encoding="utf-8") as file:
+    return lines.parse_object(file.read())
+
+
+def read_arrays(path: str) -> dict[str, np.ndarray]:
+  """The arrays of an .npz file."""
+  with open(path, "rb") as file:
+    return dict(np.load(file, allow_pickle=False))
+
+
+def read_part(path: str, strict: bool) -> dict:
+  """The record of a part of an evaluation. Raises ValueError where it is damaged, or strictly where it does not fit."""
+  record = read_object(path)
+  return schema.check(record, schema.PART, "an evaluation") if strict else schema.fitting(record, schema.PART)
+
+
+def part_names(folder: str) -> list[str]:
+  """Names of the parts of evaluations in a folder, sorted: `<split>`, or `<split>-<name>`."""
+  names = os.listdir(folder) if os.path.isdir(folder) else []
+  return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+def parts_of(split: str, parts: dict[str, dict]) -> list[str]:
+  """Names of the parts that make up the record of a split; not those that are of another state."""
+  whole = parts[split]
+  same = lambda part: all(part[key] == whole[key] for key in ("step", "digest") if key in part and key in whole)
+  return [name for name, part in parts.items() if name.partition("-")[0] == split and part and same(part)]
+
+
+def merged(split: str, parts: dict[str, dict]) -> dict:
+  """The record of a split, with what its parts say of their metrics."""
+  metrics = {}
+  for name in parts_of(split, parts):
+    metrics |= parts[name].get("metrics", {})
+  return parts[split] | ({"metrics": metrics} if metrics else {})
+
+
+def read_meta(checkpoints: str, evals: dict[str, dict], split: str) -> dict:
+  """What a run knows of its data: from an evaluation of an older run, else from its newest checkpoint."""
+  for name in (split, *evals):
+    if name in evals and "meta" in evals[name]:
+      return evals[name]["meta"]
+  found = records.records(checkpoints)
+  return found[max(found)].get("meta", {}) if found else {}
+
+
+def read_newest(folder: str) -> tuple[RunData, RunData]:
+  """A run without its arrays, and its newest stage, which is the run itself where it has no stages.
+
+  Raises UserError as `read_run` does.
+  """
+  run, stages = read_run(folder, with_arrays=False), records.stage_folders(folder)
+  return run, of_stage(run, read_run(stages[-1], with_arrays=False)) if stages else run
+
+
+def of_stage(run: RunData, newest: RunData) -> RunData:
+  """The newest stage of a run, as not ended while others are to come."""
+  if int(os.path.basename(newest.folder)) + 1 >= len(run.config.get("stages", ())):
+    return newest
+  return newest._replace(events=[event for event in newest.events if event.get("moment") != "on_train_end"])
 
 
 def status(run: RunData) -> tuple[str, str, str]:
@@ -47,46 +185,72 @@ def status(run: RunData) -> tuple[str, str, str]:
   return "done", "good", "Stopped early: the monitored metric no longer improved." if last.get("stopped_early") else ""
 
 
-def is_sweep(folder: str) -> bool:
-  """Whether a folder is a sweep's."""
-  return os.path.exists(os.path.join(folder, "sweep.json"))
+def newest_event(run: RunData, moment: str) -> dict:
+  """The newest event of a moment; {} where there is none."""
+  return next((event for event in reversed(run.events) if event.get("moment") == moment), {})
+
+
+def value_of(row: dict, name: str) -> float | None:
+  """A metric of a row of scalars.csv."""
+  return next((row[c] for c in (f"metric_{name}", name, f"{row['split']}_{name}") if row.get(c) is not None), None)
+
+
+def best_of(run: RunData) -> Best:
+  """What was best in a run, by its newest evaluation that was the best so far."""
+  monitor = str(run.config.get("train", {}).get("monitor", "val_loss"))
+  if monitor.startswith("val_") and all(row["split"] != "val" for row in run.rows):
+    monitor = "train_" + monitor[len("val_"):]
+  split, _, name = monitor.partition("_")
+  found = [event.get("best_step" if event.get("moment") == "on_train_end" else "step") for event in run.events
+           if event.get("is_best") or event.get("moment") == "on_train_end"]
+  step = found[-1] if found else None
+  value = next((value_of(row, name) for row in run.rows if (row["split"], row["step"]) == (split, step)), None)
+  return Best(monitor, value, step)
 
 
 def best_value(workdir: str) -> float | None:
-  """The best monitored value of a run that is done; None where it has no finite one."""
-  events = read_events(os.path.join(workdir, "facts", "events.jsonl"))
-  ends = [event for event in events if event["moment"] == "on_train_end"]
-  value = ends[-1]["best_value"] if ends else None
-  return float(value) if isinstance(value, (int, float)) else None
-
-
-def read_events(path: str) -> list[dict]:
-  """The events of a run, in order. Raises UserError for a damaged line."""
+  """The best monitored value of a run that is done; None where it has no finite one, or its files cannot be read."""
   try:
-    with open(path, encoding="utf-8") as file:
-      return [json.loads(line) for line in file]
-  except FileNotFoundError:
-    return []
-  except ValueError as error:
-    raise UserError(f"{path}: a line is no JSON: {error}") from None
-
-
-def read_scalars(path: str) -> list[dict]:
-  """The rows of scalars.csv: numbers as float or int, unknown as None."""
-  try:
-    with open(path, encoding="utf-8", newline="") as file:
-      return [{name: read_cell(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
-  except FileNotFoundError:
-    return []
-
-
-def read_cell(name: str, text: str) -> Any:
-  """The value of a CSV cell."""
-  if text == "":
+    _, run = read_newest(workdir)
+  except UserError:
     return None
-  if name == "split":
-    return text
-  return int(text) if name in ("epoch", "step") else float(text)
+  value = best_of(run).value if newest_event(run, "on_train_end") else None
+  return value if value is not None and math.isfinite(value) else None
+
+
+def described(run: RunData) -> dict[str, dict]:
+  """What a run's experiment says of its metrics: name or pattern -> unit, meaning, direction and chance."""
+  found = dict(newest_event(run, "on_start").get("metrics", {}))
+  for record in run.evals.values():
+    found |= record.get("metrics", {})
+  return found
+
+
+def description(descriptions: dict[str, dict], name: str) -> dict:
+  """What is said of a metric `<name>` or `<name>/<item>`, by its name or by a pattern of names; {} for nothing."""
+  for known in (name, name.partition("/")[0]):
+    if known in descriptions:
+      return descriptions[known]
+  return next((found for pattern, found in descriptions.items() if fnmatch.fnmatchcase(name, pattern)), {})
+
+
+def step_seconds(run: RunData) -> float:
+  """Time in steps of all epochs, or of all evaluations of a stream."""
+  return sum(row.get("epoch_time_s") or 0.0 for row in run.rows)
+
+
+def time_axis(run: RunData) -> tuple[str, float]:
+  """Name of the time axis, and steps per unit of it: epochs, or steps for a stream."""
+  per_epoch = jsonable.number(newest_event(run, "on_start").get("steps_per_epoch"))
+  return ("epoch", per_epoch) if per_epoch else ("step", 1.0)
+
+
+def curve(run: RunData, split: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+  """Position and value of a metric of a split, NaN where not finite; None where no value is finite."""
+  points = [(row["step"], value_of(row, name)) for row in run.rows if row["split"] == split]
+  x, y = np.array(points, float).reshape(-1, 2).T
+  finite = np.isfinite(y)
+  return (x / time_axis(run)[1], np.where(finite, y, np.nan)) if finite.any() else None
 
 
 def history(events: list[dict]) -> dict[str, list]:
@@ -107,100 +271,3 @@ def history(events: list[dict]) -> dict[str, list]:
       entry |= {"seconds": event["epoch_time_s"], "samples_per_s": event["throughput"]}
   names = list(dict.fromkeys(name for entry in by_epoch.values() for name in entry))
   return {name: [entry[name] if name in entry else None for entry in by_epoch.values()] for name in names}
-
-
-def read_run(folder: str, with_arrays: bool = True) -> RunData:
-  """Reads a run folder, with or without the arrays of its evaluations, which are large.
-
-  Raises UserError where it holds no config.json that can be read.
-  """
-  problems: list[str] = []
-  def read(parse, empty, *parts):
-    path = os.path.join(folder, *parts)
-    try:
-      with open(path, "rb") as file:
-        return parse(file)
-    except FileNotFoundError:
-      return empty
-    except Exception as error:  # json, zipfile, zlib, numpy and the system each have their own
-      problems.append(f"{path} cannot be read: {error}")
-      return empty
-  read_object = lambda file: dict(json.load(file))
-  read_lines = lambda file: parse_lines(lambda line: dict(json.loads(line)), file)
-  read_rows = lambda file: parse_lines(parse_row, file, csv.DictReader)
-  config = read(read_object, {}, "config.json")
-  if not config:
-    raise UserError(problems[0] if problems else f"{folder!r} holds no run (no config.json)")
-  evals = {split: record for split in SPLITS[::-1] if (record := read(read_object, {}, "eval", f"{split}.json"))}
-  arrays = {split: read(lambda file: dict(np.load(file, allow_pickle=False)), {}, "eval", f"{split}.npz")
-            for split in SPLITS if with_arrays and split in evals}
-  split = next((s for s in arrays if arrays[s]), next(iter(arrays), ""))
-  return RunData(folder, config, config.pop("origins", {}), read(read_object, {}, "run.json"),
-                 read(read_lines, [], "facts", "events.jsonl"), read(read_rows, [], "facts", "scalars.csv"),
-                 read(read_lines, [], "facts", "process.jsonl"), evals, split, arrays[split] if split else {}, problems)
-
-
-def parse_lines(parse: Callable[[Any], dict], file, reader=iter) -> list[dict]:
-  """What `parse` makes of each line, or row of a reader of lines, but for damaged ones and half a line at the end."""
-  found = []
-  for item in reader(file.read().decode("utf-8", "replace").replace("\0", "").split("\n")[:-1]):
-    try:
-      found.append(parse(item))
-    except (TypeError, ValueError):
-      continue
-  return found
-
-
-def parse_row(row: dict[str, str]) -> dict[str, Any]:
-  """A row of scalars.csv: numbers as float, None for unknown. Raises ValueError for a row without a position."""
-  numbers = {name: float(cell) if cell else None for name, cell in row.items() if name != "split"}
-  if None in (numbers.get("epoch"), numbers.get("step"), row.get("split")):
-    raise ValueError("no position")
-  return numbers | {"split": row["split"]}
-
-
-def stage_folders(folder: str) -> list[str]:
-  """Folders of the stages of a run that have begun, in order; none for a run without."""
-  found = pathlib.Path(folder).glob("stages/[0-9]*/config.json")
-  return sorted((str(path.parent) for path in found), key=lambda path: (len(path), path))
-
-
-def step_seconds(run: RunData) -> float:
-  """Time in steps of all epochs, or of all evaluations of a stream."""
-  return sum(row.get("epoch_time_s") or 0.0 for row in run.rows)
-
-
-def newest_event(run: RunData, moment: str) -> dict:
-  """The newest event of a moment; {} where there is none."""
-  return next((event for event in reversed(run.events) if event.get("moment") == moment), {})
-
-
-def value_of(row: dict, name: str) -> float | None:
-  """A metric of a row of scalars.csv."""
-  return next((row[c] for c in (f"metric_{name}", name, f"{row['split']}_{name}") if row.get(c) is not None), None)
-
-
-def best_of(run: RunData) -> tuple[str, float | None, float | None]:
-  """The monitored metric, its best value and the step of that; None where nothing was evaluated."""
-  monitor = str(run.config.get("train", {}).get("monitor", "val_loss"))
-  if monitor.startswith("val_") and all(row["split"] != "val" for row in run.rows):
-    monitor = "train_" + monitor[len("val_"):]
-  split, _, name = monitor.partition("_")
-  found = [event.get("best_step" if event.get("moment") == "on_train_end" else "step") for event in run.events
-           if event.get("is_best") or event.get("moment") == "on_train_end"]
-  step = jsonable.number(found[-1]) if found else None
-  return monitor, next((value_of(r, name) for r in run.rows if (r["split"], r["step"]) == (split, step)), None), step
-
-
-def time_axis(run: RunData) -> tuple[str, float]:
-  """Name of the time axis, and steps per unit of it: epochs, or steps for a stream."""
-  per_epoch = jsonable.number(newest_event(run, "on_start").get("steps_per_epoch"))
-  return ("epoch", per_epoch) if per_epoch else ("step", 1.0)
-
-
-def curve(run: RunData, split: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-  """Position and value of a metric of a split, NaN where not finite; None where no value is finite."""
-  points = [(row["step"], value_of(row, name)) for row in run.rows if row["split"] == split]
-  x, y = np.array(points, float).reshape(-1, 2).T
-  finite = np.isfinite(y)
-  return (x / time_axis(run)[1], np.where(finite, y, np.nan)) if finite.any() else None

@@ -1,4 +1,7 @@
-"""The files that say what a run is: config.json, run.json, history.json; finding and describing a run."""
+"""What a run has saved, told from names and JSON alone: its stages, the steps of its checkpoints and their records.
+
+Needs no orbax, so that commands find a checkpoint, and pages what is known of the data, without loading it.
+"""
 
 import contextlib
 import json
@@ -8,11 +11,17 @@ from jaxtrain.errors import UserError
 from jaxtrain.jsonable import digest_json
 
 
-def last_stage(workdir: str) -> str:
-  """The folder of a run's last stage that was started; the workdir itself where it has no stages."""
+def stage_folders(workdir: str) -> list[str]:
+  """Folders of the stages of a run that have begun, in order; none for a run without stages."""
   stages = os.path.join(workdir, "stages")
-  numbers = sorted(int(n) for n in os.listdir(stages) if n.isdigit()) if os.path.isdir(stages) else []
-  return os.path.join(stages, str(numbers[-1])) if numbers else workdir
+  numbers = sorted(int(name) for name in os.listdir(stages) if name.isdigit()) if os.path.isdir(stages) else []
+  folders = (os.path.join(stages, str(number)) for number in numbers)
+  return [folder for folder in folders if os.path.exists(os.path.join(folder, "config.json"))]
+
+
+def last_stage(workdir: str) -> str:
+  """The folder of a run's last stage that has begun; the workdir itself where there is none."""
+  return [workdir, *stage_folders(workdir)][-1]
 
 
 def parse_reference(reference: str) -> tuple[str, str]:

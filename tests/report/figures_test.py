@@ -1,5 +1,6 @@
 """Figures on small run folders that the tests write: what is drawn and left out, and what a damaged run loses."""
 
+import math
 import os
 import pathlib
 
@@ -13,6 +14,7 @@ from jaxtrain.experiments.tabular_vae import figures as vae_figures, figures_dat
 from jaxtrain.report import figures
 from jaxtrain.workdir import reading
 
+NAN = float("nan")
 ALL = [*CURVES, "reconstruction", "latent", "classes", "roc", "calibration", "generated"]
 FULL = [*ALL, "distributions", "dataset", "distances", "umap", "architecture"]
 
@@ -128,10 +130,10 @@ def test_no_run(tmp_path, content, says):
 
 def test_curves_without_a_finite_value_are_left_out(tmp_path):
   run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
-  row = {"epoch": "1", "split": "train", "step": "10", "train_loss": "nan", "metric_kl": "-inf", "metric_recon": ""}
-  run = run._replace(rows=[reading.parse_row(row)])
+  row = {"epoch": 1, "split": "train", "step": 10, "train_loss": NAN, "metric_kl": -math.inf, "metric_recon": None}
+  run = run._replace(rows=[row])
   assert figures.losses(run) is None
-  rows = [reading.parse_row(row | {"step": step, "metric_recon": "0.5"}) for step in ("20", "30")]
+  rows = [row | {"step": step, "metric_recon": 0.5} for step in (20, 30)]
   assert [ax.get_title() for ax in figures.losses(run._replace(rows=run.rows + rows)).axes] == ["recon"]
 
 

@@ -13,6 +13,7 @@ from made_runs import CURVES, make_run, replace_text
 from pages import Page
 from jaxtrain.report import __main__, figures, run_page
 from jaxtrain.report.page import fmt, tag
+from jaxtrain.workdir import reading
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MINIMAL = {"log": {"figures": "minimal", "families": []}}  # one picture, for speed
@@ -83,11 +84,26 @@ def test_key_numbers_and_metrics(tmp_path):
   assert page.all("td", "style")[:2] == ["--v:90.0%", "--v:80.0%"]
 
 
+def test_metrics_are_shown_with_what_the_experiment_says_of_them(tmp_path):
+  metrics = {"kl*": {"unit": "nats", "meaning": "Cost of the <latent> code.", "direction": "lower", "chance": None},
+             "auc_macro": {"unit": "", "meaning": "", "direction": "higher", "chance": 0.5}}
+  page = page_of(make_run(tmp_path / "run", metrics=metrics, parts=("train", "test"), config=MINIMAL))
+  assert ["metric", "", "train, best (epoch 3)", "train, last (epoch 4)", "test, best state"] in page.rows
+  assert ["kl", "nats, lower is better", "0.9000", "1.200", "1.200"] in page.rows
+  assert ["loss", "", "2.000", "2.000", "2.000"] in page.rows  # nothing is said of it
+  assert ["auc_macro", "higher is better, chance 0.5000", "0.7500", "0.7500"] in page.rows
+  assert page.all("td", "title") == ["Cost of the <latent> code."]
+
+
+def test_curves_are_drawn_with_their_units(tmp_path):
+  metrics = {"loss": {"unit": "nats", "meaning": "", "direction": "lower", "chance": None}}
+  axes = figures.losses(reading.read_run(make_run(tmp_path / "run", metrics=metrics))).axes
+  assert [(ax.get_title(), ax.get_ylabel()) for ax in axes] == [("loss", "nats"), ("recon", ""), ("kl", "")]
+
+
 @pytest.mark.parametrize(("resume_step", "says"), [(0, "in all"), (20, "since it was resumed")])
 def test_time_is_of_steps_and_of_the_whole(tmp_path, resume_step, says):
-  folder = make_run(tmp_path / "run", config=MINIMAL)
-  replace_text(folder, "facts/events.jsonl", lambda text: text.replace(
-      '"on_train_end", ', '"on_train_end", "total_time_s": 7384.2, '))
+  folder = make_run(tmp_path / "run", config=MINIMAL, total_time_s=7384.2)
   (tmp_path / "run" / "facts" / "process.jsonl").write_text(f'{{"resume_step": {resume_step}}}\n{{"seconds": 1}}\n')
   assert f"time in steps 2.000 s 2,000 rows/s · 2:03:04 {says}" in page_of(folder).text
 
@@ -208,7 +224,8 @@ def test_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
 
 def test_neither_jax_nor_pyplot_is_loaded(tmp_path):
   folder = make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": ["losses", "classes"]}})
-  code = ("import jaxtrain.report.run_page as page, sys; assert 'jax' not in sys.modules; page.write_run(sys.argv[1], 'end');"
+  code = ("import jaxtrain.report.run_page as page, sys; assert 'jax' not in sys.modules;"
+          "page.write_run(sys.argv[1], 'end');"
           "assert not {'jax', 'matplotlib.pyplot'} & set(sys.modules)")
   done = command("-c", code, folder)
   assert (done.returncode, done.stderr) == (0, "") and len(os.listdir(os.path.join(folder, "figures"))) == 2

@@ -269,6 +269,19 @@ def test_direction(name, words):
   assert collection.direction(name, []) == (words.startswith("higher"), words)
 
 
+def test_direction_and_unit_are_those_that_the_experiment_says():
+  said = {"kl*": {"unit": "nats", "meaning": "Cost of the code.", "direction": "higher", "chance": None},
+          "sharp": {"unit": "", "meaning": "", "direction": "", "chance": None}}
+  members = [collection.Member("a", "a", "done", "", {}),
+             collection.Member("b", "b", "done", "", {}, monitor="val_kl", descriptions=said)]
+  assert collection.direction("test_kl_nats", members) == (True, "higher is better, in nats")
+  assert collection.direction("best val_kl", members) == (False, "lower is better, in nats")  # as it was monitored
+  assert collection.direction("test_sharp", members) == (False, "lower is taken as better")
+  assert collection.direction("test_accuracy", members) == (True, "higher is better")
+  assert sweep_page.metric_name("test_kl_nats", members) == '<span title="Cost of the code.">test_kl_nats</span>'
+  assert sweep_page.metric_name("test_loss", members) == "test_loss"
+
+
 def test_fields_that_follow():
   def member(epochs, rate, seed):
     fields = {"train.num_epochs": epochs, "optim.decay_steps": 10 * epochs, "optim.rate": rate, "seed": seed,

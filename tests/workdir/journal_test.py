@@ -56,3 +56,69 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
   (tmp_path / "sweep.json").write_text('{"version": 9}')
   with pytest.raises(UserError, match="version 9"):
     journal.Journal(str(tmp_path))
+
+
+def test_a_wrong_line_is_refused_and_not_written(tmp_path):
+  made = begun(tmp_path)
+  made.add([({"seed": 0}, "a")])
+  before = (tmp_path / "journal.jsonl").read_bytes()
+  for event, fields, says in (("failed", {"member": 0}, "failed: the field 'code' is missing"),
+                              ("done", {"member": 0, "code": 0}, "done: there is no field 'code'"),
+                              ("stopped", {"member": 0}, "must have an event out of added, started"),
+                              ("wave", {"members": ["a"]}, "wave: the field 'fields' is missing")):
+    with pytest.raises(ValueError, match=says):
+      made.note(event, **fields)
+  assert (tmp_path / "journal.jsonl").read_bytes() == before and made.members[0].outcome == "added"
+
+
+def described(sweep):
+  """All that a reading of a sweep has found."""
+  return sweep.about, [vars(member) for member in sweep.members], sweep.waves
+
+
+def test_pages_and_sweeps_read_a_whole_journal_alike(tmp_path):
+  made = begun(tmp_path)
+  made.add([({"model.hidden_dims": [8], "seed": k}, str(k)) for k in range(3)])
+  made.note("wave", members=[0, 1, 2], fields=("seed",), places=3, devices=1, exact=False)
+  made.note("started", member=1, job="17_1")
+  made.note("failed", member=1, code=3, reason="nan")
+  made.note("failed", member=2, code=1, reason="")
+  made.note("started", member=2)
+  made.note("done", member=0)
+  strict, lenient = journal.Journal(str(tmp_path)), journal.read_sweep(str(tmp_path))
+  assert described(strict) == described(lenient)
+  assert [(m.outcome, m.reason, m.code) for m in lenient.members] == [
+      ("done", "", None), ("failed", "nan", 3), ("started", "", None)]
+
+
+def test_pages_read_a_damaged_journal_as_far_as_it_goes(tmp_path):
+  made = begun(tmp_path)
+  made.add([({"seed": k}, str(k)) for k in range(3)])
+  lines = (tmp_path / "journal.jsonl").read_text().splitlines()
+  more = ['{"event": "done", "member": 2, "later": true}', '{"event": "done", "member": 1}', '{"event": "paused"}',
+          '{"event": ["done"], "member": 0}', '{"event": "failed", "member": 0, "code": "three", "reason": "x"}',
+          "[]", '{"even']
+  text = "\n".join([lines[0], "{broken", lines[2], *more])
+  (tmp_path / "journal.jsonl").write_text(text)
+  found = journal.read_sweep(str(tmp_path))
+  assert [(m.number, m.outcome) for m in found.members] == [(0, "added"), (2, "done")]  # numbers do not shift
+  assert (tmp_path / "journal.jsonl").read_text() == text
+  with pytest.raises(UserError, match="line 2 is damaged"):
+    journal.Journal(str(tmp_path))
+
+
+def test_a_sweep_is_not_gone_on_with_where_a_member_is_missing(tmp_path):
+  begun(tmp_path).add([({"seed": k}, str(k)) for k in range(3)])
+  lines = (tmp_path / "journal.jsonl").read_text().splitlines(keepends=True)
+  (tmp_path / "journal.jsonl").write_text(lines[0] + lines[2])
+  with pytest.raises(UserError, match="a member that was added is missing"):
+    journal.Journal(str(tmp_path))
+
+
+@pytest.mark.parametrize("about", [None, "{", "[]"])
+def test_pages_refuse_a_folder_without_a_sweep(tmp_path, about):
+  (tmp_path / "journal.jsonl").write_text("")
+  if about is not None:
+    (tmp_path / "sweep.json").write_text(about)
+  with pytest.raises(UserError, match="is no sweep that can be read"):
+    journal.read_sweep(str(tmp_path))

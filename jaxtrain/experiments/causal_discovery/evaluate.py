@@ -12,8 +12,8 @@ from typing import Any, Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
 
+from jaxtrain import statistics
 from jaxtrain.experiments.causal_discovery import scores, training
 from jaxtrain.types import Splits
 
@@ -81,9 +81,7 @@ def with_interval(name: str, values: np.ndarray, item: str = "") -> dict[str, fl
   values, end = values[np.isfinite(values)], f"/{item}" * bool(item)
   if not values.size:
     return {name + end: float("nan")}
-  quantile = special.stdtrit(values.size - 1, 0.975)  # of Student's t: a family may have few tasks
-  half = quantile * values.std(ddof=1) / values.size ** 0.5 if values.size > 1 else float("nan")
-  return {name + end: float(values.mean()), f"{name}_ci95{end}": half}
+  return {name + end: float(values.mean()), f"{name}_ci95{end}": statistics.t_half_width(values)}
 
 
 def by_family(tasks: dict[str, np.ndarray], meta: dict) -> dict[str, float]:

@@ -3,9 +3,8 @@
 Those of classes are in `figures_classes.py`, those of the table and of prior samples in `figures_data.py`; all are
 listed here. `FULL_FAMILIES` are drawn with `log.figures=full` or by name.
 
-The latent map is by principal components, which need no extra package, and
-by UMAP where umap-learn is installed; of many features those at even ranks of R2 are shown, so that the worst is always
-among them.
+The latent map is by principal components, which need no extra package, and by UMAP where umap-learn is installed. Of
+many features those at even ranks of R2 are shown, so that the worst is always among them.
 """
 
 import numpy as np
@@ -36,7 +35,7 @@ def reconstruction(run: RunData) -> Figure | None:
   if not {"sample_x", "sample_x_mean"} <= run.arrays.keys():
     return None
   x, x_mean, record = run.arrays["sample_x"], run.arrays["sample_x_mean"], run.evals[run.split]
-  names = record["meta"]["features"]
+  names = run.meta["features"]
   r2, scaled = ([number(record["scalars"].get(f"r2_{unit}/{name}")) for name in names] for unit in ("raw", "scaled"))
   shown, chosen = shown_features(run)
   columns = 3 if len(shown) in (5, 6, 9) else min(4, len(shown))
@@ -46,11 +45,11 @@ def reconstruction(run: RunData) -> Figure | None:
   for k, d in enumerate(shown):
     left, top = 0.75 + PITCH[0] * (k % columns), 0.45 + PITCH[1] * (k // columns)
     ax = figure.add_axes((left / width, 1 - (top + SIDE) / height, SIDE / width, SIDE / height))
-    draw_feature(ax, x[:, d], x_mean[:, d], record["meta"]["scaler"]["transforms"][d].endswith("log1p"))
+    draw_feature(ax, x[:, d], x_mean[:, d], run.meta["scaler"]["transforms"][d].endswith("log1p"))
     ax.set_title(clip_text(names[d], 27), fontsize=8, pad=17)
     ax.annotate(r2_text(r2[d], scaled[d]), (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8)
   text = f"measured: {len(x):,} of {run.split}'s {record['scalars']['rows']:,} rows, R² over all{chosen}"
-  if any(record["meta"]["scaler"]["transforms"][d].endswith("log1p") for d in shown):
+  if any(run.meta["scaler"]["transforms"][d].endswith("log1p") for d in shown):
     text += "; axes of log1p features are logarithmic"
   figure.text(0.75 / width, 0.08 / height, text, fontsize=8.5, color=MUTED)
   figure.text(0.1 / width, 0.5, "reconstructed", fontsize=8.5, color=MUTED, rotation=90, va="center")
@@ -138,7 +137,7 @@ def umap(run: RunData) -> Figure | None:
 
 def draw_map(ax, run: RunData, points: np.ndarray) -> None:
   """Points [N, 2] of the rows that were sampled first, coloured by the most frequent classes."""
-  names = run.evals[run.split]["meta"]["class_names"]
+  names = run.meta["class_names"]
   size, label = float(np.clip(6e4 / len(points), 5, 20)), run.arrays.get("sample_label")
   if label is None or not names:
     ax.scatter(*points.T, s=size, color=BLUE, alpha=0.4, linewidths=0)
@@ -204,7 +203,7 @@ def network(run: RunData) -> dict[str, tuple[int, tuple[int, ...], int, str]]:
 
   Of more than three hidden layers those between the first and the last are one entry with many widths.
   """
-  meta, model = run.evals.get(run.split, {}).get("meta", {}), run.config.get("model", {})
+  meta, model = run.meta, run.config.get("model", {})
   if not {"hidden_dims", "latent_dim", "batch_norm", "head_dim", "kind"} <= model.keys() or not meta.get("features"):
     return {}
   D, L, hidden = len(meta["features"]), model["latent_dim"], tuple(model["hidden_dims"])

@@ -1,7 +1,7 @@
 """Figures of the classes of a tabular VAE: counts, ROC curves, calibration, distances, from the files of a run alone.
 
-Distances are of known classes, to their own centroid and to the next one;
-no class is held out. Counts of classes are on a logarithmic axis only where they span a factor of 20.
+Distances are of known classes, to their own centroid and to the next one; no class is held out. Counts of classes are
+on a logarithmic axis only where they span a factor of 20.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def classes(run: RunData) -> Figure | None:
   count, predicted = run.arrays.get("class_count"), run.arrays.get("predicted_count")
   if count is None or not count.sum():
     return None
-  names = run.evals[run.split]["meta"]["class_names"]
+  names = run.meta["class_names"]
   order = [int(k) for k in np.argsort(-count, kind="stable")[:MAX_CLASSES] if count[k] > 0]
   figure = new_figure(8.2, 1.0 + (0.26 if predicted is not None else 0.2) * len(order))
   ax = figure.subplots()
@@ -64,7 +64,7 @@ def roc(run: RunData) -> Figure | None:
   arrays = run.arrays
   if not {"auc", "roc_class", "roc_fpr", "roc_tpr", "class_count"} <= arrays.keys() or not len(arrays["roc_class"]):
     return None
-  names, count, auc = run.evals[run.split]["meta"]["class_names"], arrays["class_count"], arrays["auc"]
+  names, count, auc = run.meta["class_names"], arrays["class_count"], arrays["auc"]
   figure = new_figure(8.2, 4.3)
   ax = figure.subplots()
   for k, tpr, color in zip(arrays["roc_class"], arrays["roc_tpr"], HUES):
@@ -120,7 +120,7 @@ def distances(run: RunData) -> Figure | None:
   wanted = {"distance_class", "distance_nearest", "distance_own", "distance_other", "class_count"}
   if not wanted <= arrays.keys():
     return None
-  names, count = run.evals[run.split]["meta"]["class_names"], arrays["class_count"]
+  names, count = run.meta["class_names"], arrays["class_count"]
   own, other, top = arrays["distance_own"], arrays["distance_other"], arrays["distance_class"]
   where = np.arange(len(top))
   figure = new_figure(8.2, 1.3 + 0.23 * len(top))

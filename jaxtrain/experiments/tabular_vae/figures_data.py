@@ -1,7 +1,6 @@
 """Figures of the table that a tabular VAE learned from, and of what it makes of noise, from the files of a run alone.
 
-Histograms are without kernel density, in bins that `evaluate.py` counted; of many features those that
-`pick_features` shows.
+Histograms are in bins that `evaluate.py` counted; of many features those are shown that `pick_features` picks.
 """
 
 import re
@@ -55,7 +54,7 @@ def set_log_ticks(axis, low: float, high: float) -> None:
 def shown_features(run: RunData) -> tuple[list[int], str]:
   """The features that have a panel, and a text that says so where they are not all."""
   record = run.evals[run.split]
-  names = record["meta"]["features"]
+  names = run.meta["features"]
   shown = pick_features([number(record["scalars"].get(f"r2_raw/{name}")) for name in names])
   return shown, "" if len(shown) == len(names) else f"; {len(shown)} of {len(names)} features, from best to worst R²"
 
@@ -63,7 +62,7 @@ def shown_features(run: RunData) -> tuple[list[int], str]:
 def feature_panels(run: RunData, series: list[tuple[str, str, str]], text: str) -> Figure:
   """A panel of histograms for each feature; a series is (name of its array, colour, label), the first one filled."""
   shown, chosen = shown_features(run)
-  meta, edges = run.evals[run.split]["meta"], run.arrays["hist_edges"]
+  meta, edges = run.meta, run.arrays["hist_edges"]
   columns = 3 if len(shown) in (5, 6, 9) else min(4, len(shown))
   figure = new_figure(0.4 + 2.25 * max(columns, 2), 0.75 + 1.75 * -(-len(shown) // columns))
   axes = figure.subplots(-(-len(shown) // columns), columns, squeeze=False).ravel()
@@ -130,18 +129,17 @@ def distributions(run: RunData) -> Figure | None:
 
 def dataset(run: RunData) -> Figure | None:
   """Look for a few groups or classes that hold most of the rows: scores over rows are then scores of those."""
-  record = run.evals.get(run.split, {})
-  rows = {part: n for part, n in record.get("meta", {}).get("rows", {}).items() if n}
-  groups, count = record.get("meta", {}).get("rows_per_group"), run.arrays.get("class_count_all")
+  rows = {part: n for part, n in run.meta.get("rows", {}).items() if n}
+  groups, count = run.meta.get("rows_per_group"), run.arrays.get("class_count_all")
   panels = []
   if len(rows) > 1:
-    panels.append(lambda ax: draw_parts(ax, rows, record["meta"].get("groups")))
+    panels.append(lambda ax: draw_parts(ax, rows, run.meta.get("groups")))
   if groups:
     total = sum(rows.values())
     panels.append(lambda ax: draw_ranks(ax, groups["rows"], "group", total))
     prefixes = by_prefix(groups, total)
     if prefixes:
-      word = "expedition" if "lithology" in str(record["meta"]["table"].get("source")) else "first part of group name"
+      word = "expedition" if "lithology" in str(run.meta["table"].get("source")) else "first part of group name"
       panels.append(lambda ax: draw_bars(ax, prefixes, word))
   if count is not None and count.sum():
     panels.append(lambda ax: draw_ranks(ax, sorted(count[count > 0].tolist())[::-1], "class", int(count.sum())))

@@ -33,9 +33,9 @@ def test_nothing_is_drawn_without_its_arrays(run, name):
 
 def test_nothing_is_drawn_without_its_facts(run):
   assert vae_figures.architecture(run._replace(config={})) is None
-  assert vae_figures.architecture(run._replace(evals={}, split="")) is None
+  assert vae_figures.architecture(run._replace(meta={})) is None
   meta = {"rows": {"train": 10}, "class_names": []}
-  assert figures_data.dataset(run._replace(evals={"test": {"meta": meta}}, arrays={})) is None
+  assert figures_data.dataset(run._replace(meta=meta, arrays={})) is None
   assert vae_figures.roc(run._replace(arrays=run.arrays | {"roc_class": np.array([], int)})) is None
   assert vae_figures.calibration(run._replace(arrays=run.arrays | {"calibration": np.zeros((3, 15))})) is None
 
@@ -92,5 +92,5 @@ def test_prefixes_of_groups():
 def test_architecture_counts_every_parameter(run, kind, classes, hidden, total):
   meta = {"features": list("abcdef"), "class_names": [str(k) for k in range(classes)]}
   model = MODEL | {"kind": kind, "hidden_dims": hidden}
-  changed = run._replace(config={"model": model}, evals={"test": {"meta": meta}})
+  changed = run._replace(config={"model": model}, meta=meta)
   assert f"{total:,} parameters" in texts(vae_figures.architecture(changed))

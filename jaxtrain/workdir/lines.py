@@ -1,0 +1,52 @@
+"""Files of lines that a kill may cut short: read strictly, where all of it must be whole, or as far as it goes."""
+
+import json
+from typing import Any, Callable
+
+from jaxtrain.errors import UserError
+
+
+def read(path: str) -> bytes:
+  """What a file holds; nothing where there is none. Raises OSError where it cannot be read."""
+  try:
+    with open(path, "rb") as file:
+      return file.read()
+  except FileNotFoundError:
+    return b""
+
+
+def parse(data: bytes, one: Callable[[str], Any], path: str, strict: bool, first: int = 1) -> list[Any]:
+  """What `one` makes of each line of a file's content.
+
+  A line that `one` refuses with a ValueError, and half a line at the end, are left out where reading is lenient.
+
+  Args:
+    data: lines that each end with a line break.
+    one: the value of a line.
+    path: of the file, for the message.
+    strict: whether all lines must be whole.
+    first: number of the first line.
+
+  Raises:
+    UserError: reading is strict, and a line is damaged.
+  """
+  *whole, rest = data.split(b"\n")
+  found = []
+  for number, line in enumerate([*whole, rest] if rest and strict else whole, first):
+    try:
+      if strict and number == first + len(whole):
+        raise ValueError("it has no end")
+      found.append(one(line.decode() if strict else line.decode("utf-8", "replace").replace("\0", "")))
+    except ValueError as error:
+      if strict:
+        raise UserError(f"{path}: line {number} is damaged ({error}); restore the file, or choose another "
+                        "workdir") from None
+  return found
+
+
+def parse_object(line: str) -> dict[str, Any]:
+  """The JSON object of a line. Raises ValueError where it holds none."""
+  found = json.loads(line)
+  if not isinstance(found, dict):
+    raise ValueError("not a JSON object")
+  return found
