@@ -18,8 +18,9 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 from absl import flags as absl_flags, logging
 
-from jaxtrain import config as config_lib, errors, jsonable
+from jaxtrain import config as config_lib, errors
 from jaxtrain.errors import Told, UserError
+from jaxtrain.workdir import jsonfile
 
 OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
 MAX_LINES = 4  # of a complaint
@@ -237,12 +238,12 @@ def write_outcome(outcome: Outcome, environ) -> None:
   """Leaves the outcome as JSON where the process that started this one asked for it."""
   if OUTCOME_VARIABLE in environ:
     try:
-      jsonable.write_json(environ[OUTCOME_VARIABLE], outcome._asdict())
+      jsonfile.write_json(environ[OUTCOME_VARIABLE], outcome._asdict())
     except OSError as error:
       complain(f"{OUTCOME_VARIABLE}: cannot write {environ[OUTCOME_VARIABLE]!r}: {error.strerror}")
 
 
 def read_outcome(path: str) -> Outcome | None:
   """The outcome that a command has left in a file; None where it was killed before it could."""
-  found = jsonable.read_json(path)
+  found = jsonfile.read_json(path)
   return None if found is None else Outcome(**found)

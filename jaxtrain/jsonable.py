@@ -3,10 +3,7 @@
 import hashlib
 import json
 import math
-import os
 from typing import Any, Iterator, Mapping
-
-from jaxtrain.errors import UserError
 
 
 def clean(value: Any) -> Any:
@@ -45,22 +42,3 @@ def flatten(record: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def digest_json(value: Any) -> str:
   """SHA-256 of a JSON-able value, hexadecimal; dicts with the same entries have the same in any order."""
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def write_json(path: str, value: Any) -> None:
-  """Writes JSON atomically: a reader sees the old file or the new one."""
-  with open(path + ".new", "w", encoding="utf-8") as file:
-    json.dump(value, file, indent=1)
-    file.write("\n")
-  os.replace(path + ".new", path)
-
-
-def read_json(path: str) -> Any:
-  """Reads JSON; None where the file is missing. Raises UserError for a damaged one."""
-  try:
-    with open(path, encoding="utf-8") as file:
-      return json.load(file)
-  except FileNotFoundError:
-    return None
-  except ValueError as error:
-    raise UserError(f"{path}: no JSON: {error}") from None

@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 
 from jaxtrain import bits, config as config_lib, jsonable, step as step_lib
 from jaxtrain.devices import parallel, processes
-from jaxtrain.errors import Stopped, StopReason, UserError
+from jaxtrain.errors import StopReason, Stopped, UserError
 from jaxtrain.jsonable import digest_json
 from jaxtrain.run import cadence, evaluate as evaluate_lib, packing, setup, start, stops
 from jaxtrain.run.cadence import Pace
 from jaxtrain.run.ledger import Ledger
 from jaxtrain.run.single import Run
-from jaxtrain.workdir import provenance, records
+from jaxtrain.workdir import jsonfile, provenance, records
 from jaxtrain.workdir.lock import Lock
 
 
@@ -95,7 +95,7 @@ def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Res
     result = train_one(stage, os.path.join(workdir, "stages", str(k)), stop, draw, resume="auto", init_from=source,
                        origins=origins, stage=k, carry_over=carry if k else "")
   if processes.is_first():
-    jsonable.write_json(os.path.join(workdir, "history.json"), jsonable.clean(result.history))  # the last stage's
+    jsonfile.write_json(os.path.join(workdir, "history.json"), jsonable.clean(result.history))  # the last stage's
   return result._replace(workdir=workdir)
 
 
@@ -199,7 +199,7 @@ def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = No
     UserError: the workdir holds no run, or one made with another config.
   """
   if config is None:
-    config = config_lib.from_workdir(jsonable.read_json(os.path.join(workdir, "config.json")), workdir)
+    config = config_lib.from_workdir(jsonfile.read_json(os.path.join(workdir, "config.json")), workdir)
     if code := config_lib.named_code(config):
       raise UserError(f"--config: required, because the run's config names code of your own, {code[0]}")
   config = config_lib.resolve(config)
@@ -240,7 +240,7 @@ def adopt(config: ConfigDict, workdir: str, init_from: str) -> None:
     run.write_process()
     run.save()
     run.end_training()
-    jsonable.write_json(os.path.join(workdir, "history.json"), {})
+    jsonfile.write_json(os.path.join(workdir, "history.json"), {})
 
 
 def check(config: ConfigDict) -> dict[str, Any]:

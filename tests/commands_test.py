@@ -13,7 +13,7 @@ from absl import flags
 
 import child
 from jaxtrain import __main__ as package_main, commands, config as config_lib, errors
-from jaxtrain.errors import InUse, LostProcess, MembersFailed, NonFinite, Stopped, StopReason, UserError
+from jaxtrain.errors import InUse, LostProcess, MembersFailed, NonFinite, StopReason, Stopped, UserError
 
 CONFIG = """
 from jaxtrain.config import common

@@ -16,7 +16,7 @@ from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from jaxtrain.errors import need, UserError
+from jaxtrain.errors import UserError, need
 
 BLOCK = 8192  # CSV rows handled at a time
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxtrain import rng
 from jaxtrain.data import files, scaling, shuffle, tables
-from jaxtrain.errors import need, UserError
+from jaxtrain.errors import UserError, need
 from jaxtrain.types import Source
 
 WINDOW_BYTES, WINDOW_STEPS = 32 << 20, 64  # a window has no more than either

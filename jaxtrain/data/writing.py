@@ -9,7 +9,7 @@ from typing import Callable, Iterable
 import numpy as np
 
 from jaxtrain.data import files
-from jaxtrain.errors import need, UserError
+from jaxtrain.errors import UserError, need
 
 NUMBER = re.compile(r"(-?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?)?")
 

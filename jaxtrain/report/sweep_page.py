@@ -15,7 +15,7 @@ import numpy as np
 from jaxtrain import statistics
 from jaxtrain.report import collection, page
 from jaxtrain.report.collection import Fields, Member
-from jaxtrain.report.page import fmt, Html, table, tag
+from jaxtrain.report.page import Html, fmt, table, tag
 
 MAX_ALL_PAIRS = 40  # groups up to which each can be the reference
 CURVE_POINTS = 300_000  # of all curves together: about 2 MB

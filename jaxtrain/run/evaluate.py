@@ -12,7 +12,7 @@ import numpy as np
 from jaxtrain import jsonable, rng, step as step_lib
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, feed as feed_lib, metrics, packing
-from jaxtrain.workdir import schema
+from jaxtrain.workdir import jsonfile, schema
 
 PARTS = ("train", "val", "test")
 
@@ -104,7 +104,7 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
   head = {"step": int(state.step), "digest": f"sha256:{digest}"}
   for name in names:
     path = os.path.join(folder, f"{name}.json")
-    done = None if again else jsonable.read_json(path)
+    done = None if again else jsonfile.read_json(path)
     if done is not None and all(key in done and done[key] == value for key, value in head.items()):
       ledger.console.say(f"jaxtrain: {name} is assessed already")
       found[name] = done["scalars"]
@@ -126,7 +126,7 @@ def write_part(ledger, path: str, name: str, head: dict, scalars: dict) -> None:
   """Writes the JSON file of a part: what it is of, its scalars, what they mean, and what is known of the data."""
   record = {"split": name} | head | {"scalars": scalars, "metrics": ledger.declared_metrics(),
                                      "meta": ledger.splits.meta}
-  jsonable.write_json(path, schema.check(record, schema.PART, name))
+  jsonfile.write_json(path, schema.check(record, schema.PART, name))
 
 
 def write_union(ledger, folder: str, head: dict, split: str, found: dict[str, dict]) -> None:

@@ -3,10 +3,9 @@
 import os
 import sys
 
-from jaxtrain import jsonable
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, packing
-from jaxtrain.workdir import records
+from jaxtrain.workdir import jsonfile, records
 
 
 def inspect(workdir: str) -> dict:
@@ -19,7 +18,7 @@ def inspect(workdir: str) -> dict:
     UserError: the folder is no run, or holds no checkpoint.
   """
   top, workdir = workdir, records.last_stage(workdir)
-  config = jsonable.read_json(os.path.join(workdir, "config.json"))
+  config = jsonfile.read_json(os.path.join(workdir, "config.json"))
   if config is None:
     raise UserError(f"--workdir: {top!r} holds no run (no config.json)")
   folder = os.path.join(workdir, "checkpoints")

@@ -19,7 +19,7 @@ from jaxtrain.errors import NonFinite, Stopped, UserError
 from jaxtrain.run import cadence
 from jaxtrain.run.console import Console
 from jaxtrain.types import Experiment, Guard, Splits
-from jaxtrain.workdir import reading
+from jaxtrain.workdir import jsonfile, reading
 from jaxtrain.workdir.facts import Facts
 
 OPTIMISER = ("lr", "grad_norm")  # metrics with columns of their own
@@ -224,7 +224,7 @@ class Ledger:
       self.facts.row(test, **where)
     history = reading.history(self.facts.events)
     if self.writes:
-      jsonable.write_json(os.path.join(self.workdir, "history.json"), jsonable.clean(history))
+      jsonfile.write_json(os.path.join(self.workdir, "history.json"), jsonable.clean(history))
     return history
 
   def say_final(self, test: dict[str, float] | None) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxtrain import step as step_lib
 from jaxtrain.devices import parallel, processes
-from jaxtrain.errors import Stopped, StopReason
+from jaxtrain.errors import StopReason, Stopped
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, evaluate, feed, metrics, packing, stops
-from jaxtrain.run.ledger import by_split, Ledger
+from jaxtrain.run.ledger import Ledger, by_split
 from jaxtrain.types import Experiment, Splits
 from jaxtrain.workdir import provenance
 

@@ -13,14 +13,14 @@ import jax
 from jaxtrain import config as config_lib, jsonable, rng, step as step_lib
 from jaxtrain.config import with_values
 from jaxtrain.devices import processes
-from jaxtrain.errors import need, UserError
+from jaxtrain.errors import UserError, need
 from jaxtrain.jsonable import digest_json
 from jaxtrain.run import board, carry, checkpoints as checkpoints_lib, feed, packing
 from jaxtrain.run.console import Console, describe_data
 from jaxtrain.run.ledger import Ledger
-from jaxtrain.run.setup import assemble, compile_step, count_params, Parts, shapes
+from jaxtrain.run.setup import Parts, assemble, compile_step, count_params, shapes
 from jaxtrain.run.single import Run
-from jaxtrain.workdir import facts as facts_lib, records
+from jaxtrain.workdir import facts as facts_lib, jsonfile, records
 
 
 def open_values(config) -> dict[str, int]:
@@ -44,7 +44,7 @@ def claim(config, workdir: str | None, resume: str):
 def look_at(config, workdir: str | None, resume: str) -> tuple[dict, bool]:
   """(what the workdir's run decided at its start, whether it holds one) for `claim`, whose errors it raises."""
   path = os.path.join(workdir, "config.json") if workdir else None
-  old = jsonable.read_json(path) if path else None
+  old = jsonfile.read_json(path) if path else None
   if resume == "required" and old is None:
     raise UserError(f"--resume=required: {workdir!r} holds no run")
   if old is None:
@@ -64,7 +64,7 @@ def look_at(config, workdir: str | None, resume: str) -> tuple[dict, bool]:
 
 def write_config(config, workdir: str, origins: dict[str, str] | None) -> None:
   """Writes config.json."""
-  jsonable.write_json(os.path.join(workdir, "config.json"), config_lib.to_record(config)
+  jsonfile.write_json(os.path.join(workdir, "config.json"), config_lib.to_record(config)
                       | {"origins": origins or {}})
 
 

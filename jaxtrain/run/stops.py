@@ -15,7 +15,7 @@ from typing import Callable
 
 from jaxtrain import errors
 from jaxtrain.devices import processes
-from jaxtrain.errors import Stopped, StopReason
+from jaxtrain.errors import StopReason, Stopped
 
 GRACE_SECONDS = 3.0  # of a call that keeps the main thread when a stop does not wait
 

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxtrain import config as config_lib, jsonable
+from jaxtrain import config as config_lib
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, packing, setup
 from jaxtrain.types import Experiment
-from jaxtrain.workdir import records
+from jaxtrain.workdir import jsonfile, records
 
 
 class Trained(NamedTuple):
@@ -33,7 +33,7 @@ def restore(workdir: str, which: str, experiment: str = "") -> Trained:
     UserError: the folder holds no such checkpoint, or its experiment is not part of jaxtrain and not named.
   """
   folder = records.last_stage(workdir)
-  record = jsonable.read_json(os.path.join(folder, "config.json"))
+  record = jsonfile.read_json(os.path.join(folder, "config.json"))
   config = without_code(config_lib.from_workdir(record, workdir, experiment))
   if not (which in ("best", "last") or which.isdigit()):
     raise UserError(f"--checkpoint: got {which!r}, allowed best | last | STEP")

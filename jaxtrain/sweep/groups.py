@@ -16,7 +16,7 @@ import numpy as np
 from jaxtrain import config as config_lib, jsonable
 from jaxtrain.errors import UserError
 from jaxtrain.run import packing
-from jaxtrain.run.setup import assemble, Parts, shapes
+from jaxtrain.run.setup import Parts, assemble, shapes
 from jaxtrain.sweep import program as program_lib
 from jaxtrain.sweep.program import Compiled, Program
 

@@ -19,10 +19,10 @@ import numpy as np
 from jaxtrain import errors, jsonable, loop, rng, step as step_lib
 from jaxtrain.config import lookup, with_values
 from jaxtrain.devices import parallel
-from jaxtrain.errors import NonFinite, Stopped, StopReason, UserError
+from jaxtrain.errors import NonFinite, StopReason, Stopped, UserError
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, metrics, setup, start as start_lib, stops
 from jaxtrain.run.console import Console
-from jaxtrain.run.ledger import by_split, Ledger
+from jaxtrain.run.ledger import Ledger, by_split
 from jaxtrain.run.single import Run
 from jaxtrain.sweep.groups import Spec
 from jaxtrain.sweep.program import Compiled

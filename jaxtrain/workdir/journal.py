@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
-from jaxtrain.workdir import lines, provenance, schema
+from jaxtrain.workdir import jsonfile, lines, provenance, schema
 from jaxtrain.workdir.schema import Field
 
 VERSION = 2  # of new sweeps; those of version 1 are read too
@@ -136,7 +136,7 @@ class Journal(Sweep):
   """
 
   def __init__(self, folder: str):
-    super().__init__(folder, jsonable.read_json(os.path.join(folder, "sweep.json")))
+    super().__init__(folder, jsonfile.read_json(os.path.join(folder, "sweep.json")))
     if self.about is None:
       if os.path.exists(os.path.join(folder, "config.json")):
         raise UserError(f"--workdir: {folder!r} holds a run, not a sweep; choose another workdir")
@@ -148,7 +148,7 @@ class Journal(Sweep):
   def begin(self, about: dict) -> None:
     """Writes sweep.json of a new sweep."""
     self.about = schema.check({"version": VERSION, "time": provenance.utc_now()} | about, ABOUT, "sweep.json")
-    jsonable.write_json(os.path.join(self.folder, "sweep.json"), self.about)
+    jsonfile.write_json(os.path.join(self.folder, "sweep.json"), self.about)
 
   def read(self) -> None:
     """Reads the lines there are, and cuts off half a line that a killed process left.

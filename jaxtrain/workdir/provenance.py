@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib import metadata
 
-from jaxtrain import jsonable
+from jaxtrain.workdir import jsonfile
 
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -45,4 +45,4 @@ def write_process(workdir: str, devices: list[str], meta: dict) -> None:
   """
   path = os.path.join(workdir, "run.json")
   now = describe_process(devices) | {"data": meta["table"] if "table" in meta else {}}
-  jsonable.write_json(path, (jsonable.read_json(path) or now) | {"latest": now})
+  jsonfile.write_json(path, (jsonfile.read_json(path) or now) | {"latest": now})

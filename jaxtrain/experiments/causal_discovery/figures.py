@@ -5,7 +5,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from jaxtrain.jsonable import number
-from jaxtrain.report.figures import clip_text, COLORS, INK, MUTED, new_figure
+from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import RunData
 
 BLUE, GREY = COLORS["train"], "#b9c0c7"

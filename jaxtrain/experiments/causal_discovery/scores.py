@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxtrain.experiments.causal_discovery.posterior import matmul, MIN_PROB, pair_mask, spectral_radius
+from jaxtrain.experiments.causal_discovery.posterior import MIN_PROB, matmul, pair_mask, spectral_radius
 
 RADIUS_STEPS = 10  # squarings of `spectral_radius`: 1024 steps of a power iteration
 EXP_TERMS, EXP_SQUARINGS = 8, 8  # the series of exp(P / 256), squared 8 times: exact to rounding up to 100 variables

@@ -22,7 +22,7 @@ from jaxtrain import bits as bits_lib, rng
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import families, functions, graphs, mechanisms
 from jaxtrain.experiments.causal_discovery.families import Family
-from jaxtrain.experiments.causal_discovery.numbers import count, drawn, Numbers
+from jaxtrain.experiments.causal_discovery.numbers import Numbers, count, drawn
 from jaxtrain.types import Batch, Source
 
 PURPOSES = ("train", "val", "test")  # the position is part of every task: append, never reorder

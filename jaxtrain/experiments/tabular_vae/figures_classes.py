@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxtrain.jsonable import number
-from jaxtrain.report.figures import clip_text, INK, MUTED, new_figure
+from jaxtrain.report.figures import INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import RunData
 
 MAX_CLASSES = 30

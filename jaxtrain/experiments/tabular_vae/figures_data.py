@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxtrain.jsonable import number
-from jaxtrain.report.figures import clip_text, COLORS, INK, MUTED, new_figure
-from jaxtrain.workdir.reading import RunData, SPLITS
+from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure
+from jaxtrain.workdir.reading import SPLITS, RunData
 
 MAX_FEATURES, MAX_BARS = 12, 30
 BLUE, ORANGE, PALE = "#1f6fb4", "#d2580f", "#b5d2ec"

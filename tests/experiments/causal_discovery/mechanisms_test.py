@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxtrain.experiments.causal_discovery import families, functions, mechanisms
-from jaxtrain.experiments.causal_discovery.numbers import count, drawn, Numbers
+from jaxtrain.experiments.causal_discovery.numbers import Numbers, count, drawn
 
 D, N = 4, 400
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
