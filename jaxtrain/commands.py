@@ -185,7 +185,7 @@ def default_workdir(config: str, *before: str) -> str:
   """runs/<config>-<variant>-<UTC time> for --config as typed, with words before."""
   path, _, variant = config.partition(":")
   name = os.path.splitext(os.path.basename(path))[0]
-  now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
+  now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
   return os.path.join("runs", "-".join([*before, name, variant or "default", now]))
 
 

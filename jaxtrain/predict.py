@@ -38,6 +38,11 @@ def make_flags() -> absl_flags.FlagValues:
   return own
 
 
+def suffix(path: str) -> str:
+  """The ending of a path's name, `.csv`, in small letters."""
+  return os.path.splitext(path)[1].lower()
+
+
 def pick_verb(made, name: str, experiment: str) -> Verb:
   """The verb of that name. Raises UserError with those there are."""
   verbs = made.predict or {}
@@ -65,9 +70,9 @@ def check_flags(flags, verb: Verb) -> None:
     raise UserError(f"--num: got {flags.num}, allowed {'1 or more' if verb.counts else 'nothing'} with "
                     f"--verb={flags.verb}")
   if not flags.output:
-    raise UserError("--output: required, a .csv .parquet .npz or .h5 file")
-  if files.kind_of(flags.output) not in writing.WRITERS:
-    raise UserError(f"--output: got {flags.output!r}, allowed .csv .parquet .npz .h5")
+    raise UserError(f"--output: required, a file {' '.join(['.csv .parquet .npz .h5', *verb.writers])}")
+  if suffix(flags.output) not in verb.writers and files.kind_of(flags.output) not in writing.WRITERS:
+    raise UserError(f"--output: got {flags.output!r}, allowed {' '.join(['.csv .parquet .npz .h5', *verb.writers])}")
   folder = os.path.dirname(os.path.abspath(flags.output))
   if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
     raise UserError(f"--output: cannot write into {folder!r}")
@@ -92,17 +97,24 @@ def apply(flags, verb: Verb, state, config) -> dict:
   import numpy as np
   from jaxtrain import rng
   from jaxtrain.data import files, writing
-  columns = files.read(files.kind_of(flags.input), flags.input, field="--input") if verb.reads else None
+  columns = None
+  if verb.reads:
+    own = suffix(flags.input) in verb.readers
+    columns = verb.readers[suffix(flags.input)](flags.input) if own else \
+        files.read(files.kind_of(flags.input), flags.input, field="--input")
   began = time.perf_counter()
   root = rng.root_key(config.seed if flags.seed is None else flags.seed)
   found = verb.run(state, columns, flags.num, rng.stream_key(root, "report"))
   seconds = time.perf_counter() - began
-  carried = columns.values if columns and verb.carries else {}
+  carried = columns.values if verb.carries and isinstance(columns, files.Columns) else {}
   clash = [name for name in found if name in carried and (flags.verb != "impute" or name == "num_imputed")]
   if clash:
     raise UserError(f"{flags.input} already has a column {clash[0]!r}; rename it")
   with refused_in_one_line("--output", flags.output):
-    writing.write(flags.output, carried | found)
+    if suffix(flags.output) in verb.writers:
+      verb.writers[suffix(flags.output)](flags.output, found)
+    else:
+      writing.write(flags.output, carried | found)
   rows = len(next(iter(found.values())))
   numbers = [column for column in found.values() if column.dtype.kind == "f"]
   empty = int(np.isnan(np.stack(numbers)).any(axis=0).sum()) if numbers else 0

@@ -86,28 +86,53 @@ class Metric(NamedTuple):
   chance: float | None = None
 
 
+class Input(NamedTuple):
+  """A column that a verb reads.
+
+  Attributes:
+    name: of the column.
+    kind: number | label | text.
+    low, high: bounds of a number, both allowed; None where there is none.
+    required: whether an entry may not be missing.
+  """
+  name: str
+  kind: str = "number"
+  low: float | None = None
+  high: float | None = None
+  required: bool = True
+
+
 class Verb(NamedTuple):
   """One thing that `jaxtrain.predict` does with a trained state.
 
   Attributes:
-    run: `(state, columns, num, key) -> {name: [N]}`: columns of the result from those of a file (`files.Columns`), or
-      `num` rows from nothing where it reads none.
+    run: `(state, columns, num, key) -> {name: [N]}`: columns of the result from those of a file (`files.Columns`, or
+      what a reader of its own gives), or `num` rows from nothing where it reads none.
     pure: `state -> (function, width)`, a pure function of [B, width] float32 in raw units, for any B: what is exported;
       None where rows are not taken one by one.
     several: what an ensemble makes of its members' columns: `mean` (and spread), `each` side by side (numbers that do
-      not compare, such as latent coordinates), or rows made in `turns`.
-    reads: whether it reads a file.
+      not compare, such as latent coordinates), rows made in `turns`, or nothing: `refused`.
+    inputs: the columns that it reads; None where it takes whatever columns a table has, () where it reads no file.
     counts: whether it takes a number of rows to make.
     carries: whether the rows of its result are those of the file, whose columns are carried through.
     decide: columns that follow from averaged ones, such as a label from probabilities; None where none do.
+    readers: file formats of its own, suffix -> `path -> columns`, beside those of tables.
+    writers: likewise, suffix -> `(path, result) -> None`.
   """
   run: Callable[[Any, Any, int, jax.Array], dict[str, np.ndarray]]
   pure: Callable[[Any], tuple[Callable[[jax.Array], jax.Array], int]] | None
   several: str
-  reads: bool = True
+  inputs: tuple[Input, ...] | None = None
   counts: bool = False
   carries: bool = True
   decide: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+  readers: dict[str, Callable[[str], Any]] = {}
+  writers: dict[str, Callable[[str, dict[str, np.ndarray]], None]] = {}
+
+  @property
+  def reads(self) -> bool:
+    """Whether it reads a file."""
+    return self.inputs != ()
 
 
 Scalars = dict[str, Any]

@@ -22,7 +22,8 @@ def made(num_members):
   splits = outside.load(config)
   one = outside.make(config, splits.meta)
   zero = one.init
-  start = lambda key, sample: zero(key, sample).replace(params={"slope": jax.random.normal(rng.stream_key(key, "init"), (3, 1))})
+  slope = lambda key: jax.random.normal(rng.stream_key(key, "init"), (3, 1))
+  start = lambda key, sample: zero(key, sample).replace(params={"slope": slope(key)})
   one = one._replace(init=start)
   batch = splits.train.batch_at(jax.tree.map(jnp.asarray, splits.train.data), 0, jax.random.key(1))
   return ensemble.wrap(one, num_members, halting), one, batch
@@ -56,7 +57,7 @@ def verb(several, decide=None):
   run = lambda state, columns, num, key: {"y": np.full(num or 3, float(state.params["slope"][0, 0])),
                                           "label": np.array(["a"] * (num or 3), object)}
   pure = lambda state: ((lambda x: x * state.params["slope"][0, 0]), 1)
-  one = Verb(run, pure, several, reads=several != "turns", counts=several == "turns", decide=decide)
+  one = Verb(run, pure, several, inputs=() if several == "turns" else None, counts=several == "turns", decide=decide)
   return ensemble.wrap(Experiment(None, None, None, predict={"v": one}), 2, halting).predict["v"]
 
 

@@ -294,7 +294,7 @@ def strays(names: list[str], ignored: list[str]) -> list[str]:
 
 RULES = (imports_point_downwards, libraries_are_few, readers_load_no_jax, linen_stays_in_nets, no_pickle,
          no_private_jax, no_legacy_keys, jax_is_configured_in_one_place, all_is_described, units_are_small)
-RULES_OF_TEXTS = ()  # over all texts of the repository, not the Python files alone
+RULES_OF_TEXTS = (plans_are_not_cited,)  # over all texts of the repository, not the Python files alone
 DOC = "'''Doc.'''\n"
 GOOD = {
   "jaxtrain/__init__.py": DOC + "__version__ = '1'\n\ndef _load():\n  from jaxtrain import loop",

@@ -66,7 +66,7 @@ def test_cross_entropy_of_an_unlabelled_row_is_zero_and_pulls_nothing():
   logits = jnp.asarray(np.random.RandomState(2).normal(0, 2, (4, 3)), jnp.float32)
   label = np.array([-1, 2, -1, 0], np.int32)
   np.testing.assert_array_equal(np.asarray(cross_entropy_nats(logits, label))[[0, 2]], 0.0)
-  grads = np.asarray(jax.jit(jax.grad(lambda l: cross_entropy_nats(l, label).sum()))(logits))
+  grads = np.asarray(jax.jit(jax.grad(lambda x: cross_entropy_nats(x, label).sum()))(logits))
   want = np.exp(log_softmax(np.asarray(logits, np.float64))) - np.eye(3)[label]  # softmax - one-hot
   want[[0, 2]] = 0.0
   np.testing.assert_allclose(grads, want, rtol=1e-5, atol=1e-6)

@@ -22,7 +22,7 @@ SMALL = ("--config.train.num_epochs=1", "--config.data.row_limit=1500", "--confi
 def code_blocks() -> dict[str, str]:
   """Python blocks of README by the file name in their first line."""
   blocks = re.findall(r"```python\n# (\S+)\n(.*?)```", README, re.DOTALL)
-  return {name: text for name, text in blocks}
+  return dict(blocks)
 
 
 def table_rows() -> list[tuple[str, str]]:

@@ -2,8 +2,8 @@
 
   python tests/benchmarks/sweep.py --json=sweep.json             # about 15 minutes on two cores
 
-On two cores, in turns, round after round: (a) ours as one program over two CPU devices (`vmap`), the same with members in
-turn (`exact`), and as processes of their own, two at a time with a core each (`local`); (b) PyTorch loops of
+On two cores, in turns, round after round: (a) ours as one program over two CPU devices (`vmap`), the same with members
+in turn (`exact`), and as processes of their own, two at a time with a core each (`local`); (b) PyTorch loops of
 tabular_vae_torch.py, 16 runs, two at a time with a core each and one thread: `foreach`, the loop a careful user writes,
 and `fast`, eager PyTorch tuned hard. Quoted are core-seconds per member and epoch inside the training loop (median
 epoch, the first left out; one program: wall time of the epoch x 2 cores / 16 members), and core-seconds of everything,

@@ -21,7 +21,8 @@ def config(num_epochs=0, num_steps=0, eval_epochs=1, eval_steps=0, save_epochs=1
 
 def test_the_lithology_run():
   made = cadence.make(config(num_epochs=100), 932)
-  assert made == cadence.Plan(total=93_200, steps_per_epoch=932, eval_every=932, save_every=9320, assess_every=0, log_every=0)
+  assert made == cadence.Plan(total=93_200, steps_per_epoch=932, eval_every=932, save_every=9320, assess_every=0,
+                              log_every=0)
   assert made.next_due(0) == 932 and made.next_due(931) == 932 and made.next_due(932) == 1864
   assert made.due(932) == cadence.Due(epoch=True, evaluate=True, save=False, assess=False, log=False)
   assert made.due(9320) == cadence.Due(epoch=True, evaluate=True, save=True, assess=False, log=False)

@@ -84,7 +84,7 @@ def check_trial(number: int, num_kills: int, tmp_path, reference) -> None:
   equal = survived and child.inspect(workdir)["digest"] == digest and child.facts(workdir) == facts
   again = [max(0, reported - began) for (_, killed, reported), began in zip(kills, child.resume_steps(workdir)[1:])
            if killed]
-  for (where, killed, _), steps in zip([kill for kill in kills if kill[1]], again):
+  for (where, _, _), steps in zip([kill for kill in kills if kill[1]], again):
     records.note("kill -9 " + ("inside a save" if ":" in where else "at a random time"), kind, survived=survived,
                  equal=equal, steps_again=steps)
   print(f"kill trial {number}: {kind}: {kills}, processes began at {child.resume_steps(workdir)}, equal {equal}")

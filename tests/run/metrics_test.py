@@ -21,7 +21,8 @@ def test_an_empty_count_is_not_a_number():
 
 
 def test_arrays_are_for_what_summarises_alone():
-  totals = {"usage": (jnp.asarray([2.0, 4.0, 0.0]), jnp.asarray([4.0, 4.0, 0.0])), "act": (jnp.float32(3), jnp.int32(2))}
+  totals = {"usage": (jnp.asarray([2.0, 4.0, 0.0]), jnp.asarray([4.0, 4.0, 0.0])),
+            "act": (jnp.float32(3), jnp.int32(2))}
   assert metrics.divide(totals) == {"act": 1.5}
   got = metrics.finish(totals, lambda t: losses.item_means("usage", *t["usage"]))
   assert list(got) == ["act", "usage/0", "usage/1", "usage/2"] == metrics.names_of(

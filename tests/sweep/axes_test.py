@@ -1,5 +1,4 @@
-"""Axes of a sweep: each form gives the values it says, draws are distributed and repeated as stated, mistakes are a line.
-"""
+"""Axes of a sweep: each form gives the values it says, draws are distributed as stated, mistakes are a line."""
 
 import numpy as np
 import pytest
@@ -26,7 +25,8 @@ def test_forms(text, values):
 
 @pytest.mark.parametrize("text, words", [
     ("seed", "allowed FIELD=VALUES"), ("seed=", "allowed FIELD=VALUES"), ("sed=1", "did you mean config.seed?"),
-    ("optim=1", "a section, not a field"), ("seed=a", "got 'a', allowed a value of type int"), ("seed=1,,2", "an empty"),
+    ("optim=1", "a section, not a field"), ("seed=a", "got 'a', allowed a value of type int"),
+    ("seed=1,,2", "an empty"),
     ("seed=3..1", "allowed FIRST..LAST"), ("seed=1,1", "1 is there twice"), ("seed=1..5..0", "allowed FIRST..LAST"),
     ("optim.learning_rate=loguniform(0,1,3)", "low above 0"), ("optim.learning_rate=uniform(2,1,3)", "in order"),
     ("optim.learning_rate=uniform(0,1,2.5)", "a count"), ("optim.learning_rate=linspace(0,1)", "a count"),
@@ -60,8 +60,8 @@ def parse(*texts):
 def test_the_grid_has_all_combinations_and_draws_go_together():
   found = axes.expand(parse("seed=0..1", "model.kind=unsup,semisup"), [])
   assert found == [{"seed": s, "model.kind": k} for s in (0, 1) for k in ("unsup", "semisup")]
-  drawn = axes.expand(parse("optim.learning_rate=loguniform(1e-4,1e-2,5)", "loss.weights.kl=uniform(0,1,5)", "seed=0..1"),
-                      [])
+  drawn = axes.expand(parse("optim.learning_rate=loguniform(1e-4,1e-2,5)", "loss.weights.kl=uniform(0,1,5)",
+                            "seed=0..1"), [])
   pairs = {(point["optim.learning_rate"], point["loss.weights.kl"]) for point in drawn}
   assert len(drawn) == 10 and len(pairs) == 5 and {point["seed"] for point in drawn} == {0, 1}
 
@@ -82,6 +82,7 @@ def test_named_sweeps():
   found, settings = axes.named([{"seed": 1}, {"seed": 2, "model.kind": "semisup"}], CONFIG, 0, "a")
   assert found == [] and axes.expand(parse("model.latent_dim=2,3"), settings)[-1] == {
       "seed": 2, "model.kind": "semisup", "model.latent_dim": 3}
-  for wrong, words in (("seed", "gave str"), ({"sed": (1,)}, "did you mean"), ([{"seed": "x"}], "allowed a value"), ([], "gave list")):
+  for wrong, words in (("seed", "gave str"), ({"sed": (1,)}, "did you mean"), ([{"seed": "x"}], "allowed a value"),
+                       ([], "gave list")):
     with pytest.raises(UserError, match=words):
       axes.named(wrong, CONFIG, 0, "a")

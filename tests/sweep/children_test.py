@@ -72,8 +72,8 @@ def test_a_folder_that_is_in_use_is_tried_again_for_a_while(patience, tries, cod
 
 def test_asked_to_stop_members_are_asked_too_and_what_waits_does_not_start(tmp_path):
   stop, started = stops.Stop(0), []
-  program = "import signal, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(85))\n" \
-            "open(sys.argv[1] + '/up', 'w')\ntime.sleep(60)"
+  program = ("import signal, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(85))\n"
+             "open(sys.argv[1] + '/up', 'w')\ntime.sleep(60)")
 
   def on_start(number):
     started.append(number)

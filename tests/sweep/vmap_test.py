@@ -68,7 +68,8 @@ def rows(workdir):
 
 @pytest.mark.parametrize("variant", ["table", pytest.param("stream", marks=pytest.mark.slow), "vae"])
 def test_in_turn_a_member_has_the_bits_and_facts_of_a_run_alone(variant, tmp_path):
-  fields = {"variant": variant} | ({"optim.plateau.factor": 0.5, "optim.plateau.patience": 0} if variant == "vae" else {})
+  plateau = {"optim.plateau.factor": 0.5, "optim.plateau.patience": 0}
+  fields = {"variant": variant} | (plateau if variant == "vae" else {})
   settings = SETTINGS
   if variant == "vae":  # weights that are annealed, too
     settings = [values | {"loss.weights.kl": 0.3 + 0.1 * k} for k, values in enumerate(SETTINGS)]

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxtrain.data import files, scaling, tables
 from jaxtrain.errors import UserError
-from jaxtrain.types import Verb
+from jaxtrain.types import Input, Verb
 
 BLOCK = 16384  # rows per compiled call
 NUM_IMPUTE = 10
@@ -130,15 +130,17 @@ def make_verbs(model, meta: dict, masked: bool) -> dict[str, Verb]:
   def pure(fn, width, after=lambda out: out, before=to_scaled):
     return lambda state: (lambda x: after(fn(model, variables_of(state), before(x))), width)
 
+  features = tuple(Input(name) for name in names)
   verbs = {
       "embed": Verb(over_rows(bind(posterior_mean), lambda z, _: {f"emb_{k}": z[:, k] for k in range(z.shape[1])}),
-                    pure(posterior_mean, D), "each"),
-      "reconstruct": Verb(over_rows(bind(reconstruct), name_features), pure(reconstruct, D, to_raw), "mean"),
-      "impute": Verb(run_impute, pure(fill, D, to_raw), "mean"),
-      "sample": Verb(run_sample, pure(decode, model.latent_dim, to_raw, lambda z: z), "turns", reads=False,
+                    pure(posterior_mean, D), "each", features),
+      "reconstruct": Verb(over_rows(bind(reconstruct), name_features), pure(reconstruct, D, to_raw), "mean",
+                          features),
+      "impute": Verb(run_impute, pure(fill, D, to_raw), "mean", tuple(f._replace(required=False) for f in features)),
+      "sample": Verb(run_sample, pure(decode, model.latent_dim, to_raw, lambda z: z), "turns", (),
                      counts=True),
   }
   if model.num_classes:
-    verbs["classify"] = Verb(over_rows(bind(classify), name_classes), pure(classify, D), "mean",
+    verbs["classify"] = Verb(over_rows(bind(classify), name_classes), pure(classify, D), "mean", features,
                              decide=pick_class)
   return verbs

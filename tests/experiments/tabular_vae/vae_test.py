@@ -1,7 +1,7 @@
 """The tabular VAE's loss, gradient and statistics against a second implementation in NumPy float64.
 
-The reference below is written from the definition of the model and its recipes. It shares with the code only the parameters and the random
-numbers: noise, dropout and masks are drawn from the same keys in the same order.
+The reference below is written from the definition of the model and its recipes. It shares with the code only the
+parameters and the random numbers: noise, dropout and masks are drawn from the same keys in the same order.
 """
 
 import functools
