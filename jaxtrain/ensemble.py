@@ -80,7 +80,7 @@ def wrap(one: Experiment, num_members: int, guard: Callable) -> Experiment:
   def make_assess(assess_one):
     def assess(state, splits, key):
       each = [assess_one(member(state, k), splits, key) for k in range(num_members)]
-      return spread([scalars for scalars, _ in each]), each[0][1]
+      return mean_and_deviation([scalars for scalars, _ in each]), each[0][1]
     return assess
 
   return one._replace(init=init, train_step=train_step, eval_step=eval_step, summarise=summarise,
@@ -90,7 +90,7 @@ def wrap(one: Experiment, num_members: int, guard: Callable) -> Experiment:
                       read_weights=None, guards_members=True)
 
 
-def spread(each: list[dict]) -> dict[str, float]:
+def mean_and_deviation(each: list[dict]) -> dict[str, float]:
   """Means over the members of scalars that all have, and `sd_<name>` of those that differ."""
   names = [name for name in each[0] if all(name in scalars for scalars in each)]
   values = {name: np.asarray([scalars[name] for scalars in each], float) for name in names}

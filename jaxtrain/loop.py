@@ -60,7 +60,7 @@ def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto
     draw: `(workdir, moment)` draws figures during a run.
 
   Raises:
-    UserError: config, data or workdir do not fit. preempt.Stopped: asked to stop, and saved. preempt.NonFinite: halted.
+    UserError: config, data or workdir do not fit. Stopped: asked to stop, and saved. NonFinite: halted.
   """
   config = config_lib.resolve(config)
   same = [config_lib.to_record(config), resume, init_from, jax.local_device_count() if processes.several() else 0]

@@ -48,7 +48,7 @@ def test_members_are_those_of_runs_of_their_own():
 
 
 def test_scalars_of_an_assessment():
-  found = ensemble.spread([{"rows": 5, "r2": 0.5, "a/b": 1.0}, {"rows": 5, "r2": 0.7, "a/b": 2.0}])
+  found = ensemble.mean_and_deviation([{"rows": 5, "r2": 0.5, "a/b": 1.0}, {"rows": 5, "r2": 0.7, "a/b": 2.0}])
   assert found == pytest.approx({"rows": 5, "r2": 0.6, "a/b": 1.5, "sd_r2": np.std([0.5, 0.7], ddof=1)})
 
 

@@ -171,13 +171,13 @@ def read_npz(path: str, _: str) -> Columns:
     archive = np.load(file, allow_pickle=False)
     if not hasattr(archive, "files"):
       raise UserError(f"{path}: a single array has no column names; save it with numpy.savez(path, name=array)")
-    return spread(path, {name: (archive[name], None) for name in archive.files})
+    return split_wide(path, {name: (archive[name], None) for name in archive.files})
 
 
 def read_hdf5(path: str, _: str) -> Columns:
   """An HDF5 file of datasets with one entry per row; those in groups are named group/dataset."""
   with need("h5py", "tables").File(path, "r") as file:
-    return spread(path, {name: (dataset[()], part_names(dataset)) for name, dataset in hdf5_datasets(file).items()})
+    return split_wide(path, {name: (dataset[()], part_names(dataset)) for name, dataset in hdf5_datasets(file).items()})
 
 
 def hdf5_datasets(file) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def wide_names(path: str, name: str, shape: tuple[int, ...], parts: tuple[str, .
   return parts
 
 
-def spread(path: str, arrays: dict[str, tuple[np.ndarray, tuple[str, ...] | None]]) -> Columns:
+def split_wide(path: str, arrays: dict[str, tuple[np.ndarray, tuple[str, ...] | None]]) -> Columns:
   """Columns of arrays [N, ...], text decoded, wide ones taken apart. Raises UserError where N differs."""
   values, wide = {}, {}
   arrays = {name: pair for name, pair in arrays.items() if pair[0].ndim}

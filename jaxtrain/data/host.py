@@ -143,7 +143,7 @@ def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str) -> t
         for k, part in enumerate(parts):
           if part in (label, group):
             cells = datasets[name][(slice(None), *np.unravel_index(k, datasets[name].shape[1:]))]
-            columns.values[part] = files.spread(path, {part: (cells, None)}).values[part]
+            columns.values[part] = files.split_wide(path, {part: (cells, None)}).values[part]
       parts = tuple(describe_part(path, name, item, names[name], features) for name, item in datasets.items()
                     if set(names[name]) & set(features))
   except UserError:

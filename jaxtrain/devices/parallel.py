@@ -121,20 +121,20 @@ class Replicated:
 
   def lower(self, *args):
     """As `jax.jit(fn).lower`; its `compile()` gives a function of the arguments alone."""
-    return Lowered(self.mapped(len(args)).lower(self.devices, *args), self.devices)
+    return LoweredReplicated(self.mapped(len(args)).lower(self.devices, *args), self.devices)
 
 
-class Lowered(NamedTuple):
+class LoweredReplicated(NamedTuple):
   """A lowered `Replicated`."""
   inner: Any
   devices: jax.Array
 
-  def compile(self) -> "Compiled":
+  def compile(self) -> "CompiledReplicated":
     """The compiled function of the arguments alone."""
-    return Compiled(self.inner.compile(), self.devices)
+    return CompiledReplicated(self.inner.compile(), self.devices)
 
 
-class Compiled(NamedTuple):
+class CompiledReplicated(NamedTuple):
   """A compiled `Replicated`."""
   inner: Any
   devices: jax.Array

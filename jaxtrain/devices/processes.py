@@ -97,7 +97,7 @@ def is_first() -> bool:
   return not several() or jax.process_index() == 0
 
 
-def spread(data: bytes) -> bytes:
+def broadcast(data: bytes) -> bytes:
   """The bytes that process 0 has, on all; as numbers without a sign, because a sum loses the sign of -0."""
   from jax.experimental import multihost_utils
   length = np.frombuffer(len(data).to_bytes(8, "little"), np.uint8)
@@ -120,7 +120,7 @@ def on_first(make: Callable[[], Any]) -> Any:
       message = {"value": make()}
     except UserError as error:
       message, refused = {"error": str(error)}, error
-  message = json.loads(spread(json.dumps(message).encode()))
+  message = json.loads(broadcast(json.dumps(message).encode()))
   if "error" in message:
     raise refused or UserError(message["error"])
   return message["value"]
@@ -131,7 +131,7 @@ def leaves_of_first(leaves: dict[str, np.ndarray], like: dict[str, Any]) -> dict
   if not several():
     return leaves
   names = sorted(like)
-  data = spread(b"".join(np.asarray(leaves[name], order="C").tobytes() for name in names) if is_first() else b"")
+  data = broadcast(b"".join(np.asarray(leaves[name], order="C").tobytes() for name in names) if is_first() else b"")
   out, offset = {}, 0
   for name in names:
     dtype, count = np.dtype(like[name].dtype), int(np.prod(like[name].shape))

@@ -8,6 +8,7 @@ log-sum-exp: Dao et al. 2022 (FlashAttention), algorithm 4.
 import functools
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -93,6 +94,10 @@ def attend(qkv: jax.Array, key_mask: jax.Array | None, num_heads: int) -> jax.Ar
   Returns:
     [M, T, H K].
   """
+  chex.assert_rank(qkv, 3)
+  chex.assert_is_divisible(qkv.shape[-1], 3 * num_heads)
+  if key_mask is not None:
+    chex.assert_shape(key_mask, qkv.shape[:2])
   if jax.default_backend() == "cpu":
     return attend_in_cache(qkv, jnp.ones(qkv.shape[:2]) if key_mask is None else key_mask, num_heads)
   q, k, v = (heads_of(x, num_heads) for x in jnp.split(qkv, 3, axis=-1))

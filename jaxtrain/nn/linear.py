@@ -7,6 +7,7 @@ takes two to eight times as long (one core, batch 256: 64 -> 6 14 us against 2, 
 products do not care. The gradient of the bias is a product with ones, because sums over rows are slow in the same way.
 """
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,7 @@ class Linear(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    chex.assert_rank(x, 2)
     init, sides = fan_in_uniform(x.shape[-1]), sorted((x.shape[-1], self.features))
     kernel = self.param("kernel", init, tuple(sides))
     bias = self.param("bias", init, (self.features,))

@@ -9,6 +9,7 @@ are products with vectors: on a CPU these run at the speed of a matrix product, 
 
 import functools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,8 @@ class BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, weight: jax.Array, train: bool) -> jax.Array:
     """Returns x normalised, [B, D]; `weight` [B] is 1 for a real row, 0 for padding."""
-    D = x.shape[-1]
+    B, D = x.shape
+    chex.assert_shape(weight, (B,))
     scale = self.param("scale", nn.initializers.ones, (D,))
     bias = self.param("bias", nn.initializers.zeros, (D,))
     mean = self.variable("batch_stats", "mean", jnp.zeros, (D,))

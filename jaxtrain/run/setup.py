@@ -7,6 +7,7 @@ is made.
 import functools
 from typing import Any, Callable, Mapping, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -61,6 +62,7 @@ def assemble(config, one_device: bool = False) -> Parts:
   sample = jax.eval_shape(lambda data: step_lib.first_rows(splits.train, data, jax.random.key(0), num_rows),
                           shapes(splits.train.data))
   abstract = jax.eval_shape(init, key, shapes(splits.train.data))
+  check_state(abstract, config.train.num_members if experiment.guards_members else 0)
   uses = splits.meta["uses_per_row"] if "uses_per_row" in splits.meta else 1  # of each parameter, such as per token
   threads = backend.start_devices(config.parallel, 6.0 * count_params(abstract) * config.train.batch_size * uses)
   if config.train.microbatch == -1:
@@ -72,6 +74,13 @@ def assemble(config, one_device: bool = False) -> Parts:
   check_monitors(config, experiment, splits, devices, abstract, totals)
   described = {name: [str(leaf.dtype), list(leaf.shape)] for name, leaf in sample.items()}
   return Parts(config, splits, plan, experiment, devices, threads, init, described, abstract, one_steps, totals)
+
+
+def check_state(state: Any, num_members: int) -> None:
+  """Refuses, at trace, a state that the loop cannot drive; with members, each has a guard of its own."""
+  chex.assert_shape([state.step, state.key], ())
+  chex.assert_type(state.step, jnp.int32)
+  chex.assert_shape(list(jax.tree.leaves(state.guard)), (num_members,) if num_members else ())
 
 
 def trace(config, splits: Splits, experiment: Experiment, abstract,

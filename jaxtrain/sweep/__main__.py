@@ -50,7 +50,7 @@ def make_flags() -> flags.FlagValues:
   return own
 
 
-class Plan(NamedTuple):
+class Asked(NamedTuple):
   """What a sweep is asked to do: its flags, the base config, where its values came from, its axes and settings."""
   flags: flags.FlagValues
   config: Any
@@ -59,8 +59,8 @@ class Plan(NamedTuple):
   settings: list[dict]
 
 
-def read_plan(given: Given) -> Plan:
-  """The plan of the command line. Raises UserError for whatever does not fit."""
+def read_asked(given: Given) -> Asked:
+  """What the command line asks for. Raises UserError for whatever does not fit."""
   from jaxtrain import config as config_lib
   from jaxtrain.sweep import axes as axes_lib
   own = given.flags
@@ -83,7 +83,7 @@ def read_plan(given: Given) -> Plan:
       raise UserError(f"--sweep={key}: says how members are trained, not what they are; set it for all with --config")
     if key in origins:
       raise UserError(f"--sweep={key}: the {origins[key]} sets it too")
-  return Plan(own, config, origins, axes, settings)
+  return Asked(own, config, origins, axes, settings)
 
 
 def check_flags(own: flags.FlagValues) -> None:
@@ -111,7 +111,7 @@ def member_config(config, values: dict[str, Any]):
     raise UserError(f"member ({journal_lib.describe(values)}): {error}") from None
 
 
-def open_journal(folder: str, plan: Plan):
+def open_journal(folder: str, asked_for: Asked):
   """The journal of the sweep in a folder, new or as it was left.
 
   Raises:
@@ -120,24 +120,24 @@ def open_journal(folder: str, plan: Plan):
   from jaxtrain import config as config_lib
   from jaxtrain.workdir import journal as journal_lib
   found = journal_lib.Journal(folder)
-  base = config_lib.to_record(plan.config)
+  base = config_lib.to_record(asked_for.config)
   if found.about is None:
-    found.begin({"config": plan.flags.config, "base": base})
+    found.begin({"config": asked_for.flags.config, "base": base})
     return found
-  old = config_lib.upgraded(found.about["base"], plan.config)
+  old = config_lib.upgraded(found.about["base"], asked_for.config)
   config_lib.check_same(old, base, folder, "a sweep of another base config", config_lib.HOW)
-  found.redigest(lambda values: config_lib.digest(member_config(plan.config, values), config_lib.HOW))
+  found.redigest(lambda values: config_lib.digest(member_config(asked_for.config, values), config_lib.HOW))
   return found
 
 
 def run_sweep(log: Log) -> None:
   """Does what the command line says. Raises UserError, Stopped, or MembersFailed."""
-  plan = read_plan(commands.parse(make_flags(), sys.argv, __doc__))
-  own = plan.flags
+  asked_for = read_asked(commands.parse(make_flags(), sys.argv, __doc__))
+  own = asked_for.flags
   from jaxtrain.sweep import axes as axes_lib
-  settings = [] if own.trials else axes_lib.expand(plan.axes, plan.settings)
+  settings = [] if own.trials else axes_lib.expand(asked_for.axes, asked_for.settings)
   for values in settings:  # all of them, before anything starts
-    member_config(plan.config, values)
+    member_config(asked_for.config, values)
   if own.mode == "check":
     return list_members(settings)
   from jaxtrain.devices import backend
@@ -146,15 +146,15 @@ def run_sweep(log: Log) -> None:
   lock, asked = Lock(folder), {}
   log.folder = folder
   try:
-    journal = open_journal(folder, plan)
+    journal = open_journal(folder, asked_for)
     if own.launcher == "vmap":
       backend.use_cores(max([own.trials or len(settings), *(wave["devices"] for wave in journal.waves)]))
     def train(some):
-      asked.update({member.number: member for member in launch(journal, plan, some, stop)})
-    with stops.Stop(plan.config.train.time_budget_minutes) as stop:
+      asked.update({member.number: member for member in launch(journal, asked_for, some, stop)})
+    with stops.Stop(asked_for.config.train.time_budget_minutes) as stop:
       if own.trials:
         from jaxtrain.sweep import search
-        search.run(plan.axes, own.trials, own.draw_seed, journal, plan.config.train, train)
+        search.run(asked_for.axes, own.trials, own.draw_seed, journal, asked_for.config.train, train)
       else:
         train(settings)
   except Stopped:
@@ -163,7 +163,7 @@ def run_sweep(log: Log) -> None:
   finally:
     lock.close()
   write_report(folder)
-  say_best(journal, list(asked.values()), plan.config.train)
+  say_best(journal, list(asked.values()), asked_for.config.train)
   conclude(list(asked.values()))
 
 
@@ -209,46 +209,46 @@ def list_members(settings: list[dict]) -> None:
   print(f"jaxtrain: {len(settings)} members, each with a config that fits; data are read when they start")
 
 
-def launch(journal, plan: Plan, settings: list[dict], stop: stops.Stop) -> list:
+def launch(journal, asked_for: Asked, settings: list[dict], stop: stops.Stop) -> list:
   """Adds members of these settings and trains those that are not done; returns all of them."""
   from jaxtrain import config as config_lib
-  members = journal.add([(values, config_lib.digest(member_config(plan.config, values), config_lib.HOW))
+  members = journal.add([(values, config_lib.digest(member_config(asked_for.config, values), config_lib.HOW))
                          for values in settings])
-  retry = [m for m in members if m.outcome == "failed" and plan.flags.retry_failed]
+  retry = [m for m in members if m.outcome == "failed" and asked_for.flags.retry_failed]
   todo = [m for m in members if m.outcome in ("added", "started")] + retry
   say = lambda text: print(text, flush=True)
   words = {"done": "done", "failed": "failed", "started": "begun"}
   counts = {what: sum(member.outcome == outcome for member in members) for outcome, what in words.items()}
   before = "".join(f", {count} {what} before" for what, count in counts.items() if count)
-  say(f"jaxtrain: sweep of {len(members)} members{before}, in {journal.folder}, launcher {plan.flags.launcher}")
+  say(f"jaxtrain: sweep of {len(members)} members{before}, in {journal.folder}, launcher {asked_for.flags.launcher}")
   if not todo:
     return members
-  if plan.flags.launcher == "vmap":
+  if asked_for.flags.launcher == "vmap":
     from jaxtrain.sweep import vmap
-    vmap.run(journal, todo, retry, lambda member: member_config(plan.config, member.values), plan.origins,
-             vmap.Options(plan.flags.exact, plan.flags.jobs), stop, say)
+    vmap.run(journal, todo, retry, lambda member: member_config(asked_for.config, member.values), asked_for.origins,
+             vmap.Options(asked_for.flags.exact, asked_for.flags.jobs), stop, say)
   else:
-    run_pool(journal, todo, plan, stop, say)
+    run_pool(journal, todo, asked_for, stop, say)
   return members
 
 
-def run_pool(journal, todo: list, plan: Plan, stop: stops.Stop, say: Callable[[str], None]) -> None:
+def run_pool(journal, todo: list, asked_for: Asked, stop: stops.Stop, say: Callable[[str], None]) -> None:
   """Trains members as processes of their own; what a killed one left is gone on with."""
   from jaxtrain import config as config_lib
   from jaxtrain.sweep import children, local, slurm
-  shared = [children.as_flag(key, config_lib.lookup(plan.config, key))
-            for key, origin in plan.origins.items() if origin == "flag"]
+  shared = [children.as_flag(key, config_lib.lookup(asked_for.config, key))
+            for key, origin in asked_for.origins.items() if origin == "flag"]
   values = lambda member: [children.as_flag(key, tuple(value) if isinstance(value, list) else value)
                            for key, value in (member.values | config_lib.cleared(member.values)).items()]
-  jobs = [children.Job(m.number, [f"--config={plan.flags.config}", *shared, "--config.log.figures=none", *values(m)],
-                       journal.workdir(m)) for m in todo]
+  own = [f"--config={asked_for.flags.config}", *shared, "--config.log.figures=none"]
+  jobs = [children.Job(m.number, [*own, *values(m)], journal.workdir(m)) for m in todo]
   by_number = {member.number: member for member in todo}
   def started(number, **fields):
     journal.note("started", member=number, **fields)
     say(f"jaxtrain: member {by_number[number].label}: started, says more in "
         f"{os.path.join(journal.workdir(by_number[number]), 'log.txt')}")
-  ended = local.run_local(jobs, plan.flags.jobs, stop, started) if plan.flags.launcher == "local" else \
-      slurm.run_slurm(jobs, journal.folder, plan.flags.slurm, plan.flags.jobs, stop,
+  ended = local.run_local(jobs, asked_for.flags.jobs, stop, started) if asked_for.flags.launcher == "local" else \
+      slurm.run_slurm(jobs, journal.folder, asked_for.flags.slurm, asked_for.flags.jobs, stop,
                       {m.number: m.job for m in todo if m.job}, started)
   for number, outcome in ended:
     if outcome.code == errors.DONE:

@@ -38,7 +38,7 @@ def run(journal: journal_lib.Journal, todo: list, retry: list, config_of: Callab
     origins: of the base config's values.
 
   Raises:
-    UserError: a member cannot be trained among others. preempt.Stopped: asked to stop, and saved.
+    UserError: a member cannot be trained among others. Stopped: asked to stop, and saved.
   """
   spec = lambda number: Spec(number, config_of(journal.members[number]),
                              journal.workdir(journal.members[number]),
@@ -71,7 +71,7 @@ def run(journal: journal_lib.Journal, todo: list, retry: list, config_of: Callab
   if len(groups) > 1:
     say(f"jaxtrain: {len(groups)} groups of equal shapes: {', '.join(str(len(g.specs)) for g in groups)} members")
   for group in groups:
-    compiled = fit(group, options)
+    compiled = compile_largest(group, options)
     places = compiled.num_places
     for start in range(0, len(group.specs), places):
       part = group._replace(specs=group.specs[start:start + places], parts=group.parts[start:start + places])
@@ -80,7 +80,7 @@ def run(journal: journal_lib.Journal, todo: list, retry: list, config_of: Callab
       train(journal, len(journal.waves) - 1, compiled, part, stop, say)
 
 
-def fit(group: Group, options: Options) -> Compiled:
+def compile_largest(group: Group, options: Options) -> Compiled:
   """The group's functions for as many members at a time as memory holds, or `options.most`.
 
   Raises:
