@@ -12,6 +12,7 @@ import time
 import pytest
 
 import child
+from jaxtrain.workdir import records
 
 SMOKE = "--config=configs/vae.py:smoke"
 QUIET = ("--config.log.figures=none", "--config.log.progress=False")
@@ -239,8 +240,10 @@ def test_a_strangers_csv_trains_by_overrides_alone_and_a_changed_one_is_refused(
   assert "8 of 400 rows dropped" in done.stdout and f"{unlabelled} rows unlabelled" in done.stdout
   with open(os.path.join(workdir, "eval", "test.json"), encoding="utf-8") as file:
     record = json.load(file)
-  assert record["meta"]["class_names"] == ["chalk", 'clay "grey"', "sand"]
-  assert record["meta"]["table"]["rows_dropped"] == 8 and "accuracy" in record["scalars"]
+  checkpoints = os.path.join(workdir, "checkpoints")
+  meta = records.read_record(checkpoints, records.committed_steps(checkpoints)[-1])["meta"]
+  assert meta["class_names"] == ["chalk", 'clay "grey"', "sand"]
+  assert meta["table"]["rows_dropped"] == 8 and "accuracy" in record["scalars"]
   with open(path, "a", encoding="utf-8") as file:
     file.write("H1,1.7,sand,33,1600\n")
   done = child.run(*flags, "--config.train.num_epochs=4")

@@ -123,9 +123,8 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
 
 
 def write_part(ledger, path: str, name: str, head: dict, scalars: dict) -> None:
-  """Writes the JSON file of a part: what it is of, its scalars, what they mean, and what is known of the data."""
-  record = {"split": name} | head | {"scalars": scalars, "metrics": ledger.declared_metrics(),
-                                     "meta": ledger.splits.meta}
+  """Writes the JSON file of a part: what it is of, its scalars, and what they mean."""
+  record = {"split": name} | head | {"scalars": scalars, "metrics": ledger.declared_metrics()}
   jsonfile.write_json(path, schema.check(record, schema.PART, name))
 
 
