@@ -124,6 +124,7 @@ def time_model(model: str, size: str) -> dict:
   import jax
   import jax.numpy as jnp
   import numpy as np
+  import flops
   from jaxtrain import rng, step as step_lib
   from jaxtrain.run import setup
   from jaxtrain.types import Source
@@ -153,25 +154,7 @@ def time_model(model: str, size: str) -> dict:
   generator = cpu_seconds(lambda: jax.block_until_ready(make(source.data, np.int32(5), data_key)))
   return {"cpu_s": cpu, "wall_s": wall, "with_generator": with_generator, "generator": generator,
           "num_parameters": setup.count_params(parts.abstract),
-          "flops": count_flops(model, size, parts.abstract.params)}
-
-
-def count_flops(model: str, size: str, params) -> float:
-  """Floating-point operations of a step's matrix products."""
-  import jax
-  wanted, encoder = SIZES[size], params["encoder"]
-  weights = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree) if len(leaf.shape) == 2)
-  each = {name: tree for name, tree in encoder.items() if name.startswith(("block", "embedding"))}
-  rows = wanted["rows"] + (model == "bcnp")  # its query row
-  variables = wanted["tasks"] * wanted["nodes"]
-  tokens, per_token = rows * variables, weights(each)
-  products = 6 * (per_token * tokens + (weights(params) - per_token) * variables)
-  inner = wanted["heads"] * wanted["key_size"] if model == "avici" else wanted["dim"]
-  lengths = wanted["blocks"][model] / 2 * (rows + wanted["nodes"])
-  attention = 12 * inner * lengths * tokens
-  if model == "bcnp":  # the decoders
-    attention += 12 * inner * wanted["decoder_blocks"] * wanted["nodes"] * variables
-  return products + attention
+          "flops": flops.of_step(parts.config, parts.abstract.params)}
 
 
 def time_roofline() -> dict:
