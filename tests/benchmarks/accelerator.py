@@ -123,11 +123,14 @@ class Worker:
 
 
 def read(path: str) -> list[dict]:
-  """Records of a file, of which a killed machine may have left half a line; none where there is no file."""
+  """Records of a file, which is first cut to its whole lines: a machine that failed may have left half a one."""
   if not os.path.exists(path):
     return []
-  with open(path, encoding="utf-8") as file:
-    return [json.loads(line) for line in file if line.endswith("\n")]
+  with open(path, "rb") as file:
+    data = file.read()
+  whole = data[:data.rfind(b"\n") + 1]
+  os.truncate(path, len(whole))
+  return [json.loads(line) for line in whole.splitlines()]
 
 
 class Session:

@@ -52,9 +52,9 @@ def measurements(is_toy: bool) -> list[Measurement]:
   """All measurements in the order of their importance."""
   small = SMALL if is_toy else dict.fromkeys(SMALL, {})
 
-  def step(name: str, config: str, seconds: float, values: dict[str, Any] = {}, **more) -> Measurement:
-    return Measurement(f"step {name}", "measure_step", {"config": config, "values": small[config] | values} | more,
-                       seconds)
+  def step(name: str, config: str, seconds: float, values: dict[str, Any] | None = None, **more) -> Measurement:
+    arguments = {"config": config, "values": small[config] | (values or {})} | more
+    return Measurement(f"step {name}", "measure_step", arguments, seconds)
 
   def members(num: int, seconds: float) -> Measurement:
     return Measurement(f"members {num}", "measure_members", {
