@@ -40,7 +40,6 @@ import accelerator_plan
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LONGEST_START = 90.0  # seconds that a worker may take before anything is measured
-PATIENCE = 3.0  # times its estimate that a measurement may take
 
 # dense TFLOP/s of bfloat16 and TF32, and memory GB/s, of data sheets
 PEAKS = {"NVIDIA H200": (989, 494, 4800), "NVIDIA H100 80GB HBM3": (989, 494, 3350),
@@ -136,9 +135,10 @@ def read(path: str) -> list[dict]:
 class Session:
   """Measures one after another in a budget of time, and writes each down as it ends."""
 
-  def __init__(self, command: list[str], path: str, seconds: float, environ: dict[str, str],
+  def __init__(self, command: list[str], path: str, seconds: float, environ: dict[str, str], patience: float,
                complete: Callable[[str, dict, dict], dict] = lambda name, result, before: result):
     self.command, self.environ, self.path, self.complete = command, environ, path, complete
+    self.patience = patience  # times its estimate that a measurement may take
     self.ends = time.monotonic() + seconds
     self.worker: Worker | None = None
     self.records = read(path) if path else []
@@ -172,7 +172,7 @@ class Session:
 
   def limit(self, one: accelerator_plan.Measurement, is_new: bool) -> float:
     """Seconds that a measurement may take from now on."""
-    return min(PATIENCE * one.seconds + LONGEST_START * is_new, self.ends - time.monotonic())
+    return min(self.patience * one.seconds + LONGEST_START * is_new, self.ends - time.monotonic())
 
   def measure_here(self, one: accelerator_plan.Measurement) -> dict[str, Any]:
     """What the worker that is shared by most measurements says."""
@@ -265,6 +265,11 @@ def worker_environ(is_toy: bool) -> dict[str, str]:
   return environ if is_toy else environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
+def is_chosen(name: str, only: str) -> bool:
+  """Whether one of the patterns, between commas, fits a name."""
+  return any(fnmatch.fnmatchcase(name, pattern) for pattern in only.split(","))
+
+
 def leave(*_) -> None:
   """Ends the run in good order when it is asked to stop."""
   raise SystemExit(143)
@@ -277,6 +282,7 @@ def main() -> None:
   parser.add_argument("--seconds", type=float, default=520.0, help="budget for everything")
   parser.add_argument("--only", default="*", help="patterns of names, such as 'step*,members 1'")
   parser.add_argument("--toy", action="store_true", help="tiny sizes, for a CPU")
+  parser.add_argument("--patience", type=float, default=3.0, help="times its estimate that a measurement may take")
   parser.add_argument("--peak_tflops", type=float, default=0.0, help="instead of the data sheet's")
   parser.add_argument("--work", action="store_true", help="be a worker, which is asked on standard input")
   flags = parser.parse_args()
@@ -286,7 +292,7 @@ def main() -> None:
     return
   signal.signal(signal.SIGTERM, leave)
   command = [sys.executable, os.path.abspath(__file__), "--work", *["--toy"] * flags.toy]
-  session = Session(command, flags.output, flags.seconds, worker_environ(flags.toy),
+  session = Session(command, flags.output, flags.seconds, worker_environ(flags.toy), flags.patience,
                     lambda *args: complete(*args, peak_tflops=flags.peak_tflops))
   if any(record["name"] == "about" and record["result"]["toy"] != flags.toy for record in session.records):
     parser.error(f"--output: {flags.output!r} holds results of the other sizes (--toy)")
@@ -294,7 +300,7 @@ def main() -> None:
                                              "jax": importlib.metadata.version("jax")}})
   try:
     for one in accelerator_plan.measurements(flags.toy):
-      if any(fnmatch.fnmatchcase(one.name, pattern) for pattern in flags.only.split(",")):
+      if is_chosen(one.name, flags.only):
         session.measure(one)
   finally:
     session.close()

@@ -67,7 +67,7 @@ def measurements(is_toy: bool) -> list[Measurement]:
         "implementation": implementation, "dtype": dtype, "shape": shape}, 8)
 
   def generator(chunk: int) -> Measurement:
-    values = {"train.batch_size": 8, "data.task_chunk": chunk // 32} if is_toy else {
+    values = {"train.batch_size": 8, "data.task_chunk": {8: 2, 32: 4, 256: 8}[chunk]} if is_toy else {
         "train.batch_size": 256, "data.task_chunk": chunk}
     return Measurement(f"generator in chunks of {chunk}", "measure_generator", {
         "config": f"{TASKS}:avici", "values": small[f"{TASKS}:avici"] | values}, 15)
@@ -94,7 +94,7 @@ def measurements(is_toy: bool) -> list[Measurement]:
       step("benchmark", f"{TASKS}:benchmark", 40),
       step("benchmark micro-batches", f"{TASKS}:benchmark", 40, micro(2 if is_toy else 8)), members(8, 20),
       step("vae hybrid_semisup", f"{TABLE}:hybrid_semisup", 20), attention("turns", "bfloat16"), generator(32),
-      step("vae micro-batches", vae, 20, micro(2 if is_toy else 64)),
+      step("vae micro-batches", vae, 20, micro(64)),
       step("avici micro-batches", avici, 35, micro(2 if is_toy else 8)), exact._replace(processes={"one": {}}),
       step("bcnp_pl", f"{TASKS}:bcnp_pl", 35), step("avici_lite", f"{TASKS}:avici_lite", 30),
       step("vae bfloat16", vae, 20, {"train.precision": "bfloat16"}), members(256, 20),

@@ -17,6 +17,7 @@ from jaxtrain import config as config_lib
 from jaxtrain.run import setup
 
 SCRIPT = os.path.join(child.ROOT, "tests", "benchmarks", "accelerator.py")
+PARTS = ("step avici*", "step vae*", "step [bp]*", "members*,digests", "device,attention*,generator*")
 BLOCKED = ("grain", "tensorflow_datasets", "tensorflow", "sklearn", "matplotlib", "numpyro", "tqdm", "h5py", "pandas",
            "torch")
 
@@ -43,7 +44,8 @@ def one(name: str, function: str = "works", seconds: float = 0.0, **more) -> acc
 @pytest.fixture
 def session(tmp_path, monkeypatch):
   monkeypatch.setattr(accelerator, "LONGEST_START", 5.0)
-  made = accelerator.Session([sys.executable, "-c", WORKER], str(tmp_path / "out.jsonl"), 60.0, dict(os.environ))
+  made = accelerator.Session([sys.executable, "-c", WORKER], str(tmp_path / "out.jsonl"), 60.0, dict(os.environ),
+                             3.0)
   yield made
   made.close()
 
@@ -102,7 +104,7 @@ def test_goes_on_with_what_has_no_result(session, tmp_path):
     session.measure(one(name, function))
   with open(session.path, "a", encoding="utf-8") as file:
     file.write('{"name": "c", "resu')  # the machine failed
-  again = accelerator.Session(session.command, session.path, 60.0, session.environ)
+  again = accelerator.Session(session.command, session.path, 60.0, session.environ, 3.0)
   try:
     for name in ("a", "b", "c"):
       again.measure(one(name))
@@ -115,7 +117,7 @@ def test_goes_on_with_what_has_no_result(session, tmp_path):
 
 CUT_SHORT = """
 import sys, accelerator, accelerator_plan
-session = accelerator.Session([sys.executable, "-c", sys.argv[1]], sys.argv[2], 60.0, {})
+session = accelerator.Session([sys.executable, "-c", sys.argv[1]], sys.argv[2], 60.0, {}, 3.0)
 for k in range(10 ** 6):
   session.measure(accelerator_plan.Measurement(f"m{k}", "works", {"long": "x" * 5000}, 0.0))
 """
@@ -165,6 +167,8 @@ def test_plan():
   assert len(set(names)) == len(names) and [measured.name for measured in toy] == names
   for name, against in accelerator_plan.AGAINST.items():
     assert names.index(against) < names.index(name)
+  for name in names:
+    assert sum(accelerator.is_chosen(name, only) for only in PARTS) == 1
   assert all(json.loads(json.dumps(measured.arguments)) == measured.arguments for measured in full + toy)
 
 
@@ -202,8 +206,8 @@ def run_toy(folder, only: str) -> tuple[dict[str, dict], str]:
     (blocked / f"{name}.py").write_text(f"raise ImportError('{name} is not to be needed')\n", encoding="utf-8")
   path = folder / "toy.jsonl"
   environ = os.environ | {"PYTHONPATH": str(blocked), "JAX_PLATFORMS": "cpu"}
-  done = subprocess.run([sys.executable, SCRIPT, "--toy", f"--output={path}", f"--only={only}", "--seconds=1000"],
-                        env=environ, capture_output=True, text=True, timeout=1100)
+  done = subprocess.run([sys.executable, SCRIPT, "--toy", f"--output={path}", f"--only={only}", "--seconds=1200",
+                         "--patience=50"], env=environ, capture_output=True, text=True, timeout=1500)
   assert done.returncode == 0, done.stderr
   return records(path), done.stdout
 
@@ -220,14 +224,20 @@ def test_command(tmp_path):
 
 
 @pytest.mark.slow
-def test_all_measurements(tmp_path):
-  found, _ = run_toy(tmp_path, "*")
+@pytest.mark.parametrize("only", PARTS)
+def test_all_measurements(tmp_path, only):
+  found, _ = run_toy(tmp_path, only)
   failed = {name: record for name, record in found.items() if "result" not in record}
-  assert sorted(failed) == ["attention cudnn bfloat16", "step avici fused attention"], failed
-  digests = found["digests"]["result"]
-  for kind in ("plain equal", "deterministic equal"):
-    assert all(equal == {"in_one_process": True, "in_two_processes": True} for equal in digests[kind].values())
-  assert "deterministic_ops" in digests["deterministic 1"]["xla_flags"]
-  assert found["members 512"]["result"]["member_steps_per_s"] > 0
-  assert found["step avici canonical"]["result"]["times_as_long"] > 0
-  assert found["generator in chunks of 256"]["result"]["gb_per_s"] > 0
+  assert set(failed) <= {"attention cudnn bfloat16", "step avici fused attention"}, failed  # no CPU has these
+  for name, against in accelerator_plan.AGAINST.items():
+    assert name not in found or name in failed or found[name]["result"]["against"] == against
+  if "digests" in found:
+    digests = found["digests"]["result"]
+    for kind in ("plain equal", "deterministic equal"):
+      assert all(equal == {"in_one_process": True, "in_two_processes": True} for equal in digests[kind].values())
+    assert "deterministic_ops" in digests["deterministic 1"]["xla_flags"]
+    assert digests["plain 1"]["xla_flags"] == ""
+    assert found["members 512"]["result"]["members"] == 2 and found["members 1"]["result"]["members"] == 1
+  if "generator in chunks of 8" in found:
+    assert found["generator in chunks of 256"]["result"]["gb_per_s"] > 0
+    assert "gb_per_s" not in found["generator in chunks of 8"]["result"]  # XLA counts one chunk of several
