@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtrain import config as config_lib, rng, step as step_lib
 from jaxtrain.devices import parallel
-from jaxtrain.experiments.causal_discovery import attention
+from jaxtrain.nn import attention
 from jaxtrain.run import packing, setup
 from jaxtrain.sweep import groups
 
@@ -50,9 +50,9 @@ def make_config(config: str, values: dict[str, Any]):
   return config_lib.resolve(config_lib.with_values(found, values | {"train.monitor": "train_loss"}))
 
 
-def make_init(parts: setup.Parts) -> Callable[[jax.Array], Any]:
-  """`root key -> fresh state` of an experiment and its data."""
-  return parts.experiment.init
+def init_state(parts: setup.Parts, seed: Any, data: Any) -> Any:
+  """The fresh state of a seed, which may be traced; `data` is that of the training source, on the devices."""
+  return parts.init(rng.root_key(seed), data)
 
 
 def compile_repeat(parts: setup.Parts) -> Any:
@@ -184,15 +184,16 @@ def measure_device(pace: Pace, size: int, copied_mib: int) -> dict[str, Any]:
   return found | describe_device() | limit | {"num_devices": jax.device_count()}
 
 
-def start(parts: setup.Parts) -> Any:
-  """The fresh state of the config's seed, on the devices."""
-  return parts.devices.put(jax.jit(make_init(parts))(rng.root_key(parts.config.seed)))
+def start(parts: setup.Parts, data: Any) -> list[Any]:
+  """[fresh state, totals of no step] of a config, on the devices."""
+  state = jax.jit(lambda data: init_state(parts, parts.config.seed, data))(data)
+  return [parts.devices.put(state), parts.devices.put(step_lib.zero_totals(parts.totals))]
 
 
-def time_steps(parts: setup.Parts, repeat: Callable, state: Any, pace: Pace) -> dict[str, Any]:
+def time_steps(parts: setup.Parts, repeat: Callable, pace: Pace) -> dict[str, Any]:
   """Seconds of a training step as the loop runs it: many in a call, donated state, guard, metrics, data made inside."""
-  carry = [state, parts.devices.put(step_lib.zero_totals(parts.totals))]
   data = parts.devices.put(parts.splits.train.data)
+  carry = start(parts, data)
   def call(n):
     carry[:] = jax.block_until_ready(repeat(*carry, data, np.int32(n)))
   timed = time_calls(call, pace)
@@ -224,7 +225,7 @@ def measure_step(pace: Pace, config: str, values: dict[str, Any], attention_name
     parts = setup.assemble(make_config(config, values))
     traced = time.perf_counter() - began
     repeat, seconds = compiled_in(lambda: compile_repeat(parts))
-  timed, made = time_steps(parts, repeat, start(parts), pace), time_data(parts, pace)
+  timed, made = time_steps(parts, repeat, pace), time_data(parts, pace)
   by_formula = flops.of_step(parts.config, parts.abstract.params)
   return {"step_ms": 1e3 * timed["seconds"], "step_ms_range": [1e3 * one for one in timed["range"]],
           "steps_per_s": 1.0 / timed["seconds"], "steps_per_dispatch": timed["turns"],
@@ -264,11 +265,11 @@ def measure_members(pace: Pace, config: str, values: dict[str, Any], num_members
   """So many members of a sweep as one program: seconds of a step of all."""
   parts, repeat, fields = compile_members(make_config(config, values), num_members)
   put = parallel.make_members(1, False).put
-  states = put(jax.jit(jax.vmap(lambda seed: make_init(parts)(rng.root_key(seed))))(jnp.arange(num_members)))
+  active, data = put(np.ones(num_members, bool)), put(parts.splits.train.data, False)
+  fresh = jax.jit(jax.vmap(lambda seed, data: init_state(parts, seed, data), (0, None)))
   totals = jax.tree.map(lambda leaf: jnp.zeros((num_members, *leaf.shape), leaf.dtype), parts.totals)
   hypers = {field: put(np.full(num_members, config_lib.lookup(parts.config, field), np.float32)) for field in fields}
-  active, data = put(np.ones(num_members, bool)), put(parts.splits.train.data, False)
-  carry = [states, put(totals)]
+  carry = [put(fresh(jnp.arange(num_members), data)), put(totals)]
   compiled, seconds = compiled_in(lambda: repeat.lower(*carry, hypers, active, data, np.int32(1)).compile())
   def call(n):
     carry[:] = jax.block_until_ready(compiled(*carry, hypers, active, data, np.int32(n)))
@@ -289,8 +290,7 @@ def train_twice(pace: Pace, configs: dict[str, dict[str, Any]], num_steps: int, 
     repeat, data = compile_repeat(parts), parts.devices.put(parts.splits.train.data)
     found[config] = []
     for _ in range(2):
-      totals = parts.devices.put(step_lib.zero_totals(parts.totals))
-      state, _ = repeat(start(parts), totals, data, np.int32(num_steps))
+      state, _ = repeat(*start(parts, data), data, np.int32(num_steps))
       check_finite(state)
       found[config].append(packing.digest(state))
   return {"digests": found, "xla_flags": os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else "",

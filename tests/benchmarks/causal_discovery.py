@@ -129,16 +129,16 @@ def time_model(model: str, size: str) -> dict:
   from jaxtrain.run import setup
   from jaxtrain.types import Source
   parts, num_steps = setup.assemble(model_config(model, size)), SIZES[size]["steps"]
-  source, init = parts.splits.train, jax.jit(parts.experiment.init)
+  source, init = parts.splits.train, jax.jit(parts.init)
   data_key, make = rng.key_for(0, "data"), jax.jit(source.batch_at)
   batches = jax.tree.map(lambda *leaves: jnp.stack(leaves),
                          *(make(source.data, np.int32(i), data_key) for i in range(NUM_BATCHES)))
   fixed = Source(batches, lambda data, step, key: jax.tree.map(lambda leaf: leaf[step % NUM_BATCHES], data), None)
-  one_fixed = step_lib.make_one_step(parts.experiment.train_step, fixed, parts.devices.over, "halt")
+  one_fixed = step_lib.make_one_step(parts.experiment, fixed, parts.devices.over, "halt")
 
   def of(one_step, data):
     repeat = parts.devices.compile(step_lib.make_repeat(one_step), (0, 1))
-    carry = [init(rng.root_key(0)), step_lib.zero_totals(parts.totals)]
+    carry = [init(rng.root_key(0), source.data), step_lib.zero_totals(parts.totals)]
     def call(n):
       carry[:] = jax.block_until_ready(repeat(*carry, data, np.int32(n)))
     call(1)
