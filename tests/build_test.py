@@ -135,8 +135,9 @@ def needed_files(path: str, sources: Sources) -> set[str]:
     names |= names_in_strings(tree)
   by_name = {module_name(other): other for other in sources}
   by_name["configs"] = next((other for other in sources if other.startswith("configs/")), "")
-  if path.startswith("tests/"):  # pyproject.toml puts tests/ on the path of its helpers
-    by_name |= {name.removeprefix("tests."): other for name, other in by_name.items() if name.startswith("tests.")}
+  if path.startswith("tests/"):  # pyproject.toml puts tests/ on the path, and a script finds what lies beside it
+    for folder in ("tests.", f"{module_name(path).rpartition('.')[0]}."):
+      by_name |= {name.removeprefix(folder): other for name, other in by_name.items() if name.startswith(folder)}
   needed = set()
   for name in [*names, *([path.removesuffix(".py").replace("/", ".")] if path.startswith("jaxtrain/") else [])]:
     while name:
@@ -318,6 +319,11 @@ def test_a():
           "jaxtrain/sweep/__main__.py": ""}
   modules = {f"jaxtrain/{name}.py" for name in ("__init__", "sweep/__init__", "sweep/__main__", "step")}
   assert needed_files("tests/a_test.py", SOURCES | more) == modules | {"configs/vae.py", "tests/child.py"}
+
+
+def test_a_script_finds_what_lies_beside_it():
+  more = {"tests/b/c_test.py": "import near, a", "tests/b/near.py": "", "tests/a.py": "", "tests/other/near.py": ""}
+  assert needed_files("tests/b/c_test.py", SOURCES | more) == {"tests/b/near.py", "tests/a.py"}
 
 
 def old_bazel(folder: pathlib.Path) -> str:

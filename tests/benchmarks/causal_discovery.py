@@ -124,20 +124,21 @@ def time_model(model: str, size: str) -> dict:
   import jax
   import jax.numpy as jnp
   import numpy as np
+  import flops
   from jaxtrain import rng, step as step_lib
   from jaxtrain.run import setup
   from jaxtrain.types import Source
   parts, num_steps = setup.assemble(model_config(model, size)), SIZES[size]["steps"]
-  source, init = parts.splits.train, jax.jit(parts.experiment.init)
+  source, init = parts.splits.train, jax.jit(parts.init)
   data_key, make = rng.key_for(0, "data"), jax.jit(source.batch_at)
   batches = jax.tree.map(lambda *leaves: jnp.stack(leaves),
                          *(make(source.data, np.int32(i), data_key) for i in range(NUM_BATCHES)))
   fixed = Source(batches, lambda data, step, key: jax.tree.map(lambda leaf: leaf[step % NUM_BATCHES], data), None)
-  one_fixed = step_lib.make_one_step(parts.experiment.train_step, fixed, parts.devices.over, "halt")
+  one_fixed = step_lib.make_one_step(parts.experiment, fixed, parts.devices.over, "halt")
 
   def of(one_step, data):
     repeat = parts.devices.compile(step_lib.make_repeat(one_step), (0, 1))
-    carry = [init(rng.root_key(0)), step_lib.zero_totals(parts.totals)]
+    carry = [init(rng.root_key(0), source.data), step_lib.zero_totals(parts.totals)]
     def call(n):
       carry[:] = jax.block_until_ready(repeat(*carry, data, np.int32(n)))
     call(1)
@@ -153,25 +154,7 @@ def time_model(model: str, size: str) -> dict:
   generator = cpu_seconds(lambda: jax.block_until_ready(make(source.data, np.int32(5), data_key)))
   return {"cpu_s": cpu, "wall_s": wall, "with_generator": with_generator, "generator": generator,
           "num_parameters": setup.count_params(parts.abstract),
-          "flops": count_flops(model, size, parts.abstract.params)}
-
-
-def count_flops(model: str, size: str, params) -> float:
-  """Floating-point operations of a step's matrix products."""
-  import jax
-  wanted, encoder = SIZES[size], params["encoder"]
-  weights = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree) if len(leaf.shape) == 2)
-  each = {name: tree for name, tree in encoder.items() if name.startswith(("block", "embedding"))}
-  rows = wanted["rows"] + (model == "bcnp")  # its query row
-  variables = wanted["tasks"] * wanted["nodes"]
-  tokens, per_token = rows * variables, weights(each)
-  products = 6 * (per_token * tokens + (weights(params) - per_token) * variables)
-  inner = wanted["heads"] * wanted["key_size"] if model == "avici" else wanted["dim"]
-  lengths = wanted["blocks"][model] / 2 * (rows + wanted["nodes"])
-  attention = 12 * inner * lengths * tokens
-  if model == "bcnp":  # the decoders
-    attention += 12 * inner * wanted["decoder_blocks"] * wanted["nodes"] * variables
-  return products + attention
+          "flops": flops.of_step(parts.config, parts.abstract.params)}
 
 
 def time_roofline() -> dict:

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.ensemble import ExtraTreesRegressor
 
 from jaxtrain import rng
 from jaxtrain.experiments.causal_discovery import functions, tasks
@@ -74,6 +73,7 @@ def linear_r2(x: np.ndarray, y: np.ndarray) -> float:
 
 def trees_r2(x: np.ndarray, y: np.ndarray) -> float:
   """Of a forest of extremely randomised trees, likewise."""
+  from sklearn.ensemble import ExtraTreesRegressor  # slow to import, and no need of training
   half = len(y) // 2
   forest = ExtraTreesRegressor(n_estimators=30, min_samples_leaf=3, random_state=0).fit(x[:half], y[:half])
   return held_out_r2(forest.predict(x[half:]), y[half:])
