@@ -148,7 +148,8 @@ def smoke_run(path: str, shared) -> str:
   return str(shared.run(*records.EACH_CONFIG[os.path.basename(path)[:-3]], *runs.QUIET))
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
+@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (name != "vae"))
+                                  for path, name in zip(FILES, IDS)], ids=IDS)
 def test_a_member_of_a_sweep_is_the_run_that_it_would_be_alone(path, shared, tmp_path):
   """Digest and facts, of a member in turn with another."""
   alone, seed = smoke_run(path, shared), config_lib.read_file(f"{path}:smoke").seed
