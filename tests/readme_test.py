@@ -213,6 +213,7 @@ def test_commands_and_families_of_the_causal_section_run(tmp_path):
   assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_predict_commands_of_the_causal_section_run(tmp_path, shared):
   shared.copy(tmp_path / "runs" / "c", "--config=configs/causal_discovery.py:smoke", *QUIET)
   (tmp_path / "measured.csv").write_text("a,b,c\n" + "".join(f"{i % 7},{i % 5},{(3 * i) % 11}\n" for i in range(40)),
@@ -269,7 +270,8 @@ def source_rows() -> list[str]:
   return re.findall(r"`(--config\S*source=\S+ [^`]*|--config=\S+:tfds [^`]*)`", part)
 
 
-@pytest.mark.parametrize("row", source_rows())
+@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.slow] * ("parquet" not in row and "tfds" not in row))
+                                 for row in source_rows()])
 def test_each_source_trains(row, tmp_path):
   flags = shlex.split(row.replace("logs", "cores"))
   source = "tfds" if "tfds" in row else row.split("source=")[1].split()[0]
