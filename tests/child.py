@@ -1,4 +1,4 @@
-"""Runs of the command as child processes, for tests: start, kill, read what they left."""
+"""Runs of the command, for tests: to their end, or as processes to kill; and what they left."""
 
 import json
 import os
@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+import forked
+
+ROOT = forked.ROOT
 NOT_COMPARED = ("run_id", "time", "epoch_time_s", "throughput", "max_memory_mib", "total_time_s")
-
-
 STREAMS = ("configs/causal_discovery.py",)  # endless: they have no epochs
 EPOCH = 10  # steps that stand for one then
 
@@ -32,17 +32,19 @@ def start(*flags: str, environ: dict[str, str] | None = None, command: str = "ma
                           stderr=subprocess.PIPE, text=True)
 
 
-def run(*flags: str, environ: dict[str, str] | None = None, timeout: float = 240,
-        command: str = "main") -> subprocess.CompletedProcess:
-  """Runs the command to its end; kills it at the timeout."""
-  process = start(*flags, environ=environ, command=command)
-  try:
-    out, err = process.communicate(timeout=timeout)
-  except subprocess.TimeoutExpired:
-    process.kill()
-    process.communicate()
-    raise
-  return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+def run(*flags: str, environ: dict[str, str] | None = None, timeout: float = 240, command: str = "main",
+        cwd: str = ROOT) -> subprocess.CompletedProcess:
+  """Runs the command to its end in a fork of a process that has imported everything; kills it at the timeout.
+
+  With variables that JAX reads at its import, in a process of its own.
+  """
+  if any(name.startswith("JAX_") for name in environ or {}):
+    process = start(*flags, environ=environ, command=command)
+    return wait_for_all([process], timeout)[0]
+  case = {"command": command, "argv": in_steps(flags), "cwd": str(cwd), "seconds": timeout,
+          "environ": os.environ | (environ or {})}
+  done = forked.answer_to(case)
+  return subprocess.CompletedProcess([command, *case["argv"]], done["code"], done["out"], done["err"])
 
 
 def inspect(workdir: str) -> dict:

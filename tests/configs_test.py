@@ -1,42 +1,51 @@
-"""Conformance of every config and variant: what every experiment promises, found by glob and tested alike."""
+"""Conformance of every config and variant: what every experiment promises, found by glob and tested alike.
+
+Being killed, and other numbers of devices, are in tests/run/kill_test.py and tests/devices, by `records.EACH_CONFIG`.
+"""
 
 import csv
-import glob
 import os
+import subprocess
+import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export as jax_export
 
 import child
 import cores
-from jaxtrain import config as config_lib, loop, step as step_lib
-from jaxtrain.config import fields
-from jaxtrain.devices import parallel
-from jaxtrain.run import setup
+import reads
+import records
+import runs
+from jaxtrain import config as config_lib, jsonable, loop, predict, step as step_lib
+from jaxtrain.data import files, writing
+from jaxtrain.devices import backend, parallel
+from jaxtrain.report import figures, run_page
+from jaxtrain.run import setup, trained
+from jaxtrain.workdir import journal as journal_lib
 
-FILES = sorted(glob.glob(os.path.join(child.ROOT, "configs", "*.py")))
-
-
-def variants(path: str) -> list[str]:
-  """Variants of a config file, as its own message lists them."""
-  with pytest.raises(fields.UserError) as caught:
-    config_lib.read_file(f"{path}:no-such-variant")
-  return str(caught.value).rsplit("allowed ", 1)[1].split(", ")
-
-
-CASES = [(path, variant) for path in FILES for variant in variants(path)]
+FILES = [os.path.join(child.ROOT, path) for path in records.CONFIGS]
+IDS = list(records.EACH_CONFIG)
+CASES = [(path, variant) for path in FILES for variant in config_lib.list_variants(path)]
 NAMES = [f"{os.path.basename(path)[:-3]}-{variant}" for path, variant in CASES]
-# Variants that compile for long are slow tests; those that differ from another in size alone are checked, not trained.
-SLOW = tuple(f"causal_discovery-{variant}" for variant in ("bcnp", "bcnp_pl", "avici_lite", "paper_all_data"))
+# What is trained twice over and resumed: by the fast tests each kind of network and of data once, of the others all
+# by the slow tests; those that differ from another in size alone are checked and lowered, not trained.
+QUICK = ("vae-smoke", "vae-standard_semisup", "vae-csv", "causal_discovery-smoke", "causal_discovery-random")
 SIZES = tuple(f"causal_discovery-{variant}" for variant in ("cpu", "avici", "bcnp_local_large", "benchmark"))
-MATRIX = ("causal_discovery-bcnp", "causal_discovery-paper_all_data")  # of the slow ones, those that CI leaves out
-MARKS = {name: [pytest.mark.slow] + [pytest.mark.matrix] * (name in MATRIX) if name in SLOW else [pytest.mark.smoke]
-         for name in NAMES}
-TRAINED = [pytest.param(case, id=name, marks=MARKS[name]) for case, name in zip(CASES, NAMES) if name not in SIZES]
-CHECKED = [pytest.param(case, id=name, marks=[pytest.mark.slow] * (name in SLOW + SIZES) + [
-    pytest.mark.matrix] * (name in SIZES)) for case, name in zip(CASES, NAMES)]
+# What is checked and lowered by the fast tests: each kind of network that differs in shape.
+SHAPES = ("vae-smoke", "vae-csv", "vae-standard_semisup", "vae-tfds", "vae-digits", "causal_discovery-smoke",
+          "causal_discovery-bcnp_pl", "causal_discovery-random")
+
+
+def cases(fast: tuple[str, ...], without: tuple[str, ...] = ()) -> list:
+  """Variants as parameters, of which those of `fast` are no slow tests."""
+  return [pytest.param(case, id=name, marks=pytest.mark.smoke if name in fast else pytest.mark.slow)
+          for case, name in zip(CASES, NAMES) if name not in without]
+
+
 EPOCH = 4  # steps of a stream that are tested in place of an epoch
 STREAM = {"data.num_nodes": (4, 5), "data.pad_to": (5,), "data.num_rows": 12, "data.num_rows_int": 0,
           "data.task_chunk": 4, "train.batch_size": 8, "eval.max_val_tasks": 8, "eval.max_test_tasks": 0,
@@ -46,9 +55,9 @@ NETS = {"model.dim": 8, "model.num_heads": 2, "model.ff_dim": 8, "model.num_bloc
         "model.num_layers": 2, "model.num_layers_decoder": 2, "model.n_perm_samples": 3, "model.sinkhorn_iter": 5}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def table(tmp_path_factory):
-  """A CSV file and a TFDS dataset for the variants that read one, by source."""
+  """Tables for the variants that read one, by source."""
   folder = tmp_path_factory.mktemp("table")
   path = str(folder / "table.csv")
   random = np.random.RandomState(0)
@@ -57,7 +66,7 @@ def table(tmp_path_factory):
     writer.writerow(["well", "a", "b", "c"])
     for i in range(600):
       writer.writerow([f"w{i // 20}", *random.normal(size=3).round(4)])
-  return {"csv": path, "tfds": cores.write("tfds", folder)}
+  return {"csv": path, "tfds": cores.write("tfds", folder), "hdf5": cores.write("hdf5", folder)}
 
 
 def small(path, variant, table, num_epochs=2, **overrides):
@@ -81,7 +90,7 @@ def small(path, variant, table, num_epochs=2, **overrides):
   return config
 
 
-@pytest.mark.parametrize("case", TRAINED)
+@pytest.mark.parametrize("case", cases(QUICK, SIZES))
 def test_trains_resumes_and_repeats(case, table, tmp_path):
   """Finite loss; a run stopped after one epoch and continued equals one never stopped: digest and losses. What has
   nothing to train gives the same twice.
@@ -98,7 +107,7 @@ def test_trains_resumes_and_repeats(case, table, tmp_path):
   assert child.resume_steps(str(tmp_path / "stopped"))[-1] > 0
 
 
-@pytest.mark.parametrize("case", CHECKED)
+@pytest.mark.parametrize("case", cases(SHAPES))
 def test_check_describes_without_computing(case, table):
   described = loop.check(small(*case, table))
   assert described["parameters"] > 0 or case[1] == "random"
@@ -106,14 +115,14 @@ def test_check_describes_without_computing(case, table):
   assert "loss" in described["metrics"].split(", ")
 
 
-@pytest.mark.parametrize("path", FILES, ids=[os.path.basename(path)[:-3] for path in FILES])
-def test_every_config_has_smoke_and_another_seed_differs(path, table):
-  assert "smoke" in variants(path)
-  digests = [loop.train(small(path, "smoke", table, 1, seed=seed)).digest for seed in (1, 1, 2)]
-  assert digests[0] == digests[1] != digests[2]
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_every_config_has_smoke_and_another_seed_differs(path, table, tmp_path):
+  assert "smoke" in config_lib.list_variants(path)
+  digests = [loop.train(small(path, "smoke", table, 1, seed=seed)).digest for seed in (1, 2)]
+  assert digests[0] != digests[1]
 
 
-@pytest.mark.parametrize("path", FILES, ids=[os.path.basename(path)[:-3] for path in FILES])
+@pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_a_vmapped_member_equals_its_solo_run(path, table):
   """Two learning rates as one program, and each alone, 20 steps: losses agree to 1e-5."""
   parts = setup.assemble(config_lib.resolve(small(path, "smoke", table)))
@@ -132,6 +141,73 @@ def test_a_vmapped_member_equals_its_solo_run(path, table):
   for i in range(2):
     alone = jax.jit(train)(rates[i], seeds[i])
     np.testing.assert_allclose(together[0][i] / together[1][i], alone[0] / alone[1], rtol=1e-5)
+
+
+def smoke_run(path: str, shared) -> str:
+  """The folder of the smoke run of a config."""
+  return str(shared.run(*records.EACH_CONFIG[os.path.basename(path)[:-3]], *runs.QUIET))
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (name != "vae"))
+                                  for path, name in zip(FILES, IDS)], ids=IDS)
+def test_a_member_of_a_sweep_is_the_run_that_it_would_be_alone(path, shared, tmp_path):
+  """Digest and facts, of a member in turn with another."""
+  alone, seed = smoke_run(path, shared), config_lib.read_file(f"{path}:smoke").seed
+  done = child.run(*records.EACH_CONFIG[os.path.basename(path)[:-3]], *runs.QUIET, f"--sweep=seed={seed},{seed + 1}",
+                   "--exact", f"--workdir={tmp_path / 'sweep'}", command="sweep")
+  assert done.returncode == 0, done.stderr
+  journal = journal_lib.Journal(str(tmp_path / "sweep"))
+  one, other = map(journal.workdir, journal.members)
+  assert child.inspect(one)["digest"] == child.inspect(alone)["digest"] != child.inspect(other)["digest"]
+  assert child.facts(one) == child.facts(alone)
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_the_page_of_a_run_is_written_and_shows_what_was_watched(path, shared, tmp_path):
+  workdir = shared.copy(tmp_path / "run", *records.EACH_CONFIG[os.path.basename(path)[:-3]], *runs.QUIET)
+  os.remove(os.path.join(workdir, "report.html"))
+  with open(run_page.write_run(workdir, "end"), encoding="utf-8") as file:
+    page = file.read()
+  assert len(page) > 5_000 and "cannot be read" not in page
+  assert config_lib.read_file(f"{path}:smoke").train.monitor in page
+
+
+def input_of(verb, num_rows: int) -> dict[str, np.ndarray]:
+  """Columns that a verb can read: those that it declares, or four numbers where it takes any."""
+  random = np.random.RandomState(0)
+  if verb.inputs is None:
+    return {name: random.normal(size=num_rows) for name in "abcd"}
+  bounds = {each.name: (1.0 if each.low is None else each.low, each.high) for each in verb.inputs}
+  return {name: random.uniform(low, low + 1 if high is None else high, num_rows)
+          for name, (low, high) in bounds.items()}
+
+
+def apply(workdir: str, name: str, verb, folder) -> dict:
+  """Columns of what a verb writes for a table that fits."""
+  flags = [f"--workdir={workdir}", f"--verb={name}", f"--output={folder / name}.npz"]
+  if verb.reads:
+    writing.write(str(folder / "in.npz"), input_of(verb, 20) | ({"note": np.arange(20)} if verb.carries else {}))
+    flags.append(f"--input={folder / 'in.npz'}")
+  predict.run(flags + ["--num=5"] * verb.counts)
+  return files.read("npz", f"{folder / name}.npz").values
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_each_verb_does_what_it_declares(path, shared, tmp_path):
+  """It reads a table of the columns that it names, carries others through if it says so, makes as many rows as asked.
+  """
+  workdir = smoke_run(path, shared)
+  verbs = trained.restore(workdir, "best").experiment.predict
+  assert verbs
+  for name, verb in verbs.items():
+    found = apply(workdir, name, verb, tmp_path)
+    assert found and len({len(column) for column in found.values()}) == 1, name
+    numbers = [column for column in found.values() if column.dtype.kind == "f"]
+    assert all(np.isfinite(column).all() for column in numbers), name
+    if verb.carries and verb.reads:
+      assert found["note"].tolist() == list(range(20)), name
+    if verb.counts:
+      assert len(next(iter(found.values()))) == 5, name
 
 
 MODES = """
@@ -154,18 +230,84 @@ print("GAPS", gap("pmap", "canonical"), gap("jit", "canonical"))
 """
 
 
-@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("batch_norm", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("path", [path for path in FILES if path.endswith("vae.py")])
 def test_parallel_modes_agree_as_promised(path, batch_norm):
   """On two devices: pmap equals canonical with two chunks; jit equals both where there is no BatchNorm, not where there
   is.
   """
-  import subprocess
-  import sys
   done = subprocess.run([sys.executable, "-c", MODES, path, str(batch_norm)], cwd=child.ROOT, capture_output=True,
-                        text=True,
-                        timeout=300)
+                        text=True, timeout=300)
   assert done.returncode == 0, done.stderr[-2000:]
   pmap_gap, jit_gap = map(float, done.stdout.split("GAPS ")[1].split())
   assert pmap_gap < 1e-5
   assert (jit_gap > 1e-5) if batch_norm else (jit_gap < 1e-5)
+
+
+def switches(table) -> list[dict]:
+  """What switches optional parts on, tried one after the other while there are fields that nothing has read."""
+  out_of_core = {"data.source": "hdf5", "data.path": table["hdf5"], "data.features": cores.FEATURES,
+                 "data.transforms": (), "data.out_of_core": True, "data.row_limit": 0, "train.batch_size": 64}
+  return [out_of_core, {"data.split.kind": "leave_out"}, {"eval.max_test_tasks": 4}, {"parallel.mode": "canonical"},
+          {"optim.plateau.factor": 0.5}, {"optim.schedule": "step"}, {"optim.ema_decay": 0.9},
+          {"train.microbatch": 4, "train.batch_size": 8}, {"train.num_members": 2}]
+
+
+def unread(config, read: set[str]) -> list[str]:
+  """Fields of a config that are not among those read."""
+  return [key for key, _ in jsonable.flatten(config) if key not in read]
+
+
+def use(path: str, table, folder) -> dict[str, list[str]]:
+  """variant -> the fields that nothing reads, when a config is used in all ways: a run with its verbs and figures, one
+  that starts from it; then data, experiment and step of each variant and of the switches while fields are left.
+  """
+  configs = {variant: small(path, variant, table) for variant in config_lib.list_variants(path)}
+  known = dict(jsonable.flatten(configs["smoke"]))
+  more = (small(path, "smoke", table, **switch) for switch in switches(table) if switch.keys() <= known.keys())
+  run, smoke = str(folder / "run"), configs["smoke"]
+  with reads.noted() as read, mock.patch.object(backend, "threads_in_use", []):
+    loop.train(smoke, run, draw=lambda workdir, moment: None)
+    loop.adopt(config_lib.resolve(smoke), str(folder / "adopted"), run)
+    for name, verb in trained.restore(run, "best").experiment.predict.items():
+      apply(run, name, verb, folder)
+    figures.select(reads.Record(config_lib.to_record(smoke), read), "end")
+    left = lambda: {variant: found for variant, config in configs.items() if (found := unread(config, read))}
+    for config in configs.values():
+      if unread(config, read):
+        setup.assemble(config_lib.resolve(config))
+    for config in more:
+      if left():
+        setup.assemble(config_lib.resolve(config))
+    return left()
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_each_field_is_read(path, table, tmp_path):
+  assert use(path, table, tmp_path) == {}
+
+
+def test_a_field_that_is_never_read_is_found(table):
+  """Copying, checking, digesting and writing a config are no reading; a field asked for by name is read."""
+  config = small(FILES[-1], "smoke", table)
+  config.model.of_no_use = 3
+  with reads.noted() as read:
+    setup.assemble(config_lib.resolve(config))
+    config_lib.digest(config), config_lib.to_record(config), config_lib.with_values(config, {"model.of_no_use": 4})
+  assert "model.of_no_use" in unread(config, read) and "train.batch_size" in read
+  with reads.noted() as read:
+    resolved = config_lib.resolve(config)
+    assert resolved.model.of_no_use == 3 and dict(**resolved.optim.plateau)
+  assert {"model.of_no_use", "optim.plateau.factor"} <= read and "optim.eps" not in read
+
+
+@pytest.mark.parametrize("case", cases(SHAPES))
+def test_the_training_step_lowers_for_devices_that_are_not_here(case, table):
+  """For CUDA and TPU, in one module: no operation of a step lacks a rule for them."""
+  parts = setup.assemble(config_lib.resolve(small(*case, table)))
+  for k in range(len(parts.splits.train.buckets) or 1):
+    step = step_lib.make_one_step(parts.experiment, parts.splits.train.in_bucket(k), parallel.over_whole, "halt")
+    data, num_steps = setup.shapes(parts.splits.train.data), jax.ShapeDtypeStruct((), jnp.int32)
+    lower = jax_export.export(jax.jit(step_lib.make_repeat(step)), platforms=("cuda", "tpu"))
+    made = lower(parts.abstract, parts.totals, data, num_steps)
+    assert made.platforms == ("cuda", "tpu") and "stablehlo.while" in made.mlir_module()

@@ -1,13 +1,15 @@
-"""Set-up of all tests: CPU, errors on silent broadcasting, one compile cache for the run and its child processes.
+"""Set-up of all tests: CPU, errors on silent broadcasting, one compile cache, runs made once, samples of slow tests.
 
 Also the main file of the py_test targets in BUILD: `python tests/conftest.py tests/NAME_test.py` runs pytest on a file.
 """
 
 import atexit
 import os
+import pathlib
 import shutil
 import sys
 import tempfile
+import zlib
 
 import pytest
 
@@ -24,6 +26,43 @@ for name, value in CACHE_ALL.items():
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+  """--sample=K/N: part K of the slow tests, of N parts."""
+  parser.addoption("--sample", type=parse_sample, metavar="K/N",
+                   help="of the slow tests those whose CRC-32 of the name is K modulo N; all others as they are")
+
+
+def parse_sample(text: str) -> tuple[int, int]:
+  """(K, N) of K/N. Raises ValueError for what is no such part."""
+  part, num_parts = map(int, text.split("/"))
+  if not 0 <= part < num_parts:
+    raise ValueError(f"got {text}, allowed K/N with 0 <= K < N")
+  return part, num_parts
+
+
+def in_sample(name: str, part: int, num_parts: int) -> bool:
+  """Whether a test of this name belongs to a part; each belongs to one."""
+  return zlib.crc32(name.encode()) % num_parts == part
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+  """Leaves out the slow tests of other parts than --sample names."""
+  sample = config.getoption("--sample")
+  if sample is None:
+    return
+  left_out = [item for item in items if item.get_closest_marker("slow") and not in_sample(item.nodeid, *sample)]
+  config.hook.pytest_deselected(items=left_out)
+  items[:] = [item for item in items if item not in set(left_out)]
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+  """Runs made once in this session, for all workers: `runs.Shared`."""
+  import runs
+  folder = pathlib.Path(tmp_path_factory.getbasetemp())
+  return runs.Shared((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The fault table of README, from the records of the tests that made the faults.
 
-  JAXTRAIN_KILL_TRIALS=110 python tests/fault_table.py      runs all fault tests (about half an hour on 2 cores), prints
-  python tests/fault_table.py records.jsonl                 prints it from records that are there
+  python tests/fault_table.py                  runs all fault tests (about half an hour on 2 cores), prints it
+  python tests/fault_table.py records.jsonl    prints it from records that are there
 """
 
 import json
@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-TESTS = ("tests/faults_test.py", "tests/kill_test.py", "tests/processes_test.py")
+TESTS = ("tests/run/faults_test.py", "tests/run/kill_test.py", "tests/devices/processes_test.py")
 
 
 def table(records: list[dict]) -> str:

@@ -1,11 +1,12 @@
-"""The commands for many command lines: imports everything once, then forks for each, before any JAX backend is started.
+"""The commands without their imports: a process that has imported everything forks for each command line.
 
-  python tests/forked.py < cases.jsonl > answers.jsonl
-
-A case is {"command": "main" | "predict" | "sweep" | "report", "argv": [...]}; its answer
-{"code": ..., "out": ..., "err": ...}.
+JAX starts its backends in the fork, as it does in a process of its own. A case is {"command": "main" | "predict" |
+"sweep" | "report", "argv": [...]}, and may have "environ" (all variables), "cwd", and "seconds" after which it is
+killed; its answer is {"code": ..., "out": ..., "err": ...}.
 """
 
+import atexit
+import functools
 import importlib
 import json
 import os
@@ -19,7 +20,21 @@ COMMANDS = {"main": "jaxtrain.main", "predict": "jaxtrain.predict", "sweep": "ja
             "report": "jaxtrain.report.__main__"}
 IMPORTS = (*COMMANDS.values(), "jaxtrain.loop", "jaxtrain.report.figures", "sklearn.datasets", "h5py",
            "jaxtrain.experiments.tabular_vae.vae", "pyarrow.parquet", "tensorflow_datasets", "orbax.checkpoint")
-SECONDS = 120  # for one case
+SECONDS = 240  # for one case that does not say
+
+
+def enter(case: dict, out: int, err: int) -> None:
+  """Makes this fork what a process of the case would be: its files, variables, folder and arguments."""
+  signal.alarm(int(case["seconds"]))
+  for target, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, out), (2, err)):
+    os.dup2(source, target)
+  sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+  os.environ.clear()
+  os.environ.update(case["environ"])
+  os.chdir(case["cwd"])
+  if "PYTHONPATH" in case["environ"]:
+    sys.path[1:1] = case["environ"]["PYTHONPATH"].split(os.pathsep)
+  sys.argv[:] = [f"jaxtrain/{case['command']}.py", *case["argv"]]
 
 
 def answer(case: dict) -> dict:
@@ -29,11 +44,7 @@ def answer(case: dict) -> dict:
     if child == 0:
       code = 99  # the command let an exception out
       try:
-        signal.alarm(SECONDS)
-        os.dup2(out.fileno(), 1)
-        os.dup2(err.fileno(), 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
-        sys.argv[:] = [f"jaxtrain/{case['command']}.py", *case["argv"]]
+        enter(case, out.fileno(), err.fileno())
         code = importlib.import_module(COMMANDS[case["command"]]).main()
       except SystemExit as leaving:
         code = leaving.code
@@ -49,17 +60,37 @@ def answer(case: dict) -> dict:
     return {"code": code, "out": out.read(), "err": err.read()}
 
 
-def ask(cases: list[dict], timeout: float = 300) -> list[dict]:
-  """Answers to cases, from a process of their own."""
-  done = subprocess.run([sys.executable, os.path.abspath(__file__)], cwd=ROOT, timeout=timeout, text=True,
-                        input="".join(json.dumps(case) + "\n" for case in cases), capture_output=True,
-                        env=os.environ | {"PYTHONPATH": ROOT})
-  if done.returncode:
-    raise RuntimeError(done.stderr)
-  return [json.loads(line) for line in done.stdout.splitlines()]
+@functools.cache
+def server() -> subprocess.Popen:
+  """The process that forks, started by the first who asks and ended with this one."""
+  # Python 3.12 warns of forks in a process with threads; none of the imported libraries' threads holds a lock then.
+  command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", os.path.abspath(__file__)]
+  process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+  def end():
+    process.stdin.close()
+    process.wait()
+    process.stdout.close()
+
+  atexit.register(end)
+  return process
+
+
+def answer_to(case: dict) -> dict:
+  """The answer to one case."""
+  process = server()
+  process.stdin.write(json.dumps({"environ": dict(os.environ), "cwd": ROOT, "seconds": SECONDS} | case) + "\n")
+  process.stdin.flush()
+  return json.loads(process.stdout.readline())
+
+
+def ask(cases: list[dict]) -> list[dict]:
+  """Answers to cases."""
+  return [answer_to(case) for case in cases]
 
 
 if __name__ == "__main__":
+  sys.path[0] = ROOT  # as `python -m` has it
   for name in IMPORTS:
     importlib.import_module(name)
   for line in sys.stdin:

@@ -234,6 +234,7 @@ def test_microbatches_give_the_gradient_of_the_whole_batch():
   np.testing.assert_allclose(chunks.history["loss"], whole.history["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_largest_microbatch_that_fits(tmp_path, monkeypatch, capsys):
   """It is what XLA says a step needs that decides; a resumed run keeps it, whatever is free then."""
   def smoke(rows, num_epochs=1):

@@ -1,7 +1,6 @@
 """The command: every bad input is one line and exit code 2; modes, overrides, stops and exit codes, in child processes.
 """
 
-import concurrent.futures
 import json
 import os
 import signal
@@ -13,9 +12,9 @@ import pytest
 
 import child
 from jaxtrain.workdir import records
+from runs import QUIET
 
 SMOKE = "--config=configs/vae.py:smoke"
-QUIET = ("--config.log.figures=none", "--config.log.progress=False")
 
 # flags (and variables) -> words of the one line
 BAD = {
@@ -79,7 +78,7 @@ def test_heavy_imports_load_only_where_used():
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-  """Answers to all bad inputs, a few at a time; each in a folder where nothing may appear."""
+  """Answers to all bad inputs, each in a folder where nothing may appear."""
   folder = tmp_path_factory.mktemp("bad")
 
   def ask(name):
@@ -88,8 +87,7 @@ def answers(tmp_path_factory):
       flags = (*flags, f"--workdir={folder / name.replace(' ', '_')}")
     return child.run(*flags, *QUIET if flags and flags[0].startswith("--config=configs/vae") else (), environ=variables)
 
-  with concurrent.futures.ThreadPoolExecutor(3) as pool:
-    return dict(zip(BAD, pool.map(ask, BAD))) | {"folder": folder}
+  return {name: ask(name) for name in BAD} | {"folder": folder}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -103,10 +101,9 @@ def test_bad_input_is_one_line_and_exit_2(name, answers):
                                                             for line in done.stderr.splitlines())
 
 
-def test_a_second_config_in_one_workdir_and_a_bad_flag_leave_the_run_as_it_is(tmp_path):
-  workdir = str(tmp_path / "run")
-  flags = (SMOKE, *QUIET, f"--workdir={workdir}", "--config.train.num_epochs=1")
-  assert child.run(*flags).returncode == 0
+def test_a_second_config_in_one_workdir_and_a_bad_flag_leave_the_run_as_it_is(tmp_path, shared):
+  workdir = shared.copy(tmp_path / "run", SMOKE, *QUIET)
+  flags = (SMOKE, *QUIET, f"--workdir={workdir}")
   before = child.facts(workdir)
   done = child.run(*flags, "--config.optim.learning_rate=0.1")
   assert done.returncode == 2 and "config.optim.learning_rate: 0.001 -> 0.1" in done.stderr
@@ -133,13 +130,13 @@ def test_flags_win_over_variables_win_over_the_file(tmp_path):
   assert run["argv"][1] == SMOKE and run["versions"]["jax"] and run["devices"]
 
 
-def test_check_writes_nothing_and_inspect_computes_the_digest(tmp_path):
+def test_check_writes_nothing_and_inspect_computes_the_digest(tmp_path, shared):
   workdir = str(tmp_path / "run")
   done = child.run(SMOKE, "--mode=check", "--json", f"--workdir={workdir}")
   described = json.loads(done.stdout)
   assert described["parameters"] == 6426 and described["flops_per_step"] > 0 and not os.path.exists(workdir)
   assert described["batch x"] == "float32[256, 6]"
-  assert child.run(SMOKE, *QUIET, f"--workdir={workdir}").returncode == 0
+  shared.copy(tmp_path / "run", SMOKE, *QUIET)
   done = child.run(SMOKE, "--mode=inspect", f"--workdir={workdir}")
   last = done.stdout.strip().splitlines()[-1]
   with open(os.path.join(workdir, "facts", "events.jsonl"), encoding="utf-8") as file:
@@ -260,9 +257,9 @@ def test_the_watchdog_prints_stacks_and_exits_4(tmp_path):
   assert "most recent call first" in done.stderr
 
 
-def test_eval_runs_no_code_that_only_the_workdir_names(tmp_path):
+def test_eval_runs_no_code_that_only_the_workdir_names(tmp_path, shared):
   workdir = tmp_path / "run"
-  assert child.run(SMOKE, *QUIET, f"--workdir={workdir}").returncode == 0
+  shared.copy(workdir, SMOKE, *QUIET)
   record = json.loads((workdir / "config.json").read_text())
   for change, message in (({"experiment": "outside"}, "is not part of jaxtrain"),
                           ({"eval": record["eval"] | {"metrics": ["outside.make"]}}, "names code of your own")):
@@ -272,9 +269,8 @@ def test_eval_runs_no_code_that_only_the_workdir_names(tmp_path):
     assert done.returncode == 2 and message in done.stderr
 
 
-def test_imported_weights_make_a_run_of_no_steps(tmp_path):
-  source, workdir = tmp_path / "source", tmp_path / "run"
-  assert child.run(SMOKE, *QUIET, f"--workdir={source}").returncode == 0
+def test_imported_weights_make_a_run_of_no_steps(tmp_path, shared):
+  source, workdir = shared.run(SMOKE, *QUIET), tmp_path / "run"
   done = child.run(SMOKE, *QUIET, "--mode=eval", f"--init_from={source}@last", f"--workdir={workdir}")
   assert done.returncode == 0, done.stderr
   assert (workdir / "eval" / "train.json").exists() and (workdir / "run.json").exists()

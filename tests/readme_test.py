@@ -1,22 +1,20 @@
 """README says nothing that does not run: its code blocks, its commands, and every right-hand side of its table."""
 
-import os
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
 import child
 import cores
+from jaxtrain import commands, config as config_lib, loop, main
 from jaxtrain.data import files, writing
 from jaxtrain.experiments.tabular_vae import lithology
+from runs import QUIET
 
 README = pathlib.Path(child.ROOT, "README.md").read_text(encoding="utf-8")
-SMALL = ("--config.train.num_epochs=1", "--config.data.row_limit=1500", "--config.log.figures=none",
-         "--config.log.progress=False")
+SMALL = ("--config.train.num_epochs=1", "--config.data.row_limit=1500", *QUIET)
 
 
 def code_blocks() -> dict[str, str]:
@@ -59,29 +57,47 @@ def test_the_shown_functions_are_short():
         assert node.end_lineno - node.lineno < 10, (name, node.name)
 
 
-@pytest.mark.parametrize("original, ours", table_rows(), ids=[row[0][:40] for row in table_rows()])
-def test_original_command_and_ours(original, ours, tmp_path):
-  """Each right-hand side runs, at a small size; a row of field overrides is run on the recipe that has the fields."""
-  flags = shlex.split(ours)
-  csv = tmp_path / "table.csv"
+def small_flags(ours: str, folder: pathlib.Path) -> list[str]:
+  """Flags of a right-hand side at a small size; field overrides alone go on the recipe that has the fields."""
+  csv = folder / "table.csv"
   csv.write_text("a,b\n" + "".join(f"{i % 17},{i % 23}\n" for i in range(300)), encoding="utf-8")
-  flags = [f.replace("=FILE", f"={csv}").replace("features=...", "features=a,b") for f in flags]
-  flags = [f"--workdir={tmp_path / 'run'}" if f.startswith("--workdir") else f for f in flags]
+  flags = [f.replace("=FILE", f"={csv}").replace("features=...", "features=a,b") for f in shlex.split(ours)]
+  flags = [f for f in flags if not f.startswith("--workdir")] + [f"--workdir={folder / 'run'}"]
   if not any(f.startswith("--config=") for f in flags):
     flags.insert(0, "--config=configs/vae.py:standard_semisup")
-  if not any(f.startswith("--workdir") for f in flags):
-    flags.append(f"--workdir={tmp_path / 'run'}")
-  small = [f for f in SMALL if not any(g.split("=")[0] == f.split("=")[0] for g in flags)]
+  if "--config.train.num_epochs=50" in flags:
+    flags.append("--config.data.row_limit=400")
+  return flags + [f for f in SMALL if not any(g.split("=")[0] == f.split("=")[0] for g in flags)]
+
+
+def config_of(flags: list[str]):
+  """The checked config of flags of main."""
+  return config_lib.resolve(main.read_config(commands.parse(main.make_flags(), ["main", *flags], ""))[0])
+
+
+def rows_of(rows: list[tuple[str, str]], trained: str) -> list:
+  """Rows as parameters: `trained` stands in the one that the fast tests train."""
+  return [pytest.param(*row, id=row[0][:40], marks=[pytest.mark.slow] * (trained not in row[1])) for row in rows]
+
+
+@pytest.mark.parametrize("original, ours", rows_of(table_rows(), "--mode=eval"))
+def test_original_command_and_ours(original, ours, tmp_path):
+  """Each right-hand side runs, at a small size."""
+  flags = small_flags(ours, tmp_path)
   if "--mode=eval" in flags:
-    assert child.run(*[f for f in flags if f != "--mode=eval"], *small).returncode == 0
+    assert child.run(*[f for f in flags if f != "--mode=eval"]).returncode == 0
   if "--config.parallel.platform=gpu" in flags:  # there may be none: then the answer is one line
-    done = child.run(*flags, *small, environ={"JAX_PLATFORMS": ""})
+    done = child.run(*flags, environ={"JAX_PLATFORMS": ""})
     assert done.returncode in (0, 2) and "Traceback" not in done.stderr
     return
-  if "--config.train.num_epochs=50" in flags:
-    small.append("--config.data.row_limit=400")
-  done = child.run(*flags, *small)
+  done = child.run(*flags)
   assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("original, ours", table_rows(), ids=[row[0][:40] for row in table_rows()])
+def test_each_command_of_the_table_is_a_config_that_fits(original, ours, tmp_path):
+  flags = [flag for flag in small_flags(ours, tmp_path) if not flag.endswith("platform=gpu")]
+  assert loop.check(config_of(flags))["parameters"] > 1000
 
 
 def test_the_table_names_every_flag_of_the_original():
@@ -101,12 +117,19 @@ def test_commands_of_the_modes_section_run_in_order(tmp_path, monkeypatch):
     assert done.returncode == 0, (line, done.stderr)
 
 
+def run_lines(block: str, folder: pathlib.Path) -> None:
+  """Runs the lines `python -m jaxtrain.COMMAND FLAGS` of a block in a folder."""
+  for line in block.strip().splitlines():
+    _, _, module, *flags = shlex.split(line)
+    done = child.run(*flags, command=module.removeprefix("jaxtrain."), cwd=str(folder))
+    assert done.returncode == 0, (line, done.stderr)
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, shared):
   """README's runs/a, and files to apply it to."""
   folder = tmp_path_factory.mktemp("predict")
-  done = child.run("--config=configs/vae.py:smoke", f"--workdir={folder / 'runs' / 'a'}", "--config.log.figures=none")
-  assert done.returncode == 0, done.stderr
+  shared.copy(folder / "runs" / "a", "--config=configs/vae.py:smoke", *QUIET)
   made = lithology.generate(400)
   columns = {name: made.features[:, d].copy() for d, name in enumerate(lithology.FEATURES)}
   writing.write(str(folder / "new.csv"), columns)
@@ -116,12 +139,7 @@ def trained(tmp_path_factory):
 
 
 def test_commands_of_the_predict_section_run(trained):
-  section = README.split("### Using a trained model")[1].split("```")[1]
-  environ = os.environ | {"PYTHONPATH": child.ROOT}
-  for line in section.strip().splitlines():
-    command = [sys.executable, *shlex.split(line)[1:]]
-    done = subprocess.run(command, cwd=trained, env=environ, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, (line, done.stderr)
+  run_lines(README.split("### Using a trained model")[1].split("```")[1], trained)
   for name in ("embedded.parquet", "filled.csv", "samples.npz", "embed.stablehlo"):
     assert (trained / name).stat().st_size > 1000
 
@@ -163,8 +181,14 @@ def few_tasks(flags: list[str]) -> list[str]:
   return [flag.replace("num_steps=20000", "num_steps=2") for flag in flags] + more
 
 
+@pytest.mark.parametrize("original, ours", causal_rows(), ids=[row[0][:40] for row in causal_rows()])
+def test_each_causal_command_is_a_config_that_fits(original, ours):
+  module = config_of(shlex.split(ours)).experiment
+  assert module.startswith("jaxtrain.experiments.causal_discovery.")
+  assert config_of(few_tasks(shlex.split(ours))).experiment == module
+
+
 @pytest.mark.slow
-@pytest.mark.matrix
 @pytest.mark.parametrize("original, ours", causal_rows(), ids=[row[0][:40] for row in causal_rows()])
 def test_causal_command_and_ours(original, ours, tmp_path):
   done = child.run(*few_tasks(shlex.split(ours)), f"--workdir={tmp_path / 'run'}", timeout=400)
@@ -190,18 +214,11 @@ def test_commands_and_families_of_the_causal_section_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_predict_commands_of_the_causal_section_run(tmp_path):
-  section = README.split("## Causal discovery")[1]
-  done = child.run("--config=configs/causal_discovery.py:smoke", f"--workdir={tmp_path / 'runs' / 'c'}",
-                   "--config.log.figures=none")
-  assert done.returncode == 0, done.stderr
+def test_predict_commands_of_the_causal_section_run(tmp_path, shared):
+  shared.copy(tmp_path / "runs" / "c", "--config=configs/causal_discovery.py:smoke", *QUIET)
   (tmp_path / "measured.csv").write_text("a,b,c\n" + "".join(f"{i % 7},{i % 5},{(3 * i) % 11}\n" for i in range(40)),
                                          encoding="utf-8")
-  for line in section.split("```")[5].strip().splitlines():
-    command = [sys.executable, *shlex.split(line)[1:]]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": child.ROOT}, capture_output=True,
-                          text=True, timeout=240)
-    assert done.returncode == 0, (line, done.stderr)
+  run_lines(README.split("## Causal discovery")[1].split("```")[5], tmp_path)
   assert len((tmp_path / "edges.csv").read_text(encoding="utf-8").splitlines()) == 7
   assert len((tmp_path / "graphs.csv").read_text(encoding="utf-8").splitlines()) == 1001
 
@@ -253,7 +270,8 @@ def source_rows() -> list[str]:
   return re.findall(r"`(--config\S*source=\S+ [^`]*|--config=\S+:tfds [^`]*)`", part)
 
 
-@pytest.mark.parametrize("row", source_rows())
+@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.slow] * ("parquet" not in row and "tfds" not in row))
+                                 for row in source_rows()])
 def test_each_source_trains(row, tmp_path):
   flags = shlex.split(row.replace("logs", "cores"))
   source = "tfds" if "tfds" in row else row.split("source=")[1].split()[0]

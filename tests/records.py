@@ -1,5 +1,5 @@
 """Kinds of run that faults are done to, and what the tests note down of it: a line each, in the file that the variable
-JAXTRAIN_FAULT_RECORDS names; tests/fault_table.py reads it.
+JAXTRAIN_FAULT_RECORDS names; tests/fault_table.py reads it. A config that comes is a kind by itself.
 """
 
 import glob
@@ -8,12 +8,15 @@ import os
 
 import child
 
-# The table's smoke first, which the fast tests run; every config file's; and what makes the loop take other ways.
-KINDS = {"vae": ("--config=configs/vae.py:smoke",)} | {
-    os.path.basename(path).removesuffix(".py"): (f"--config={os.path.relpath(path, child.ROOT)}:smoke",)
-    for path in sorted(glob.glob(os.path.join(child.ROOT, "configs", "*.py")))} | {
-    "vae, semi-supervised": ("--config=configs/vae.py:hybrid_semisup", "--config.data.row_limit=2000"),
-    "vae, canonical": ("--config=configs/vae.py:smoke", "--config.parallel.mode=canonical")}
+CONFIGS = sorted(os.path.relpath(path, child.ROOT) for path in glob.glob(os.path.join(child.ROOT, "configs", "*.py")))
+# config -> flags of its smoke run: each is killed and put on other devices by the fast tests
+EACH_CONFIG = {os.path.basename(path).removesuffix(".py"): (f"--config={path}:smoke",) for path in CONFIGS}
+FEW_ROWS = "--config.data.row_limit=2000"
+# kind -> flags: those, and what makes the loop take other ways; faults are done to `vae` by the fast tests
+KINDS = EACH_CONFIG | {
+    "vae": (*EACH_CONFIG["vae"], FEW_ROWS),
+    "vae, semi-supervised": ("--config=configs/vae.py:hybrid_semisup", FEW_ROWS),
+    "vae, canonical": (*EACH_CONFIG["vae"], FEW_ROWS, "--config.parallel.mode=canonical")}
 VARIABLE = "JAXTRAIN_FAULT_RECORDS"
 
 

@@ -1,13 +1,10 @@
 """One digest on 1, 2, 4 and 8 devices in canonical mode, and through resumes on other counts; every config's smoke."""
 
-import glob
-import os
-
 import pytest
 
 import child
+import records
 
-CONFIGS = sorted(os.path.relpath(path, child.ROOT) for path in glob.glob(os.path.join(child.ROOT, "configs", "*.py")))
 FLAGS = ("--config.parallel.mode=canonical", "--config.parallel.chunks=8", "--config.log.figures=none",
          "--config.log.progress=False")
 
@@ -23,15 +20,14 @@ def train(path, workdir, num_devices, num_epochs):
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (path != "configs/vae.py"))
-                                  for path in CONFIGS])
+                                  for path in records.CONFIGS])
 def test_one_digest_on_one_and_eight_devices(path, tmp_path):
   """Eight: a single chunk on each device, which a compiler treats unlike a loop over several."""
   assert train(path, tmp_path / "8", 8, 2) == train(path, tmp_path / "1", 1, 2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.matrix] * (path != "configs/vae.py"))
-                                  for path in CONFIGS])
+@pytest.mark.parametrize("path", records.CONFIGS)
 def test_one_digest_on_two_and_four_devices_and_through_resumes_on_other_counts(path, tmp_path):
   straight = train(path, tmp_path / "1", 1, 3)
   for num_devices in (2, 4):

@@ -1,7 +1,5 @@
 """Two processes as one run, on this machine: the weights of one process, stops that all agree on, lost processes."""
 
-import glob
-import os
 import signal
 import time
 
@@ -13,7 +11,6 @@ from jaxtrain import config as config_lib
 from jaxtrain.devices import processes
 from jaxtrain.errors import StopReason, UserError
 
-CONFIGS = sorted(os.path.relpath(path, child.ROOT) for path in glob.glob(os.path.join(child.ROOT, "configs", "*.py")))
 VAE = "configs/vae.py"
 FLAGS = ("--config.parallel.mode=canonical", "--config.log.figures=none", "--config.log.progress=False")
 
@@ -37,7 +34,8 @@ def run_two(path, workdir, num_epochs, *more, num_devices=1):
   return done
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (path != VAE)) for path in CONFIGS])
+@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (path != VAE))
+                                  for path in records.CONFIGS])
 def test_two_processes_give_the_digest_and_facts_of_one_and_one_goes_on(path, tmp_path):
   """With one and two devices each; a third resumes alone."""
   done = run_two(path, tmp_path / "two", 1)
@@ -124,9 +122,9 @@ def test_a_second_signal_to_one_ends_both(tmp_path):
 
 
 @pytest.mark.parametrize("what, says", [
-    ("workdir", "--workdir: required with several processes"), ("seed", "process 1: its config, flags or number of "
-                                                                        "devices"),
-    ("resume", "--resume=required")])
+    pytest.param("workdir", "--workdir: required with several processes", marks=pytest.mark.slow),
+    ("seed", "process 1: its config, flags or number of devices"),
+    pytest.param("resume", "--resume=required", marks=pytest.mark.slow)])
 def test_all_refuse_together(what, says, tmp_path):
   common = [f"--config={VAE}:smoke", *FLAGS]
   if what != "workdir":

@@ -18,31 +18,20 @@ from jaxtrain import loop
 from jaxtrain.errors import UserError
 from jaxtrain.workdir import lock as lock_lib
 from jaxtrain.workdir.lock import Lock
+from runs import QUIET
 
-QUIET = ("--config.log.figures=none", "--config.log.progress=False")
 KINDS = records.KINDS
-VAES = [kind for kind in KINDS if kind.startswith("vae")]
-# All faults for the first kind always, for the others with the slow tests; what CI leaves out is marked `matrix`.
-EACH_KIND = [pytest.param(kind, marks=[pytest.mark.slow] * (k > 0)) for k, kind in enumerate(KINDS)]
-ALL_KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (k > 0) + [pytest.mark.matrix] * (kind not in VAES))
-             for k, kind in enumerate(KINDS)]
-LONG = ("--config.train.num_epochs=600", "--config.checkpoint.every_epochs=200", "--config.eval.every_epochs=10")
-FULL = ("--config.train.num_epochs=600", "--config.checkpoint.every_epochs=20", "--config.eval.every_epochs=10")
+EACH_KIND = [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "vae")) for kind in KINDS]
+LONG = ("--config.train.num_epochs=600", "--config.checkpoint.every_epochs=20", "--config.eval.every_epochs=10")
 EPOCHS = ("--config.train.num_epochs=12", "--config.checkpoint.every_epochs=2", "--config.optim.decay_steps=100")
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-  """(kind, length) -> (digest, facts) of a run without a fault, made once."""
-  made = {}
-
+@pytest.fixture
+def reference(shared):
+  """(kind, length) -> (digest, facts) of a run without a fault."""
   def get(kind, length=EPOCHS):
-    if (kind, length) not in made:
-      workdir = str(tmp_path_factory.mktemp("reference") / "run")
-      done = child.run(*KINDS[kind], *length, *QUIET, f"--workdir={workdir}")
-      assert done.returncode == 0, done.stderr
-      made[kind, length] = child.inspect(workdir)["digest"], child.facts(workdir)
-    return made[kind, length]
+    workdir = str(shared.run(*KINDS[kind], *length, *QUIET))
+    return child.inspect(workdir)["digest"], child.facts(workdir)
   return get
 
 
@@ -83,12 +72,11 @@ def test_a_time_budget_loses_no_step(kind, tmp_path, reference):
         int(child.inspect(workdir)["digest"].rpartition("=")[2]))
 
 
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 @pytest.mark.parametrize("how", [pytest.param("truncated", marks=pytest.mark.slow), "one bit flipped",
                                  pytest.param("emptied", marks=pytest.mark.slow), "half deleted"])
-def test_a_damaged_newest_checkpoint_is_passed_over(how, kind, tmp_path, reference):
-  workdir = str(tmp_path / "run")
-  assert child.run(*KINDS[kind], *EPOCHS, *QUIET, f"--workdir={workdir}").returncode == 0
+def test_a_damaged_newest_checkpoint_is_passed_over(how, kind, tmp_path, reference, shared):
+  workdir = shared.copy(tmp_path / "run", *KINDS[kind], *EPOCHS, *QUIET)
   newest = child.inspect(workdir)["steps_kept"].split()[-1]
   reported = child.last_reported(workdir)
   child.damage(os.path.join(workdir, "checkpoints", newest), how)
@@ -107,11 +95,11 @@ def small_disk(tmp_path):
   subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(kind, small_disk, reference):
   workdir = str(small_disk / "run")
   filler = small_disk / "filler"
-  process = child.start(*KINDS[kind], *FULL, *QUIET, f"--workdir={workdir}", environ={"TMPDIR": "/tmp"})
+  process = child.start(*KINDS[kind], *LONG, *QUIET, f"--workdir={workdir}", environ={"TMPDIR": "/tmp"})
   steps = os.path.join(workdir, "checkpoints")
   while process.poll() is None and not [n for n in (os.listdir(steps) if os.path.isdir(steps) else ()) if n.isdigit()]:
     time.sleep(0.002)
@@ -122,10 +110,10 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(kind, sm
   _, err = process.communicate(timeout=120)
   assert process.returncode == 1 and "No space left on device" in err and len(err.splitlines()) == 1, err
   os.remove(filler)
-  go_on("full disk", kind, workdir, reference, length=FULL)
+  go_on("full disk", kind, workdir, reference, length=LONG)
 
 
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 def test_two_runs_at_once_the_second_is_refused(kind, tmp_path, reference):
   workdir = str(tmp_path / "run")
   pair = [child.start(*KINDS[kind], *EPOCHS, *QUIET, f"--workdir={workdir}") for _ in range(2)]

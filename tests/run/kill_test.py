@@ -1,8 +1,7 @@
 """Exact resume under kill -9: a run killed at any instant and started again ends as one never stopped.
 
-A trial is killed at a time uniform over the training time after the first step, or (every second kill) at a fault point
-inside a save, a link swap or a deletion, and then left to finish; the slow trials are killed twice. The variable
-JAXTRAIN_KILL_TRIALS asks for more slow trials than 25. Each is noted for the fault table of README.
+A trial is killed twice, once at a time uniform over the training time after the first step, and once at a fault point
+inside a save, a link swap or a deletion; then it is left to finish. Each kill is noted for the fault table of README.
 """
 
 import json
@@ -16,39 +15,32 @@ import pytest
 import child
 import records
 
-FLAGS = ("--config.train.num_epochs=60", "--config.checkpoint.every_epochs=2",
-         "--config.log.figures=none", "--config.log.progress=False", "--config.data.row_limit=2000")
-NUM_TRIALS = int(os.environ["JAXTRAIN_KILL_TRIALS"]) if "JAXTRAIN_KILL_TRIALS" in os.environ else 25
+FLAGS = ("--config.train.num_epochs=30", "--config.checkpoint.every_epochs=2", "--config.log.figures=none",
+         "--config.log.progress=False")
 FAULT_POINTS = ("before_save", "during_save", "before_link", "during_link", "before_delete", "after_save")
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-  """kind -> (digest, facts, training seconds) of the run never stopped, made once."""
-  made = {}
-
+@pytest.fixture
+def reference(shared):
+  """kind -> (digest, facts, training seconds) of the run never stopped."""
   def get(kind):
-    if kind not in made:
-      workdir = str(tmp_path_factory.mktemp("reference") / "run")
-      done = child.run(*records.KINDS[kind], *FLAGS, f"--workdir={workdir}")
-      assert done.returncode == 0, done.stderr
-      began = [line["time"] for line in child.process_facts(workdir) if "first_steps_done_after_seconds" in line][0]
-      with open(os.path.join(workdir, "facts", "events.jsonl"), encoding="utf-8") as file:
-        ended = [json.loads(line)["time"] for line in file][-1]
-      made[kind] = child.inspect(workdir)["digest"], child.facts(workdir), ended - began
-    return made[kind]
+    workdir = str(shared.run(*records.KINDS[kind], *FLAGS))
+    began = [line["time"] for line in child.process_facts(workdir) if "first_steps_done_after_seconds" in line][0]
+    with open(os.path.join(workdir, "facts", "events.jsonl"), encoding="utf-8") as file:
+      ended = [json.loads(line)["time"] for line in file][-1]
+    return child.inspect(workdir)["digest"], child.facts(workdir), ended - began
   return get
 
 
-def trial(number: int, num_kills: int, flags: tuple[str, ...], workdir: str, seconds: float) -> list[tuple]:
-  """Starts a run and kills it, several times; returns (where, whether it was killed, last step in its facts) of each.
+def trial(number: int, flags: tuple[str, ...], workdir: str, seconds: float) -> list[tuple]:
+  """Starts a run and kills it, twice; returns (where, whether it was killed, last step in its facts) of each.
 
   A run that came to its end unhurt, because the machine is faster now than when it was timed, is no trial: it is thrown
   away and made again with earlier kills.
   """
   for earlier in (1, 2, 4, 8):
     kills = [kill(random.Random(f"{number} {attempt}"), (number + attempt) % 2 == 0, flags, workdir, attempt,
-                  seconds / earlier, earlier) for attempt in range(1, num_kills + 1)]
+                  seconds / earlier, earlier) for attempt in (1, 2)]
     if any(killed for _, killed, _ in kills):
       return kills
     shutil.rmtree(workdir)
@@ -72,13 +64,12 @@ def kill(draw: random.Random, at_point: bool, flags, workdir: str, attempt: int,
   return where, process.returncode == -9, child.last_reported(workdir)
 
 
-def check_trial(number: int, num_kills: int, tmp_path, reference) -> None:
-  """One trial with the kind of run whose turn it is."""
-  kind = list(records.KINDS)[number % len(records.KINDS)]
+def check_trial(kind: str, number: int, tmp_path, reference) -> None:
+  """One trial with a kind of run."""
   digest, facts, seconds = reference(kind)
   workdir = str(tmp_path / "run")
   flags = (*records.KINDS[kind], *FLAGS, f"--workdir={workdir}")
-  kills = trial(number, num_kills, flags, workdir, seconds)
+  kills = trial(number, flags, workdir, seconds)
   last = child.run(*flags)
   survived = last.returncode == 0
   equal = survived and child.inspect(workdir)["digest"] == digest and child.facts(workdir) == facts
@@ -94,15 +85,15 @@ def check_trial(number: int, num_kills: int, tmp_path, reference) -> None:
     assert os.path.isdir(os.path.join(workdir, "checkpoints", link))
 
 
-@pytest.mark.parametrize("number", range(5))
-def test_killed_run_ends_as_one_never_stopped(number, tmp_path, reference):
-  check_trial(number, 1, tmp_path, reference)
+@pytest.mark.parametrize("kind", records.EACH_CONFIG)
+def test_killed_run_ends_as_one_never_stopped(kind, tmp_path, reference):
+  check_trial(kind, 0, tmp_path, reference)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(5, 5 + NUM_TRIALS))
+@pytest.mark.parametrize("number", range(1, 101))
 def test_killed_run_ends_as_one_never_stopped_many(number, tmp_path, reference):
-  check_trial(number, 2, tmp_path, reference)
+  check_trial(list(records.KINDS)[number % len(records.KINDS)], number, tmp_path, reference)
 
 
 def test_a_fault_point_does_kill(tmp_path):

@@ -29,6 +29,7 @@ def make(name, sizes=SMALL, **fields):
 
 
 every = pytest.mark.parametrize("name", ["avici", "lite", "bcnp"])
+either = pytest.mark.parametrize("name", ["avici", pytest.param("lite", marks=pytest.mark.slow), "bcnp"])
 
 
 def inputs(num_rows=N, num_nodes=D, seed=0):
@@ -221,7 +222,7 @@ def padded(fill):
   return place, (*wide, node_mask)
 
 
-@every
+@either
 @pytest.mark.parametrize("fill", [0.0, np.nan])
 def test_padding_changes_no_real_output_and_no_gradient(name, fill):
   place, wide = padded(fill)
@@ -237,7 +238,7 @@ def test_padding_changes_no_real_output_and_no_gradient(name, fill):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5 * largest), grads, want)
 
 
-@every
+@either
 def test_no_gradient_is_nan_for_constant_data_or_a_task_of_padding(name):
   values, intervened, node_mask = inputs()
   fresh = quick_jit(lambda key: make(name).init(key, *inputs(), False))(jax.random.key(0))
@@ -246,7 +247,7 @@ def test_no_gradient_is_nan_for_constant_data_or_a_task_of_padding(name):
   assert np.isfinite(loss) and all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
-@every
+@either
 def test_half_precision_is_close(name):
   half, full = (loss_and_grads(name, precision=precision)(params(name), *inputs())[1]
                 for precision in ("bfloat16", "float32"))
@@ -261,7 +262,7 @@ def test_half_precision_is_close(name):
     assert 0 <= np.sqrt(np.square(np.asarray(x - y)).mean()) <= 0.1 * edges.std()
 
 
-@every
+@either
 def test_recomputing_blocks_changes_nothing(name):
   (loss, grads), (want, want_grads) = (loss_and_grads(name, remat=remat)(params(name), *inputs())
                                        for remat in (True, False))
@@ -296,7 +297,7 @@ def test_chunks_of_samples_are_strided_and_joined():
     Chunks(4, attention.largest).apply({}, x)
 
 
-@every
+@either
 def test_chunks_that_are_equal_give_the_result_of_one(name):
   values, intervened, node_mask = inputs()
   twice = lambda x: np.repeat(x, 2, axis=1)  # row r belongs to chunk r mod 2
@@ -308,7 +309,7 @@ def test_chunks_that_are_equal_give_the_result_of_one(name):
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
-@every
+@either
 def test_dropout_acts_in_training_alone(name):
   run = quick_jit(lambda variables, key, train: tuple_of(make(name, dropout_rate=0.3).apply(
     variables, *inputs(), train, rngs={"dropout": key}))[0], static_argnums=2)

@@ -46,7 +46,7 @@ def test_a_task_is_the_same_bits_in_whatever_batch():
       np.testing.assert_array_equal(part[name], whole[name][first - 8:first - 8 + size], err_msg=name)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 8])
+@pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(8, marks=pytest.mark.slow)])
 def test_another_chunk_gives_the_same_graphs_kinds_and_masks_and_values_to_rounding(chunk):
   one, other = batch_of(quick=False), batch_of(task_chunk=chunk, quick=False)
   for name in one:
