@@ -78,17 +78,16 @@ def make_over_mesh(mesh) -> Over:
   return over
 
 
-def make_over_canonical(mesh, num_chunks: int) -> Over:
-  """`over` of fixed chunks, spread over a mesh: gathered, then added in one order whatever the number of devices."""
-  per_device = num_chunks // mesh.size
+def make_over_canonical(num_devices: int, num_chunks: int) -> Over:
+  """`over` of fixed chunks inside `shard_map`: each device does its share of them, all gather the results, and all add them
+  in one order whatever the number of devices.
+  """
+  per_device = num_chunks // num_devices
   def over(fn, batch, key):
-    def local(batch, key):
-      first = jax.lax.axis_index(AXIS) * per_device
-      run = lambda c: fn(take_chunk(batch, first + c, num_chunks), jax.random.fold_in(key, first + c))
-      return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), bits.run_in_turn(run, per_device))
-    mapped = jax.shard_map(local, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec()), out_specs=PartitionSpec(),
-                           check_vma=False)
-    return add_in_order(mapped(batch, key))
+    first = jax.lax.axis_index(AXIS) * per_device
+    run = lambda c: fn(take_chunk(batch, first + c, num_chunks), jax.random.fold_in(key, first + c))
+    return add_in_order(jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True),
+                                     bits.run_in_turn(run, per_device)))
   return over
 
 
@@ -180,14 +179,16 @@ def make(settings, batch_size: int, eval_size: int, microbatch: int, batch_parts
   # In the order of the processes, each of which has its slice of a batch; `jax.make_mesh` may choose another.
   mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
   whole = NamedSharding(mesh, PartitionSpec())
-  per_device = lambda fn: fn
+  # All of a compiled function is inside: a `shard_map` around `over` alone would close over the state, whose arrays may
+  # not be indexed there. pmap itself takes no typed keys over several processes.
+  per_device = lambda fn: jax.shard_map(fn, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(),
+                                        check_vma=False)
   if mode == "canonical":
-    over = make_over_canonical(mesh, C)
-  elif mode == "pmap":  # pmap takes no typed keys over several processes: what it is made of does
+    over = make_over_canonical(D, C)
+  elif mode == "pmap":
     over = make_over_psum(D)
-    per_device = lambda fn: jax.shard_map(fn, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(),
-                                          check_vma=False)
   else:
+    per_device = lambda fn: fn
     over = make_over_mesh(mesh) if C == 1 else nest(make_over_chunks(C), make_over_mesh(mesh))
   wrap = lambda fn, donate=(): jax.jit(per_device(fn), donate_argnums=donate, in_shardings=whole, out_shardings=whole,
                                        compiler_options=options)
