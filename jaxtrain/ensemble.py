@@ -59,11 +59,13 @@ def wrap(one: Experiment, num_members: int, guard: Callable) -> Experiment:
 
   def train_step(state, batch, key, over):
     def step(own_state, k):
-      new, metrics = guard(own_state, *one.train_step(own_state, batch, rng.step_key(key, k), over))
+      new, metrics = one.train_step(own_state, batch, rng.step_key(key, k), over)
+      # Before the guard, which notes the cause of a halt by its position among the names of all metrics.
+      new, metrics = guard(own_state, new, metrics | {"member_loss": metrics["loss"]})
       return own_fields(new), metrics
     new, metrics = over_members(state, step)
     all_halted = jnp.all(new["guard"].stopped)
-    return state.replace(**new, step=state.step + ~all_halted), add(metrics) | {"member_loss": metrics["loss"]}
+    return state.replace(**new, step=state.step + ~all_halted), add(metrics) | {"member_loss": metrics["member_loss"]}
 
   def eval_step(state, batch, key, over):
     return add(over_members(state, lambda own_state, k: one.eval_step(own_state, batch, rng.step_key(key, k), over)))

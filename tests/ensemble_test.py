@@ -1,6 +1,7 @@
 """Deep ensembles: each member learns what it would alone, metrics are means, verbs average what may be averaged."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 import outside
 from jaxtrain import config as config_lib, ensemble, loop, rng, step
+from jaxtrain.errors import NonFinite
 from jaxtrain.run import trained
 from jaxtrain.types import Experiment, Verb
 
@@ -99,3 +101,54 @@ def test_an_ensemble_resumes_and_predicts(tmp_path):
   found = experiment.predict["classify"].run(state, columns, 0, jax.random.key(0))
   best = np.where(found["prob_malignant"] > found["prob_benign"], "malignant", "benign")
   assert (found["pred_label"] == best).all() and (found["prob_malignant_sd"] > 0).any()
+
+
+def diverging(monkeypatch, members):
+  """Lets these members of the regression outside diverge at their steps ({number: step}), known by their keys."""
+  make = outside.make
+
+  def spoilt(config, meta):
+    one = make(config, meta)
+
+    def train_step(state, batch, key, over):
+      new, metrics = one.train_step(state, batch, key, over)
+      for k, at in members.items():
+        key_of_member = jax.random.key_data(rng.step_key(rng.root_key(config.seed), k))
+        hit = (jax.random.key_data(state.key) == key_of_member).all() & (state.step == at)
+        new = new.replace(params=jax.tree.map(lambda leaf: jnp.where(hit, jnp.inf, leaf), new.params))
+      return new, metrics
+    return one._replace(train_step=train_step)
+
+  monkeypatch.setattr(outside, "make", spoilt)
+
+
+def ensemble_of_three(workdir=None, **fields):
+  config = outside.get_config("table")
+  for key, value in ({"train.num_members": 3} | fields).items():
+    config_lib.assign(config, key, value)
+  return loop.train(config, workdir)
+
+
+def test_a_member_that_diverges_halts_alone(tmp_path, monkeypatch):
+  """At step 12 of 42: it keeps its state of then, the others end as they would without it, and the facts say so."""
+  whole = ensemble_of_three()
+  diverging(monkeypatch, {1: 12})
+  broken = ensemble_of_three(str(tmp_path / "run"))
+  guard = broken.state.guard
+  assert guard.stopped.tolist() == [False, True, False] and guard.first_bad.tolist() == [-1, 12, -1]
+  assert guard.num_bad.tolist() == [0, 1, 0] and int(broken.state.step) == 42
+  slopes, others = (np.asarray(result.state.params["slope"]) for result in (broken, whole))
+  np.testing.assert_allclose(slopes[[0, 2]], others[[0, 2]], rtol=1e-6)
+  assert np.isfinite(slopes).all() and not np.allclose(slopes[1], others[1], rtol=1e-2)
+  with open(tmp_path / "run" / "facts" / "events.jsonl", encoding="utf-8") as file:
+    events = [json.loads(line) for line in file]
+  alarms = {event["step"]: event["alarms"] for event in events if event["moment"] == "on_epoch_end"}
+  assert alarms[7] == [] and {step: alarms[step] for step in alarms if step > 7} == {
+      step: ["1 steps left out as not finite", "member 1 halted at step 12"] for step in (14, 21, 28, 35, 42)}
+  assert np.isfinite(broken.history["loss"]).all()
+
+
+def test_a_run_ends_once_all_its_members_have_halted(monkeypatch):
+  diverging(monkeypatch, {0: 9, 1: 12, 2: 20})
+  with pytest.raises(NonFinite, match="step 9: the new state is not finite"):
+    ensemble_of_three()

@@ -70,7 +70,8 @@ def test_a_step_of_the_gan():
   judge = lambda params, x: (np.tanh(x @ params["w"] + params["b"]) @ params["v"])[:, 0]
   critic_losses = []
   for k in range(2):
-    loss = lambda params: (softplus(-judge(params, batch["x"][k::3])) + softplus(judge(params, make(generator, k)))).mean()
+    real, fake = batch["x"][k::3], make(generator, k)
+    loss = lambda params: (softplus(-judge(params, real)) + softplus(judge(params, fake))).mean()
     critic_losses.append(loss(critic))
     critic = {name: critic[name] - 0.05 * slope for name, slope in slopes(loss, critic).items()}
   loss = lambda params: softplus(-judge(critic, make(params, 2))).mean()
@@ -139,7 +140,7 @@ def test_perplexity_is_that_of_all_that_was_seen():
 
 
 def test_the_bound_of_the_mixture():
-  """Rows' exact log likelihood given one draw of the centres, by logsumexp; the KL of normals once, per training row."""
+  """The exact log likelihood of the rows given one draw of the centres, by logsumexp; the KL of normals, once."""
   for before, batch, key, _, metrics in (step for step, _ in zip(Walk("svi"), range(6))):
     scale = np.exp(before["params/log_scale"])
     noise = np.asarray(jax.random.normal(rng.step_key(key, 0), (3, 3)), np.float64)

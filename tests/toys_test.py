@@ -1,6 +1,7 @@
-"""Four toys outside the package, of which each needs something of the contract that a plain regression does not: in all modes
-of execution, stopped and gone on with, killed, and as members of a sweep. What they compute is held to independent sums
-in toys_golden_test.py.
+"""Four experiments outside the package, each of which needs a part of the contract that plain regression does not.
+
+They are trained in all modes of execution, stopped and resumed, killed, and as members of a sweep. What they compute is
+checked against independent code in toys_golden_test.py.
 """
 
 import json
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 
 import child
+import stopping
 from jaxtrain import config as config_lib, loop
-from jaxtrain.errors import Stopped
 from jaxtrain.run import stops as stops_lib
 from jaxtrain.sweep import vmap
 from jaxtrain.workdir import journal as journal_lib
@@ -99,21 +100,7 @@ def test_what_only_a_summary_reads_stays_out_of_the_facts(one_device):
 @pytest.mark.parametrize("toy", some(("dual", "codebook")))
 def test_stopped_and_resumed_it_ends_as_one_never_stopped(toy, one_device, tmp_path, monkeypatch):
   straight, workdir = one_device(toy)
-  monkeypatch.setattr(loop.Pace, "num_steps", lambda self: 3)
-  asked = []
-
-  def reason(self, begun=True):
-    asked.append(1)
-    return "test" if len(asked) % 6 == 0 else None
-
-  monkeypatch.setattr(stops_lib.Stop, "reason", reason)
-  stops = 0
-  while True:
-    try:
-      resumed = loop.train(modes.configured(toy), str(tmp_path / "run"))
-      break
-    except Stopped:
-      stops += 1
+  resumed, stops = stopping.train(modes.configured(toy), str(tmp_path / "run"), monkeypatch, every=6, num_steps=3)
   assert stops >= 2
   assert resumed.digest == straight["digest"] and child.facts(str(tmp_path / "run")) == child.facts(workdir)
 

@@ -79,8 +79,8 @@ def make_over_mesh(mesh) -> Over:
 
 
 def make_over_canonical(num_devices: int, num_chunks: int) -> Over:
-  """`over` of fixed chunks inside `shard_map`: each device does its share of them, all gather the results, and all add them
-  in one order whatever the number of devices.
+  """`over` of fixed chunks inside `shard_map`: each device does its share of them and gathers the results of all, which
+  are then added in one order, whatever the number of devices.
   """
   per_device = num_chunks // num_devices
   def over(fn, batch, key):

@@ -58,8 +58,9 @@ def chosen(state: Any, what: str, patterns: tuple[str, ...]) -> set[str]:
   short = {path: path.removeprefix("params/") for path in paths}
   for pattern in patterns:
     if not any(fnmatch.fnmatchcase(name, pattern) for name in short.values()):
+      first = sorted(short, key=lambda path: not path.startswith("params/"))[:4]
       raise UserError(f"config.checkpoint.init_paths: {pattern!r} matches nothing of the state, such as "
-                      f"{', '.join(list(short.values())[:4])}")
+                      f"{', '.join(short[path] for path in first)}")
   return {path for path, name in short.items() if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
 
 
@@ -69,13 +70,14 @@ def follow(new: Any, fresh: Any, leaves: dict, taken: set[str]) -> Any:
   """
   if getattr(fresh, "ema", None) is None or any(path.startswith("ema/") for path in taken):
     return new
-  def one(path, average, param):
+  params = packing.named_leaves(new.params)
+  def one(path, average):  # the average may be of some of the parameters alone
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     if f"params/{name}" not in taken:
       return average
     stored = f"state/ema/{name}"
-    return jax.numpy.asarray(leaves[stored]) if stored in leaves else jax.numpy.copy(param)
-  return new.replace(ema=jax.tree_util.tree_map_with_path(one, fresh.ema, new.params))
+    return jax.numpy.asarray(leaves[stored]) if stored in leaves else jax.numpy.copy(params[name])
+  return new.replace(ema=jax.tree_util.tree_map_with_path(one, fresh.ema))
 
 
 def describe(taken: set[str]) -> str:

@@ -52,8 +52,8 @@ def farthest_first(z, weight):
 
 
 def make(config, meta):
-  """Linear encoder and decoder. The codebook lives in `model_state`: float32, int32 and bfloat16 leaves, none of which a
-  chunk may average; `stats` it may.
+  """Linear encoder and decoder. The codebook lives in `model_state` and holds float32, int32 and bfloat16 arrays, which
+  are never averaged over chunks; the collection `stats` is.
   """
   tx, settings = rows.optimiser_of(config.optim, meta), config.codes
 

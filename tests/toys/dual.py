@@ -1,8 +1,8 @@
 """A small variational autoencoder whose rate is held to a target by a dual variable, with gates that harden as a
 temperature falls.
 
-**Source:** Rezende & Viola 2018 (Taming VAEs), algorithm 1, with the constraint on the rate; Louizos et al. 2018 (Learning
-sparse neural networks through L0 regularization), for gates with a temperature.
+**Source:** Rezende & Viola 2018 (Taming VAEs), algorithm 1, with the constraint on the rate; Louizos et al. 2018
+(Learning sparse neural networks through L0 regularization), for gates with a temperature.
 """
 
 import math

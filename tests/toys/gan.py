@@ -1,4 +1,4 @@
-"""A generative adversarial network: two optimisers, several updates of the critic a step, each on rows of its own, and a
+"""A generative adversarial network: two optimisers, several updates of the critic per step, each on fresh rows, and a
 moving average of the generator alone.
 
 **Source:** Goodfellow et al. 2014 (Generative adversarial nets), algorithm 1, with the loss of section 3 that does not

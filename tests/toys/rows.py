@@ -1,4 +1,4 @@
-"""What the toys share: a small table of three features in three groups, its sources, and the settings of a short run."""
+"""What the toys share: a table of three features in three groups, its sources, and the settings of a short run."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def short(experiment: str, batch_size: int = 16):
 
 
 def load(config) -> Splits:
-  """Training rows, of which the last batch is ragged where the batch size does not divide them, and 32 of validation."""
+  """Training rows, whose last batch is ragged where the batch size does not divide them, and 32 of validation."""
   random = np.random.RandomState(0)
 
   def source(num_rows, shuffled):

@@ -1,11 +1,11 @@
-"""Stochastic variational inference in NumPyro: a mixture whose assignments are summed over exactly (enumerated), and whose
-centres are latent variables that all rows share.
+"""Stochastic variational inference in NumPyro: a mixture model whose assignments are summed out exactly (enumeration),
+and whose centres are latent variables that all rows share.
 
-The draw of the centres and their KL belong to the step, not to its chunks: every chunk sees one draw, and the KL counts
-once, divided by the number of training rows as the likelihood is by the batch's.
+The centres are drawn once per step, and every chunk sees that draw. Their KL is added once per step and divided by the
+number of training rows; the likelihood is divided by the rows of the batch.
 
-**Source:** Hoffman et al. 2013 (Stochastic variational inference), section 2; enumeration: Obermeyer et al. 2019 (Tensor
-variable elimination for plated factor graphs).
+**Source:** Hoffman et al. 2013 (Stochastic variational inference), section 2; enumeration: Obermeyer et al. 2019
+(Tensor variable elimination for plated factor graphs).
 """
 
 import functools
