@@ -17,7 +17,8 @@ def opaque(value):
   """[] float32 that XLA does not know, whether `value` is a number or traced.
 
   XLA multiplies known numbers with each other first, which rounds otherwise than a traced one: a member of a sweep
-  would not have the bits of a run alone.
+  would not have the bits of a run alone. Call it in the step, where it is traced: called once in `make`, it returns an
+  array whose value XLA knows.
   """
   return jax.lax.optimization_barrier(jnp.asarray(value, jnp.float32))
 

@@ -68,22 +68,24 @@ def kl_shape(name: str, start, end, num_steps: float, num_cycles: int = 4, sharp
   if name == "exponential" and isinstance(start, (int, float)) and start <= 0:
     raise ValueError(f"KL schedule exponential: got start {start}, allowed above 0")
   length = max(num_steps, 1)
-  start, end = bits.opaque(start), bits.opaque(end)
 
   def logistic(f):
     squash = lambda t: 1.0 / (1.0 + jnp.exp(-sharpness * (t - 0.5)))
     return (squash(f) - squash(0.0)) / (squash(1.0) - squash(0.0))
 
-  ramp = lambda f: start + (end - start) * f
   cycle = lambda position: jnp.mod(position * num_cycles, length) / length  # whole numbers first: no rounded quotient
+  ramp = lambda first, last, f: first + (last - first) * f
   shapes = {
-      "constant": lambda position: end + 0.0 * position,
-      "linear": lambda position: ramp(position / length),
-      "sigmoid": lambda position: ramp(logistic(position / length)),
-      "exponential": lambda position: start * (end / start) ** (position / length),
-      "cyclical": lambda position: ramp(jnp.minimum(2.0 * cycle(position), 1.0)),
+      "constant": lambda first, last, position: last + 0.0 * position,
+      "linear": lambda first, last, position: ramp(first, last, position / length),
+      "sigmoid": lambda first, last, position: ramp(first, last, logistic(position / length)),
+      "exponential": lambda first, last, position: first * (last / first) ** (position / length),
+      "cyclical": lambda first, last, position: ramp(first, last, jnp.minimum(2.0 * cycle(position), 1.0)),
   }
   if name not in shapes:
     raise ValueError(f"KL schedule: got {name!r}, allowed {KL_SHAPES}")
-  inside = lambda position: shapes[name](jnp.clip(position, 0, length))
-  return lambda position: jnp.where(position >= num_steps, end, inside(position))
+
+  def weight(position):
+    first, last = bits.opaque(start), bits.opaque(end)  # here, in what is traced: outside they would be known numbers
+    return jnp.where(position >= num_steps, last, shapes[name](first, last, jnp.clip(position, 0, length)))
+  return weight

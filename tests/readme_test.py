@@ -270,7 +270,10 @@ def source_rows() -> list[str]:
   return re.findall(r"`(--config\S*source=\S+ [^`]*|--config=\S+:tfds [^`]*)`", part)
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.slow] * ("parquet" not in row and "tfds" not in row))
+OFTEN = ("parquet", "tfds")  # sources that the fast tests read
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.slow] * (not any(name in row for name in OFTEN)))
                                  for row in source_rows()])
 def test_each_source_trains(row, tmp_path):
   flags = shlex.split(row.replace("logs", "cores"))

@@ -5,6 +5,7 @@ evaluations with the values of traceable fields as arguments, the same cadences,
 one object for all is there once; other data (folds, resamples) is stacked along the members' axis.
 """
 
+import functools
 import hashlib
 import json
 from typing import Any, NamedTuple
@@ -144,8 +145,8 @@ def sign(parts: Parts, fields: tuple[str, ...]) -> str:
   key, step = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
   data = shapes(parts.splits.train.data)
   traced = [jax.make_jaxpr(program.init)(key, hypers, data)]
-  traced.append(jax.make_jaxpr(program.repeat)(parts.abstract, parts.totals, hypers, jax.ShapeDtypeStruct((), bool),
-                                               data, step))
+  traced.append(jax.make_jaxpr(functools.partial(program.repeat, exact=True))(
+      parts.abstract, parts.totals, hypers, jax.ShapeDtypeStruct((), bool), data, step))
   for part in program_lib.PARTS[1:]:
     if program.source(part) is not None:
       traced.append(jax.make_jaxpr(program.evaluate(part))(parts.abstract, hypers, shapes(program.source(part).data)))

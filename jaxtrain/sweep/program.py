@@ -1,5 +1,6 @@
 """The program of a group of members: the functions of one, with traced fields as arguments, compiled over all."""
 
+import functools
 from typing import Any, Callable
 
 import jax
@@ -51,13 +52,18 @@ class Program:
     num_rows = config_lib.declared(config_lib.load_experiment(self.parts.config.experiment), "INIT_ROWS")
     return step_lib.make_init(self.experiment(hypers), self.source("train"), num_rows)(root, data)
 
-  def repeat(self, state, totals, hypers, active, data, num_steps):
-    """(state, totals) after so many steps; unchanged where the member is not `active` ([] bool)."""
-    def go_on(state, totals):
-      one_step = step_lib.make_one_step(self.experiment(hypers), self.source("train"), parallel.over_whole,
-                                        self.parts.config.train.on_nonfinite)
-      return step_lib.make_repeat(one_step)(state, totals, data, num_steps)
-    return jax.lax.cond(active, go_on, lambda state, totals: (state, totals), state, totals)
+  def repeat(self, state, totals, hypers, active, data, num_steps, exact: bool):
+    """(state, totals) after so many steps; unchanged where the member is not `active` ([] bool).
+
+    With `exact` such a member takes no steps. Otherwise its steps are taken beside those of the others and dropped.
+    A `lax.cond` would do for both, but makes arguments of constants inside the step, which XLA then cannot fold as it
+    does in a run alone: a member would not have its bits.
+    """
+    one_step = step_lib.make_one_step(self.experiment(hypers), self.source("train"), parallel.over_whole,
+                                      self.parts.config.train.on_nonfinite)
+    old, turns = (state, totals), jnp.where(active, num_steps, 0) if exact else num_steps
+    new = step_lib.make_repeat(one_step)(state, totals, data, turns)
+    return new if exact else jax.tree.map(lambda x, y: x if x is y else jnp.where(active, x, y), new, old)
 
   def evaluate(self, part: str) -> Callable:
     """`(state, hypers, data) -> Metrics` over a part."""
@@ -91,7 +97,8 @@ class Compiled:
     self.program, self.shared = program, shared  # shared: all members have the same data
     self.own = self.members.compile
     self.init = jax.jit(self.program.init)
-    self.repeat = self.own(self.program.repeat, (True, True, True, True, not self.shared, False), (0, 1))
+    repeat = functools.partial(self.program.repeat, exact=exact)
+    self.repeat = self.own(repeat, (True, True, True, True, not self.shared, False), (0, 1))
     self.observe = self.own(self.program.observe, (True,) * 4)
     pick = lambda mask, new, old: jax.tree.map(lambda x, y: jnp.where(mask, x, y), new, old)
     self.choose = self.own(pick, (True, True, True))

@@ -80,7 +80,7 @@ def make(config, meta):
   weights = lambda state: {"likelihood": config.loss.weights.likelihood, "kl": config.loss.weights.kl}
 
   def train_step(state, batch, key, over):
-    noise = jax.random.normal(rng.step_key(key, 0), (NUM_CLUSTERS, rows.NUM_FEATURES))
+    noise = rng.normal(rng.step_key(key, 0), (NUM_CLUSTERS, rows.NUM_FEATURES))
     gradient = step.make_gradient(functools.partial(loss_sums, noise), counts, weights, global_terms=global_terms)
     found = gradient(state, batch, rng.step_key(key, 1), over)
     params, opt_state, seen = tx.update(found.grads, state.opt_state, state.params, state.step, found.metrics["loss"])
