@@ -6,11 +6,7 @@ from jaxtrain.run import stops as stops_lib
 
 
 def train(config, workdir: str, monkeypatch, every: int, num_steps: int) -> tuple[loop.Result, int]:
-<<<<<<< HEAD
-  """Trains in dispatches of `num_steps`, asked to stop at every `every`-th question; (result, number of stops)."""
-=======
   """Trains in dispatches of `num_steps`, asked to stop at every n-th question; returns (result, number of stops)."""
->>>>>>> toys
   asked = []
 
   def reason(self, begun=True):

@@ -10,11 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-<<<<<<< HEAD
-from jaxtrain import duals, losses, rng, schedules, step
-=======
 from jaxtrain import bits, duals, losses, rng, schedules, step
->>>>>>> toys
 from jaxtrain.config import limits
 from jaxtrain.types import Experiment, Metric, TrainState
 from toys import rows
@@ -55,19 +51,11 @@ def make(config, meta):
 
   def loss_sums(params, state, chunk, key):
     mean, log_var = jnp.split(chunk["x"] @ params["encoder"], 2, axis=1)
-<<<<<<< HEAD
-    z = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
-    x = (z * jax.nn.sigmoid(params["gate"] / temperature(state.step))[None]) @ params["decoder"]
-    bits = jnp.sum(losses.gaussian_kl_nats(mean, log_var), axis=1) / math.log(2)
-    return step.Chunk({"recon": losses.sum_rows(chunk["weight"], losses.squared_error(chunk["x"], x)),
-                       "rate": losses.sum_rows(chunk["weight"], bits)})
-=======
     z = mean + jnp.exp(0.5 * log_var) * rng.normal(key, mean.shape)
     x = (z * jax.nn.sigmoid(params["gate"] / temperature(state.step))[None]) @ params["decoder"]
     rate = jnp.sum(losses.gaussian_kl_nats(mean, log_var), axis=1) / math.log(2)
     return step.Chunk({"recon": losses.sum_rows(chunk["weight"], losses.squared_error(chunk["x"], x)),
                        "rate": losses.sum_rows(chunk["weight"], rate)})
->>>>>>> toys
 
   counts = lambda batch: {name: rows.count_rows(batch) for name in ("recon", "rate")}
   gradient = step.make_gradient(loss_sums, counts,
@@ -77,11 +65,7 @@ def make(config, meta):
     found = gradient(state, batch, key, over)
     params, opt_state, seen = tx.update(found.grads, state.opt_state, state.params, state.step, found.metrics["loss"])
     total, count = found.metrics["rate"]
-<<<<<<< HEAD
-    dual = duals.ascend(state.dual, total / count - settings.target, state.step, settings, low=0.0)
-=======
     dual = duals.ascend(state.dual, total / count - bits.opaque(settings.target), state.step, settings, low=0.0)
->>>>>>> toys
     seen |= {"dual_weight": state.dual.weight, "temperature": temperature(state.step)}
     new = state.replace(step=state.step + 1, params=params, opt_state=opt_state, dual=dual)
     return new, found.metrics | step.counted(seen)
