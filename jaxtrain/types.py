@@ -143,9 +143,9 @@ class Experiment(NamedTuple):
   """An experiment as pure functions; the loop never learns what a step does.
 
   The module of an experiment has `load(config) -> Splits` and `make(config, meta) -> Experiment`, and declares what the
-  core must know of it: `LIMITS` (allowed values of its fields), `TRACEABLE` (float fields that may hold tracers),
-  `CODE` (fields that name functions of the user's), `METRICS` (name or pattern -> Metric), `INIT_ROWS` (training rows
-  that `init` looks at), `TRAINS` (False: there is nothing to train).
+  core must know of it: `LIMITS` (allowed values of its fields), `TRACEABLE` (float fields that may hold tracers; the
+  step hands them to `bits.opaque`), `CODE` (fields that name functions of the user's), `METRICS` (name or pattern ->
+  Metric), `INIT_ROWS` (training rows that `init` looks at), `TRAINS` (False: there is nothing to train).
 
   Attributes:
     init: `(key, sample) -> state`, a pytree of arrays with `.step`, `.key` (the typed root key) and `.guard`. `sample`
@@ -200,15 +200,15 @@ class Guard(flax.struct.PyTreeNode):
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """State of an experiment with one optimiser; data only, no functions inside.
+  """State of an experiment; data only, no functions inside. A subclass adds fields, such as a dual variable.
 
   Attributes:
     step: [] int32, completed updates.
     key: [] typed PRNG key, the run's root key; never advanced.
     params: trainable parameters.
     model_state: other collections of the model, such as BatchNorm statistics.
-    opt_state: state of the optimiser.
-    ema: exponential moving average of `params`; None where switched off.
+    opt_state: state of the optimiser, or {name: state} of several.
+    ema: exponential moving average of `params`, or {name: average} of some of them; None where switched off.
     guard: what the non-finite guard has seen.
   """
   step: jax.Array

@@ -1,5 +1,7 @@
 """Runs that are asked to stop again and again, in this process."""
 
+import threading
+
 from jaxtrain import loop
 from jaxtrain.errors import Stopped
 from jaxtrain.run import stops as stops_lib
@@ -10,6 +12,8 @@ def train(config, workdir: str, monkeypatch, every: int, num_steps: int) -> tupl
   asked = []
 
   def reason(self, begun=True):
+    if threading.current_thread() is not threading.main_thread():
+      return None  # the watcher of an assessment asks too, at no certain times
     asked.append(1)
     return "test" if len(asked) % every == 0 else None
 

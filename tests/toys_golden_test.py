@@ -143,7 +143,7 @@ def test_the_bound_of_the_mixture():
   """The exact log likelihood of the rows given one draw of the centres, by logsumexp; the KL of normals, once."""
   for before, batch, key, _, metrics in (step for step, _ in zip(Walk("svi"), range(6))):
     scale = np.exp(before["params/log_scale"])
-    noise = np.asarray(jax.random.normal(rng.step_key(key, 0), (3, 3)), np.float64)
+    noise = np.asarray(rng.normal(rng.step_key(key, 0), (3, 3)), np.float64)
     centres = before["params/mean"] + scale * noise
     logits = before["params/logits"] - np.logaddexp.reduce(before["params/logits"])
     squares = ((batch["x"][:, None] - centres) ** 2).sum(-1)
