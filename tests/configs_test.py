@@ -31,19 +31,22 @@ FILES = [os.path.join(child.ROOT, path) for path in records.CONFIGS]
 IDS = list(records.EACH_CONFIG)
 CASES = [(path, variant) for path in FILES for variant in config_lib.list_variants(path)]
 NAMES = [f"{os.path.basename(path)[:-3]}-{variant}" for path, variant in CASES]
-# What is trained twice over and resumed: by the fast tests each kind of network and of data once, of the others all
-# by the slow tests; those that differ from another in size alone are checked and lowered, not trained.
-QUICK = ("vae-smoke", "vae-standard_semisup", "vae-csv", "causal_discovery-smoke", "causal_discovery-random")
+# What is trained twice over, resumed and checked by the fast tests beside each config's `smoke`: other kinds of network
+# and of data; the slow tests do all others. Those that differ from another in size alone are checked and lowered only.
+QUICK = ("vae-standard_semisup", "vae-csv")
 SIZES = tuple(f"causal_discovery-{variant}" for variant in ("cpu", "avici", "bcnp_local_large", "benchmark"))
-# What is checked and lowered by the fast tests: each kind of network that differs in shape.
-SHAPES = ("vae-smoke", "vae-csv", "vae-standard_semisup", "vae-tfds", "vae-digits", "causal_discovery-smoke",
-          "causal_discovery-bcnp_pl", "causal_discovery-random")
+# What is lowered by the fast tests beside `smoke`: each kind of network that differs in shape.
+SHAPES = (*QUICK, "vae-tfds", "vae-digits", "causal_discovery-bcnp_pl", "causal_discovery-random")
+SWEPT = ("vae",)  # whose members of a sweep the fast tests train; of the others a vmapped step
+EACH_SWEPT, EACH_VMAPPED = ([pytest.param(path, id=name, marks=[pytest.mark.slow] * ((name in SWEPT) == vmapped))
+                             for path, name in zip(FILES, IDS)] for vmapped in (False, True))
 
 
 def cases(fast: tuple[str, ...], without: tuple[str, ...] = ()) -> list:
-  """Variants as parameters, of which those of `fast` are no slow tests."""
-  return [pytest.param(case, id=name, marks=pytest.mark.smoke if name in fast else pytest.mark.slow)
-          for case, name in zip(CASES, NAMES) if name not in without]
+  """Variants as parameters, of which `smoke` and those of `fast` are no slow tests."""
+  mark = lambda case, name: pytest.mark.smoke if case[1] == "smoke" or name in fast else pytest.mark.slow
+  return [pytest.param(case, id=name, marks=mark(case, name)) for case, name in zip(CASES, NAMES)
+          if name not in without]
 
 
 EPOCH = 4  # steps of a stream that are tested in place of an epoch
@@ -107,7 +110,7 @@ def test_trains_resumes_and_repeats(case, table, tmp_path):
   assert child.resume_steps(str(tmp_path / "stopped"))[-1] > 0
 
 
-@pytest.mark.parametrize("case", cases(SHAPES))
+@pytest.mark.parametrize("case", cases(QUICK))
 def test_check_describes_without_computing(case, table):
   described = loop.check(small(*case, table))
   assert described["parameters"] > 0 or case[1] == "random"
@@ -122,7 +125,7 @@ def test_every_config_has_smoke_and_another_seed_differs(path, table, tmp_path):
   assert digests[0] != digests[1]
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
+@pytest.mark.parametrize("path", EACH_VMAPPED)
 def test_a_vmapped_member_equals_its_solo_run(path, table):
   """Two learning rates as one program, and each alone, 20 steps: losses agree to 1e-5."""
   parts = setup.assemble(config_lib.resolve(small(path, "smoke", table)))
@@ -148,8 +151,7 @@ def smoke_run(path: str, shared) -> str:
   return str(shared.run(*records.EACH_CONFIG[os.path.basename(path)[:-3]], *runs.QUIET))
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (name != "vae"))
-                                  for path, name in zip(FILES, IDS)], ids=IDS)
+@pytest.mark.parametrize("path", EACH_SWEPT)
 def test_a_member_of_a_sweep_is_the_run_that_it_would_be_alone(path, shared, tmp_path):
   """Digest and facts, of a member in turn with another."""
   alone, seed = smoke_run(path, shared), config_lib.read_file(f"{path}:smoke").seed

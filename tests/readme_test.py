@@ -270,11 +270,9 @@ def source_rows() -> list[str]:
   return re.findall(r"`(--config\S*source=\S+ [^`]*|--config=\S+:tfds [^`]*)`", part)
 
 
-OFTEN = ("parquet", "tfds")  # sources that the fast tests read
-
-
-@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.slow] * (not any(name in row for name in OFTEN)))
-                                 for row in source_rows()])
+@pytest.mark.parametrize("row", [
+    pytest.param(row, marks=[pytest.mark.slow] * (not any(source in row for source in ("parquet", "tfds"))))
+    for row in source_rows()])
 def test_each_source_trains(row, tmp_path):
   flags = shlex.split(row.replace("logs", "cores"))
   source = "tfds" if "tfds" in row else row.split("source=")[1].split()[0]
