@@ -111,7 +111,7 @@ def train_one(config, workdir, stop: stops.Stop, draw, **options) -> Result:
     run.ledger.console.start(run.step, run.plan.total)
     try:
       fit(run, stop, watchdog, draw_curves)
-      return finish(run, stop, watchdog, again=False)
+      return finish(run, stop, watchdog)
     except BaseException as error:
       run.ledger.fail(error)
       raise
@@ -123,13 +123,14 @@ def fit(training, stop: stops.Stop, watchdog: stops.Watchdog, draw: Callable[[],
   """Trains until the last step, until nothing goes on, or until a request to leave.
 
   Args:
-    training: a `Run` or a `Wave`: both have `plan`, `step`, `goes_on` and the verbs called here.
+    training: a `Run` or a `Wave`: both have `plan`, `step`, `goes_on` and the verbs called here; waves, which are never
+      assessed during training, have no `assess`.
     stop: asked between dispatches.
     watchdog: told of every dispatch and of all that was due.
     draw: draws figures during training, after a save.
   """
   plan, pace = training.plan, Pace()
-  if plan.due(training.step).assess:  # the newest save is of before it
+  if plan.due(training.step).assess and training.goes_on:  # the newest save is of before it
     training.assess(stop, watchdog)
   while training.step < plan.total and training.goes_on:
     target = plan.next_due(training.step)
@@ -153,7 +154,7 @@ def fit(training, stop: stops.Stop, watchdog: stops.Watchdog, draw: Callable[[],
     watchdog.beat()
 
 
-def finish(run: Run, stop: stops.Stop, watchdog: stops.Watchdog, again: bool) -> Result:
+def finish(run: Run, stop: stops.Stop, watchdog: stops.Watchdog) -> Result:
   """The end of a run: last checkpoint, the best state assessed, history."""
   ledger = run.ledger
   if ledger.saved_step != run.step:
@@ -164,23 +165,21 @@ def finish(run: Run, stop: stops.Stop, watchdog: stops.Watchdog, again: bool) ->
   best = evaluate_lib.best_state(run)
   test = evaluate_lib.evaluate_part(run, best, "test") if run.splits.test else None
   watchdog.beat()
-  return conclude(ledger, final, run.state, packing.here(best), test, stop, run.left, again, watchdog.beat)
+  return conclude(ledger, final, run.state, packing.here(best), test, stop, watchdog, run.left)
 
 
 def conclude(ledger: Ledger, final: str, state: Any, best: Any, test: dict[str, float] | None, stop: stops.Stop,
-             left: Callable[[StopReason], Stopped], again: bool = False,
-             beat: Callable[[], None] = lambda: None) -> Result:
+             watchdog: stops.Watchdog, left: Callable[[StopReason], Stopped]) -> Result:
   """What the best state is worth, written down: its test metrics and assessment, the history, the last line.
 
   Args:
     final: digest of the final state; best: the best one, of this process.
     stop: honoured at once while the best state is assessed; `left(reason)` is what to raise then.
-    again: whether parts of the assessment that are done already are repeated.
   """
   history = ledger.end(test)
-  if evaluate_lib.parts_to_assess(ledger):
+  if ledger.writes and evaluate_lib.parts_to_assess(ledger):
     with stop.at_once(left):
-      evaluate_lib.assess(ledger, best, again, beat)
+      evaluate_lib.assess(ledger, best, again=False, beat=evaluate_lib.between_parts(watchdog, stop, left))
   ledger.say_final(test)
   val_loss = ledger.last_means["val_loss"] if "val_loss" in ledger.last_means else None
   return Result(history, ledger.best_value, ledger.best_step, val_loss,
@@ -236,6 +235,8 @@ def adopt(config: ConfigDict, workdir: str, init_from: str) -> None:
   """
   if config.stages:
     raise UserError("--init_from: a config with stages cannot be assessed without training")
+  if os.path.exists(os.path.join(workdir, "config.json")):
+    raise UserError(f"--init_from: {workdir!r} holds a run already; choose another workdir")
   with start.open_run(config, workdir, resume="never", init_from=init_from, origins=None) as run:
     run.write_process()
     run.save()
@@ -251,8 +252,8 @@ def check(config: ConfigDict) -> dict[str, Any]:
 def make_train(config: ConfigDict, meta: dict[str, Any] | None = None) -> Callable[[jax.Array, dict, Any], Any]:
   """Training as one pure function, for studies of many small trainings in one program, and for JAX without files.
 
-  All is as in a run of this config on one device, but for what happens outside a step: nothing is evaluated, so
-  `train.patience` and plateaus that watch an evaluation are refused, and the final state is the result.
+  Steps are those of a run of this config on one device. What happens outside a step does not happen: nothing is
+  evaluated or written, and the final state is the result.
 
   Args:
     config: of the training; its `load` says how batches are made of the data.
@@ -263,22 +264,24 @@ def make_train(config: ConfigDict, meta: dict[str, Any] | None = None) -> Callab
     `data` has the structure and shapes of the training source's own. It may be jitted, and vmapped over any argument.
 
   Raises:
-    UserError: the config does not fit, or asks for what needs an evaluation.
+    UserError: the config does not fit, or asks for an evaluation, several devices or what one program cannot hold.
   """
   config = config_lib.resolve(config)
   splits = config_lib.load_experiment(config.experiment).load(config)
   plan = cadence.make(config, splits.train.num_batches)
-  config, meta = setup.with_horizon(config, plan.total), splits.meta if meta is None else meta
-  watching = [f"{section}.plateau.monitor" for section, plateau in setup.plateaus(config).items()
-              if plateau.monitor != "train_loss"]
-  for field in ["train.patience"] * (config.train.patience > 0) + ["stages"] * bool(config.stages) + watching:
-    raise UserError(f"config.{field}: got {config_lib.lookup(config, field)!r}, which needs an evaluation and files; "
-                    "make_train has none")
-  num_rows = config_lib.declared(config_lib.load_experiment(config.experiment), "INIT_ROWS")
+  config, splits = setup.with_horizon(config, plan.total), splits._replace(meta=splits.meta if meta is None else meta)
+  watching = {f"{section}.plateau.monitor": plateau.monitor == "train_loss"
+              for section, plateau in setup.plateaus(config).items()}
+  fits = {"train.patience": not config.train.patience, "stages": not config.stages,
+          "train.microbatch": not config.train.microbatch, "parallel.mode": config.parallel.mode == "jit"} | watching
+  for field in [field for field, is_fit in fits.items() if not is_fit]:
+    raise UserError(f"config.{field}: got {config_lib.lookup(config, field)!r}, which make_train has no place for: it "
+                    "trains on one device, in whole batches, and evaluates nothing")
+  setup.check_one_program(config, splits, "make_train")
 
   def train(key: jax.Array, hypers: dict, data: Any) -> Any:
-    experiment = setup.make_experiment(config, meta, hypers)
-    state = step_lib.make_init(experiment, splits.train, num_rows)(key, data)
+    experiment, init = setup.traced(config, splits, hypers)
+    state = init(key, data)
     one_step = step_lib.make_one_step(experiment, splits.train, parallel.over_whole, config.train.on_nonfinite)
     totals = jax.eval_shape(one_step, state, data, step_lib.stream_keys(state))[1]
     return step_lib.make_repeat(one_step)(state, step_lib.zero_totals(totals), data, bits.hidden(plan.total))[0]

@@ -14,6 +14,7 @@ from jaxtrain import commands, errors
 from jaxtrain.commands import Given, Log
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import LostProcess, Stopped, Told, UserError
+from jaxtrain.run import stops
 
 MODES = ("train", "eval", "check", "inspect")
 RESUME = ("auto", "never", "required")
@@ -93,7 +94,9 @@ def run_mode(given: Given, log: Log) -> None:
     loop.train(config, workdir, resume=given.flags.resume, init_from=given.flags.init_from or None, origins=origins,
                draw=draw)
   if processes.is_first():
-    draw(workdir, "end")
+    left = lambda reason: Stopped(f"{reason}: the run is done, its page is not; the same command draws it")
+    with stops.Stop(0) as stop, stop.at_once(left):
+      draw(workdir, "end")
     print(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}", flush=True)
 
 

@@ -46,7 +46,8 @@ class Optimizer(NamedTuple):
   Attributes:
     init: `params -> OptState`.
     update: `(grads, opt_state, params, step, loss) -> (params, opt_state, {"lr": , "grad_norm": })`; `loss` is the
-      step's (sum, count).
+      step's (sum, count). Where a step makes several updates, all but the last say `is_last=False`: a plateau decides
+      once a step.
     observe: `(opt_state, {name: value}) -> opt_state`: a plateau that watches an evaluation.
   """
   init: Callable[[Any], OptState]
@@ -102,14 +103,16 @@ def judge_plateau(plateau: Plateau, value: jax.Array, settings, learning_rate) -
                  num_bad=jnp.where(cut, 0, num_bad), loss_sum=zero, loss_count=zero)
 
 
-def follow_loss(plateau: Plateau, step, loss, steps_per_epoch: int, settings, learning_rate) -> Plateau:
-  """Adds a step's loss (sum, count); on the last step of an epoch decides on the epoch's mean."""
+def follow_loss(plateau: Plateau, step, loss, steps_per_epoch: int, settings, learning_rate, decides: bool) -> Plateau:
+  """Adds a loss (sum, count); on the last step of an epoch decides on the epoch's mean, if this update `decides`."""
   plateau = plateau.replace(loss_sum=plateau.loss_sum + loss[0], loss_count=plateau.loss_count + loss[1])
   judge = lambda p: judge_plateau(p, p.loss_sum / jnp.maximum(p.loss_count, 1e-12), settings, learning_rate)
+  if not decides:
+    return plateau
   return jax.lax.cond((step + 1) % steps_per_epoch == 0, judge, lambda p: p, plateau)
 
 
-def frozen_leaves(params: Any, patterns: tuple[str, ...]) -> Any:
+def frozen_leaves(params: Any, patterns: tuple[str, ...], section: str) -> Any:
   """A tree like the parameters of bools: whether a pattern such as `encoder/*` matches the leaf's path.
 
   Raises:
@@ -118,9 +121,10 @@ def frozen_leaves(params: Any, patterns: tuple[str, ...]) -> Any:
   paths = {path: jax.tree_util.keystr(path, simple=True, separator="/")
            for path, _ in jax.tree_util.tree_leaves_with_path(params)}
   for pattern in patterns:
-    if not any(fnmatch.fnmatch(path, pattern) for path in paths.values()):
-      raise UserError(f"config.optim.frozen: {pattern!r} matches no parameter, such as {', '.join(paths.values())}")
-  is_frozen = lambda path, _: any(fnmatch.fnmatch(paths[path], pattern) for pattern in patterns)
+    if not any(fnmatch.fnmatchcase(path, pattern) for path in paths.values()):
+      raise UserError(f"config.{section}.frozen: {pattern!r} matches no parameter, such as "
+                      f"{', '.join(list(paths.values())[:4])}")
+  is_frozen = lambda path, _: any(fnmatch.fnmatchcase(paths[path], pattern) for pattern in patterns)
   return jax.tree_util.tree_map_with_path(is_frozen, params)
 
 
@@ -133,9 +137,9 @@ def make(optim, steps_per_epoch: int, prefix: str = "") -> Optimizer:
     optim: the config section, from `config.common()` or `config.optimiser()`; `decay_steps` is the schedule's horizon,
       filled in when the run starts.
     steps_per_epoch: updates between two decisions of a plateau on the training loss.
-    prefix: of the metrics `lr` and `grad_norm`, where a step has several optimisers.
+    prefix: of the metrics `lr` and `grad_norm`, where a step has several optimisers; `critic_` for `optim_critic`.
   """
-  rule = update_rule(optim)
+  rule, section = update_rule(optim), f"optim_{prefix}".rstrip("_")
   shape = schedules.learning_rate_shape(optim.schedule, optim.decay_steps, optim.warmup_steps, optim.end_value)
   flat = optim.name != "lamb"  # LAMB's trust ratio is per parameter array
   pack = (lambda tree: ravel_pytree(tree)[0]) if flat else (lambda tree: tree)
@@ -145,9 +149,9 @@ def make(optim, steps_per_epoch: int, prefix: str = "") -> Optimizer:
   def init(params):
     return OptState(rule.init(pack(params)), init_plateau() if has_plateau else None)
 
-  def update(grads, opt_state, params, step, loss):
+  def update(grads, opt_state, params, step, loss, is_last=True):
     unpack = ravel_pytree(params)[1] if flat else (lambda tree: tree)
-    frozen = frozen_leaves(params, optim.frozen) if optim.frozen else None
+    frozen = frozen_leaves(params, optim.frozen, section) if optim.frozen else None
     if frozen is not None:
       grads = jax.tree.map(lambda g, is_frozen: jnp.zeros_like(g) if is_frozen else g, grads, frozen)
     grads, packed, plateau = pack(grads), pack(params), opt_state.plateau
@@ -161,7 +165,8 @@ def make(optim, steps_per_epoch: int, prefix: str = "") -> Optimizer:
     updates, rule_state = rule.update(grads, opt_state.rule, packed)
     packed = jax.tree.map(lambda p, u: p - (learning_rate * u).astype(p.dtype), packed, updates)
     if follows_loss:
-      plateau = follow_loss(plateau, step, loss, steps_per_epoch, optim.plateau, optim.learning_rate)
+      plateau = follow_loss(plateau, step, loss, steps_per_epoch, optim.plateau, optim.learning_rate,
+                            is_last)
     metrics = {f"{prefix}lr": jnp.asarray(learning_rate, jnp.float32), f"{prefix}grad_norm": grad_norm}
     updated = unpack(packed)
     if frozen is not None:

@@ -107,7 +107,8 @@ def apply(flags, verb: Verb, state, config) -> dict:
   found = verb.run(state, columns, flags.num, rng.stream_key(root, "report"))
   seconds = time.perf_counter() - began
   carried = columns.values if verb.carries and isinstance(columns, files.Columns) else {}
-  clash = [name for name in found if name in carried and (flags.verb != "impute" or name == "num_imputed")]
+  read = {column.name for column in verb.inputs or ()} if verb.replaces else set()
+  clash = [name for name in found if name in carried and name not in read]
   if clash:
     raise UserError(f"{flags.input} already has a column {clash[0]!r}; rename it")
   with refused_in_one_line("--output", flags.output):

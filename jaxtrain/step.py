@@ -172,7 +172,7 @@ def part(batch: Batch, k: int, num_parts: int) -> Batch:
 def first_rows(source: Source, data: Any, key: jax.Array, num_rows: int | None) -> Batch:
   """The first training rows in the order of the first epoch, for starts that depend on data; None: of one batch.
 
-  Padding has weight 0. A table with fewer rows gives all of them.
+  Padding has weight 0. A table with fewer rows gives all of them, one that stays in its file those of its first window.
   """
   if num_rows == 0:
     return {}

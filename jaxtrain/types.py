@@ -118,6 +118,7 @@ class Verb(NamedTuple):
     decide: columns that follow from averaged ones, such as a label from probabilities; None where none do.
     readers: file formats of its own, suffix -> `path -> columns`, beside those of tables.
     writers: likewise, suffix -> `(path, result) -> None`.
+    replaces: whether its columns take the place of those that it read.
   """
   run: Callable[[Any, Any, int, jax.Array], dict[str, np.ndarray]]
   pure: Callable[[Any], tuple[Callable[[jax.Array], jax.Array], int]] | None
@@ -128,6 +129,7 @@ class Verb(NamedTuple):
   decide: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
   readers: dict[str, Callable[[str], Any]] = {}
   writers: dict[str, Callable[[str, dict[str, np.ndarray]], None]] = {}
+  replaces: bool = False
 
   @property
   def reads(self) -> bool:

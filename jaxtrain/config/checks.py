@@ -106,6 +106,8 @@ def stage_config(config: ConfigDict, stage: Mapping[str, Any], index: int) -> Co
       fields.assign(config, key, value)
     except UserError as error:
       raise UserError(f"config.stages[{index}]: {error}") from None
+  if index and "checkpoint.init_paths" not in dict(jsonable.flatten(stage)):
+    config.checkpoint.init_paths = ()  # those of the run are for what --init_from names
   for key, value in cleared(dict(jsonable.flatten(stage))).items():
     fields.assign(config, key, value)
   return resolve(config)

@@ -42,6 +42,9 @@ def take_over(state: Any, reference: str, what: str, patterns: tuple[str, ...],
   step = records.find_step(folder, which)
   leaves, _ = checkpoints.read(os.path.join(folder, "checkpoints"), step)
   taken = chosen(state, what, patterns)
+  if not taken:
+    raise UserError(f"--init_from: nothing to take: the state has none of the fields {', '.join(LEARNT)}; "
+                    "--config.checkpoint.init=all takes all of it")
   try:
     new = packing.fill(state, leaves, "state", only=taken)
   except UserError as error:

@@ -72,6 +72,15 @@ def own_best_state(run) -> Any:
   return packing.fill(run.state, leaves, "state")
 
 
+def between_parts(watchdog, stop, left: Callable) -> Callable[[], None]:
+  """What is done after each part: the watchdog is told, and the time budget is looked at."""
+  def beat():
+    watchdog.beat()
+    if reason := stop.reason():
+      raise left(reason)
+  return beat
+
+
 def parts_to_assess(ledger) -> list[str]:
   """Names of the parts of an experiment's assessment whose split there is. Raises ValueError for names that clash."""
   names = list(ledger.experiment.assess or ())
@@ -90,7 +99,7 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
     ledger: of the run.
     state: arrays of this process.
     again: whether to repeat parts whose files are of this very state.
-    beat: called after each part, for a watchdog.
+    beat: called between two parts.
 
   Returns:
     part -> its scalars.
@@ -105,8 +114,9 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
   for name in names:
     path = os.path.join(folder, f"{name}.json")
     done = None if again else jsonfile.read_json(path)
-    if done is not None and all(key in done and done[key] == value for key, value in head.items()):
-      ledger.console.say(f"jaxtrain: {name} is assessed already")
+    lacks = ledger.config.log.save_artifacts and not os.path.exists(f"{path[:-len('.json')]}.npz")
+    if done is not None and not lacks and all(key in done and done[key] == value for key, value in head.items()):
+      ledger.console.say(f"jaxtrain: {name} is assessed already (--mode=eval does it again)")
       found[name] = done["scalars"]
     else:
       scalars, arrays = ledger.experiment.assess[name](state, ledger.splits, key)
@@ -118,7 +128,8 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
       write_part(ledger, path, name, head, found[name])
       say_assessed(ledger, name, scalars)
     write_union(ledger, folder, head, name.partition("-")[0], found)
-    beat()
+    if name != names[-1]:
+      beat()
   return found
 
 

@@ -1,7 +1,7 @@
 """The books of a run: where it is, what is best, what was spent; facts, records and printed lines follow from them.
 
-One run has one ledger; a sweep that trains its members as one program has one for each member. A ledger knows nothing
-of states and devices: it is told metrics on the host.
+One run has one ledger; a sweep that trains its members as one program has one for each member. A ledger is told
+metrics on the host and knows nothing of how they came about.
 """
 
 import dataclasses
@@ -194,7 +194,8 @@ class Ledger:
     """Raises NonFinite where the guard has halted the run, whose metrics have these names, sorted."""
     if not np.all(self.guard.stopped):
       return
-    cause, step = int(np.ravel(self.guard.cause)[0]), int(np.ravel(self.guard.first_bad)[0])
+    last = int(np.argmax(np.ravel(self.guard.first_bad)))  # of an ensemble, the member that went on longest
+    cause, step = int(np.ravel(self.guard.cause)[last]), int(np.ravel(self.guard.first_bad)[last])
     what = names[cause] if cause < len(names) else "the new state"
     raise NonFinite(f"step {step}: {what} is not finite; halted at the state before it",
                     hint="--config.train.on_nonfinite=skip goes on without such steps")

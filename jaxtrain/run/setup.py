@@ -57,8 +57,8 @@ def assemble(config, one_device: bool = False) -> Parts:
   plan = cadence.make(config, splits.train.num_batches)
   config = with_horizon(config, plan.total)
   check_parts(config, splits)
-  experiment, num_rows = make_experiment(config, splits.meta), config_lib.declared(module, "INIT_ROWS")
-  init, key = step_lib.make_init(experiment, splits.train, num_rows), jax.eval_shape(lambda: jax.random.key(0))
+  (experiment, init), num_rows = traced(config, splits, {}), config_lib.declared(module, "INIT_ROWS")
+  key = jax.eval_shape(lambda: jax.random.key(0))
   sample = jax.eval_shape(lambda data: step_lib.first_rows(splits.train, data, jax.random.key(0), num_rows),
                           shapes(splits.train.data))
   abstract = jax.eval_shape(init, key, shapes(splits.train.data))
@@ -76,11 +76,31 @@ def assemble(config, one_device: bool = False) -> Parts:
   return Parts(config, splits, plan, experiment, devices, threads, init, described, abstract, one_steps, totals)
 
 
+def check_one_program(config, splits: Splits, where: str) -> None:
+  """Refuses data that one program cannot hold as an argument, whose batches have several shapes or stay in a file."""
+  sources = [source for source in splits[:3] if source is not None]
+  if any(source.buckets for source in sources):
+    raise UserError(f"experiment {config.experiment}: its batches have several shapes, allowed one with {where}")
+  if any(source.window_steps for source in sources):
+    raise UserError(f"config.data.out_of_core: got True, allowed False with {where}")
+
+
+def traced(config, splits: Splits, hypers: Mapping[str, Any]) -> tuple[Experiment, Callable]:
+  """The experiment with tracers in its traceable fields, and its `(root key, data) -> fresh state`."""
+  experiment = make_experiment(config, splits.meta, hypers)
+  num_rows = config_lib.declared(config_lib.load_experiment(config.experiment), "INIT_ROWS")
+  return experiment, step_lib.make_init(experiment, splits.train, num_rows)
+
+
 def check_state(state: Any, num_members: int) -> None:
   """Refuses, at trace, a state that the loop cannot drive; with members, each has a guard of its own."""
-  chex.assert_shape([state.step, state.key], ())
-  chex.assert_type(state.step, jnp.int32)
-  chex.assert_shape(list(jax.tree.leaves(state.guard)), (num_members,) if num_members else ())
+  try:
+    chex.assert_shape([state.step, state.key], ())
+    chex.assert_type(state.step, jnp.int32)
+    chex.assert_shape(list(jax.tree.leaves(state.guard)), (num_members,) if num_members else ())
+  except (AssertionError, AttributeError) as error:
+    raise UserError("the state that init gives needs step [] int32, key [], guard of step.init_guard(): "
+                    f"{str(error).splitlines()[0]}") from None
 
 
 def trace(config, splits: Splits, experiment: Experiment, abstract,

@@ -30,6 +30,7 @@ class Run:
   state: Any = None
   totals: Any = None  # metric sums of the started epoch
   best_copy: Any = None  # the best state in memory; None: it is in a checkpoint
+  taken: str = ""  # what a fresh state took over from another run, in words
   pending: tuple[int, dict, dict] | None = None  # (step, trees, record) of a best that is not written yet
 
   @property
@@ -142,8 +143,20 @@ class Run:
     if self.ledger.saved_step != self.step:
       self.save(in_facts=False)
     self.wait_until_saved()
-    with stop.at_once(self.left):
-      found = evaluate.assess(self.ledger, packing.here(self.state), again=False, beat=watchdog.beat)
+    found, reason = {}, StopReason.NONE
+    if processes.is_first():
+      try:
+        with stop.at_once(self.left):
+          found = evaluate.assess(self.ledger, packing.here(self.state), again=False,
+                                  beat=evaluate.between_parts(watchdog, stop, self.left))
+      except Stopped:
+        if not processes.several():
+          raise
+        reason = stop.reason()
+    with watchdog.hold():  # the others wait for the first
+      reason, _ = processes.agree(reason, 0)
+    if reason:
+      raise self.left(reason)
     evaluate.report_assessed(self.ledger, found)
 
   def wait_until_saved(self) -> None:

@@ -136,7 +136,7 @@ def start(run: Run, parts: Parts, stage: int | None, init_from: str | None, carr
       return state
 
     run.state = packing.of_first(run.state, take_over)
-    run.ledger.console.say(f"jaxtrain: from {init_from}: {''.join(taken)}")
+    run.taken = f"from {init_from}: {''.join(taken)}"
   run.ledger.start(count_params(run.state), init_from)
 
 
@@ -184,6 +184,7 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
   run.ledger.recall(step, record, writes)
   facts.metric_names = processes.on_first(lambda: facts.metric_names)
   run.state, run.totals = trees["state"], trees["totals"]
+  run.ledger.guard = jax.device_get(run.state.guard)
   return skipped
 
 
@@ -217,6 +218,8 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
                                                              else "")
   say(f"jaxtrain: {config.experiment.rpartition('.')[2]}, {num_params:,} parameter{'s' * (num_params != 1)}, "
       f"{run.plan.total:,} steps of {config.train.batch_size}, on {on}, {where}")
+  if run.taken:
+    say(f"jaxtrain: {run.taken}")
   if "table" in run.splits.meta:
     say(f"jaxtrain: data: {describe_data(run.splits.meta)}")
   if 0 < config.train.microbatch < config.train.batch_size:

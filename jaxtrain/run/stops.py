@@ -42,7 +42,6 @@ class Stop:
     self.asked = StopReason.NONE  # by a signal
     self.old_handlers = {}
     self.urgent: Callable[[StopReason], Stopped] | None = None  # set while a stop does not wait
-    self.expired = False  # the signal under way is ours: the time budget is used up
 
   def __enter__(self):
     if threading.current_thread() is threading.main_thread():
@@ -59,52 +58,57 @@ class Stop:
     """First signal: remember it. Second: leave at once with 128 + its number."""
     if self.asked:
       os._exit(128 + number)
-    self.asked = StopReason.TIME_BUDGET if self.expired else StopReason[signal.Signals(number).name]
+    self.asked = StopReason[signal.Signals(number).name]
     if self.urgent is not None:
       raise self.urgent(self.asked)
-    os.write(2, f"\n{self.asked}: saving at the next step boundary; once more to leave at once\n".encode())
+    os.write(2, f"\n{self.asked}: stopping once the steps under way are saved; once more to leave at once\n".encode())
 
   @contextlib.contextmanager
   def at_once(self, stopped: Callable[[StopReason], Stopped]):
-    """A context in which a stop interrupts what runs: all that matters is saved, so nothing is waited for.
+    """A context in which a signal interrupts what runs: all that matters is saved, so nothing is waited for.
 
     The exception that `stopped(reason)` gives is raised in the main thread. A library that keeps the main thread for
-    GRACE_SECONDS more is ended with the process, exit code 85.
+    GRACE_SECONDS more is ended with the process, exit code 85. The time budget interrupts nothing.
     """
-    if reason := self.reason():
-      raise stopped(reason)
+    if self.asked:
+      raise stopped(self.asked)
     if not self.old_handlers:  # not in the main thread: nobody is told of signals
       yield
       return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer)
-    watcher = threading.Thread(target=self.watch, args=(reader, stopped), daemon=True)
-    self.urgent = stopped
+    watcher = threading.Thread(target=self.watch, args=(reader,), daemon=True)
     watcher.start()
     try:
-      yield
+      self.urgent = stopped
+      try:
+        yield
+      finally:
+        self.urgent = None
     finally:
-      self.urgent = None
       signal.set_wakeup_fd(before)
       os.close(writer)  # ends the watcher
       watcher.join()
       os.close(reader)
 
-  def watch(self, reader: int, stopped: Callable[[StopReason], Stopped]) -> None:
-    """Runs in a thread of its own while a stop does not wait: watches the time budget, and ends what does not yield."""
-    while not select.select([reader], [], [], 0.2)[0]:
-      if not self.asked and self.reason():
-        self.expired = True
-        os.kill(os.getpid(), signal.SIGTERM)
-    if not os.read(reader, 1):
-      return
+  def watch(self, reader: int) -> None:
+    """Runs in a thread of its own while a stop does not wait: ends the process if the main thread does not yield."""
+    while True:
+      number = os.read(reader, 1)  # a byte for each signal that has a Python handler
+      if not number:
+        return
+      if number[0] in self.old_handlers:
+        break
     deadline = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < deadline:
       if select.select([reader], [], [], 0.05)[0] and not os.read(reader, 1):
         return
-    print(f"jaxtrain: {stopped(self.asked or StopReason.SIGTERM)}", file=sys.stderr, flush=True)
-    os._exit(errors.REQUEUE)
+    try:
+      print(f"jaxtrain: {signal.Signals(number[0]).name}: ended in the middle of a call; all before it is saved, the "
+            "same command goes on", file=sys.stderr, flush=True)
+    finally:
+      os._exit(errors.REQUEUE)
 
   def reason(self, begun: bool = True) -> StopReason:
     """Why the run should stop now. One step is always completed, even if start-up used up the time budget."""
@@ -117,7 +121,7 @@ class Watchdog:
   """Prints all stacks and exits 4 when `beat` has not been called for so many seconds; 0 switches it off."""
 
   def __init__(self, seconds: float):
-    self.seconds, self.last, self.done = seconds, time.monotonic(), threading.Event()
+    self.seconds, self.last, self.done, self.held = seconds, time.monotonic(), threading.Event(), False
     if seconds > 0:
       threading.Thread(target=self.watch, daemon=True).start()
 
@@ -125,10 +129,20 @@ class Watchdog:
     """A step has completed."""
     self.last = time.monotonic()
 
+  @contextlib.contextmanager
+  def hold(self):
+    """A context in which nothing is expected, such as a wait for another process."""
+    self.held = True
+    try:
+      yield
+    finally:
+      self.beat()
+      self.held = False
+
   def watch(self) -> None:
     """Runs in a thread of its own until closed."""
     while not self.done.wait(min(self.seconds / 4, 1.0)):
-      if time.monotonic() - self.last > self.seconds:
+      if not self.held and time.monotonic() - self.last > self.seconds:
         print(f"jaxtrain: watchdog: no step completed in {self.seconds:g} s", file=sys.stderr)
         faulthandler.dump_traceback(all_threads=True)
         sys.stderr.flush()

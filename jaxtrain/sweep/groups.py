@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxtrain import config as config_lib, jsonable
 from jaxtrain.errors import UserError
-from jaxtrain.run import packing
+from jaxtrain.run import packing, setup
 from jaxtrain.run.setup import Parts, assemble, shapes
 from jaxtrain.sweep import program as program_lib
 from jaxtrain.sweep.program import Compiled, Program
@@ -118,12 +118,7 @@ def parts_of(config, values: dict, fields: tuple[str, ...],
           raise
         assembled[key] = None  # the seed is read: not tried again for the next member
         continue
-      if any(source is not None and source.buckets for source in parts.splits[:3]):
-        raise UserError(f"experiment {config.experiment}: its batches have several shapes, allowed one with "
-                        "--launcher=vmap; --launcher=local starts each member by itself")
-      if any(source is not None and source.window_steps for source in parts.splits[:3]):
-        raise UserError("config.data.out_of_core: got True, allowed False with --launcher=vmap; --launcher=local "
-                        "starts each member by itself")
+      setup.check_one_program(config, parts.splits, "--launcher=vmap; --launcher=local starts each member by itself")
       assembled[key] = parts, sign(parts, fields)
     if assembled[key] is not None:
       return assembled[key]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain import config as config_lib, rng, step as step_lib
+from jaxtrain import rng, step as step_lib
 from jaxtrain.devices import parallel
 from jaxtrain.run import metrics, setup
 from jaxtrain.run.setup import Parts, shapes
@@ -49,8 +49,7 @@ class Program:
 
   def init(self, root: jax.Array, hypers: dict, data: Any) -> Any:
     """A fresh state; `data` is that of the training source."""
-    num_rows = config_lib.declared(config_lib.load_experiment(self.parts.config.experiment), "INIT_ROWS")
-    return step_lib.make_init(self.experiment(hypers), self.source("train"), num_rows)(root, data)
+    return setup.traced(self.parts.config, self.parts.splits, hypers)[1](root, data)
 
   def repeat(self, state, totals, hypers, active, data, num_steps, exact: bool):
     """(state, totals) after so many steps; unchanged where the member is not `active` ([] bool).

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from jaxtrain import errors, jsonable, loop, rng, step as step_lib
-from jaxtrain.config import lookup, with_values
+from jaxtrain.config import lookup
 from jaxtrain.devices import parallel
 from jaxtrain.errors import NonFinite, StopReason, Stopped, UserError
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, metrics, setup, start as start_lib, stops
@@ -242,8 +242,7 @@ def open_wave(compiled: Compiled, specs: list[Spec], parts: list, folder: str, s
 def make_ledger(spec: Spec, parts: setup.Parts, is_done: bool) -> Ledger:
   """The ledger of a member; one that is done writes nothing any more."""
   config, _ = start_lib.claim(spec.config, spec.workdir, "auto")
-  decided = {key: lookup(parts.config, key) for key in start_lib.open_values(config) if key.endswith("decay_steps")}
-  config = with_values(config, decided)
+  config = setup.with_horizon(config, parts.plan.total)
   experiment = setup.make_experiment(config, parts.splits.meta)
   os.makedirs(spec.workdir, exist_ok=True)
   facts = facts_lib.Facts(None if is_done else os.path.join(spec.workdir, "facts"), uuid.uuid4().hex)
@@ -284,11 +283,12 @@ def restore(wave: Wave, done: set[int]) -> list[str] | None:
   trees = {name: wave.compiled.members.put(tree) for name, tree in trees.items()}
   wave.states, wave.totals, wave.best = trees["state"], trees["totals"], trees["best"]
   wave.step = wave.saved = step
+  guards = jax.device_get(wave.states.guard)
   wave.checkpoints.drop_after(step)
   for place, (ledger, kept) in enumerate(zip(wave.ledgers, record["members"])):
     start_lib.check_same_data(ledger.workdir, record["meta"][kept["meta"]], ledger.splits.meta)
     ledger.recall(kept["step"], kept, wave.specs[place].number not in done)
-    ledger.saved_step = kept["saved_step"]
+    ledger.saved_step, ledger.guard = kept["saved_step"], at(guards, place)
     wave.best_records[place] = kept["best"]
   wave.failures = {int(place): tuple(failure) for place, failure in record["failures"].items()}
   wave.active = np.isin(np.arange(size), record["active"])
@@ -312,7 +312,7 @@ def finish(wave: Wave, stop: stops.Stop, done: set[int], on_done: Callable[[int]
     except (OSError, Stopped):  # a full disk, say: all would fail
       raise
     except Exception as error:  # whatever an experiment's assessment raises is the member's, as in a run alone
-      wave.fail(place, error, errors.FAILED)
+      wave.fail(place, error, error.code if isinstance(error, errors.Told) else errors.FAILED)
     else:
       on_done(spec.number)
     ledger.close()
@@ -336,6 +336,6 @@ def write_files(wave: Wave, place: int, sums: Any, stop: stops.Stop, left: Calla
     run.save(in_facts=ledger.saved_step != ledger.step)
     final = run.end_training()
     test = metrics.finish(at(sums, place), ledger.experiment.summarise) if sums else None
-    loop.conclude(ledger, final, run.state, best, test, stop, left)
+    loop.conclude(ledger, final, run.state, best, test, stop, stops.Watchdog(0), left)
   finally:
     run.checkpoints.close()

@@ -9,6 +9,7 @@ import os
 
 from jaxtrain.errors import UserError
 from jaxtrain.jsonable import digest_json
+from jaxtrain.workdir import jsonfile
 
 
 def stage_folders(workdir: str) -> list[str]:
@@ -91,7 +92,8 @@ def find_step(workdir: str, which: str) -> int:
   if which == "last":
     return steps[-1]
   if which == "best":
-    return best_step(folder, "min")
+    config = jsonfile.read_json(os.path.join(workdir, "config.json"))
+    return best_step(folder, config["train"]["monitor_mode"] if config else "min")
   if int(which) not in steps:
     raise UserError(f"{workdir!r} holds no checkpoint of step {which}, allowed {', '.join(map(str, steps))}")
   return int(which)

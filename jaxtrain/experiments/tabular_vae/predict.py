@@ -136,7 +136,8 @@ def make_verbs(model, meta: dict, masked: bool) -> dict[str, Verb]:
                     pure(posterior_mean, D), "each", features),
       "reconstruct": Verb(over_rows(bind(reconstruct), name_features), pure(reconstruct, D, to_raw), "mean",
                           features),
-      "impute": Verb(run_impute, pure(fill, D, to_raw), "mean", tuple(f._replace(required=False) for f in features)),
+      "impute": Verb(run_impute, pure(fill, D, to_raw), "mean", tuple(f._replace(required=False) for f in features),
+                     replaces=True),
       "sample": Verb(run_sample, pure(decode, model.latent_dim, to_raw, lambda z: z), "turns", (),
                      counts=True),
   }
