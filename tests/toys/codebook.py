@@ -35,9 +35,8 @@ def encode(params, x):
 
 
 def nearest(codes, z):
-  """[B, K] one-hot of the nearest code."""
-  distance = jnp.sum(jnp.square(z[:, None] - codes[None]), axis=-1)
-  return jax.nn.one_hot(jnp.argmin(distance, axis=-1), len(codes))
+  """[B] int32, index of the nearest code."""
+  return jnp.argmin(jnp.sum(jnp.square(z[:, None] - codes[None]), axis=-1), axis=-1)
 
 
 def farthest_first(z, weight):
@@ -68,10 +67,10 @@ def make(config, meta):
     return TrainState(**rows.begin(key, params, tx, model_state=model_state))
 
   def quantise(params, state, chunk):
-    """(latents, one-hot codes, codes of the rows)."""
+    """(latents, one-hot codes of the real rows, codes of the rows)."""
     codes, z = state.model_state["book"]["codes"], encode(params, chunk["x"])
-    one_hot = nearest(codes, z) * chunk["weight"][:, None]
-    return z, one_hot, one_hot @ codes
+    index = nearest(codes, z)
+    return z, jax.nn.one_hot(index, NUM_CODES) * chunk["weight"][:, None], codes[index]
 
   def loss_sums(params, state, chunk, key):
     z, one_hot, q = quantise(params, state, chunk)
