@@ -150,5 +150,5 @@ def test_a_member_that_diverges_halts_alone(tmp_path, monkeypatch):
 
 def test_a_run_ends_once_all_its_members_have_halted(monkeypatch):
   diverging(monkeypatch, {0: 9, 1: 12, 2: 20})
-  with pytest.raises(NonFinite, match="step 9: the new state is not finite"):
+  with pytest.raises(NonFinite, match="step 20: the new state is not finite"):
     ensemble_of_three()
