@@ -16,9 +16,10 @@ from jaxtrain import __main__ as package_main, commands, config as config_lib, e
 from jaxtrain.errors import InUse, LostProcess, MembersFailed, NonFinite, StopReason, Stopped, UserError
 
 CONFIG = """
-from jaxtrain.config import common
+from jaxtrain.config import common, tables
 def get_config():
   config = common()
+  config.data = tables()
   config.experiment = "jaxtrain.experiments.tabular_vae.vae"
   config.train.num_epochs = 3
   config.loss = {"weights": {"class": 1.0}}

@@ -29,6 +29,8 @@ from jaxtrain.workdir import journal as journal_lib
 
 FILES = [os.path.join(child.ROOT, path) for path in records.CONFIGS]
 IDS = list(records.EACH_CONFIG)
+# Of tests that compile for long in each family, the table's is fast and the others are slow.
+FIRST_FAST = [pytest.param(path, id=name, marks=[pytest.mark.slow] * (name != "vae")) for path, name in zip(FILES, IDS)]
 CASES = [(path, variant) for path in FILES for variant in config_lib.list_variants(path)]
 NAMES = [f"{os.path.basename(path)[:-3]}-{variant}" for path, variant in CASES]
 # What is trained twice over, resumed and checked by the fast tests beside each config's `smoke`: other kinds of network
@@ -37,9 +39,6 @@ QUICK = ("vae-standard_semisup", "vae-csv")
 SIZES = tuple(f"causal_discovery-{variant}" for variant in ("cpu", "avici", "bcnp_local_large", "benchmark"))
 # What is lowered by the fast tests beside `smoke`: each kind of network that differs in shape.
 SHAPES = (*QUICK, "vae-tfds", "vae-digits", "causal_discovery-bcnp_pl", "causal_discovery-random")
-SWEPT = ("vae",)  # whose members of a sweep the fast tests train; of the others a vmapped step
-EACH_SWEPT, EACH_VMAPPED = ([pytest.param(path, id=name, marks=[pytest.mark.slow] * ((name in SWEPT) == vmapped))
-                             for path, name in zip(FILES, IDS)] for vmapped in (False, True))
 
 
 def cases(fast: tuple[str, ...], without: tuple[str, ...] = ()) -> list:
@@ -125,7 +124,7 @@ def test_every_config_has_smoke_and_another_seed_differs(path, table, tmp_path):
   assert digests[0] != digests[1]
 
 
-@pytest.mark.parametrize("path", EACH_VMAPPED)
+@pytest.mark.parametrize("path", FIRST_FAST)
 def test_a_vmapped_member_equals_its_solo_run(path, table):
   """Two learning rates as one program, and each alone, 20 steps: losses agree to 1e-5."""
   parts = setup.assemble(config_lib.resolve(small(path, "smoke", table)))
@@ -151,7 +150,7 @@ def smoke_run(path: str, shared) -> str:
   return str(shared.run(*records.EACH_CONFIG[os.path.basename(path)[:-3]], *runs.QUIET))
 
 
-@pytest.mark.parametrize("path", EACH_SWEPT)
+@pytest.mark.parametrize("path", FIRST_FAST)
 def test_a_member_of_a_sweep_is_the_run_that_it_would_be_alone(path, shared, tmp_path):
   """Digest and facts, of a member in turn with another."""
   alone, seed = smoke_run(path, shared), config_lib.read_file(f"{path}:smoke").seed
@@ -284,7 +283,7 @@ def use(path: str, table, folder) -> dict[str, list[str]]:
     return left()
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
+@pytest.mark.parametrize("path", FIRST_FAST)
 def test_each_field_is_read(path, table, tmp_path):
   assert use(path, table, tmp_path) == {}
 

@@ -82,6 +82,7 @@ def test_htcondor_script_runs_the_command_in_the_clone(tmp_path):
   assert launch("htcondor.sh", "--config=configs/vae.py:smoke").returncode == 2
 
 
+@pytest.mark.slow
 def test_local_runs_two_processes_and_starts_them_again(tmp_path):
   """A time budget stops the run; the launcher starts it again, here once."""
   workdir = str(tmp_path / "run")

@@ -74,7 +74,7 @@ def test_a_training_that_diverges_stops_alone():
 
 
 @pytest.mark.parametrize("fields, names", [
-    ({"train.patience": 3}, "config.train.patience: got 3, which needs an evaluation"),
+    ({"train.patience": 3}, "config.train.patience: got 3, which make_train has no place for"),
     ({"optim.plateau.factor": 0.5, "optim.plateau.monitor": "val_loss"},
      "config.optim.plateau.monitor: got 'val_loss'"),
     ({"stages": ({"train.num_epochs": 1},)}, "config.stages: got "),

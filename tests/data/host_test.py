@@ -197,7 +197,7 @@ def test_a_run_stopped_and_resumed_ends_as_one_never_stopped(path, tmp_path, mon
   monkeypatch.setattr(loop.Pace, "num_steps", lambda self: 1)
   calls, stops = [], 0
 
-  def reason(self, started):
+  def reason(self, started=True):
     calls.append(1)
     return "test" if len(calls) % 5 == 0 else None
 

@@ -34,8 +34,8 @@ def run_two(path, workdir, num_epochs, *more, num_devices=1):
   return done
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (path != VAE))
-                                  for path in records.CONFIGS])
+@pytest.mark.slow
+@pytest.mark.parametrize("path", records.CONFIGS)
 def test_two_processes_give_the_digest_and_facts_of_one_and_one_goes_on(path, tmp_path):
   """With one and two devices each; a third resumes alone."""
   done = run_two(path, tmp_path / "two", 1)

@@ -85,7 +85,8 @@ def check_trial(kind: str, number: int, tmp_path, reference) -> None:
     assert os.path.isdir(os.path.join(workdir, "checkpoints", link))
 
 
-@pytest.mark.parametrize("kind", records.EACH_CONFIG)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "vae"))
+                                  for kind in records.EACH_CONFIG])
 def test_killed_run_ends_as_one_never_stopped(kind, tmp_path, reference):
   check_trial(kind, 0, tmp_path, reference)
 

@@ -47,6 +47,7 @@ def test_the_local_launcher_leaves_runs_and_a_report(swept):
   assert os.path.join(folder, "report.html") in said and os.path.getsize(os.path.join(folder, "report.html")) > 10_000
 
 
+@pytest.mark.slow
 def test_one_program_on_two_devices_gives_the_same_members(swept, tmp_path):
   """In turn, to the bit; two CPU devices, because there are two cores or more."""
   environ = {"JAX_NUM_CPU_DEVICES": "2"}

@@ -176,6 +176,7 @@ def test_the_dropout_of_training_is_off_in_validation():
   assert np.abs(np.asarray(other[0] - other[1])).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_posterior_without_edges_raises_an_alarm_in_the_facts(tmp_path):
   """A bias of -30 leaves no edge; the same run with one of 3 has no alarm."""
   found = {}

@@ -105,7 +105,7 @@ def made(kind, **overrides):
           "steps_per_epoch": 10,
           "scaler": None}
   experiment = vae.make(config, meta)
-  return experiment, vae.make_model(config, meta), jax.jit(experiment.init)(jax.random.key(0))
+  return experiment, vae.make_model(config, meta), jax.jit(experiment.init)(jax.random.key(0), {})
 
 
 def forward(arrays, name, x):
