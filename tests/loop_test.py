@@ -226,6 +226,17 @@ def test_nonfinite_halts_with_step_and_metric_or_is_skipped(tmp_path):
   assert alarms[-1] == "6 steps left out as not finite"
 
 
+def test_a_finished_run_started_again_remembers_the_steps_that_were_left_out(tmp_path):
+  """It makes no dispatch, so what the guard has seen comes from the checkpoint."""
+  config = configured("nan", train__on_nonfinite="skip", train__monitor="train_loss")
+  loop.train(config, str(tmp_path))
+  first = child.facts(str(tmp_path))
+  loop.train(config, str(tmp_path))
+  assert child.facts(str(tmp_path)) == first
+  assert [event["bad_steps"] for event in first[0] if event["moment"] == "on_train_end"][0] > 0
+
+
+
 def test_microbatches_give_the_gradient_of_the_whole_batch():
   """Ragged last batch included: the sums of chunks are divided by the counts of the whole batch."""
   whole = loop.train(configured())

@@ -301,3 +301,15 @@ def test_plateau_on_the_training_loss_ignores_observe():
   for _ in range(3):
     state = tx.observe(state, {"train_loss": jnp.float32(1.0)})
   assert float(state.plateau.scale) == 1.0 and int(state.plateau.num_bad) == 0
+
+
+def test_a_plateau_decides_once_a_step_of_several_updates():
+  """Two updates a step, one step an epoch, patience 1 and no progress: the third epoch cuts, not the second."""
+  tx = optim.make(section(name="sgd", learning_rate=0.5, plateau__factor=0.5, plateau__patience=1), 1)
+  params, one = jnp.zeros(2), (jnp.float32(1), jnp.float32(1))
+  state, rates = tx.init(params), []
+  for k in range(4):
+    _, state, _ = tx.update(jnp.zeros(2), state, params, jnp.int32(k), one, is_last=False)
+    _, state, metrics = tx.update(jnp.zeros(2), state, params, jnp.int32(k), one)
+    rates.append(float(metrics["lr"]))
+  assert rates == [0.5, 0.5, 0.5, 0.25]

@@ -80,6 +80,14 @@ def read_features(columns: files.Columns, names: list[str]) -> np.ndarray:
   return x
 
 
+def pick_class(class_names: list[str], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """`pred_label`: the most probable class of each row; None where probabilities are missing."""
+  prob = np.stack([columns[f"prob_{name}"] for name in class_names], axis=1)
+  pred = np.asarray(class_names, object)[np.nan_to_num(prob).argmax(axis=1)]
+  pred[np.isnan(prob).any(axis=1)] = None
+  return {"pred_label": pred}
+
+
 def make_verbs(model, meta: dict, masked: bool) -> dict[str, Verb]:
   """The verbs of a model and a table's meta; `classify` only where the model has a classifier.
 
@@ -113,16 +121,6 @@ def make_verbs(model, meta: dict, masked: bool) -> dict[str, Verb]:
     x = scaling.unscale(scaler, in_blocks(bind(decode), variables_of(state), z))
     return {name: x[:, d] for d, name in enumerate(names)}
 
-  def name_classes(prob, _):
-    columns = {f"prob_{name}": prob[:, k] for k, name in enumerate(meta["class_names"])}
-    return columns | pick_class(columns)
-
-  def pick_class(columns):
-    prob = np.stack([columns[f"prob_{name}"] for name in meta["class_names"]], axis=1)
-    pred = np.asarray(meta["class_names"], object)[np.nan_to_num(prob).argmax(axis=1)]
-    pred[np.isnan(prob).any(axis=1)] = None
-    return {"pred_label": pred}
-
   def name_features(x, complete):
     return {f"{name}_recon": column for name, column in zip(names, scaling.unscale(scaler, x).T)}
 
@@ -142,6 +140,12 @@ def make_verbs(model, meta: dict, masked: bool) -> dict[str, Verb]:
                      counts=True),
   }
   if model.num_classes:
+    decide = functools.partial(pick_class, meta["class_names"])
+
+    def name_classes(prob, _):
+      columns = {f"prob_{name}": prob[:, k] for k, name in enumerate(meta["class_names"])}
+      return columns | decide(columns)
+
     verbs["classify"] = Verb(over_rows(bind(classify), name_classes), pure(classify, D), "mean", features,
-                             decide=pick_class)
+                             decide=decide)
   return verbs
