@@ -231,7 +231,8 @@ print("GAPS", gap("pmap", "canonical"), gap("jit", "canonical"))
 """
 
 
-@pytest.mark.parametrize("batch_norm", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("path", [path for path in FILES if path.endswith("vae.py")])
 def test_parallel_modes_agree_as_promised(path, batch_norm):
   """On two devices: pmap equals canonical with two chunks; jit equals both where there is no BatchNorm, not where there

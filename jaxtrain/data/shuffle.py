@@ -9,6 +9,8 @@ land outside 0..n-1 are sent through it again until they land inside (cycle walk
 added.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +48,7 @@ def network(x, keys, num_rows: int):
   return (high << low_bits) | low
 
 
+@functools.partial(jax.jit, static_argnames="num_rows")  # traced once a process, not in each program that shuffles
 def permute(key: jax.Array, index: jax.Array, num_rows: int) -> jax.Array:
   """Image of indices under the permutation of 0..num_rows-1 that `key` names.
 
@@ -58,10 +61,14 @@ def permute(key: jax.Array, index: jax.Array, num_rows: int) -> jax.Array:
     [B] int32 in 0..num_rows-1; distinct for distinct indices.
   """
   keys = round_keys(key, num_rows)
-  outside = lambda x: x >= num_rows
-  walk = lambda x: jnp.where(outside(x), network(x, keys, num_rows), x)
-  first = network(index.astype(jnp.uint32), keys, num_rows)
-  return jax.lax.while_loop(lambda x: jnp.any(outside(x)), walk, first).astype(jnp.int32)
+
+  def walk(at):
+    x, outside = at
+    x = jnp.where(outside, network(x, keys, num_rows), x)
+    return x, x >= num_rows
+
+  start = index.astype(jnp.uint32), jnp.ones(index.shape, bool)  # all go through the network at least once
+  return jax.lax.while_loop(lambda at: jnp.any(at[1]), walk, start)[0].astype(jnp.int32)
 
 
 def permute_on_host(keys: np.ndarray, index: np.ndarray, num_rows: int) -> np.ndarray:

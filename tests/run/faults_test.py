@@ -50,8 +50,9 @@ def go_on(fault: str, kind: str, workdir: str, reference, reported: int = 0, sto
   return done.stdout
 
 
-@pytest.mark.parametrize("kind", EACH_KIND)
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_loses_no_step(number, kind, tmp_path, reference):
   workdir = str(tmp_path / "run")
   process = child.start(*KINDS[kind], *LONG, *QUIET, f"--workdir={workdir}")

@@ -66,8 +66,8 @@ def rows(workdir):
                    for line in child.facts(workdir)[1][1:]])
 
 
-@pytest.mark.parametrize("variant", [pytest.param("table", marks=pytest.mark.slow),
-                                     pytest.param("stream", marks=pytest.mark.slow), "vae"])
+@pytest.mark.parametrize("variant", ["table", pytest.param("stream", marks=pytest.mark.slow),
+                                     pytest.param("vae", marks=pytest.mark.slow)])
 def test_in_turn_a_member_has_the_bits_and_facts_of_a_run_alone(variant, tmp_path):
   plateau = {"optim.plateau.factor": 0.5, "optim.plateau.patience": 0}
   fields = {"variant": variant} | (plateau if variant == "vae" else {})

@@ -29,7 +29,8 @@ def make(name, sizes=SMALL, **fields):
 
 
 every = pytest.mark.parametrize("name", ["avici", "lite", "bcnp"])
-either = pytest.mark.parametrize("name", ["avici", pytest.param("lite", marks=pytest.mark.slow), "bcnp"])
+either = pytest.mark.parametrize("name", ["avici", *(pytest.param(name, marks=pytest.mark.slow)
+                                                    for name in ("lite", "bcnp"))])
 
 
 def inputs(num_rows=N, num_nodes=D, seed=0):

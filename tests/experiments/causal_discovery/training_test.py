@@ -140,7 +140,8 @@ def test_rejected_tasks_have_no_part_in_loss_gradient_or_counts():
   assert float(out[0][1]["loss"][1]) == 6 and float(out[0][1]["rejected"][0]) == 2
 
 
-@pytest.mark.parametrize("variant", ["bcnp_pl", pytest.param("bcnp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["bcnp_pl", "bcnp"])
 def test_every_graph_that_bcnp_samples_is_acyclic_and_marginals_are_those_of_the_samples(variant):
   config = configured(variant)
   model = bcnp.make_model(config)
