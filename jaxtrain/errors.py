@@ -55,6 +55,10 @@ class NonFinite(Told):
   code = NONFINITE
 
 
+class NotSaved(Told):
+  """What was written as a checkpoint cannot be read back."""
+
+
 class LostProcess(Told):
   """Another process of the same run is no longer there."""
 

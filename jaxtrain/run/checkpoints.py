@@ -5,7 +5,9 @@ holds the arrays and a JSON item with the layout, the digests and what the loop 
 packed into one array of bytes: orbax costs about a millisecond a leaf, and the states of small models have dozens of
 tiny ones.
 
-Orbax 0.12 has no checksum of its own: of 25 flipped bytes 24 went unseen.
+Orbax 0.12 has no checksum of its own: of 25 flipped bytes 24 went unseen. Each checkpoint is therefore read back when it
+is written, before an older one is deleted. That takes the saver's thread 10 ms for a small model, and for 240 MB 1.3 s
+beside the 2.3 s of writing.
 """
 
 import errno
@@ -20,8 +22,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtrain.errors import UserError
+from jaxtrain.errors import NotSaved, UserError
 from jaxtrain.run import packing, stops
+from jaxtrain.run.plain import Plain
 from jaxtrain.workdir import records
 
 
@@ -31,13 +34,12 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
   Raises:
     UserError: the checkpoint is not whole, or a digest does not hold.
   """
-  import orbax.checkpoint as ocp  # slow to import
-  logging.getLogger("absl").setLevel(logging.ERROR)
+  ocp = import_orbax()
   try:
     record = records.read_checked(folder, step)
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone(ocp))
-    with quiet_stderr(), ocp.Checkpointer(handler, multiprocessing_options=alone(ocp)) as reader:
-      arrays = reader.restore(os.path.abspath(os.path.join(folder, str(step), "state")))
+    with Plain(folder) as path, ocp.Checkpointer(handler, multiprocessing_options=alone(ocp)) as reader:
+      arrays = reader.restore(os.path.join(path, str(step), "state"))
     leaves = packing.unpack(arrays, record["layout"])
     _, every = packing.digest_leaves(leaves)
     changed = [path for path, value in record["leaf_digests"].items() if path not in every or every[path] != value]
@@ -47,6 +49,13 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
   if changed:
     raise UserError(f"checkpoint {step}: the digest of {changed[0]} does not hold; the file has changed")
   return leaves, record
+
+
+def import_orbax():
+  """Orbax, slow to import. It is told to log nothing: what it logs of a damaged file, pages of it, it raises too."""
+  import orbax.checkpoint as ocp
+  logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
+  return ocp
 
 
 def alone(ocp):
@@ -74,6 +83,7 @@ class Checkpoints:
   def __init__(self, folder: str, *, keep_last: int, keep_best: int, mode: str, asynchronous: bool):
     self.folder, self.keep_last, self.keep_best, self.mode = os.path.abspath(folder), keep_last, keep_best, mode
     self.asynchronous = asynchronous
+    self.plain = Plain(folder)
     self.manager = None
     self.saver: threading.Thread | None = None
     self.error: BaseException | None = None
@@ -82,15 +92,14 @@ class Checkpoints:
 
   def opened(self):
     """Orbax's manager, made at first use because orbax is slow to import."""
+    path = self.plain.__enter__()
     if self.manager is None:
       began = time.thread_time()
-      import orbax.checkpoint as ocp
+      self.ocp = ocp = import_orbax()
       self.import_seconds = time.thread_time() - began
       self.cpu_seconds -= self.import_seconds
-      logging.getLogger("absl").setLevel(logging.ERROR)
-      self.ocp = ocp
       os.makedirs(self.folder, exist_ok=True)  # orbax makes none for one process of several
-      self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
+      self.manager = ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(
           max_to_keep=None, cleanup_tmp_directories=True, enable_async_checkpointing=False, create=False,
           multiprocessing_options=alone(ocp)))
     return self.manager
@@ -122,7 +131,7 @@ class Checkpoints:
     self.cpu_seconds += time.thread_time() - began
 
   def write(self, step: int, arrays: dict, record: dict) -> None:
-    """Writes, commits, points the links at it, deletes what is no longer kept."""
+    """Writes, commits, reads it back, points the links at it, deletes what is no longer kept."""
     manager = self.opened()
     ocp = self.ocp
     if step in records.committed_steps(self.folder):
@@ -138,12 +147,24 @@ class Checkpoints:
     if not saved:
       raise OSError(errno.EEXIST, "orbax did not save, because a later step is there",
                     os.path.join(self.folder, str(step)))
+    self.verify(step, record)
     stops.fault_point("before_link")
     self.repair()
     stops.fault_point("before_delete")
     for old in sorted(set(records.committed_steps(self.folder)) - self.kept()):
       manager.delete(old)
     stops.fault_point("after_save")
+
+  def verify(self, step: int, record: dict) -> None:
+    """Reads a checkpoint back, all digests included. Raises NotSaved where it is not what was to be written."""
+    try:
+      _, found = read(self.folder, step)
+      reason = "" if found["record_digest"] == record["record_digest"] else "it is another one"
+    except UserError as error:
+      reason = str(error)
+    if reason:
+      raise NotSaved(f"what was written as checkpoint {step} cannot be used: {reason}; nothing was deleted, the same "
+                     "command goes on from the newest checkpoint that can")
 
   def kept(self) -> set[int]:
     """Steps that the policy keeps."""
@@ -200,6 +221,7 @@ class Checkpoints:
       if self.manager is not None:
         self.manager.close()
         self.manager = None
+      self.plain.__exit__()
 
 
 def of_run(config, workdir: str) -> Checkpoints:
@@ -231,17 +253,3 @@ def remove(path: str) -> None:
     os.unlink(path)
   elif os.path.isdir(path):
     shutil.rmtree(path)
-
-
-class quiet_stderr:
-  """Sends file descriptor 2 to nowhere meanwhile: reading damaged files makes orbax print pages beside its exception.
-  """
-
-  def __enter__(self):
-    self.saved, self.sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(self.sink, 2)
-
-  def __exit__(self, *_):
-    os.dup2(self.saved, 2)
-    os.close(self.saved)
-    os.close(self.sink)
