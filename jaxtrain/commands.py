@@ -10,6 +10,7 @@ import datetime
 import difflib
 import errno
 import faulthandler
+import io
 import os
 import re
 import sys
@@ -75,7 +76,7 @@ class Log:
     """Adds text to the folder's log.txt and returns its path."""
     os.makedirs(self.folder, exist_ok=True)
     path = os.path.join(self.folder, "log.txt")
-    with open(path, "a", encoding="utf-8") as log:
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as log:
       log.write(text)
     return path
 
@@ -205,7 +206,12 @@ def run(do: Callable[[Log], None]) -> int:
 
 
 def set_up_process() -> None:
-  """Settings of libraries that belong to the process: they say warnings alone, and a crash shows where it happened."""
+  """Settings that belong to the process: libraries say warnings alone, a crash shows where it happened, and a name that
+  is no text, such as a path's, is printed with escapes.
+  """
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors="backslashreplace")
   absl_flags.FLAGS.mark_as_parsed()  # grain reads flags of its own there
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)  # JAX tells at INFO of every platform that is not there

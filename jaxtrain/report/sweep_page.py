@@ -190,7 +190,7 @@ def runs_table(members: list[Member], fields: Fields, metrics: list[str], output
   rows, reasons, own = [], [], [*fields.leading, *fields.replicates]
   for index, member in enumerate(members):
     target = os.path.join(member.folder, "report.html")
-    link = urllib.parse.quote(os.path.relpath(target, os.path.dirname(os.path.abspath(output))))
+    link = urllib.parse.quote(os.fsencode(os.path.relpath(target, os.path.dirname(os.path.abspath(output)))))
     linked = {"href": link} if os.path.exists(target) else {}
     name = tag("a" if linked else "span", member.name, title=member.name, **linked)
     badge = tag("span", member.status, class_=f"badge {BADGES[member.status]}")

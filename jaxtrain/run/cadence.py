@@ -35,9 +35,28 @@ class Plan(NamedTuple):
     """What is due after `step` completed updates."""
     last = step == self.total
     every = lambda interval: bool(interval) and step % interval == 0
-    return Due(epoch=every(self.steps_per_epoch), evaluate=last or every(self.eval_every),
+    return Due(epoch=every(self.steps_per_epoch), evaluate=last or self.is_regular(step),
                save=last or every(self.save_every), assess=not last and step > 0 and every(self.assess_every),
                log=every(self.log_every))
+
+  def is_regular(self, step: int) -> bool:
+    """Whether an evaluation after `step` is one of the cadence: a longer run has it too, unlike that of the end."""
+    return self.eval_every > 0 and step % self.eval_every == 0
+
+  def closes(self, step: int) -> bool:
+    """Whether the mean of the training metrics ends after `step`: that of an epoch, or of a stream's cadence."""
+    return self.is_regular(step) if self.steps_per_epoch is None else step % self.steps_per_epoch == 0
+
+  def judges(self, step: int, monitor: str) -> bool:
+    """Whether a report after `step` is compared with others by a metric, to find the best state.
+
+    The mean of a training metric counts over whole epochs alone; if evaluations do not fall on their ends, then at
+    each end. What only the end of a run reports is not compared: a run that is made longer later has the best state
+    of one made in one go.
+    """
+    if monitor.startswith("train_") and self.steps_per_epoch and self.eval_every % self.steps_per_epoch:
+      return self.closes(step)
+    return self.is_regular(step)
 
   def next_due(self, step: int) -> int:
     """The first step after `step` at which anything is due."""

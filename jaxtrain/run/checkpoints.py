@@ -5,9 +5,9 @@ holds the arrays and a JSON item with the layout, the digests and what the loop 
 packed into one array of bytes: orbax costs about a millisecond a leaf, and the states of small models have dozens of
 tiny ones.
 
-Orbax 0.12 has no checksum of its own: of 25 flipped bytes 24 went unseen. Each checkpoint is therefore read back when it
-is written, before an older one is deleted. That takes the saver's thread 10 ms for a small model, and for 240 MB 1.3 s
-beside the 2.3 s of writing.
+Orbax 0.12 has no checksum of its own: of 25 flipped bytes 24 went unseen. Each checkpoint is therefore read back when
+it is written, before an older one is deleted. That takes the saver's thread 10 ms for a small model, and for 240 MB
+1.3 s beside the 2.3 s of writing.
 """
 
 import errno

@@ -12,7 +12,7 @@ class Console:
 
   def __init__(self, enabled: bool, log_file: str | None, silent: bool = False):
     self.enabled = enabled and not silent
-    self.log = open(log_file, "a", encoding="utf-8") if log_file else None
+    self.log = open(log_file, "a", encoding="utf-8", errors="backslashreplace") if log_file else None
     self.bar = None
     self.deaf = silent  # nobody reads standard output (any more)
 

@@ -88,8 +88,15 @@ class Ledger:
     self.segment_steps += num_steps
     self.spent["train"] += seconds
 
+  @property
+  def is_compared(self) -> bool:
+    """Whether what is reported now competes for the best; the end of a run does too where nothing else has."""
+    return self.plan.judges(self.step, self.monitor) or self.step == self.plan.total and self.best_step is None
+
   def judge(self, named: dict[str, float]) -> bool:
-    """Whether an evaluation is the best so far; the ledger remembers. Raises UserError for an unknown monitor."""
+    """Whether a report is the best so far; the ledger remembers. Raises UserError for an unknown monitor."""
+    if not self.is_compared:
+      return False
     if self.monitor not in named:
       raise UserError(f"config.train.monitor: got {self.monitor!r}, allowed {', '.join(sorted(named))}")
     value, settings = named[self.monitor], self.config.train
@@ -107,7 +114,8 @@ class Ledger:
     """What a checkpoint remembers beside the arrays; `value` ranks it, where it is the best so far of values that
     compare.
     """
-    compares = self.best_step == self.step and not 0 <= self.epoch <= self.config.train.monitor_from_epoch > 0
+    compares = (self.best_step == self.step and self.plan.judges(self.step, self.monitor)
+                and not 0 <= self.epoch <= self.config.train.monitor_from_epoch > 0)
     return {"value": self.best_value if compares else None, "monitor": self.monitor, "best_step": self.best_step,
             "best_value": self.best_value, "num_bad_evals": self.num_bad_evals, "offsets": self.facts.offsets(),
             "run_id": self.facts.run_id, "metrics": jsonable.clean(self.last_means), "meta": self.splits.meta,
@@ -122,6 +130,8 @@ class Ledger:
     value = record["best_value"]  # words where it is not finite
     self.best_value = None if value is None else float(value)
     self.best_step, self.num_bad_evals = record["best_step"], record["num_bad_evals"]
+    if self.best_step == step < self.plan.total and not self.plan.judges(step, self.monitor):
+      self.best_value, self.best_step = None, None  # the best for want of another, when the run was to end here
     self.last_means = {name: float(value) for name, value in record["metrics"].items()}
 
   def declared_metrics(self) -> dict[str, dict]:
@@ -159,7 +169,7 @@ class Ledger:
       self.facts.row(val, **where, split="val", val_loss=optional(val, "loss"))
       self.last_means |= {f"val_{k}": v for k, v in val.items()}
     self.show(means, val, throughput)
-    if due.epoch or self.plan.steps_per_epoch is None:
+    if self.plan.closes(self.step):
       self.segment_seconds, self.segment_steps = 0.0, 0
 
   def alarms(self, means: dict[str, float], val: dict[str, float] | None) -> list[str]:

@@ -1,8 +1,8 @@
 """Folders under names that libraries take as they are.
 
-Orbax looks for files by patterns into which it puts the whole path, and takes a backslash for a slash; TensorStore wants
-UTF-8. A folder `a[1]` would be written and never found again, a folder `a*` be read together with its neighbours. Such
-a folder is reached through a link in a private folder of temporary files.
+Orbax looks for files by patterns into which it puts the whole path, and takes a backslash for a slash; TensorStore
+wants UTF-8. A folder `a[1]` would be written and never found again, a folder `a*` be read together with its neighbours.
+Such a folder is reached through a link in a private folder of temporary files.
 """
 
 import os

@@ -99,15 +99,14 @@ class Run:
     ledger, began = self.ledger, time.perf_counter()
     means = metrics.finish(self.totals, self.experiment.summarise)
     val = evaluate.evaluate_part(self, self.state, "val") if due.evaluate and self.splits.val else None
-    named, improved = by_split(means, val), False
-    if due.evaluate and self.experiment.observe is not None:
+    named = by_split(means, val)
+    if self.plan.is_regular(self.step) and self.experiment.observe is not None:
       self.state = jax.jit(self.experiment.observe)(self.state, {k: np.float32(v) for k, v in named.items()})
-    if due.evaluate:
-      improved = ledger.judge(named)
+    improved = ledger.judge(named)
     if not ledger.facts.metric_names:
       ledger.evaluated = evaluate.evaluated_names(self)
     ledger.report(means, val, due, improved)
-    if due.epoch or self.plan.steps_per_epoch is None:
+    if self.plan.closes(self.step):
       self.totals = self.devices.put(step_lib.zero_totals(self.totals))
     if improved:
       self.keep_best(due.save)

@@ -112,24 +112,24 @@ class Wave:
     means = {place: finish(totals, place) for place, _ in training}
     vals = {place: finish(sums, place) if evaluates else None for place, _ in training}
     named = {place: by_split(means[place], vals[place]) for place, _ in training}
-    if due.evaluate and training[0][1].experiment.observe is not None:
+    if self.plan.is_regular(self.step) and training[0][1].experiment.observe is not None:
       first = named[training[0][0]]
       seen = {name: np.float32([named[k][name] if k in named else 0.0 for k in range(compiled.size)]) for name in first}
       self.states = compiled.observe(self.states, self.hypers, compiled.members.put(seen), self.mask_of_active())
-    improved = {place for place, ledger in training if due.evaluate and ledger.judge(named[place])}
+    improved = {place for place, ledger in training if ledger.judge(named[place])}
     for place, ledger in training:
       if not ledger.facts.metric_names:
         ledger.evaluated = tuple(compiled.program.evaluated("val") or compiled.program.evaluated("test"))
       ledger.report(means[place], vals[place], due, place in improved)
       ledger.facts.close()  # hundreds of members are many files; the next line opens them again
-    if due.epoch or self.plan.steps_per_epoch is None:
+    if self.plan.closes(self.step):
       self.totals = compiled.members.put(step_lib.zero_totals(self.totals))
     if improved:
       self.best = compiled.choose(self.mask(improved), {"state": self.states, "totals": self.totals}, self.best)
     for place in improved:
       self.best_records[place] = self.ledgers[place].record()
     for place, ledger in training:
-      self.active[place] = not (due.evaluate and ledger.stopped_early)
+      self.active[place] = not ledger.stopped_early
     self.say_progress(training)
 
   def say_progress(self, training: list[tuple[int, Ledger]]) -> None:

@@ -26,9 +26,9 @@ def last_stage(workdir: str) -> str:
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
-  """WORKDIR[@best|last|STEP] as (workdir, which); `best` where nothing is said."""
+  """WORKDIR[@best|last|STEP] as (workdir, which); `best` where nothing is said, or where a folder has the whole name."""
   folder, at, which = reference.rpartition("@")
-  if not at or not (which in ("best", "last") or which.isdigit()):
+  if not at or not (which in ("best", "last") or which.isdigit()) or os.path.isdir(reference):
     folder, which = reference, "best"
   return folder, which
 

@@ -47,6 +47,17 @@ def test_steps_take_the_place_of_epochs():
   assert made.position(250) == "step 250/1000"
 
 
+@pytest.mark.parametrize("monitor, per_epoch, evaluate, judged", [
+    ("val_loss", 7, 7, [7, 14]), ("train_loss", 7, 7, [7, 14]), ("train_loss", 7, 14, [14]),
+    ("val_loss", 7, 3, [3, 6, 9, 12, 15]), ("train_loss", 7, 3, [7, 14]), ("train_loss", None, 3, [3, 6, 9, 12, 15])])
+def test_what_is_compared_does_not_depend_on_where_a_run_ends(monitor, per_epoch, evaluate, judged):
+  """A training metric is compared over whole epochs; the evaluation that only the end of a run asks for is not."""
+  for total in range(1, 17):
+    made = cadence.Plan(total, per_epoch, evaluate, 100, 0, 0)
+    assert [s for s in range(1, total + 1) if made.judges(s, monitor)] == [s for s in judged if s <= total]
+    assert all(made.due(s).epoch or made.due(s).evaluate for s in judged if s <= total)  # it is reported there
+
+
 def test_a_stream_has_steps_alone():
   made = cadence.make(config(num_steps=70, eval_steps=20, save_steps=50), None)
   assert made.epoch(40) == -1 and made.position(40) == "step 40/70"

@@ -8,6 +8,7 @@ import pytest
 from jaxtrain import config as config_lib, loop, rng
 from jaxtrain.errors import UserError
 from jaxtrain.run import carry, packing, setup
+from jaxtrain.workdir import records
 from toys import modes
 
 
@@ -58,6 +59,14 @@ def test_all_takes_duals_and_optimisers_but_no_position(source):
 def test_patterns_take_what_they_name(patterns, fields, source):
   taken, left, _ = from_other("codebook", source, patterns=patterns)
   assert taken == fields and {"params/decoder/w", "model_state/book/counts"} <= left
+
+
+def test_a_folder_named_like_a_reference_is_that_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert records.parse_reference("run@7") == ("run", "7")
+  (tmp_path / "run@7").mkdir()
+  assert records.parse_reference("run@7") == ("run@7", "best")
+  assert records.parse_reference("run@7@last") == ("run@7", "last")
 
 
 def test_a_moving_average_of_some_parameters_follows_what_was_taken(source):

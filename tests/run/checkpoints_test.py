@@ -1,6 +1,7 @@
 """Checkpoints on disk: folders of any name, and a save that is read back before anything rests on it."""
 
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from jaxtrain import loop
 from jaxtrain.errors import FAILED, NotSaved, UserError
 from jaxtrain.run import checkpoints, plain
 from jaxtrain.workdir import records
+from runs import QUIET
 
 # A library took each for a pattern, a slash or no text, and the checkpoint was written and could not be found again.
-NAMES = ("a[x]", "a*b", "q?", "back\\slash", "line\nbreak", "bad\udcff", "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "a b")
+NAMES = ("a[x]", "a*b", "q?", "back\\slash", "line\nbreak", "bad\udcff", "caf\xe9", "a b")
+SMOKE = ("--config=configs/vae.py:smoke", "--config.data.row_limit=600", *QUIET)
 RECORD = {"value": None, "best_step": None}
 
 
@@ -54,6 +57,30 @@ def test_a_run_in_such_a_folder_goes_on_and_is_described(tmp_path):
   result = loop.train(config, workdir)
   assert child.resume_steps(workdir) == [0, 21]
   assert child.inspect(workdir)["digest"] == f"sha256:{result.digest} step=42"
+
+
+def test_commands_in_a_folder_whose_name_is_no_text(tmp_path, shared):
+  """The path ends in a byte that is no UTF-8: it is printed with an escape, and read and written as it is."""
+  workdir = shared.copy(tmp_path / "run\udcff", *SMOKE)
+  others = [("main", *SMOKE, f"--workdir={workdir}-b", f"--init_from={workdir}"),
+            ("main", "--mode=inspect", "--json", f"--workdir={workdir}"),
+            ("predict", "--verb=sample", "--num=3", f"--workdir={workdir}", f"--output={workdir}.csv"),
+            ("report", workdir, f"{workdir}-b", f"--output={workdir}.html")]
+  for command, *flags in others:
+    done = child.run(*flags, command=command)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "run\\udcff" in done.stdout
+  assert "run\\udcff-b" in pathlib.Path(f"{workdir}-b", "log.txt").read_text()
+  assert "run%FF-b/report.html" in pathlib.Path(f"{workdir}.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sweep_in_such_a_folder(name, tmp_path):
+  flags = (*SMOKE, "--sweep=seed=1,2", f"--workdir={tmp_path / name}")
+  for time in ("first", "again"):
+    done = child.run(*flags, command="sweep")
+    assert done.returncode == 0 and not done.stderr, (time, done.stderr)
 
 
 def test_no_plain_folder_for_the_link_is_refused_at_the_start(tmp_path, monkeypatch):
