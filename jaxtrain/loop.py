@@ -176,7 +176,7 @@ def conclude(ledger: Ledger, final: str, state: Any, best: Any, test: dict[str, 
     final: digest of the final state; best: the best one, of this process.
     stop: honoured at once while the best state is assessed; `left(reason)` is what to raise then.
   """
-  history = ledger.end(test)
+  history = ledger.end(test, int(best.step))
   if ledger.writes and evaluate_lib.parts_to_assess(ledger):
     with stop.at_once(left):
       evaluate_lib.assess(ledger, best, again=False, beat=evaluate_lib.between_parts(watchdog, stop, left))
@@ -215,6 +215,9 @@ def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = No
       config = config_lib.stage_config(config, config.stages[k], k)
     with start.open_run(config, folder, resume="required", init_from=None, origins=None, read_only=True) as run:
       best = evaluate_lib.best_state(run)
+      step = int(best.step)
+      state = records.describe_state(step, run.plan.epoch(step), packing.digest(best))
+      run.ledger.console.say(f"jaxtrain: assessed is the state of {state}")
       run.ledger.say_final(evaluate_lib.evaluate_part(run, best, "test") if run.splits.test else None)
       with stops.Stop(config.train.time_budget_minutes) as stop, stop.at_once(left_assessing):
         evaluate_lib.assess(run.ledger, packing.here(best))

@@ -20,6 +20,7 @@ from absl import flags as absl_flags
 from jaxtrain import commands
 from jaxtrain.errors import UserError, need
 from jaxtrain.types import Verb
+from jaxtrain.workdir import records
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -153,12 +154,13 @@ def run(argv: list[str]) -> dict:
   verb = pick_verb(run.experiment, flags.verb, run.config.experiment)
   check_flags(flags, verb)
   done = export(flags, verb, run.state) if flags.export else apply(flags, verb, run.state, run.config)
-  summary = {"workdir": flags.workdir, "step": run.step, "verb": flags.verb} | done
+  summary = {"workdir": flags.workdir, "step": run.step, "epoch": run.epoch, "digest": f"sha256:{run.digest}",
+             "verb": flags.verb} | done
   if flags.json:
     print(json.dumps(summary))
   else:
     empty = summary.get("rows_incomplete", 0)
-    print(f"jaxtrain: {flags.verb}, state of step {summary['step']:,}: "
+    print(f"jaxtrain: {flags.verb}, state of {records.describe_state(run.step, run.epoch, run.digest)}: "
           + (f"{summary['takes']} -> {summary['gives']}" if flags.export else f"{summary['rows']:,} rows"
              + (f", {empty:,} of them without a result (missing features)" if empty else ""))
           + f", in {summary['output']}")

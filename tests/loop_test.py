@@ -242,6 +242,10 @@ def test_best_is_written_with_the_next_checkpoint_and_assessed(tmp_path):
   assert os.readlink(os.path.join(workdir, "checkpoints", "best")) == "7"
   assert sorted(records.committed_steps(os.path.join(workdir, "checkpoints"))) == [7, 21, 42]
   assert result.test_loss == pytest.approx(result.history["val_loss"][0], rel=1e-6)  # test and val are one table here
+  test, = (row for row in rows_of(workdir) if row["split"] == "test")  # it is of the best state, not of the last
+  assert (test["epoch"], test["step"]) == ("1", "7")
+  event = moments(workdir)[-1]
+  assert [event[name] for name in ("moment", "epoch", "step", "best_step")] == ["on_test_end", 1, 7, 7]
 
 
 def test_nonfinite_halts_with_step_and_metric_or_is_skipped(tmp_path):

@@ -39,8 +39,7 @@ def take_over(state: Any, reference: str, what: str, patterns: tuple[str, ...],
     return experiment.read_weights(state, reference), "the weights of the file"
   folder, which = records.parse_reference(reference)
   folder = records.last_stage(folder)
-  step = records.find_step(folder, which)
-  leaves, _ = checkpoints.read(os.path.join(folder, "checkpoints"), step)
+  _, leaves, _ = checkpoints.read_named(folder, which)
   taken = chosen(state, what, patterns)
   if not taken:
     raise UserError(f"--init_from: nothing to take: the state has none of the fields {', '.join(LEARNT)}; "

@@ -51,6 +51,44 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
   return leaves, record
 
 
+def read_newest(folder: str) -> tuple[int, dict[str, np.ndarray], dict, list[str]]:
+  """(step, leaves, record, why newer ones cannot be read) of the newest checkpoint that can be read.
+
+  Raises:
+    UserError: there is none, or none can be read.
+  """
+  damaged: dict[int, str] = {}
+  while left := [step for step in records.committed_steps(folder) if step not in damaged]:
+    try:
+      return left[-1], *read(folder, left[-1]), list(damaged.values())
+    except UserError as error:
+      if not records.vanishes(folder, left[-1]):
+        damaged[left[-1]] = str(error)
+  raise UserError("\n".join([none_left(folder), *list(damaged.values())[:3]]))
+
+
+def none_left(folder: str) -> str:
+  """What to say where no checkpoint can be read."""
+  return f"{folder}: no checkpoint can be used; start a new workdir"
+
+
+def read_named(workdir: str, which: str) -> tuple[int, dict[str, np.ndarray], dict]:
+  """(step, leaves, record) of the checkpoint that `best`, `last` or a step names.
+
+  Raises:
+    UserError: there is none, or it cannot be read; no other is taken in its place.
+  """
+  folder = os.path.join(workdir, "checkpoints")
+  while True:
+    step = records.find_step(workdir, which)
+    try:
+      return step, *read(folder, step)
+    except UserError as error:
+      if not records.vanishes(folder, step):
+        words = "the best " if which == "best" else ""
+        raise UserError(f"{workdir!r}: {words}{error}; {records.there_are(folder)}") from None
+
+
 def import_orbax():
   """Orbax, slow to import. It is told to log nothing: what it logs of a damaged file, pages of it, it raises too."""
   import orbax.checkpoint as ocp
@@ -194,7 +232,7 @@ class Checkpoints:
       except UserError as error:
         skipped.append(str(error))
     if skipped:
-      raise UserError("\n".join([f"{self.folder}: no checkpoint can be used; start a new workdir", *skipped[:3]]))
+      raise UserError("\n".join([none_left(self.folder), *skipped[:3]]))
     return None
 
   def drop_after(self, step: int) -> None:

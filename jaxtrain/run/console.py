@@ -28,6 +28,13 @@ class Console:
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     self.note(text)
 
+  def warn(self, text: str) -> None:
+    """Prints a line on standard error and keeps it in log.txt."""
+    if self.bar is not None:
+      self.bar.clear()
+    print(text, file=sys.stderr, flush=True)
+    self.note(text)
+
   def note(self, text: str) -> None:
     """Keeps a line in log.txt without printing it."""
     if self.log:

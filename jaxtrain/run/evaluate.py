@@ -67,7 +67,8 @@ def own_best_state(run) -> Any:
   try:
     leaves, _ = checkpoints.read(run.checkpoints.folder, best_step)
   except UserError as error:
-    run.ledger.console.say(f"jaxtrain: the best state is lost ({error}); the final one is assessed")
+    run.ledger.console.warn(f"jaxtrain: the best state is lost: {error}; instead of it the state of step "
+                            f"{run.step:,} is assessed")
     return run.state
   return packing.fill(run.state, leaves, "state")
 

@@ -116,7 +116,7 @@ class Ledger:
     """
     compares = (self.best_step == self.step and self.plan.judges(self.step, self.monitor)
                 and not 0 <= self.epoch <= self.config.train.monitor_from_epoch > 0)
-    return {"value": self.best_value if compares else None, "monitor": self.monitor, "best_step": self.best_step,
+    return {"epoch": self.epoch, "value": self.best_value if compares else None, "monitor": self.monitor, "best_step": self.best_step,
             "best_value": self.best_value, "num_bad_evals": self.num_bad_evals, "offsets": self.facts.offsets(),
             "run_id": self.facts.run_id, "metrics": jsonable.clean(self.last_means), "meta": self.splits.meta,
             "sample": self.sample, "config_digest": self.config_digest}
@@ -227,10 +227,10 @@ class Ledger:
                      best_step=self.best_step, stopped_early=self.stopped_early, digest=digest, bad_steps=self.num_bad,
                      total_time_s=time.time() - self.began)
 
-  def end(self, test: dict[str, float] | None) -> dict[str, list]:
-    """Writes the test metrics of the best state and the history, which it returns."""
+  def end(self, test: dict[str, float] | None, step: int) -> dict[str, list]:
+    """Writes the test metrics of the best state, which is of this step, and the history, which it returns."""
     if test is not None:
-      where = {"epoch": self.epoch, "step": self.step, "split": "test"}
+      where = {"epoch": self.plan.epoch(step), "step": step, "split": "test"}
       self.facts.event("on_test_end", **where, **self.by_kind(test), best_step=self.best_step)
       self.facts.row(test, **where)
     history = reading.history(self.facts.events)

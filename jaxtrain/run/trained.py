@@ -14,11 +14,18 @@ from jaxtrain.workdir import jsonfile, records
 
 
 class Trained(NamedTuple):
-  """A run at one of its checkpoints: its config, pure functions, state, and the step of that."""
+  """A run at one of its checkpoints.
+
+  Attributes:
+    config, experiment: the run's, and its pure functions.
+    state: with its step, completed epochs (-1 for a stream; None: version 0.1 did not say) and digest.
+  """
   config: Any
   experiment: Experiment
   state: Any
   step: int
+  epoch: int | None
+  digest: str
 
 
 def restore(workdir: str, which: str, experiment: str = "") -> Trained:
@@ -37,13 +44,13 @@ def restore(workdir: str, which: str, experiment: str = "") -> Trained:
   config = without_code(config_lib.from_workdir(record, workdir, experiment))
   if not (which in ("best", "last") or which.isdigit()):
     raise UserError(f"--checkpoint: got {which!r}, allowed best | last | STEP")
-  step = records.find_step(folder, which)
-  leaves, stored = checkpoints.read(os.path.join(folder, "checkpoints"), step)
+  step, leaves, stored = checkpoints.read_named(folder, which)
   made = setup.make_experiment(config, stored["meta"])
   seen = stored["sample"] if "sample" in stored else {}  # version 0.1 had none
   sample = {name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for name, (dtype, shape) in seen.items()}
   template = jax.eval_shape(made.init, jax.eval_shape(lambda: jax.random.key(0)), sample)
-  return Trained(config, made, packing.fill(template, leaves, "state"), step)
+  epoch = stored["epoch"] if "epoch" in stored else None
+  return Trained(config, made, packing.fill(template, leaves, "state"), step, epoch, stored["digest"])
 
 
 def without_code(config: Any) -> Any:

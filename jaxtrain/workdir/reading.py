@@ -155,8 +155,7 @@ def read_meta(checkpoints: str, evals: dict[str, dict], split: str) -> dict:
   for name in (split, *evals):
     if name in evals and "meta" in evals[name]:
       return evals[name]["meta"]
-  found = records.records(checkpoints)
-  return found[max(found)].get("meta", {}) if found else {}
+  return records.newest_record(checkpoints).get("meta", {})
 
 
 def read_newest(folder: str) -> tuple[RunData, RunData]:

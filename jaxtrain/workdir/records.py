@@ -6,10 +6,10 @@ Needs no orbax, so that commands find a checkpoint, and pages what is known of t
 import contextlib
 import json
 import os
+import time
 
 from jaxtrain.errors import UserError
 from jaxtrain.jsonable import digest_json
-from jaxtrain.workdir import jsonfile
 
 
 def stage_folders(workdir: str) -> list[str]:
@@ -83,6 +83,42 @@ def best_step(folder: str, mode: str) -> int | None:
   return by_value[0] if by_value else (steps[-1] if steps else None)
 
 
+def vanishes(folder: str, step: int, seconds: float = 0.5) -> bool:
+  """Whether a checkpoint that could not be read goes away or is written anew within a moment.
+
+  A run at work deletes and replaces checkpoints; whoever reads beside it lists them again then. What stays as it is, is
+  damaged.
+  """
+  path, deadline = os.path.join(folder, str(step)), time.monotonic() + seconds
+  before = modified(path)
+  while before is not None and time.monotonic() < deadline:
+    time.sleep(0.02)
+    if modified(path) != before:
+      return True
+  return before is None
+
+
+def newest_record(folder: str) -> dict:
+  """The JSON item of the newest checkpoint whose item can be read; {} where there is none."""
+  damaged = set()
+  while left := [step for step in committed_steps(folder) if step not in damaged]:
+    try:
+      return read_checked(folder, left[-1])
+    except (OSError, ValueError):
+      if not vanishes(folder, left[-1]):
+        damaged.add(left[-1])
+  return {}
+
+
+def modified(path: str) -> tuple[int, int] | None:
+  """What tells a folder from another one put in its place; None where there is none."""
+  try:
+    found = os.stat(path)
+  except FileNotFoundError:
+    return None
+  return found.st_ino, found.st_mtime_ns
+
+
 def find_step(workdir: str, which: str) -> int:
   """The step that `best`, `last` or a number means in a workdir. Raises UserError where there is none."""
   folder = os.path.join(workdir, "checkpoints")
@@ -92,8 +128,39 @@ def find_step(workdir: str, which: str) -> int:
   if which == "last":
     return steps[-1]
   if which == "best":
-    config = jsonfile.read_json(os.path.join(workdir, "config.json"))
-    return best_step(folder, config["train"]["monitor_mode"] if config else "min")
+    return find_best(workdir)
   if int(which) not in steps:
     raise UserError(f"{workdir!r} holds no checkpoint of step {which}, allowed {', '.join(map(str, steps))}")
   return int(which)
+
+
+def find_best(workdir: str) -> int:
+  """The step that the newest checkpoint names as the best; its own where nothing has been evaluated yet.
+
+  Raises:
+    UserError: that checkpoint is not there, or it is not known which it is.
+  """
+  folder = os.path.join(workdir, "checkpoints")
+  while steps := committed_steps(folder):
+    try:
+      best = read_checked(folder, steps[-1])["best_step"]
+    except (OSError, ValueError) as error:
+      if vanishes(folder, steps[-1]):
+        continue
+      raise UserError(f"{workdir!r}: which checkpoint is the best is not known, because the newest, of step "
+                      f"{steps[-1]}, cannot be read ({error}); {there_are(folder)}") from None
+    if best is None or best in steps:
+      return steps[-1] if best is None else best
+    if committed_steps(folder) == steps:  # else a newer one is there, which may name another
+      raise UserError(f"{workdir!r}: the best checkpoint, of step {best}, is lost; {there_are(folder)}")
+  raise UserError(f"{workdir!r} holds no checkpoint")
+
+
+def describe_state(step: int, epoch: int | None, digest: str) -> str:
+  """Which state it is, in words: its step, completed epochs where there are such, and digest."""
+  return f"step {step:,}{'' if epoch is None or epoch < 0 else f', epoch {epoch:,}'}, sha256:{digest}"
+
+
+def there_are(folder: str) -> str:
+  """What to choose instead of a checkpoint that cannot be had."""
+  return f"choose last, or a step of {', '.join(map(str, committed_steps(folder)))}"

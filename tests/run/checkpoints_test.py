@@ -1,17 +1,20 @@
 """Checkpoints on disk: folders of any name, and a save that is read back before anything rests on it."""
 
+import itertools
 import os
 import pathlib
+import shutil
+import threading
 
 import numpy as np
 import pytest
 
 import child
 import outside
-from jaxtrain import loop
+from jaxtrain import loop, predict
 from jaxtrain.errors import FAILED, NotSaved, UserError
-from jaxtrain.run import checkpoints, plain
-from jaxtrain.workdir import records
+from jaxtrain.run import carry, checkpoints, plain, trained
+from jaxtrain.workdir import reading, records
 from runs import QUIET
 
 # A library took each for a pattern, a slash or no text, and the checkpoint was written and could not be found again.
@@ -113,3 +116,123 @@ def test_a_save_that_cannot_be_read_back_deletes_nothing_and_is_an_error(how, as
   saving.save((3, state, RECORD))
   saving.close()
   assert records.committed_steps(str(tmp_path)) == [3]
+
+
+@pytest.fixture
+def best_is_first(tmp_path, shared):
+  """A copy of a run of five epochs whose best state is that of the first, as the largest loss."""
+  return shared.copy(tmp_path / "run", *SMOKE, "--config.train.num_epochs=5", "--config.checkpoint.every_epochs=1",
+                     "--config.train.monitor_mode=max", "--config.train.monitor_from_epoch=0")
+
+
+def damage(workdir, step, how):
+  folder = os.path.join(workdir, "checkpoints", str(step))
+  shutil.rmtree(folder) if how == "deleted" else child.damage(folder, how)
+
+
+@pytest.mark.parametrize("how", ["one bit flipped", "no record", "deleted"])
+def test_no_other_state_is_taken_for_a_best_that_is_lost(how, best_is_first, tmp_path, monkeypatch, capsys):
+  """Before, predict took the newest without a word, or the one that is best if small values are."""
+  first, *_, last = records.committed_steps(os.path.join(best_is_first, "checkpoints"))
+  assert (first, last) == (3, 15)
+  damage(best_is_first, first, how)
+  argv = ["predict", f"--workdir={best_is_first}", "--verb=sample", "--num=2", f"--output={tmp_path}/o.csv"]
+  monkeypatch.setattr("sys.argv", argv)
+  assert predict.main() == 2
+  said = capsys.readouterr()
+  assert not os.path.exists(tmp_path / "o.csv") and said.out == "" and len(said.err.splitlines()) == 1
+  assert "the best checkpoint" in said.err and "choose last, or a step of " in said.err and "15" in said.err
+  with pytest.raises(UserError, match="the best checkpoint"):
+    carry.take_over(None, best_is_first, "params", (), None)
+  described = child.inspect(best_is_first)
+  assert "the best state is lost" in capsys.readouterr().err
+  assert (described["step"], described["epoch"], described["best_step"]) == (15, 5, 3)
+  loop.evaluate(None, best_is_first)
+  said = capsys.readouterr()
+  assert "the best state is lost" in said.err and "instead of it the state of step 15 is assessed" in said.err
+  assert f"assessed is the state of step 15, epoch 5, {described['digest'].split()[0]}" in said.out
+
+
+def test_a_newest_checkpoint_that_is_damaged_leaves_the_best_unknown(best_is_first, monkeypatch, capsys):
+  """It may be the best itself: so the one before does not decide."""
+  damage(best_is_first, 15, "no record")
+  with pytest.raises(UserError, match="which checkpoint is the best is not known, because the newest, of step 15"):
+    records.find_step(best_is_first, "best")
+  assert records.find_step(best_is_first, "3") == 3
+
+
+def test_each_command_names_the_state_it_took(best_is_first, tmp_path, monkeypatch, capsys):
+  digest = {step: checkpoints.read(f"{best_is_first}/checkpoints", step)[1]["digest"] for step in (3, 15)}
+  for which, step, epoch in (("best", 3, 1), ("last", 15, 5)):
+    argv = [f"--workdir={best_is_first}", "--verb=sample", "--num=2", f"--output={tmp_path}/o.csv"]
+    summary = predict.run([*argv, f"--checkpoint={which}"])
+    assert (summary["step"], summary["epoch"], summary["digest"]) == (step, epoch, f"sha256:{digest[step]}")
+    assert f"state of step {step}, epoch {epoch}, sha256:{digest[step]}: 2 rows" in capsys.readouterr().out
+  described = child.inspect(best_is_first)
+  assert (described["step"], described["epoch"]) == (15, 5)
+  assert described["digest"] == f"sha256:{digest[15]} step=15" and capsys.readouterr().err == ""
+  loop.evaluate(None, best_is_first)
+  said = capsys.readouterr()
+  assert f"assessed is the state of step 3, epoch 1, sha256:{digest[3]}" in said.out and said.err == ""
+
+
+@pytest.mark.parametrize("moment", ["before its record", "between record and arrays"])
+def test_a_checkpoint_that_goes_away_while_it_is_read_is_not_called_damaged(moment, best_is_first, monkeypatch, capsys):
+  """Each time a reader turns to a checkpoint, the run replaces it by a newer one, three times over."""
+  folder = os.path.join(best_is_first, "checkpoints")
+  leaves, record = checkpoints.read(folder, 15)
+  saving, steps, turns, read_checked = opened(folder), itertools.count(16), [], records.read_checked
+
+  def replaced(folder, step):
+    found = read_checked(folder, step) if moment == "between record and arrays" else None
+    if turns:
+      turns.pop()
+      monkeypatch.setattr(records, "read_checked", read_checked)
+      new = next(steps)
+      saving.save((new, leaves, record | {"best_step": new, "value": None}))
+      monkeypatch.setattr(records, "read_checked", replaced)
+    return found or read_checked(folder, step)
+
+  monkeypatch.setattr(records, "read_checked", replaced)
+  for step, read in ((18, lambda: child.inspect(best_is_first)["step"]),
+                     (21, lambda: trained.restore(best_is_first, "best").step),
+                     (24, lambda: trained.restore(best_is_first, "last").step)):
+    turns[:] = [1, 1, 1]
+    assert read() == step and not turns
+  turns[:] = [1]
+  assert reading.read_run(best_is_first).meta == record["meta"]
+  saving.close()
+  assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_commands_beside_a_run_that_saves_find_a_checkpoint_each_time(best_is_first, monkeypatch, capsys):
+  """A writer saves and deletes all the time; what it deletes under a reader's hands is not called damaged."""
+  folder = os.path.join(best_is_first, "checkpoints")
+  leaves, record = checkpoints.read(folder, 15)
+  meta, done, problems = record["meta"], threading.Event(), []
+
+  def write():
+    saving = opened(folder)
+    try:
+      for step in itertools.count(16):
+        if done.is_set():
+          return
+        saving.save((step, leaves, record | {"best_step": step, "value": None}))
+    except BaseException as error:
+      problems.append(error)
+    finally:
+      saving.close()
+
+  writer = threading.Thread(target=write)
+  writer.start()
+  try:
+    while records.committed_steps(folder)[-1] < 50 and writer.is_alive():
+      assert child.inspect(best_is_first)["step"] >= 15
+      for which in ("best", "last"):
+        assert trained.restore(best_is_first, which).step >= 3
+      assert reading.read_run(best_is_first).meta == meta
+  finally:
+    done.set()
+    writer.join()
+  assert not problems and capsys.readouterr().err == ""
