@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 # The position of a name is part of every result: append, never reorder.
-STREAMS = ("init", "data", "train", "eval", "report")
+STREAMS = ("init", "data", "train", "eval", "report", "val_data", "test_data", "test", "assess_train", "assess_val",
+           "assess_test")
 
 
 def root_key(seed: int) -> jax.Array:
@@ -21,6 +22,11 @@ def root_key(seed: int) -> jax.Array:
 def stream_key(root: jax.Array, stream: str) -> jax.Array:
   """Key of a named stream. Raises ValueError for a name that is not in `STREAMS`."""
   return jax.random.fold_in(root, STREAMS.index(stream))
+
+
+def evaluation_keys(root: jax.Array, part: str) -> tuple[jax.Array, jax.Array]:
+  """Keys of the data of a part, `val` or `test`, and of what its evaluation draws: each has a stream of its own."""
+  return stream_key(root, f"{part}_data"), stream_key(root, {"val": "eval", "test": "test"}[part])
 
 
 def step_key(key: jax.Array, step: jax.Array | int) -> jax.Array:

@@ -306,16 +306,18 @@ def make_repeat(one_step: Callable):
 
 
 def make_evaluate(eval_step: Callable, source: Source, over: Over):
-  """Returns `one(state, data, key, step) -> Metrics` and `evaluate(state, totals, data, key, start, stop) -> totals`.
+  """Returns `one(state, data, keys, step) -> Metrics` and `evaluate(state, totals, data, keys, start, stop) -> totals`.
 
-  The second adds the metrics of the steps from `start` to before `stop`, which may be traced.
+  The second adds the metrics of the steps from `start` to before `stop`, which may be traced. `keys` are those of
+  `rng.evaluation_keys`.
   """
-  def one(state, data, key, step):
-    batch = source.batch_at(data, step, key)
-    return eval_step(state, batch, rng.step_key(key, step), over)
+  def one(state, data, keys, step):
+    data_key, drawn_key = keys
+    batch = source.batch_at(data, step, data_key)
+    return eval_step(state, batch, rng.step_key(drawn_key, step), over)
 
-  def evaluate(state, totals, data, key, start, stop):
-    body = lambda step, totals: jax.tree.map(jnp.add, totals, one(state, data, key, step))
+  def evaluate(state, totals, data, keys, start, stop):
+    body = lambda step, totals: jax.tree.map(jnp.add, totals, one(state, data, keys, step))
     return jax.lax.fori_loop(start, stop, body, totals)
   return one, evaluate
 

@@ -15,6 +15,7 @@ from jaxtrain import config as config_lib, loop, rng
 from jaxtrain.devices import backend
 from jaxtrain.errors import NonFinite, Stopped, UserError
 from jaxtrain.run import packing, setup, stops as stops_lib
+from jaxtrain.types import Source
 from jaxtrain.workdir import records
 from jaxtrain.workdir.lock import Lock
 
@@ -87,13 +88,33 @@ def test_batches_of_several_shapes_take_turns(tmp_path):
 def test_evaluation_goes_through_all_buckets():
   """The mean error over 16 + 16 + 12 rows, worked out from the batches themselves."""
   result = loop.train(configured("buckets", train__num_steps=1, eval__every_steps=1))
-  source, key = outside.load(configured("buckets")).val, rng.stream_key(rng.root_key(0), "eval")
+  source, key = outside.load(configured("buckets")).val, rng.stream_key(rng.root_key(0), "val_data")
   errors = []
   for step_number in range(3):
     batch = source.in_bucket(source.bucket(step_number)).batch_at({}, step_number, key)
     errors += list(np.square(np.asarray(batch["y"] - batch["x"] @ result.state.params["slope"])[:, 0]))
   assert len(errors) == 44
   np.testing.assert_allclose(result.final_val_loss, np.mean(errors), rtol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["given", "drawn"])
+def test_validation_and_test_have_data_and_draws_of_their_own(what, monkeypatch):
+  """A source and an evaluation that draw the same numbers from the same key: none are equal."""
+  uniform, load, make = lambda key: jax.random.uniform(key, (16,)), outside.load, outside.make
+
+  def draw(data, step_number, key):
+    return outside.simulate(data, step_number, key) | {"given": uniform(rng.step_key(key, step_number))}
+
+  def eval_step(state, batch, key, over):
+    drawn = {"given": batch["given"], "drawn": uniform(key)}
+    return {"loss": (jnp.sum(drawn[what]), jnp.float32(16)),
+            "same": (jnp.sum(drawn["given"] == drawn["drawn"]), jnp.float32(16))}
+
+  source = Source({}, draw, 2)
+  monkeypatch.setattr(outside, "load", lambda config: load(config)._replace(val=source, test=source))
+  monkeypatch.setattr(outside, "make", lambda config, meta: make(config, meta)._replace(eval_step=eval_step))
+  result = loop.train(configured("stream", train__num_steps=1, eval__every_steps=1))
+  assert result.history["val_same"] == [0.0] and result.test_loss != result.final_val_loss
 
 
 @pytest.mark.parametrize("variant", ["stream", "buckets", "table"])

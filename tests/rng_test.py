@@ -33,6 +33,9 @@ def test_streams_and_steps_have_keys_of_their_own():
   keys += [data(rng.step_key(rng.key_for(0, "train"), t)) for t in range(20)]
   assert len(set(keys)) == len(keys)
   assert data(rng.key_for(3, "eval")) == data(rng.stream_key(rng.root_key(3), "eval"))
+  keys = [data(key) for part in ("val", "test") for key in rng.evaluation_keys(rng.root_key(0), part)]
+  keys += [data(rng.key_for(0, stream)) for stream in ("data", "train", "report", "assess_val", "assess_test")]
+  assert len(set(keys)) == len(keys)
   with pytest.raises(ValueError):
     rng.stream_key(rng.root_key(0), "training")
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrain import config as config_lib, optim, step
+from jaxtrain import config as config_lib, optim, rng, step
 from jaxtrain.data import arrays
 from jaxtrain.devices import parallel
 from jaxtrain.types import Experiment, Source, TrainState
@@ -299,10 +299,11 @@ def test_evaluation_counts_every_row_once():
   state = make_state()
   for over in (parallel.over_whole, parallel.make_over_chunks(2)):
     one, evaluate = step.make_evaluate(eval_step, source, over)
-    zeros = step.zero_totals(jax.eval_shape(one, state, source.data, jax.random.key(1), 0))
+    keys = rng.evaluation_keys(jax.random.key(1), "val")
+    zeros = step.zero_totals(jax.eval_shape(one, state, source.data, keys, 0))
     evaluate = jax.jit(evaluate, compiler_options=QUICK)
-    totals = evaluate(state, zeros, source.data, jax.random.key(1), 0, 2)
-    totals = evaluate(state, totals, source.data, jax.random.key(1), 2, 3)  # a pass in two parts is a pass
+    totals = evaluate(state, zeros, source.data, keys, 0, 2)
+    totals = evaluate(state, totals, source.data, keys, 2, 3)  # a pass in two parts is a pass
     everything = {k: np.asarray(v) for k, v in source.data.items()} | {"weight": np.ones(11)}
     _, _, sums, counts = closed_form(state.params, everything, "mean")
     for name in sums:

@@ -3,6 +3,7 @@
 `run` is a `single.Run`, `ledger` the books of one run or of one member of a sweep.
 """
 
+import math
 import os
 from typing import Any, Callable
 
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtrain import jsonable, rng, step as step_lib
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, feed as feed_lib, metrics, packing
-from jaxtrain.workdir import jsonfile, schema
+from jaxtrain.workdir import jsonfile, reading, schema
 
 PARTS = ("train", "val", "test")
 
@@ -24,23 +25,23 @@ def evaluator(run, part: str, bucket: int) -> tuple[Callable, Any]:
     if source.num_batches is None:
       raise UserError(f"experiment {run.config.experiment}: its {part} source must state num_batches")
     one, evaluate = step_lib.make_evaluate(run.experiment.eval_step, source.in_bucket(bucket), run.devices.over)
-    key = rng.stream_key(run.state.key, "eval")
+    keys = rng.evaluation_keys(run.state.key, part)
     if part not in run.feeds:
-      run.feeds[part] = feed_lib.Feed(source, run.devices.put, run.devices.put_slices, key)
-    totals = jax.eval_shape(run.devices.compile(one), run.state, source.data, key, np.int32(0))
+      run.feeds[part] = feed_lib.Feed(source, run.devices.put, run.devices.put_slices, keys[0])
+    totals = jax.eval_shape(run.devices.compile(one), run.state, source.data, keys, np.int32(0))
     run.evaluators[part, bucket] = (run.devices.compile(evaluate), run.devices.put(step_lib.zero_totals(totals)))
   return run.evaluators[part, bucket]
 
 
 def evaluate_part(run, state, part: str) -> dict[str, float]:
   """Means of the evaluation metrics over a part."""
-  source, key = getattr(run.splits, part), rng.stream_key(state.key, "eval")
+  source, keys = getattr(run.splits, part), rng.evaluation_keys(state.key, part)
   _, totals = evaluator(run, part, 0)
   step, feed = 0, run.feeds[part]
   while step < source.num_batches:
     evaluate, _ = evaluator(run, part, source.bucket(step))
     stop = source.end_of_bucket(step, feed.end(step, source.num_batches))
-    totals = evaluate(state, totals, feed.data(step), key, np.int32(step), np.int32(stop))
+    totals = evaluate(state, totals, feed.data(step), keys, np.int32(step), np.int32(stop))
     feed.fetch_ahead()
     step = stop
   return metrics.finish(totals, run.experiment.summarise)
@@ -110,7 +111,7 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
     return {}
   folder = os.path.join(ledger.workdir, "eval")
   os.makedirs(folder, exist_ok=True)
-  digest, key, found = packing.digest(state), rng.stream_key(state.key, "report"), {}
+  digest, found = packing.digest(state), {}
   head = {"step": int(state.step), "digest": f"sha256:{digest}"}
   for name in names:
     path = os.path.join(folder, f"{name}.json")
@@ -120,6 +121,7 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
       ledger.console.say(f"jaxtrain: {name} is assessed already (--mode=eval does it again)")
       found[name] = done["scalars"]
     else:
+      key = rng.stream_key(state.key, f"assess_{name.partition('-')[0]}")
       scalars, arrays = ledger.experiment.assess[name](state, ledger.splits, key)
       if ledger.config.log.save_artifacts:
         with open(f"{path[:-len('.json')]}.npz.new", "wb") as file:
@@ -127,7 +129,7 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
         os.replace(file.name, file.name.removesuffix(".new"))
       found[name] = jsonable.clean(scalars)
       write_part(ledger, path, name, head, found[name])
-      say_assessed(ledger, name, scalars)
+      say_assessed(ledger, name, head["step"], scalars)
     write_union(ledger, folder, head, name.partition("-")[0], found)
     if name != names[-1]:
       beat()
@@ -148,12 +150,23 @@ def write_union(ledger, folder: str, head: dict, split: str, found: dict[str, di
     write_part(ledger, os.path.join(folder, f"{split}.json"), split, head, scalars)
 
 
-def say_assessed(ledger, name: str, scalars: dict) -> None:
+def say_assessed(ledger, name: str, step: int, scalars: dict) -> None:
   """The first scalars of a part, in a line."""
   shown = [f"{key} {value:.4g}" for key, value in scalars.items()
            if "/" not in key and key != "rows" and not key.endswith("_ci95") and isinstance(value, (int, float))]
   rows = f", {scalars['rows']:,} rows" if "rows" in scalars else ""
-  ledger.console.say(f"jaxtrain: assessed {name}{rows}: {', '.join(shown[:6])}")
+  drawn = ", of other samples than the evaluation's" if draws_anew(ledger, name.partition("-")[0], step, scalars) else ""
+  ledger.console.say(f"jaxtrain: assessed {name}{rows}{drawn}: {', '.join(shown[:6])}")
+
+
+def draws_anew(ledger, split: str, step: int, scalars: dict) -> bool:
+  """Whether a metric differs from that of the evaluation of the same state, which has random numbers of its own."""
+  if split == "train":  # its rows are means over the states of an epoch
+    return False
+  pairs = [(scalars[name], reading.value_of(row, name)) for row in ledger.facts.rows
+           if (row["split"], row["step"]) == (split, step) for name in scalars]
+  return any(not math.isclose(value, other, rel_tol=1e-3, abs_tol=1e-6) for value, other in pairs
+             if other is not None and isinstance(value, (int, float)))
 
 
 def report_assessed(ledger, found: dict[str, dict]) -> None:

@@ -116,10 +116,10 @@ class Ledger:
     """
     compares = (self.best_step == self.step and self.plan.judges(self.step, self.monitor)
                 and not 0 <= self.epoch <= self.config.train.monitor_from_epoch > 0)
-    return {"epoch": self.epoch, "value": self.best_value if compares else None, "monitor": self.monitor, "best_step": self.best_step,
-            "best_value": self.best_value, "num_bad_evals": self.num_bad_evals, "offsets": self.facts.offsets(),
-            "run_id": self.facts.run_id, "metrics": jsonable.clean(self.last_means), "meta": self.splits.meta,
-            "sample": self.sample, "config_digest": self.config_digest}
+    return {"epoch": self.epoch, "value": self.best_value if compares else None, "monitor": self.monitor,
+            "best_step": self.best_step, "best_value": self.best_value, "num_bad_evals": self.num_bad_evals,
+            "offsets": self.facts.offsets(), "run_id": self.facts.run_id, "metrics": jsonable.clean(self.last_means),
+            "meta": self.splits.meta, "sample": self.sample, "config_digest": self.config_digest}
 
   def recall(self, step: int, record: dict[str, Any], writes: bool) -> None:
     """Goes back to what the checkpoint of a step remembers, and cuts the facts back to it where they are written."""

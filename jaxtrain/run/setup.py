@@ -162,7 +162,8 @@ def check_monitors(config, experiment: Experiment, splits: Splits, devices: para
   if splits.val is not None:
     one, _ = step_lib.make_evaluate(experiment.eval_step, splits.val, devices.over)
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    sums = jax.eval_shape(devices.compile(one), abstract, shapes(splits.val.data), abstract.key, step)
+    sums = jax.eval_shape(devices.compile(one), abstract, shapes(splits.val.data), (abstract.key, abstract.key),
+                          step)
     names += [f"val_{name}" for name in metrics.names_of(sums, experiment.summarise) if name != "loss"]
   for field, name in watched.items():
     if name not in names:

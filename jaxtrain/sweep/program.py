@@ -69,9 +69,9 @@ class Program:
     source = self.source(part)
     def evaluate(state, hypers, data):
       one, over_steps = step_lib.make_evaluate(self.experiment(hypers).eval_step, source, parallel.over_whole)
-      key = rng.stream_key(state.key, "eval")
-      totals = step_lib.zero_totals(jax.eval_shape(one, state, data, key, jnp.int32(0)))
-      return over_steps(state, totals, data, key, jnp.int32(0), jnp.int32(source.num_batches))
+      keys = rng.evaluation_keys(state.key, part)
+      totals = step_lib.zero_totals(jax.eval_shape(one, state, data, keys, jnp.int32(0)))
+      return over_steps(state, totals, data, keys, jnp.int32(0), jnp.int32(source.num_batches))
     return evaluate
 
   def observe(self, state, hypers, means, active):

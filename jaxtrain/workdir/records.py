@@ -26,7 +26,7 @@ def last_stage(workdir: str) -> str:
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
-  """WORKDIR[@best|last|STEP] as (workdir, which); `best` where nothing is said, or where a folder has the whole name."""
+  """WORKDIR[@best|last|STEP] as (workdir, which); `best` where nothing is said or a folder has the whole name."""
   folder, at, which = reference.rpartition("@")
   if not at or not (which in ("best", "last") or which.isdigit()) or os.path.isdir(reference):
     folder, which = reference, "best"

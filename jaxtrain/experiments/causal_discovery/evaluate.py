@@ -42,10 +42,11 @@ def make_assess(config, meta, model: training.Model) -> dict[str, Callable]:
 def assess_part(source, one_batch: Callable, params: Any, key: jax.Array, meta: dict) -> tuple[dict, dict]:
   """(scalars, arrays) of the tasks of a source."""
   data, found, examples = jax.device_put(source.data), [], []
+  data_key, drawn_key = jax.random.split(key)
   make = [jax.jit(source.in_bucket(k).batch_at) for k in range(len(source.buckets) or 1)]
   for step in range(source.num_batches):
-    batch = make[source.bucket(step)](data, jnp.int32(step), key)
-    values, defined, baselines, probs = jax.device_get(one_batch(params, batch, jax.random.fold_in(key, step)))
+    batch = make[source.bucket(step)](data, jnp.int32(step), data_key)
+    values, defined, baselines, probs = jax.device_get(one_batch(params, batch, jax.random.fold_in(drawn_key, step)))
     batch = jax.device_get(batch)
     kept = batch["weight"] > 0
     values = {name: np.where(defined[name] > 0, value, np.nan) for name, value in values.items()} | baselines
