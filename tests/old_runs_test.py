@@ -69,6 +69,9 @@ PREDICTED = {
 ASSESSED = {"table": ("train", "val", "test"), "stages": ("train", "val", "test"), "ensemble": ("train",),
             "causal": ("val", "test")}
 
+# Metrics of eight graphs drawn for each of a few tasks. Each part of an assessment draws from a stream of its own now.
+DRAWN = ("e_edge_f1", "acyclic_share")
+
 # run -> (flags of main that go on with it, the digest it then had by that commit). That of `stopped` is the digest of
 # `table`, the same run never stopped.
 RESUMED = {
@@ -189,7 +192,8 @@ def check_assessed(runs: pathlib.Path, answers: dict, name: str) -> None:
     old, new = (json.loads((top / last / "eval" / f"{part}.json").read_text()) for top in (OLD, runs))
     assert (new["split"], new["step"]) == (part, old["step"])
     for metric, value in old["scalars"].items():
-      np.testing.assert_allclose(number(new["scalars"][metric]), number(value), rtol=1e-4, atol=1e-5, err_msg=metric)
+      atol = 0.3 if name == "causal" and metric.startswith(DRAWN) else 1e-5
+      np.testing.assert_allclose(number(new["scalars"][metric]), number(value), rtol=1e-4, atol=atol, err_msg=metric)
 
 
 def test_the_old_runs_are_small_and_name_no_machine():

@@ -143,34 +143,33 @@ def run_sweep(log: Log) -> None:
   from jaxtrain.devices import backend
   backend.set_up_process()
   folder = own.workdir or commands.default_workdir(own.config, "sweep")
-  lock, asked = Lock(folder), {}
+  lock = Lock(folder)
   log.folder = folder
   try:
     journal = open_journal(folder, asked_for)
     if own.launcher == "vmap":
       backend.use_cores(max([own.trials or len(settings), *(wave["devices"] for wave in journal.waves)]))
-    def train(some):
-      asked.update({member.number: member for member in launch(journal, asked_for, some, stop)})
     with stops.Stop(asked_for.config.train.time_budget_minutes) as stop:
       if own.trials:
         from jaxtrain.sweep import search
-        search.run(asked_for.axes, own.trials, own.draw_seed, journal, asked_for.config.train, train)
+        asked = search.run(asked_for.axes, own.trials, own.draw_seed, journal, asked_for.config.train,
+                           lambda some: launch(journal, asked_for, some, stop))
       else:
-        train(settings)
+        asked = launch(journal, asked_for, settings, stop)
   except Stopped:
     write_report(folder)
     raise
   finally:
     lock.close()
   write_report(folder)
-  say_best(journal, list(asked.values()), asked_for.config.train)
-  conclude(list(asked.values()))
+  say_best(journal, asked_for.config.train)
+  conclude(asked)
 
 
-def say_best(journal, members: list, train) -> None:
-  """Prints the member with the best monitored value."""
+def say_best(journal, train) -> None:
+  """Prints the member of the sweep, those of earlier calls included, with the best monitored value."""
   from jaxtrain.workdir import reading
-  values = {member.number: reading.best_value(journal.workdir(member)) for member in members
+  values = {member.number: reading.best_value(journal.workdir(member)) for member in journal.members
             if member.outcome == "done"}
   values = {number: value for number, value in values.items() if value is not None}
   if values:

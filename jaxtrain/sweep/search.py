@@ -16,8 +16,9 @@ from jaxtrain.workdir import reading
 BATCH = 8  # members proposed together, which then train as one program
 
 
-def run(axes: list[axes_lib.Axis], num_trials: int, seed: int, journal, train, launch: Callable[[list[dict]], list]):
-  """Proposes and trains members until there are `num_trials`.
+def run(axes: list[axes_lib.Axis], num_trials: int, seed: int, journal, train,
+        launch: Callable[[list[dict]], list]) -> list:
+  """Proposes and trains members until there are `num_trials`; returns all of them, those of earlier calls too.
 
   Args:
     axes: lists become choices; draws, with or without a count, become ranges.
@@ -43,7 +44,7 @@ def run(axes: list[axes_lib.Axis], num_trials: int, seed: int, journal, train, l
       launch(open_ones)
       continue
     if len(known) >= num_trials:
-      return
+      return known
     study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(
         seed=seed + len(known), constant_liar=True, n_startup_trials=min(10, max(num_trials // 4, 1))))
     for member in known:
@@ -56,7 +57,7 @@ def run(axes: list[axes_lib.Axis], num_trials: int, seed: int, journal, train, l
         proposed[repr(sorted(setting.items()))] = setting
     if not proposed:
       print(f"jaxtrain: the search ends with {len(known)} members: it proposes nothing new", flush=True)
-      return
+      return known
     launch(list(proposed.values()))
 
 

@@ -17,6 +17,7 @@ from jaxtrain.sweep import groups as groups_lib, wave
 from jaxtrain.sweep.groups import Group, Spec
 from jaxtrain.sweep.program import Compiled
 from jaxtrain.workdir import journal as journal_lib, records
+from jaxtrain.workdir.lock import Lock
 
 ROOM = 0.8  # of the memory that is free; the rest for what XLA does not count
 
@@ -111,8 +112,9 @@ def train(journal: journal_lib.Journal, k: int, compiled: Compiled, group: Group
       journal.note("started", member=number)
   done = {number for number in numbers if outcome(number) == "done"}
   folder = wave_folder(journal, k)
-  failures = wave.train(compiled, group.specs, group.parts, folder, stop, say, done,
-                        lambda number: journal.note("done", member=number))
+  with Lock(*(spec.workdir for spec in group.specs)):  # `main` on a member would write the same facts
+    failures = wave.train(compiled, group.specs, group.parts, folder, stop, say, done,
+                          lambda number: journal.note("done", member=number))
   for number, (code, reason) in failures.items():
     if number not in done:
       journal.note("failed", member=number, code=code, reason=reason)

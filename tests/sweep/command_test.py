@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -45,6 +46,17 @@ def test_the_local_launcher_leaves_runs_and_a_report(swept):
   assert len(members(folder)) == 2 and "sweep of 2 members" in said
   assert "best of 2 by what they monitor (val_loss)" in said and "log.txt" in said
   assert os.path.join(folder, "report.html") in said and os.path.getsize(os.path.join(folder, "report.html")) > 10_000
+
+
+def test_the_best_is_of_all_members_whichever_were_asked_for(swept, tmp_path):
+  folder, said = swept
+  best, = (line for line in said.splitlines() if "best of 2" in line)
+  other = "3e-4" if "learning_rate=0.001" in best else "1e-3"
+  shutil.copytree(folder, tmp_path / "sweep", symlinks=True)
+  done = run(CONFIG, *SMALL, f"--sweep=optim.learning_rate={other}", "--sweep=seed=0", "--launcher=local",
+             f"--workdir={tmp_path / 'sweep'}")
+  assert done.returncode == 0 and "sweep of 1 members, 1 done before" in done.stdout, done.stderr
+  assert best in done.stdout.splitlines()
 
 
 @pytest.mark.slow
@@ -188,7 +200,9 @@ def test_check_lists_the_members_and_writes_nothing(tmp_path):
 def test_search_proposes_from_what_is_done_and_goes_on(tmp_path):
   flags = (CONFIG, SMALL[0], SMALL[2], "--sweep=optim.learning_rate=loguniform(1e-4,1e-1)",
            "--sweep=model.hidden_dims=(8,),(4,)")
-  assert run(*flags, f"--workdir={tmp_path / 'straight'}", "--trials=10").returncode == 0
+  straight = run(*flags, f"--workdir={tmp_path / 'straight'}", "--trials=10")
+  best, = (line for line in straight.stdout.splitlines() if "best of 10" in line)
+  assert straight.returncode == 0
   values = lambda name: [m.values for m in journal_lib.Journal(str(tmp_path / name)).members]
   expected = values("straight")
   assert len(expected) == 10 and all(1e-4 <= found["optim.learning_rate"] <= 1e-1 for found in expected)
@@ -205,7 +219,7 @@ def test_search_proposes_from_what_is_done_and_goes_on(tmp_path):
   assert run(*flags, f"--workdir={tmp_path / 'killed'}", "--trials=10").returncode == 0
   assert values("killed") == expected
   again = run(*flags, f"--workdir={tmp_path / 'killed'}", "--trials=10")
-  assert again.returncode == 0 and values("killed") == expected
+  assert again.returncode == 0 and values("killed") == expected and best in again.stdout.splitlines()
 
 
 @pytest.mark.slow

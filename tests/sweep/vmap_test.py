@@ -11,11 +11,12 @@ import child
 import outside
 from jaxtrain import config as config_lib, loop
 from jaxtrain.devices import backend
-from jaxtrain.errors import Stopped, UserError
+from jaxtrain.errors import InUse, Stopped, UserError
 from jaxtrain.run import stops as stops_lib
 from jaxtrain.sweep import groups, vmap, wave as wave_lib
 from jaxtrain.sweep.groups import Spec
 from jaxtrain.workdir import journal as journal_lib, reading
+from jaxtrain.workdir.lock import Lock
 
 SETTINGS = [{"optim.learning_rate": rate, "seed": seed} for rate in (0.05, 0.01) for seed in (0, 1)]
 
@@ -225,6 +226,31 @@ def test_stopped_again_and_again_it_ends_as_one_never_stopped(exact, tmp_path, m
   for a, b in zip(straight.members, stopped.members):
     one, other = straight.workdir(a), stopped.workdir(b)
     assert same(one, other)
+
+
+def test_a_member_in_training_is_in_use_and_free_again_after_it(tmp_path):
+  """A run that started in a member's folder meanwhile would write the same facts."""
+  asked, folder = [], tmp_path / "sweep"
+
+  class TryMembers(stops_lib.Stop):
+    """Starts a run in each member's folder at each question."""
+
+    def reason(self, begun=True):
+      for member in journal_lib.Journal(str(folder)).members if len(asked) < 4 else ():
+        with pytest.raises(InUse, match="in use by process"):
+          alone(folder / member.folder, member.values)
+        asked.append(member.number)
+      return super().reason(begun)
+
+  journal, _ = sweep(folder, SETTINGS[:2], stop=TryMembers(0))
+  straight, _ = sweep(tmp_path / "straight", SETTINGS[:2])
+  assert {0, 1} <= set(asked)
+  for a, b in zip(journal.members, straight.members):
+    assert same(journal.workdir(a), straight.workdir(b))
+  alone(journal.workdir(journal.members[0]), SETTINGS[0])  # it is done, and may be assessed or made longer
+  with Lock(str(folder / "runs" / "000-x")), pytest.raises(InUse):
+    Lock(str(folder / "runs" / "001-x"), str(folder / "runs" / "000-x"))
+  assert not (folder / "runs" / "001-x").exists()  # none is kept where one is refused
 
 
 def test_a_member_that_halts_is_failed_and_the_others_go_on(tmp_path):
