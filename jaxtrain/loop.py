@@ -113,7 +113,7 @@ def train_one(config, workdir, stop: stops.Stop, draw, **options) -> Result:
       fit(run, stop, watchdog, draw_curves)
       return finish(run, stop, watchdog)
     except BaseException as error:
-      run.ledger.fail(error)
+      run.fail(error)
       raise
     finally:
       watchdog.close()

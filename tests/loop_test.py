@@ -224,38 +224,6 @@ def test_until_monitor_from_epoch_the_newest_is_best():
   assert result.best_step == 5 * 7  # the first that is compared; the learning rate is constant
 
 
-CUTS = {
-    "by the training loss, which stays": ("table", {"train.monitor": "train_loss", "optim.learning_rate": 1e-12}),
-    "by the largest, which stays": ("table", {"train.monitor": "train_loss", "train.monitor_mode": "max",
-                                              "optim.learning_rate": 1e-12}),
-    "in an epoch, by validation": ("table", {}),
-    "by validation, a plateau": ("table", {"optim.plateau.factor": 0.5, "optim.plateau.patience": 0,
-                                           "optim.plateau.threshold": 0.99, "optim.plateau.monitor": "val_loss"}),
-    "evaluated in epochs, by the training loss": ("table", {"train.monitor": "train_loss", "eval.every_steps": 3}),
-    "before the first epoch": ("table", {"eval.every_steps": 13}),
-    "stream": ("stream", {"eval.every_steps": 4, "train.monitor": "train_loss"}),
-}
-QUICK_CUTS = ("by the training loss, which stays", "by validation, a plateau", "stream")
-
-
-@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case not in QUICK_CUTS))
-                                  for case in CUTS])
-def test_a_run_made_longer_has_the_best_of_one_made_in_one_go(case, tmp_path):
-  """Ten steps, then twenty: seven are an epoch of the table."""
-  variant, fields = CUTS[case]
-  fields = {key.replace(".", "__"): value for key, value in fields.items()} | {"train__num_epochs": 0}
-  straight = loop.train(configured(variant, train__num_steps=20, **fields), str(tmp_path / "straight"))
-  first = loop.train(configured(variant, train__num_steps=10, optim__decay_steps=20, **fields), str(tmp_path / "grown"))
-  assert first.best_step is not None
-  grown = loop.train(configured(variant, train__num_steps=20, **fields), str(tmp_path / "grown"))
-  assert (grown.best_step, grown.best_value, grown.digest) == (straight.best_step, straight.best_value, straight.digest)
-  same = [grown.history["step"].index(step) for step in straight.history["step"]]
-  for name in straight.history.keys() - {"seconds", "samples_per_s"}:
-    assert [grown.history[name][k] for k in same] == straight.history[name], name
-  best = [os.readlink(tmp_path / name / "checkpoints" / "best") for name in ("grown", "straight")]
-  assert best == [str(straight.best_step)] * 2
-
-
 def test_best_is_written_with_the_next_checkpoint_and_assessed(tmp_path):
   workdir = str(tmp_path / "run")
   result = loop.train(configured(train__monitor_mode="max", checkpoint__every_epochs=3), workdir)

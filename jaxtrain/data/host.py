@@ -9,6 +9,7 @@ A source has `windows(key, step)`, an iterator, because reading ahead needs to k
 decides which rows a step holds.
 """
 
+import contextlib
 import itertools
 import os
 import signal
@@ -19,6 +20,7 @@ import numpy as np
 
 from jaxtrain import rng
 from jaxtrain.data import files, scaling, shuffle, tables
+from jaxtrain.data.watched import Watched
 from jaxtrain.errors import UserError, need
 from jaxtrain.types import Source
 
@@ -53,11 +55,12 @@ class Hdf5Rows:
   Attributes:
     parts: where features are read from.
     order: [D] place of each feature among the columns of all parts.
+    watched: the file as it was found.
     index: [n] rows of the file; None = all.
   """
 
-  def __init__(self, path: str, parts: tuple[Part, ...], order: tuple[int, ...], num_rows: int):
-    self.path, self.parts, self.order, self.num_rows = path, parts, order, num_rows
+  def __init__(self, path: str, parts: tuple[Part, ...], order: tuple[int, ...], num_rows: int, watched: Watched):
+    self.path, self.parts, self.order, self.num_rows, self.watched = path, parts, order, num_rows, watched
     self.index: np.ndarray | None = None
     self.opened: Any = None
 
@@ -129,6 +132,7 @@ def read_chunked(opened, part: Part, rows: np.ndarray) -> np.ndarray:
 def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str) -> tables.Table:
   """The table of an HDF5 file whose features stay in the file; arguments and errors as of `tables.read_file`."""
   files.check_path("hdf5", path, "config.data.path")
+  watched = Watched(path)
   try:
     with need("h5py", "tables").File(path, "r") as file:
       datasets = files.hdf5_datasets(file)
@@ -152,8 +156,9 @@ def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str) -> t
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     raise UserError(f"config.data.path: cannot read {path!r} as hdf5: {reason}") from error
   flat = [names[part.dataset][d] for part in parts for d in part.columns]
-  rows = Hdf5Rows(path, parts, tuple(flat.index(name) for name in features), parts[0].num_rows)
-  return close_over(rows, columns, features, label, group, {"source": path, "sha256": tables.file_digest(path)})
+  rows = Hdf5Rows(path, parts, tuple(flat.index(name) for name in features), parts[0].num_rows, watched)
+  watched.digests[path] = tables.file_digest(path)
+  return close_over(rows, columns, features, label, group, {"source": path, "sha256": watched.digests[path]})
 
 
 def describe_part(path: str, name: str, dataset, names: tuple[str, ...], features: tuple[str, ...]) -> Part:
@@ -170,9 +175,19 @@ def close_over(rows, columns: files.Columns, features: tuple[str, ...], label: s
   """The table of rows that stay where they are: all are looked at once, block by block; incomplete ones are left out.
   """
   size = scaling.block_rows(len(features))
-  keep = tables.survey(columns, features, (rows[start:start + size] for start in range(0, len(rows), size)))
+  with unchanged(rows.watched):
+    keep = tables.survey(columns, features, (rows[start:start + size] for start in range(0, len(rows), size)))
   rows.index = None if keep.all() else np.flatnonzero(keep)
   return tables.choose_rows(columns, rows, features, keep, label, group, facts)
+
+
+@contextlib.contextmanager
+def unchanged(watched: Watched) -> Iterator[None]:
+  """A context of reading from files, which must be what they were. Raises UserError, before errors of the reading."""
+  try:
+    yield
+  finally:
+    watched.check()
 
 
 class Batches:
@@ -204,8 +219,13 @@ class Batches:
       index = shuffle.permute_on_host(self.keys[epoch], index, N)
     return self.read(index) | {"weight": (row < N).astype(np.float32)}
 
+  def read_checked(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of this part by their place in it. Raises UserError where a file has changed."""
+    with unchanged(self.rows.watched):
+      return self.read(index)
+
   def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows of this part by their place in it."""
+    """The same, for threads and processes that read ahead: whoever takes a window checks the files."""
     rows = self.part[index]
     return {"x": scaling.scale(self.scaler, self.rows[rows]), "label": self.label[rows]}
 
@@ -229,7 +249,12 @@ class Windows(NamedTuple):
     ahead = steps.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
     if self.num_workers:
       ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.num_workers), ignore_interrupts)
-    for k, window in enumerate(ahead):
+    windows = iter(ahead)
+    for k in itertools.count():
+      with unchanged(batches.rows.watched):
+        window = next(windows, None)
+      if window is None:
+        return
       short = self.num_steps - len(window["weight"])  # the last one of a run: its shape stays
       if short:
         window = {name: np.concatenate([value, np.zeros((short, *value.shape[1:]), value.dtype)])
@@ -269,4 +294,4 @@ def host_source(table: tables.Table, part: np.ndarray, label: np.ndarray, scaler
   num_batches = -(-len(part) // batch_size)
   return Source(data={"batches": template, "start": np.int32(0)}, batch_at=batch_at, num_batches=num_batches,
                 num_rows=len(part), windows=Windows(batches_of, num_steps, num_workers), window_steps=num_steps,
-                rows=Batches(table.features, part, label, scaler, batch_size, None).read)
+                rows=Batches(table.features, part, label, scaler, batch_size, None).read_checked)

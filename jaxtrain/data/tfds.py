@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from jaxtrain.data import files, host, tables
+from jaxtrain.data.watched import Watched
 from jaxtrain.errors import UserError
 
 
-def open_split(path: str, split: str) -> tuple[Any, Any]:
-  """(random access examples, feature description) of a prepared dataset.
+def open_split(path: str, split: str) -> tuple[Any, Any, str]:
+  """(random access examples, feature description, folder of its files) of a prepared dataset.
 
   Args:
     path: name of a dataset such as `iris:1.0.0`, or the folder of a prepared one.
@@ -35,7 +36,7 @@ def open_split(path: str, split: str) -> tuple[Any, Any]:
   names = list(builder.info.splits)
   split = split or ("train" if "train" in names or not names else names[0])
   try:
-    return builder.as_data_source(split=split), builder.info.features
+    return builder.as_data_source(split=split), builder.info.features, os.fspath(builder.data_dir)
   except Exception as error:
     hint = f"splits: {', '.join(names)}" if names else "it is not prepared on this machine, and nothing is downloaded"
     raise UserError(f"config.data.path: TFDS dataset {path!r}, split {split!r}: {first_line(error)}; {hint}") from None
@@ -49,7 +50,7 @@ def first_line(error: Exception) -> str:
 
 def open_columns(path: str, split: str) -> tuple[files.Columns, Any, dict]:
   """(columns without their values, examples, numeric features by name) of a split."""
-  examples, features = open_split(path, split)
+  examples, features, _ = open_split(path, split)
   if not len(examples):
     raise UserError(f"config.data.path: TFDS dataset {path!r}: the split has no examples")
   example, found, wide = examples[0], {}, {}
@@ -72,18 +73,26 @@ def column(examples, features: dict, name: str, place: int) -> np.ndarray:
   return np.fromiter((c.decode() if isinstance(c, bytes) else c for c in cells.tolist()), object, len(cells))
 
 
+def files_in(folder: str) -> list[str]:
+  """The files of a folder; none where it is made up, as tests do it."""
+  names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+  return [path for path in (os.path.join(folder, name) for name in names) if os.path.isfile(path)]
+
+
 class TfdsRows:
   """Rows [n, D] float64 of a split by index, as an array's: `rows[index]`, `len(rows)`.
 
   Attributes:
     wanted: (feature, its place in the flattened value) of each column.
+    watched: the files as they were found.
     index: [n] examples; None = all.
   """
 
   def __init__(self, path: str, split: str, wanted: tuple[tuple[str, int], ...]):
     self.path, self.split, self.wanted = path, split, wanted
     self.index: np.ndarray | None = None
-    self.examples = open_split(path, split)[0]
+    self.examples, _, folder = open_split(path, split)
+    self.watched = Watched(*files_in(folder))
 
   def __getstate__(self):
     return self.__dict__ | {"examples": None}

@@ -175,6 +175,9 @@ class Ledger:
   def alarms(self, means: dict[str, float], val: dict[str, float] | None) -> list[str]:
     """What is wrong with a report: steps and members that are not finite, and what the experiment watches for."""
     found = [f"{self.num_bad} steps left out as not finite"] * (self.num_bad > 0)
+    if not is_finite(val):
+      found.append("val_loss is not finite")
+      self.console.say(f"jaxtrain: alarm: {found[-1]}")
     if self.guard is not None and np.ndim(self.guard.stopped):
       first_bad = self.guard.first_bad
       found += [f"member {k} halted at step {int(first_bad[k])}" for k in np.flatnonzero(self.guard.stopped)]
@@ -209,6 +212,12 @@ class Ledger:
     what = names[cause] if cause < len(names) else "the new state"
     raise NonFinite(f"step {step}: {what} is not finite; halted at the state before it",
                     hint="--config.train.on_nonfinite=skip goes on without such steps")
+
+  def check_evaluation(self, val: dict[str, float] | None) -> None:
+    """Raises NonFinite where a validation loss is not finite and the run is to halt then."""
+    if self.config.train.on_nonfinite == "halt" and not is_finite(val):
+      raise NonFinite(f"step {self.step}: val_loss is not finite; halted after this evaluation",
+                      hint="--config.train.on_nonfinite=skip goes on")
 
   def fail(self, error: BaseException) -> None:
     """Leaves an on_exception fact for anything but an orderly stop."""
@@ -252,6 +261,11 @@ class Ledger:
     """Closes facts and console."""
     self.facts.close()
     self.console.close()
+
+
+def is_finite(val: dict[str, float] | None) -> bool:
+  """Whether the loss of an evaluation is finite, where there is one."""
+  return val is None or "loss" not in val or math.isfinite(val["loss"])
 
 
 def by_split(means: dict[str, float], val: dict[str, float] | None) -> dict[str, float]:

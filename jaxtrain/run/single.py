@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxtrain import step as step_lib
 from jaxtrain.devices import parallel, processes
-from jaxtrain.errors import StopReason, Stopped
+from jaxtrain.errors import NonFinite, StopReason, Stopped, UserError
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, evaluate, feed, metrics, packing, stops
 from jaxtrain.run.ledger import Ledger, by_split
 from jaxtrain.types import Experiment, Splits
@@ -111,6 +111,7 @@ class Run:
     if improved:
       self.keep_best(due.save)
     ledger.spent["report"] += time.perf_counter() - began
+    ledger.check_evaluation(val)
 
   def keep_best(self, saved_next: bool) -> None:
     """Keeps the state as the best: in memory, and to be written with the next checkpoint if that is not this one."""
@@ -136,6 +137,14 @@ class Run:
     self.pending = None
     ledger.saved_step = self.step
     ledger.spent["save"] += time.perf_counter() - began
+
+  def fail(self, error: BaseException) -> None:
+    """Notes what ends the run, and saves a best state that is only in memory, so that a run that halts keeps it."""
+    self.ledger.fail(error)
+    if isinstance(error, (NonFinite, UserError)) and self.checkpoints and self.pending:
+      self.checkpoints.save(self.pending)
+      self.pending = None
+      self.checkpoints.wait()
 
   def assess(self, stop: stops.Stop, watchdog: stops.Watchdog) -> None:
     """The assessment of the state during training, which a stop ends at once: the state is saved before."""

@@ -129,7 +129,12 @@ class Wave:
     for place in improved:
       self.best_records[place] = self.ledgers[place].record()
     for place, ledger in training:
-      self.active[place] = not ledger.stopped_early
+      try:
+        ledger.check_evaluation(vals[place])
+      except NonFinite as error:
+        self.fail(place, error, errors.NONFINITE)
+    for place, ledger in training:
+      self.active[place] &= not ledger.stopped_early
     self.say_progress(training)
 
   def say_progress(self, training: list[tuple[int, Ledger]]) -> None:

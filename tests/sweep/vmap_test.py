@@ -4,6 +4,7 @@ import json
 import os
 import resource
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -264,6 +265,25 @@ def test_a_member_that_halts_is_failed_and_the_others_go_on(tmp_path):
   assert child.inspect(workdir)["digest"] == child.inspect(journal.workdir(journal.members[1]))["digest"]
   again, _ = sweep(tmp_path / "sweep", settings, retry=(0,))
   assert [wave["members"] for wave in again.waves] == [[0, 1], [0]] and again.members[0].outcome == "failed"
+
+
+def test_a_member_whose_validation_is_not_finite_is_failed(tmp_path, monkeypatch):
+  make = outside.make
+
+  def failing(config, meta):
+    made, is_bad = make(config, meta), config.optim.learning_rate > 0.03
+
+    def eval_step(state, batch, key, over):
+      total, count = made.eval_step(state, batch, key, over)["loss"]
+      return {"loss": (jnp.where(is_bad & (state.step > 7), jnp.nan, total), count)}
+    return made._replace(eval_step=eval_step)
+
+  monkeypatch.setattr(outside, "make", failing)
+  settings = [{"optim.learning_rate": 0.05}, {"optim.learning_rate": 0.01}]
+  journal, _ = sweep(tmp_path / "sweep", settings)
+  assert [(member.outcome, member.code) for member in journal.members] == [("failed", 3), ("done", None)]
+  assert journal.members[0].reason == "step 14: val_loss is not finite; halted after this evaluation"
+  assert same(journal.workdir(journal.members[1]), alone(tmp_path / "alone", settings[1]))
 
 
 @pytest.mark.slow
