@@ -212,10 +212,12 @@ class Checkpoints:
     return kept | {best} if best is not None else kept
 
   def repair(self) -> None:
-    """Points `best` and `last` at the committed steps they should name."""
+    """Points `best` and `last` at the committed steps they should name; a link to what is lost goes."""
     steps = records.committed_steps(self.folder)
     for name, step in (("last", steps[-1] if steps else None), ("best", records.best_step(self.folder, self.mode))):
-      if step is not None:
+      if step is None:
+        remove(os.path.join(self.folder, name))
+      else:
         point(os.path.join(self.folder, name), str(step))
 
   def restore_newest(self, template: dict[str, Any]) -> tuple[int, dict[str, Any], dict, list[str]] | None:

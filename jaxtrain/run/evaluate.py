@@ -155,7 +155,8 @@ def say_assessed(ledger, name: str, step: int, scalars: dict) -> None:
   shown = [f"{key} {value:.4g}" for key, value in scalars.items()
            if "/" not in key and key != "rows" and not key.endswith("_ci95") and isinstance(value, (int, float))]
   rows = f", {scalars['rows']:,} rows" if "rows" in scalars else ""
-  drawn = ", of other samples than the evaluation's" if draws_anew(ledger, name.partition("-")[0], step, scalars) else ""
+  anew = draws_anew(ledger, name.partition("-")[0], step, scalars)
+  drawn = ", of other samples than the evaluation's" if anew else ""
   ledger.console.say(f"jaxtrain: assessed {name}{rows}{drawn}: {', '.join(shown[:6])}")
 
 

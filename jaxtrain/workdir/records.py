@@ -75,10 +75,13 @@ def ranking(folder: str, mode: str) -> list[int]:
 
 
 def best_step(folder: str, mode: str) -> int | None:
-  """The best step as the newest record names it, if it is there; else the best by value, else the newest."""
+  """The best step as the newest record names it, None where that one is lost; where it names none, the best by value,
+  else the newest.
+  """
   found = records(folder)
-  if found and found[max(found)]["best_step"] in found:
-    return found[max(found)]["best_step"]
+  named = found[max(found)]["best_step"] if found else None
+  if named is not None:
+    return named if named in found else None
   by_value, steps = ranking(folder, mode), committed_steps(folder)
   return by_value[0] if by_value else (steps[-1] if steps else None)
 

@@ -1,4 +1,5 @@
-"""A file that changes under a run that reads it as it trains: one line, and nothing is trained on what it holds then."""
+"""A file that changes under a run that reads it as it trains: one line, and nothing is trained on what it then holds.
+"""
 
 import os
 import shutil
