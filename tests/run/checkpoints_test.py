@@ -20,6 +20,8 @@ from runs import QUIET
 # A library took each for a pattern, a slash or no text, and the checkpoint was written and could not be found again.
 NAMES = ("a[x]", "a*b", "q?", "back\\slash", "line\nbreak", "bad\udcff", "caf\xe9", "a b")
 SMOKE = ("--config=configs/vae.py:smoke", "--config.data.row_limit=600", *QUIET)
+LONGER = (*SMOKE, "--config.train.num_epochs=5", "--config.checkpoint.every_epochs=1",
+          "--config.train.monitor_mode=max", "--config.train.monitor_from_epoch=0")
 RECORD = {"value": None, "best_step": None}
 
 
@@ -64,26 +66,30 @@ def test_a_run_in_such_a_folder_goes_on_and_is_described(tmp_path):
 
 def test_commands_in_a_folder_whose_name_is_no_text(tmp_path, shared):
   """The path ends in a byte that is no UTF-8: it is printed with an escape, and read and written as it is."""
-  workdir = shared.copy(tmp_path / "run\udcff", *SMOKE)
-  others = [("main", *SMOKE, f"--workdir={workdir}-b", f"--init_from={workdir}"),
-            ("main", "--mode=inspect", "--json", f"--workdir={workdir}"),
+  workdir = shared.copy(tmp_path / "run\udcff", *LONGER)
+  shutil.copytree(workdir, f"{workdir}-b", symlinks=True)
+  others = [("main", "--mode=inspect", "--json", f"--workdir={workdir}"),
             ("predict", "--verb=sample", "--num=3", f"--workdir={workdir}", f"--output={workdir}.csv"),
             ("report", workdir, f"{workdir}-b", f"--output={workdir}.html")]
   for command, *flags in others:
     done = child.run(*flags, command=command)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "run\\udcff" in done.stdout
-  assert "run\\udcff-b" in pathlib.Path(f"{workdir}-b", "log.txt").read_text()
   assert "run%FF-b/report.html" in pathlib.Path(f"{workdir}.html").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sweep_in_such_a_folder(name, tmp_path):
-  flags = (*SMOKE, "--sweep=seed=1,2", f"--workdir={tmp_path / name}")
-  for time in ("first", "again"):
-    done = child.run(*flags, command="sweep")
-    assert done.returncode == 0 and not done.stderr, (time, done.stderr)
+def test_runs_and_sweeps_in_such_a_folder(name, tmp_path):
+  """The second run starts from the first; a sweep is gone on with."""
+  run, flags = f"--workdir={tmp_path / name / 'a'}", (*SMOKE, "--sweep=seed=1,2", f"--workdir={tmp_path / name / 's'}")
+  commands = [("main", *SMOKE, run), ("main", *SMOKE, run + "-b", f"--init_from={tmp_path / name / 'a'}@last"),
+              ("sweep", *flags), ("sweep", *flags)]
+  for command, *flags in commands:
+    done = child.run(*flags, command=command)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+  log = pathlib.Path(tmp_path / name / "a" / "log.txt").read_text()
+  assert name.encode(errors="backslashreplace").decode() in log
 
 
 def test_no_plain_folder_for_the_link_is_refused_at_the_start(tmp_path, monkeypatch):
@@ -121,8 +127,7 @@ def test_a_save_that_cannot_be_read_back_deletes_nothing_and_is_an_error(how, as
 @pytest.fixture
 def best_is_first(tmp_path, shared):
   """A copy of a run of five epochs whose best state is that of the first, as the largest loss."""
-  return shared.copy(tmp_path / "run", *SMOKE, "--config.train.num_epochs=5", "--config.checkpoint.every_epochs=1",
-                     "--config.train.monitor_mode=max", "--config.train.monitor_from_epoch=0")
+  return shared.copy(tmp_path / "run", *LONGER)
 
 
 def damage(workdir, step, how):
