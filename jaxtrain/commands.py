@@ -20,7 +20,7 @@ from absl import flags as absl_flags, logging
 
 from jaxtrain import config as config_lib, errors
 from jaxtrain.errors import Told, UserError
-from jaxtrain.workdir import jsonfile
+from jaxtrain.workdir import atomic, jsonfile
 
 OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
 MAX_LINES = 4  # of a complaint
@@ -65,7 +65,7 @@ class Log:
     failure = traceback.format_exc()
     try:
       path = self.append(failure) if self.folder else ""
-    except OSError:
+    except (OSError, UserError):  # the folder is gone, the disk full, or a link lies there
       path = ""
     if not path:
       print(failure, file=sys.stderr)
@@ -75,7 +75,7 @@ class Log:
     """Adds text to the folder's log.txt and returns its path."""
     os.makedirs(self.folder, exist_ok=True)
     path = os.path.join(self.folder, "log.txt")
-    with open(path, "a", encoding="utf-8") as log:
+    with atomic.open_own(path, "a", encoding="utf-8") as log:
       log.write(text)
     return path
 

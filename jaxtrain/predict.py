@@ -20,6 +20,7 @@ from absl import flags as absl_flags
 from jaxtrain import commands
 from jaxtrain.errors import UserError, need
 from jaxtrain.types import Verb
+from jaxtrain.workdir import atomic
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -113,7 +114,8 @@ def apply(flags, verb: Verb, state, config) -> dict:
     raise UserError(f"{flags.input} already has a column {clash[0]!r}; rename it")
   with refused_in_one_line("--output", flags.output):
     if suffix(flags.output) in verb.writers:
-      verb.writers[suffix(flags.output)](flags.output, found)
+      with atomic.replacing(flags.output) as fresh:
+        verb.writers[suffix(flags.output)](fresh, found)
     else:
       writing.write(flags.output, carried | found)
   rows = len(next(iter(found.values())))
@@ -135,9 +137,8 @@ def export(flags, verb: Verb, state) -> dict:
   shape = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("rows"), width), "float32")
   made = jax_export.export(jax.jit(function), platforms=("cpu", "cuda", "tpu"))(shape)
   with refused_in_one_line("--export", flags.export):
-    with open(flags.export + ".new", "wb") as file:
+    with atomic.replacing(flags.export) as fresh, open(fresh, "wb") as file:
       file.write(made.serialize())
-    os.replace(flags.export + ".new", flags.export)
   return {"output": flags.export, "bytes": os.path.getsize(flags.export), "takes": f"float32[rows, {width}]",
           "gives": f"float32[rows, {made.out_avals[0].shape[1]}]"}
 

@@ -22,7 +22,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
-from jaxtrain.workdir import reading
+from jaxtrain.workdir import atomic, reading
 from jaxtrain.workdir.reading import RunData
 
 PRESETS = ("none", "minimal", "standard", "full")
@@ -183,8 +183,8 @@ def draw(run: RunData, moment: str) -> list[tuple[str, str, str]]:
         figure = family(run)
         if figure is not None:
           os.makedirs(os.path.dirname(path), exist_ok=True)
-          figure.savefig(path + ".new", format="png", metadata={"Software": None})
-          os.replace(path + ".new", path)
+          with atomic.replacing(path) as fresh:
+            figure.savefig(fresh, format="png", metadata={"Software": None})
           drawn.append((name, path, " ".join((inspect.getdoc(family) or "").split())))
     except Exception as error:  # whatever it is, the other figures and the report still come
       run.problems.append(f"figure {name} was not drawn: {type(error).__name__}: {' '.join(str(error).split())[:200]}")

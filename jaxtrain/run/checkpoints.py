@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxtrain.errors import UserError
 from jaxtrain.run import packing, stops
-from jaxtrain.workdir import records
+from jaxtrain.workdir import atomic, records
 
 
 def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
@@ -213,16 +213,19 @@ def point(link: str, target: str) -> None:
   """Makes `link` a relative symlink to `target` beside it, atomically; a copy where links are impossible."""
   if os.path.islink(link) and os.readlink(link) == target:
     return
-  fresh = f"{link}.new"
-  remove(fresh)
+  fresh = atomic.beside(link)
   try:
-    os.symlink(target, fresh, target_is_directory=True)
+    try:
+      os.symlink(target, fresh, target_is_directory=True)
+    except OSError:
+      shutil.copytree(os.path.join(os.path.dirname(link), target), fresh)
+    stops.fault_point("during_link")
+    if os.path.isdir(link) and not os.path.islink(link):
+      remove(link)
+    os.replace(fresh, link)
   except OSError:
-    shutil.copytree(os.path.join(os.path.dirname(link), target), fresh)
-  stops.fault_point("during_link")
-  if os.path.isdir(link) and not os.path.islink(link):
-    remove(link)
-  os.replace(fresh, link)
+    remove(fresh)
+    raise
 
 
 def remove(path: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtrain import jsonable, rng, step as step_lib
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, feed as feed_lib, metrics, packing
-from jaxtrain.workdir import jsonfile, schema
+from jaxtrain.workdir import atomic, jsonfile, schema
 
 PARTS = ("train", "val", "test")
 
@@ -121,9 +121,8 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
     else:
       scalars, arrays = ledger.experiment.assess[name](state, ledger.splits, key)
       if ledger.config.log.save_artifacts:
-        with open(f"{path[:-len('.json')]}.npz.new", "wb") as file:
+        with atomic.replacing(f"{path[:-len('.json')]}.npz") as fresh, open(fresh, "wb") as file:
           np.savez_compressed(file, **arrays)
-        os.replace(file.name, file.name.removesuffix(".new"))
       found[name] = jsonable.clean(scalars)
       write_part(ledger, path, name, head, found[name])
       say_assessed(ledger, name, scalars)

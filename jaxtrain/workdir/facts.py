@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
-from jaxtrain.workdir import reading, schema
+from jaxtrain.workdir import atomic, reading, schema
 
 CUT = ("events.jsonl", "scalars.csv")  # files that a resume cuts back
 
@@ -49,7 +49,7 @@ class Facts:
       if size < offset:
         raise UserError(f"{path}: {size} bytes, fewer than the {offset} that the checkpoint knows of; restore the "
                         "file, or start a new workdir")
-      with open(path, "ab") as file:
+      with atomic.open_own(path, "ab") as file:
         file.truncate(offset)
     self.events = reading.read_events(os.path.join(self.folder, "events.jsonl"))
     self.rows = reading.read_rows(os.path.join(self.folder, "scalars.csv"))
@@ -64,7 +64,8 @@ class Facts:
   def opened(self, name: str):
     """The open file of a name, at its end."""
     if name not in self.files:
-      self.files[name] = open(os.path.join(self.folder, name), "a", encoding="utf-8", newline="")
+      path = os.path.join(self.folder, name)
+      self.files[name] = atomic.open_own(path, "a", encoding="utf-8", newline="")
       self.files[name].seek(0, os.SEEK_END)
     return self.files[name]
 

@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
-from jaxtrain.workdir import jsonfile, lines, provenance, schema
+from jaxtrain.workdir import atomic, jsonfile, lines, provenance, schema
 from jaxtrain.workdir.schema import Field
 
 VERSION = 2  # of new sweeps; those of version 1 are read too
@@ -159,7 +159,8 @@ class Journal(Sweep):
     data = lines.read(self.path)
     whole = data[:data.rfind(b"\n") + 1]
     if len(whole) < len(data):
-      os.truncate(self.path, len(whole))
+      with atomic.open_own(self.path, "ab") as file:
+        file.truncate(len(whole))
     lines.parse(whole, lambda line: self.take(check_entry(lines.parse_object(line))), self.path, strict=True)
     if list(self.numbered) != list(range(len(self.numbered))):
       raise UserError(f"{self.path}: a member that was added is missing; restore the file, or choose another workdir")
@@ -172,7 +173,7 @@ class Journal(Sweep):
     """Appends lines at once and hands them to the operating system. Raises ValueError for one that does not fit."""
     entries = [{"time": time.time()} | entry for entry in entries]
     text = "".join(json.dumps(check_entry(jsonable.clean(entry))) + "\n" for entry in entries)
-    with open(self.path, "a", encoding="utf-8") as file:
+    with atomic.open_own(self.path, "a", encoding="utf-8") as file:
       file.write(text)
     for entry in entries:
       self.take(entry)

@@ -1,18 +1,17 @@
 """JSON files: written whole or not at all, read with a complaint in one line."""
 
 import json
-import os
 from typing import Any
 
 from jaxtrain.errors import UserError
+from jaxtrain.workdir import atomic
 
 
 def write_json(path: str, value: Any) -> None:
   """Writes JSON atomically: a reader sees the old file or the new one."""
-  with open(path + ".new", "w", encoding="utf-8") as file:
+  with atomic.replacing(path) as fresh, open(fresh, "w", encoding="utf-8") as file:
     json.dump(value, file, indent=1)
     file.write("\n")
-  os.replace(path + ".new", path)
 
 
 def read_json(path: str) -> Any:

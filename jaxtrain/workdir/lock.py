@@ -8,6 +8,7 @@ import time
 
 from jaxtrain import errors
 from jaxtrain.errors import InUse, UserError
+from jaxtrain.workdir import atomic
 
 BEAT_SECONDS, STALE_SECONDS = 10.0, 60.0  # of a lock
 
@@ -26,7 +27,7 @@ class Lock:
   def __init__(self, workdir: str):
     try:
       os.makedirs(workdir, exist_ok=True)
-      self.file = open(os.path.join(workdir, ".lock"), "a+")
+      self.file = atomic.open_own(os.path.join(workdir, ".lock"), "a+")
     except OSError as error:
       raise UserError(f"--workdir: cannot write {workdir!r}: {error.strerror}") from None
     try:
