@@ -20,7 +20,7 @@ from absl import flags as absl_flags, logging
 
 from jaxtrain import config as config_lib, errors
 from jaxtrain.errors import Told, UserError
-from jaxtrain.workdir import atomic, jsonfile
+from jaxtrain.workdir import atomic, jsonfile, schema
 
 OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
 MAX_LINES = 4  # of a complaint
@@ -244,6 +244,9 @@ def write_outcome(outcome: Outcome, environ) -> None:
 
 
 def read_outcome(path: str) -> Outcome | None:
-  """The outcome that a command has left in a file; None where it was killed before it could."""
-  found = jsonfile.read_json(path)
+  """The outcome that a command has left in a file; None where it was killed before it could.
+
+  Raises UserError for a file that holds none.
+  """
+  found = jsonfile.read_object(path, schema.OUTCOME)
   return None if found is None else Outcome(**found)

@@ -6,10 +6,8 @@ and those that only the preset `full` draws in `FULL_FAMILIES`.
 Files that a killed run left short are read as far as they go. No JAX here, nor in anything that this module imports.
 """
 
-import importlib
 import inspect
 import os
-import re
 import sys
 import warnings
 from typing import Any, Callable
@@ -21,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from jaxtrain import jsonable
+from jaxtrain.config import modules
 from jaxtrain.errors import UserError
 from jaxtrain.workdir import atomic, reading
 from jaxtrain.workdir.reading import RunData
@@ -141,14 +140,8 @@ def experiment_families(experiment: str, attribute: str = "FAMILIES") -> dict[st
   """`FAMILIES` or `FULL_FAMILIES` of the module beside an experiment; only modules of ours are imported, because a run
   folder is data.
   """
-  package = str(experiment).rpartition(".")[0]
-  try:
-    if re.fullmatch(r"jaxtrain\.experiments(\.[a-z]\w*)+", package, re.ASCII):
-      return dict(getattr(importlib.import_module(f"{package}.figures"), attribute, {}))
-  except ModuleNotFoundError as error:
-    if not f"{package}.figures".startswith(str(error.name)):
-      raise
-  return {}
+  module = modules.load_companion(experiment, "figures")
+  return dict(getattr(module, attribute, {}))
 
 
 def select(config: dict, moment: str) -> dict[str, Callable[[RunData], Figure | None]]:

@@ -15,7 +15,7 @@ import os
 import shutil
 import threading
 import time
-from typing import Any
+from typing import Any, Callable
 
 import jax
 import numpy as np
@@ -159,8 +159,13 @@ class Checkpoints:
       if step is not None:
         point(os.path.join(self.folder, name), str(step))
 
-  def restore_newest(self, template: dict[str, Any]) -> tuple[int, dict[str, Any], dict, list[str]] | None:
+  def restore_newest(self, template: dict[str, Any], check: Callable[[dict], None] = lambda record: None
+                     ) -> tuple[int, dict[str, Any], dict, list[str]] | None:
     """(step, tree, record, reasons of those skipped) of the newest usable checkpoint; None where there is none at all.
+
+    Args:
+      template: what to restore.
+      check: raises UserError where what a record knows of beside the arrays, such as facts, is no longer there.
 
     Raises:
       UserError: there are checkpoints and none can be used.
@@ -169,6 +174,7 @@ class Checkpoints:
     for step in reversed(records.committed_steps(self.folder)):
       try:
         leaves, record = read(self.folder, step)
+        check(record)
         return step, {name: packing.fill(tree, leaves, name) for name, tree in template.items()}, record, skipped
       except UserError as error:
         skipped.append(str(error))

@@ -22,7 +22,7 @@ from jaxtrain.workdir.schema import Field
 VERSION = 2  # of new sweeps; those of version 1 are read too
 OF_MEMBER = {"event": Field(schema.TEXT), "time": Field(schema.NUMBER, optional=True), "member": Field(schema.WHOLE)}
 EVENTS: dict[str, schema.Fields] = {
-    "added": OF_MEMBER | {"digest": Field(schema.TEXT), "values": Field(schema.OBJECT), "folder": Field(schema.TEXT)},
+    "added": OF_MEMBER | {"digest": Field(schema.TEXT), "values": Field(schema.OBJECT), "folder": Field(schema.FOLDER)},
     "started": OF_MEMBER | {"job": Field(schema.TEXT, optional=True)},  # only the slurm launcher has jobs
     "done": OF_MEMBER,
     "failed": OF_MEMBER | {"code": Field(schema.WHOLE), "reason": Field(schema.TEXT)},
@@ -80,6 +80,8 @@ class Sweep:
     """What a line of the journal changes. Raises ValueError for a member that was not added."""
     event = entry["event"]
     if event == "wave":
+      if not set(entry["members"]) <= self.numbered.keys():
+        raise ValueError(f"wave: of members {entry['members']}, of which not all were added")
       self.waves.append(entry)
     elif event == "added":
       number = entry["member"]
@@ -136,13 +138,14 @@ class Journal(Sweep):
   """
 
   def __init__(self, folder: str):
-    super().__init__(folder, jsonfile.read_json(os.path.join(folder, "sweep.json")))
+    super().__init__(folder, jsonfile.read_object(os.path.join(folder, "sweep.json"), {"version": ABOUT["version"]}))
     if self.about is None:
       if os.path.exists(os.path.join(folder, "config.json")):
         raise UserError(f"--workdir: {folder!r} holds a run, not a sweep; choose another workdir")
       return
     if not 1 <= self.about["version"] <= VERSION:
       raise UserError(f"--workdir: {folder!r} is a sweep of version {self.about['version']}, allowed 1 to {VERSION}")
+    self.about = jsonfile.read_object(os.path.join(folder, "sweep.json"), ABOUT)
     self.read()
 
   def begin(self, about: dict) -> None:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from jaxtrain.errors import UserError
-from jaxtrain.workdir import atomic
+from jaxtrain.workdir import atomic, lines, schema
 
 
 def write_json(path: str, value: Any) -> None:
@@ -14,12 +14,22 @@ def write_json(path: str, value: Any) -> None:
     file.write("\n")
 
 
-def read_json(path: str) -> Any:
-  """Reads JSON; None where the file is missing. Raises UserError for a damaged one."""
+def read_object(path: str, fields: schema.Fields) -> dict[str, Any] | None:
+  """Reads a JSON object; None where the file is missing.
+
+  Args:
+    path: of the file.
+    fields: those that it must have, unless they are optional, and their kinds; others are left alone.
+
+  Raises:
+    UserError: the file holds no object of these fields.
+  """
   try:
-    with open(path, encoding="utf-8") as file:
-      return json.load(file)
+    found = lines.parse_object(lines.read_file(path).decode())
+    return schema.check_known(found, fields, "it")
   except FileNotFoundError:
     return None
   except ValueError as error:
-    raise UserError(f"{path}: no JSON: {error}") from None
+    raise UserError(f"{path} is damaged ({error}); restore it, or choose another workdir") from None
+  except OSError as error:
+    raise UserError(f"{path} cannot be read: {error.strerror}") from None

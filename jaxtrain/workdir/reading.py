@@ -52,13 +52,23 @@ class Best(NamedTuple):
 
 def read_events(path: str, strict: bool = True) -> list[dict]:
   """The events of a run, in order; [] without a file. Raises UserError for a damaged line where that is strict."""
+  return parse_events(lines.read(path), path, strict)
+
+
+def parse_events(data: bytes, path: str, strict: bool) -> list[dict]:
+  """The events that a file's content holds; as of `read_events`."""
   fits = schema.check_event if strict else schema.fitting_event
-  return lines.parse(lines.read(path), lambda line: fits(lines.parse_object(line)), path, strict)
+  return lines.parse(data, lambda line: fits(lines.parse_object(line)), path, strict)
 
 
 def read_rows(path: str, strict: bool = True) -> list[dict]:
   """The rows of scalars.csv; [] without a file. Raises UserError for a damaged line where that is strict."""
-  header, end, rest = lines.read(path).partition(b"\n")
+  return parse_rows(lines.read(path), path, strict)
+
+
+def parse_rows(data: bytes, path: str, strict: bool) -> list[dict]:
+  """The rows that a file's content holds; as of `read_rows`."""
+  header, end, rest = data.partition(b"\n")
   split = lambda line: line.split(",")
   names = lines.parse(header + end, lambda line: schema.check_columns(split(line)) if strict else split(line), path,
                       strict)
@@ -113,8 +123,7 @@ def read_run(folder: str, with_arrays: bool = True, strict: bool = False) -> Run
 
 def read_object(path: str) -> dict:
   """The JSON object of a file. Raises ValueError where it holds none."""
-  with open(path, encoding="utf-8") as file:
-    return lines.parse_object(file.read())
+  return lines.parse_object(lines.read_file(path).decode())
 
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
