@@ -101,7 +101,7 @@ def read_run(folder: str, with_arrays: bool = True, strict: bool = False) -> Run
       problems.append(f"{path} cannot be read: {error}")
       return empty
 
-  config = attempt(read_object, {}, "config.json")
+  config = attempt(lambda path: read_fitting(path, schema.CONFIG, strict), {}, "config.json")
   if not config:
     raise UserError(problems[0] if problems else f"{folder!r} holds no run (no config.json)")
   parts = {name: attempt(lambda path: read_part(path, strict), {}, "eval", f"{name}.json")
@@ -114,7 +114,7 @@ def read_run(folder: str, with_arrays: bool = True, strict: bool = False) -> Run
   split = next((s for s in arrays if arrays[s]), next(iter(arrays), ""))
   origins = config.pop("origins", {})
   meta = attempt(lambda path: read_meta(path, evals, split), {}, "checkpoints") if with_arrays else {}
-  return RunData(folder, config, origins, attempt(read_object, {}, "run.json"),
+  return RunData(folder, config, origins, attempt(lambda path: read_fitting(path, schema.MADE, strict), {}, "run.json"),
                  attempt(lambda path: read_events(path, strict), [], "facts", "events.jsonl"),
                  attempt(lambda path: read_rows(path, strict), [], "facts", "scalars.csv"),
                  attempt(read_starts, [], "facts", "process.jsonl"), evals, split, arrays[split] if split else {},
@@ -124,6 +124,12 @@ def read_run(folder: str, with_arrays: bool = True, strict: bool = False) -> Run
 def read_object(path: str) -> dict:
   """The JSON object of a file. Raises ValueError where it holds none."""
   return lines.parse_object(lines.read_file(path).decode())
+
+
+def read_fitting(path: str, fields: schema.Fields, strict: bool) -> dict:
+  """The JSON object of a file without the values that are not of their declared kind, or refused strictly for them."""
+  found = read_object(path)
+  return schema.check_known(found, fields, os.path.basename(path)) if strict else schema.fitting(found, fields)
 
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
