@@ -43,8 +43,8 @@ class Facts:
       path = os.path.join(self.folder, name)
       try:
         held[name] = lines.read(path)
-      except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+      except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
       if len(held[name]) < offsets[name]:
         raise UserError(f"{path}: {len(held[name])} bytes, fewer than the {offsets[name]} that the checkpoint knows "
                         "of; restore the file, or start a new workdir")

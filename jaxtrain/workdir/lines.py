@@ -6,14 +6,20 @@ import os
 import stat
 from typing import Any, Callable
 
+from jaxtrain import memory
 from jaxtrain.errors import UserError
 
 
 def read_file(path: str) -> bytes:
-  """What a file holds. Raises OSError where it cannot be read, or is none: reading a pipe or a device has no end."""
+  """What a file holds.
+
+  Raises OSError where it cannot be read, or is none: reading a pipe or a device has no end. Raises ValueError for one
+  that does not fit into memory.
+  """
   with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
       raise OSError(errno.EINVAL, "it is no file", path)
+    memory.check(os.fstat(file.fileno()).st_size, path)
     return file.read()
 
 

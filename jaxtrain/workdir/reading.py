@@ -9,11 +9,12 @@ kind, are left out.
 import fnmatch
 import math
 import os
+import zipfile
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from jaxtrain import jsonable
+from jaxtrain import jsonable, memory
 from jaxtrain.errors import UserError
 from jaxtrain.workdir import lines, records, schema
 from jaxtrain.workdir.schema import SPLITS
@@ -133,9 +134,32 @@ def read_fitting(path: str, fields: schema.Fields, strict: bool) -> dict:
 
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
-  """The arrays of an .npz file."""
-  with open(path, "rb") as file:
+  """The arrays of an .npz file.
+
+  Raises ValueError where it holds something else, or more than fits into memory: of that its headers tell, which are as
+  long as the arrays, and not its directory, which anybody can write.
+  """
+  with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+    claimed = 0
+    for name in archive.namelist():
+      with archive.open(name) as member:
+        shape, dtype = read_header(member, name)
+      claimed += math.prod(shape) * dtype.itemsize
+      memory.check(claimed, "what it holds")
+    file.seek(0)
     return dict(np.load(file, allow_pickle=False))
+
+
+def read_header(member, name: str) -> tuple[tuple[int, ...], np.dtype]:
+  """(shape, dtype) of an array in an archive. Raises ValueError where it is none."""
+  if not name.endswith(".npy"):
+    raise ValueError(f"{name} is no array")
+  read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+  version = np.lib.format.read_magic(member)
+  if version not in read:
+    raise ValueError(f"{name} is of version {version} of NumPy's format, allowed 1.0 and 2.0")
+  shape, _, dtype = read[version](member)
+  return shape, dtype
 
 
 def read_part(path: str, strict: bool) -> dict:
