@@ -11,6 +11,7 @@ Orbax 0.12 has no checksum of its own: of 25 flipped bytes 24 went unseen.
 import errno
 import json
 import logging
+import math
 import os
 import shutil
 import threading
@@ -20,6 +21,7 @@ from typing import Any, Callable
 import jax
 import numpy as np
 
+from jaxtrain import memory
 from jaxtrain.errors import UserError
 from jaxtrain.run import packing, stops
 from jaxtrain.workdir import atomic, records
@@ -37,7 +39,9 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
     record = records.read_checked(folder, step)
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone(ocp))
     with quiet_stderr(), ocp.Checkpointer(handler, multiprocessing_options=alone(ocp)) as reader:
-      arrays = reader.restore(os.path.abspath(os.path.join(folder, str(step), "state")))
+      path = os.path.abspath(os.path.join(folder, str(step), "state"))
+      check_claims(reader.metadata(path).item_metadata.tree)
+      arrays = reader.restore(path)
     leaves = packing.unpack(arrays, record["layout"])
     _, every = packing.digest_leaves(leaves)
     changed = [path for path, value in record["leaf_digests"].items() if path not in every or every[path] != value]
@@ -47,6 +51,11 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
   if changed:
     raise UserError(f"checkpoint {step}: the digest of {changed[0]} does not hold; the file has changed")
   return leaves, record
+
+
+def check_claims(described: dict[str, Any]) -> None:
+  """Raises ValueError where stored arrays are said to be larger than may be read: orbax makes what a file lacks."""
+  memory.check(sum(math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in described.values()), "its state")
 
 
 def alone(ocp):
