@@ -16,6 +16,7 @@ from importlib import metadata
 import pytest
 
 import forked
+import records
 import strangers
 from jaxtrain import commands, config as config_lib, loop
 from jaxtrain.config import modules
@@ -37,6 +38,17 @@ PACKAGES = metadata.packages_distributions()
 FAMILIAR = (os.path.join(forked.ROOT, "jaxtrain"), sys.prefix, sys.base_prefix, "<frozen", "<string>", "<unknown>",
             "<__array_function__", "<attrs generated")
 LOADERS = (".import_module", ".exec_module", ".run_path", ".run_module", ".find_spec", ".loads", ".Unpickler")
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+  """A folder on sys.path with a stranger's code, of which nothing is imported yet."""
+  strangers.plant(tmp_path)
+  monkeypatch.syspath_prepend(tmp_path)
+  for name in [name for name in sys.modules if name.partition(".")[0] == "evil"]:
+    monkeypatch.delitem(sys.modules, name)
+  return tmp_path
+
 
 heard: list[list[str]] = []  # the events of the innermost `listening`; the hook stays for good
 
@@ -81,32 +93,32 @@ def check_door(seeds) -> None:
   assert refused > len(seeds) / 2
 
 
-def test_no_code_passes_the_door(tmp_path, monkeypatch):
-  strangers.plant(tmp_path)
-  monkeypatch.syspath_prepend(tmp_path)
+def test_no_code_passes_the_door(planted):
   check_door(range(500))
-  assert not (tmp_path / "mark").exists()
+  assert not (planted / "mark").exists()
 
 
 @pytest.mark.slow
-def test_no_code_passes_the_door_in_ten_thousand_tries(tmp_path, monkeypatch):
-  strangers.plant(tmp_path)
-  monkeypatch.syspath_prepend(tmp_path)
+def test_no_code_passes_the_door_in_ten_thousand_tries(planted):
   check_door(range(500, 10_500))
-  assert not (tmp_path / "mark").exists()
+  assert not (planted / "mark").exists()
 
 
 @pytest.mark.parametrize("name", strangers.NAMES)
-def test_the_door_lets_a_stranger_have_nothing_imported(name, tmp_path, monkeypatch):
-  strangers.plant(tmp_path)
-  monkeypatch.syspath_prepend(tmp_path)
+def test_the_door_lets_a_stranger_have_nothing_imported(name, planted):
   with config_lib.strangers("stranger"):
     with pytest.raises(UserError, match="which is not part of jaxtrain"):
       config_lib.load_experiment(name)
     with pytest.raises(UserError, match="that you have not named"):
       config_lib.load_function("loss.extra", name)
   assert config_lib.load_companion(name, "figures") is None
-  assert not (tmp_path / "mark").exists() and not modules.strangers_here
+  assert not (planted / "mark").exists() and not modules.strangers_here
+
+
+def test_every_config_of_ours_names_an_experiment_that_is_part_of_jaxtrain():
+  used = {config_lib.read_file(f"{path}:{variant}").experiment for path in records.CONFIGS
+          for variant in config_lib.list_variants(path)}
+  assert used == set(modules.builtin_experiments())
 
 
 def test_what_the_user_has_named_too_passes():
@@ -135,26 +147,22 @@ def make_workdir(command: str, shared, folder: str) -> None:
 
 
 @pytest.mark.parametrize("stage", strangers.OVERRIDES[:-1])
-def test_stages_of_a_workdir_are_judged_once_they_are_merged(stage, tmp_path, monkeypatch):
-  strangers.plant(tmp_path)
-  monkeypatch.syspath_prepend(tmp_path)
+def test_stages_of_a_workdir_are_judged_once_they_are_merged(stage, planted):
   clean = config_lib.to_record(config_lib.resolve(config_lib.read_file("configs/vae.py:smoke")))
   for stages in ([stage], [{"train": {"num_epochs": 1}}, stage]):
-    folder = tmp_path / f"run{len(stages)}"
+    folder = planted / f"run{len(stages)}"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(clean | {"stages": stages}))
     with pytest.raises(UserError, match="evil|data.source|stages"):
       loop.evaluate(None, str(folder))
-  assert not (tmp_path / "mark").exists() and not modules.strangers_here
+  assert not (planted / "mark").exists() and not modules.strangers_here
 
 
 @pytest.mark.parametrize("values", [
     {"experiment": "evil.run"}, {"data.source": "evil.Loader"}, {"loss.extra": ["evil.run"]},
     {"stages": [{"experiment": "evil.run"}]}, {"stages": [{"loss": {"extra": ["evil.run"]}}]}])
-def test_what_the_journal_of_a_sweep_names_is_judged_before_any_member_starts(values, tmp_path, monkeypatch):
-  strangers.plant(tmp_path)
-  monkeypatch.syspath_prepend(tmp_path)
-  folder = str(tmp_path / "sweep")
+def test_what_the_journal_of_a_sweep_names_is_judged_before_any_member_starts(values, planted, monkeypatch):
+  folder = str(planted / "sweep")
   make_workdir("sweep", None, folder)
   journal.Journal(folder).add([({"seed": 7} | values, "ab")])
   for launcher in ("vmap", "local"):
@@ -162,7 +170,7 @@ def test_what_the_journal_of_a_sweep_names_is_judged_before_any_member_starts(va
                                       f"--launcher={launcher}"])
     with pytest.raises(UserError, match="evil"):
       sweep.run_sweep(commands.Log())
-  assert not (tmp_path / "mark").exists()
+  assert not (planted / "mark").exists()
 
 
 @pytest.mark.parametrize("folder", ["../../elsewhere", "/elsewhere", "runs/../../elsewhere", "runs/..", "runs/a/b", ""])

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 import pathlib
+import re
 from typing import Any, Iterable, Iterator, NamedTuple
 
 from jaxtrain import jsonable
@@ -140,6 +141,11 @@ def families() -> dict[str, pathlib.Path]:
 
 @functools.cache
 def builtin_experiments() -> tuple[str, ...]:
-  """Dotted names of the experiments inside the package: modules that define load and make."""
-  texts = {name: path.read_text(encoding="utf-8") for name, path in families().items()}
-  return tuple(name for name, text in texts.items() if "\ndef load(" in text and "\ndef make(" in text)
+  """Dotted names of the experiments inside the package: modules that define load(config) and make(config, meta)."""
+  return tuple(name for name, path in families().items() if is_experiment(path.read_text(encoding="utf-8")))
+
+
+def is_experiment(source: str) -> bool:
+  """Whether a module of this source has `load` and `make` as experiments have them; it is not run."""
+  load = re.search(r"^(def load\(config\)|load = )", source, re.MULTILINE)
+  return bool(load and re.search(r"^def make\(config, meta\)", source, re.MULTILINE))
