@@ -21,7 +21,7 @@ from absl import flags as absl_flags, logging
 
 from jaxtrain import config as config_lib, errors
 from jaxtrain.errors import Told, UserError
-from jaxtrain.workdir import jsonfile
+from jaxtrain.workdir import atomic, jsonfile, schema
 
 OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
 MAX_LINES = 4  # of a complaint
@@ -66,7 +66,7 @@ class Log:
     failure = traceback.format_exc()
     try:
       path = self.append(failure) if self.folder else ""
-    except OSError:
+    except (OSError, UserError):  # the folder is gone, the disk full, or a link lies there
       path = ""
     if not path:
       print(failure, file=sys.stderr)
@@ -76,7 +76,7 @@ class Log:
     """Adds text to the folder's log.txt and returns its path."""
     os.makedirs(self.folder, exist_ok=True)
     path = os.path.join(self.folder, "log.txt")
-    with open(path, "a", encoding="utf-8", errors="backslashreplace") as log:
+    with atomic.open_own(path, "a", encoding="utf-8", errors="backslashreplace") as log:
       log.write(text)
     return path
 
@@ -250,6 +250,9 @@ def write_outcome(outcome: Outcome, environ) -> None:
 
 
 def read_outcome(path: str) -> Outcome | None:
-  """The outcome that a command has left in a file; None where it was killed before it could."""
-  found = jsonfile.read_json(path)
+  """The outcome that a command has left in a file; None where it was killed before it could.
+
+  Raises UserError for a file that holds none.
+  """
+  found = jsonfile.read_object(path, schema.OUTCOME)
   return None if found is None else Outcome(**found)

@@ -25,6 +25,11 @@ def number(value: Any) -> float | None:
     return None
 
 
+def is_count(text: str) -> bool:
+  """Whether text is a whole number from 0 up as Python writes it; `²` and `007` are digits too, and none."""
+  return text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text
+
+
 def exact(value: Any) -> str:
   """A value as it is typed in a config, where the lists of JSON are tuples."""
   return f"({', '.join(map(exact, value))}{',' * (len(value) == 1)})" if isinstance(value, list) else repr(value)

@@ -8,8 +8,9 @@ The best state is kept in memory when it appears and written with the next check
 the same steps and finds the same best again, so nothing is lost and improvements cost no saves of their own.
 """
 
+import contextlib
 import os
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, ContextManager, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -198,9 +199,14 @@ def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = No
     UserError: the workdir holds no run, or one made with another config.
   """
   if config is None:
-    config = config_lib.from_workdir(jsonfile.read_json(os.path.join(workdir, "config.json")), workdir)
-    if code := config_lib.named_code(config):
-      raise UserError(f"--config: required, because the run's config names code of your own, {code[0]}")
+    with config_lib.strangers(workdir):
+      config = config_lib.from_workdir(records.read_config(workdir), workdir)
+      return assess_again(config, workdir, init_from, config_lib.must_fit(workdir))
+  assess_again(config, workdir, init_from, contextlib.nullcontext())
+
+
+def assess_again(config: ConfigDict, workdir: str, init_from: str | None, opening: ContextManager) -> None:
+  """`evaluate` with the config of the user or of the workdir; the run is put together within `opening`."""
   config = config_lib.resolve(config)
   lock = Lock(workdir)
   try:
@@ -212,8 +218,13 @@ def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = No
       if folder == workdir:
         raise UserError(f"--workdir: {workdir!r} holds no checkpoint yet")
       k = int(os.path.basename(folder))
+      if k >= len(config.stages):
+        raise UserError(f"--workdir: {workdir!r} holds a stage {k}, its config has {len(config.stages)}")
       config = config_lib.stage_config(config, config.stages[k], k)
-    with start.open_run(config, folder, resume="required", init_from=None, origins=None, read_only=True) as run:
+    with contextlib.ExitStack() as opened:
+      with opening:
+        run = opened.enter_context(start.open_run(config, folder, resume="required", init_from=None, origins=None,
+                                                  read_only=True))
       best = evaluate_lib.best_state(run)
       step = int(best.step)
       state = records.describe_state(step, run.plan.epoch(step), packing.digest(best))

@@ -3,6 +3,7 @@
 Trains a run, or goes on with it; --mode=eval assesses it again, check traces a config, and inspect describes a run.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -47,6 +48,12 @@ def draw(workdir: str, moment: str) -> None:
   """
   from jaxtrain.report import run_page
   run_page.write_run(workdir, moment)
+
+
+def trusted(config, workdir: str):
+  """Context in which files are read: where the run is known from its folder alone, they may not fit together."""
+  from jaxtrain.config import must_fit
+  return must_fit(workdir) if config is None else contextlib.nullcontext()
 
 
 def check_families(config) -> None:
@@ -95,7 +102,7 @@ def run_mode(given: Given, log: Log) -> None:
                draw=draw)
   if processes.is_first():
     left = lambda reason: Stopped(f"{reason}: the run is done, its page is not; the same command draws it")
-    with stops.Stop(0) as stop, stop.at_once(left):
+    with stops.Stop(0) as stop, stop.at_once(left), trusted(config, workdir):
       draw(workdir, "end")
     print(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}", flush=True)
 

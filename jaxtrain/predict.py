@@ -5,7 +5,7 @@
   python -m jaxtrain.predict --workdir=DIR --verb=embed --export=embed.stablehlo
 
 Input and output are .csv .parquet .npz or .h5 (input also .db). Columns of the input are carried through. A workdir is
-data: only modules of jaxtrain.experiments are imported for it, unless --experiment names another.
+data: only modules of jaxtrain.experiments are imported for it, and what --experiment and --code name.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from absl import flags as absl_flags
 from jaxtrain import commands
 from jaxtrain.errors import UserError, need
 from jaxtrain.types import Verb
-from jaxtrain.workdir import records
+from jaxtrain.workdir import atomic, records
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -33,6 +33,8 @@ def make_flags() -> absl_flags.FlagValues:
       ("export", "", "Write the verb as a StableHLO artefact of jax.export instead."),
       ("experiment", "", "The run's experiment, where it is a module of your own.")):
     absl_flags.DEFINE_string(name, default, words, flag_values=own)
+  absl_flags.DEFINE_list("code", [], "Functions of your own that the run's config names and the verb calls: NAME,...",
+                         flag_values=own)
   absl_flags.DEFINE_integer("num", 0, "Rows to make, for verbs that read no file.", flag_values=own)
   absl_flags.DEFINE_integer("seed", None, "Seed of those rows. Default: the run's.", flag_values=own)
   absl_flags.DEFINE_bool("json", False, "Print the summary as JSON.", flag_values=own)
@@ -114,7 +116,8 @@ def apply(flags, verb: Verb, state, config) -> dict:
     raise UserError(f"{flags.input} already has a column {clash[0]!r}; rename it")
   with refused_in_one_line("--output", flags.output):
     if suffix(flags.output) in verb.writers:
-      verb.writers[suffix(flags.output)](flags.output, found)
+      with atomic.replacing(flags.output) as fresh:
+        verb.writers[suffix(flags.output)](fresh, found)
     else:
       writing.write(flags.output, carried | found)
   rows = len(next(iter(found.values())))
@@ -136,9 +139,8 @@ def export(flags, verb: Verb, state) -> dict:
   shape = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("rows"), width), "float32")
   made = jax_export.export(jax.jit(function), platforms=("cpu", "cuda", "tpu"))(shape)
   with refused_in_one_line("--export", flags.export):
-    with open(flags.export + ".new", "wb") as file:
+    with atomic.replacing(flags.export) as fresh, open(fresh, "wb") as file:
       file.write(made.serialize())
-    os.replace(flags.export + ".new", flags.export)
   return {"output": flags.export, "bytes": os.path.getsize(flags.export), "takes": f"float32[rows, {width}]",
           "gives": f"float32[rows, {made.out_avals[0].shape[1]}]"}
 
@@ -150,7 +152,7 @@ def run(argv: list[str]) -> dict:
     if not flags[name].value:
       raise UserError(f"--{name}: required")
   from jaxtrain.run import trained
-  run = trained.restore(flags.workdir, flags.checkpoint, flags.experiment)
+  run = trained.restore(flags.workdir, flags.checkpoint, (flags.experiment, *flags.code))
   verb = pick_verb(run.experiment, flags.verb, run.config.experiment)
   check_flags(flags, verb)
   done = export(flags, verb, run.state) if flags.export else apply(flags, verb, run.state, run.config)

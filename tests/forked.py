@@ -1,8 +1,9 @@
 """The commands without their imports: a process that has imported everything forks for each command line.
 
 JAX starts its backends in the fork, as it does in a process of its own. A case is {"command": "main" | "predict" |
-"sweep" | "report", "argv": [...]}, and may have "environ" (all variables), "cwd", and "seconds" after which it is
-killed; its answer is {"code": ..., "out": ..., "err": ...}.
+"sweep" | "report", "argv": [...]}, and may have "environ" (all variables), "cwd", "seconds" after which it is killed,
+and "audited": its answer is {"code": ..., "out": ..., "err": ...}, and "events", lines about code that was run, where
+that was asked for.
 """
 
 import atexit
@@ -37,14 +38,29 @@ def enter(case: dict, out: int, err: int) -> None:
   sys.argv[:] = [f"jaxtrain/{case['command']}.py", *case["argv"]]
 
 
+AUDITED = {  # event -> what to note of its arguments
+    "import": lambda module, *_: module, "exec": lambda code, *_: f"{code.co_filename}:{code.co_name}",
+    "compile": lambda source, name, *_: str(name), "pickle.find_class": lambda *names: ".".join(map(str, names)),
+    "subprocess.Popen": lambda *given: str(given[1]), "os.system": str, "os.exec": lambda *given: str(given[:2]),
+    "os.posix_spawn": lambda *given: str(given[:2]), "os.spawn": lambda *given: str(given[:3])}
+
+
+def audit(note) -> None:
+  """From here on `note(line)` is told of all that imports, compiles or runs code, for as long as this process lives."""
+  sys.addaudithook(lambda event, given: note(f"{event} {AUDITED[event](*given)}") if event in AUDITED else None)
+
+
 def answer(case: dict) -> dict:
   """Runs a case in a fork of this process."""
-  with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as err:
+  opened = lambda: tempfile.TemporaryFile("w+", encoding="utf-8")
+  with opened() as out, opened() as err, opened() as events:
     child = os.fork()
     if child == 0:
       code = 99  # the command let an exception out
       try:
         enter(case, out.fileno(), err.fileno())
+        if case["audited"]:
+          audit(lambda line: os.write(events.fileno(), f"{line}\n".encode("utf-8", "replace")))
         code = importlib.import_module(COMMANDS[case["command"]]).main()
       except SystemExit as leaving:
         code = leaving.code
@@ -57,7 +73,9 @@ def answer(case: dict) -> dict:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     out.seek(0)
     err.seek(0)
-    return {"code": code, "out": out.read(), "err": err.read()}
+    events.seek(0)
+    return {"code": code, "out": out.read(), "err": err.read()} | ({"events": events.read().splitlines()}
+                                                                  if case["audited"] else {})
 
 
 @functools.cache
@@ -79,7 +97,8 @@ def server() -> subprocess.Popen:
 def answer_to(case: dict) -> dict:
   """The answer to one case."""
   process = server()
-  process.stdin.write(json.dumps({"environ": dict(os.environ), "cwd": ROOT, "seconds": SECONDS} | case) + "\n")
+  usual = {"environ": dict(os.environ), "cwd": ROOT, "seconds": SECONDS, "audited": False}
+  process.stdin.write(json.dumps(usual | case) + "\n")
   process.stdin.flush()
   return json.loads(process.stdout.readline())
 

@@ -262,7 +262,8 @@ def test_eval_runs_no_code_that_only_the_workdir_names(tmp_path, shared):
   shared.copy(workdir, SMOKE, *QUIET)
   record = json.loads((workdir / "config.json").read_text())
   for change, message in (({"experiment": "outside"}, "is not part of jaxtrain"),
-                          ({"eval": record["eval"] | {"metrics": ["outside.make"]}}, "names code of your own")):
+                          ({"eval": record["eval"] | {"metrics": ["outside.make"]}},
+                           "names code, 'outside.make', that you have not named")):
     (workdir / "config.json").write_text(json.dumps(record | change))
     done = child.run("--mode", "eval", f"--workdir={workdir}", environ={"PYTHONPATH": os.path.join(child.ROOT,
                                                                                                    "tests")})

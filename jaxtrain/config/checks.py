@@ -29,6 +29,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
   if not all(isinstance(stage, (Mapping, ConfigDict)) for stage in config.stages):
     raise UserError(f"config.stages: got {config.stages!r}, allowed override dicts, set in the config file")
   module = modules.load_experiment(config.experiment)
+  modules.check_code(config)
   check_limits(config, limits_lib.LIMITS | modules.declared(module, "LIMITS"))
   check_length(config, modules.declared(module, "TRAINS"))
   if "data" in config and "split" in config.data:
@@ -44,6 +45,9 @@ def resolve(config: ConfigDict) -> ConfigDict:
     if optim.schedule == "warmup_cosine" and not optim.warmup_steps:
       raise UserError(f"config.{section}.warmup_steps: got 0, allowed 1 or more with "
                       f"config.{section}.schedule=warmup_cosine")
+  if modules.strangers_here:  # what stages override must be judged too before another process is told of it
+    for k, stage in enumerate(config.stages):
+      stage_config(config, stage, k)
   return config.lock()
 
 

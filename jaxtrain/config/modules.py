@@ -1,20 +1,68 @@
-"""Code named by dotted path: experiments, and functions of the user's own."""
+"""Code named by dotted path: experiments, and functions of the user's own. All imports by name are made here.
 
+A config file is the user's and may name any code. A workdir is data, perhaps a stranger's: while `strangers` holds, a
+name is imported only where it is an experiment of jaxtrain or one that the user has given too. That is judged at the
+import, so it does not matter where in the workdir a name stood, or what it was merged with.
+"""
+
+import contextlib
+import functools
 import importlib
-import importlib.util
-import pkgutil
+import pathlib
+import re
+from typing import Any, Iterable, Iterator, NamedTuple
 
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
 
+PACKAGE = "jaxtrain.experiments"
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / "experiments"
 
 # What a module of an experiment may declare, and what holds where it does not: see `types.Experiment`.
 DECLARATIONS = {"LIMITS": {}, "TRACEABLE": (), "CODE": (), "METRICS": {}, "INIT_ROWS": None, "TRAINS": True}
 
 
+class Stranger(NamedTuple):
+  """A workdir that may name code, and the names that the user has given too."""
+  workdir: str
+  vouched: frozenset[str]
+
+
+strangers_here: list[Stranger] = []  # of all threads: one that starts meanwhile must not have more rights
+
+
+@contextlib.contextmanager
+def strangers(workdir: str, vouched: Iterable[str] = ()) -> Iterator[None]:
+  """Meanwhile no code is imported by name but experiments of jaxtrain and what the user has vouched for."""
+  stranger = Stranger(workdir, frozenset(vouched))
+  strangers_here.append(stranger)
+  try:
+    yield
+  finally:
+    strangers_here.remove(stranger)
+
+
+def admit(field: str, name: Any) -> None:
+  """Raises UserError where a workdir names code that is no experiment of jaxtrain and that the user has not named."""
+  for stranger in strangers_here:
+    own = field == "experiment" and name in builtin_experiments()
+    if not own and name not in stranger.vouched:
+      if field == "experiment":
+        raise UserError(f"--workdir: {stranger.workdir!r} was trained by {name!r}, which is not part of jaxtrain; "
+                        f"--experiment={name} runs its code (in main: its --config)")
+      raise UserError(f"config.{field}: {stranger.workdir!r} names code, {name!r}, that you have not named; "
+                      f"--code={name} runs it (in main: its --config)")
+
+
 def declared(module, name: str):
   """What the module of an experiment declares under a name of `DECLARATIONS`."""
   return getattr(module, name, DECLARATIONS[name])
+
+
+def check_code(config) -> None:
+  """Raises UserError where the fields of code hold no names, or names that may not be imported: before any is."""
+  for field, name in named_code(config):
+    admit(field, name)
 
 
 def load_experiment(name: str):
@@ -23,6 +71,7 @@ def load_experiment(name: str):
   Raises:
     UserError: no such module (the built-in ones are listed), or one without the two functions.
   """
+  admit("experiment", name)
   try:
     module = importlib.import_module(name) if name else None
   except ModuleNotFoundError as error:
@@ -38,13 +87,21 @@ def load_experiment(name: str):
   return module
 
 
-def named_code(config) -> list[str]:
-  """Dotted names of the user's own code in the fields that the experiment's module declares as CODE."""
+def named_code(config) -> list[tuple[str, str]]:
+  """(field, dotted name) of the user's own code in the fields that the experiment's module declares as CODE.
+
+  Raises:
+    UserError: such a field holds something else than names.
+  """
   flat = dict(jsonable.flatten(config))
-  fields = declared(load_experiment(config.experiment), "CODE")
-  values = [flat[field] for field in fields if field in flat]
-  names = [name for value in values for name in (value if isinstance(value, tuple) else (value,))]
-  return [name for name in names if "." in str(name)]
+  found = []
+  for field in declared(load_experiment(config.experiment), "CODE"):
+    value = flat[field] if field in flat else ()
+    names = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(name, str) for name in names):
+      raise UserError(f"config.{field}: got {value!r}, allowed names such as MODULE.FUNCTION")
+    found += [(field, name) for name in names if "." in name]
+  return found
 
 
 def load_function(field: str, name: str):
@@ -53,6 +110,7 @@ def load_function(field: str, name: str):
   Raises:
     UserError: naming the config field, where there is no such module or function.
   """
+  admit(field, name)
   module, _, function = name.rpartition(".")
   try:
     found = getattr(importlib.import_module(module), function) if module else None
@@ -67,15 +125,27 @@ def load_function(field: str, name: str):
   return found
 
 
-def builtin_experiments() -> list[str]:
-  """Dotted names of the experiments inside the package: modules that define load and make."""
-  package = importlib.import_module("jaxtrain.experiments")
-  names = []
-  for _, name, is_package in pkgutil.walk_packages(package.__path__, "jaxtrain.experiments."):
-    if is_package:
-      continue
-    with open(importlib.util.find_spec(name).origin, encoding="utf-8") as file:
-      text = file.read()
-    if "\ndef load(" in text and "\ndef make(" in text:
-      names.append(name)
-  return names
+def load_companion(experiment: str, name: str):
+  """The module of a name beside an experiment of jaxtrain, such as its figures; None where there is none."""
+  if experiment not in builtin_experiments():
+    return None
+  beside = f"{experiment.rpartition('.')[0]}.{name}"
+  return importlib.import_module(beside) if beside in families() else None
+
+
+@functools.cache
+def families() -> dict[str, pathlib.Path]:
+  """Path by dotted name of the modules in the folders of the families; nothing is imported to know it."""
+  return {f"{PACKAGE}.{path.parent.name}.{path.stem}": path for path in sorted(FOLDER.glob("*/*.py"))}
+
+
+@functools.cache
+def builtin_experiments() -> tuple[str, ...]:
+  """Dotted names of the experiments inside the package: modules that define load(config) and make(config, meta)."""
+  return tuple(name for name, path in families().items() if is_experiment(path.read_text(encoding="utf-8")))
+
+
+def is_experiment(source: str) -> bool:
+  """Whether a module of this source has `load` and `make` as experiments have them; it is not run."""
+  load = re.search(r"^(def load\(config\)|load = )", source, re.MULTILINE)
+  return bool(load and re.search(r"^def make\(config, meta\)", source, re.MULTILINE))

@@ -1,15 +1,18 @@
 """Configs as JSON: stored, read back, compared, digested."""
 
+import contextlib
 import json
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 from ml_collections import ConfigDict
 
 from jaxtrain import jsonable
-from jaxtrain.config import checks, defaults
-from jaxtrain.errors import UserError
+from jaxtrain.config import checks, defaults, modules
+from jaxtrain.errors import Told, UserError
 from jaxtrain.jsonable import digest_json
 
+# type of a default -> types of JSON that a field of it may have
+KINDS = {bool: bool, int: int, float: (int, float), str: str, tuple: list, dict: dict}
 RETIRED = ("debug",)  # fields of earlier versions that nothing read
 
 
@@ -57,24 +60,53 @@ def upgraded(record: Mapping[str, Any], config: ConfigDict | None = None) -> dic
   return record | {"data": read(record["data"], new["data"] if "data" in new else {}, defaults.TABLES)}
 
 
-def from_workdir(record: Mapping[str, Any] | None, workdir: str, experiment: str = "") -> ConfigDict:
-  """The config of a run's config.json, for commands that are given the workdir alone: a workdir is data, never run.
+def from_workdir(record: Mapping[str, Any] | None, workdir: str) -> ConfigDict:
+  """The config of a run's config.json, for commands that are given the workdir alone.
+
+  It is data: whoever does something with it does so within `modules.strangers`.
 
   Args:
     record: what the file holds; None where there is none.
     workdir: its folder, for messages.
-    experiment: a module that the user names.
 
   Raises:
-    UserError: no file, or an experiment that is neither part of jaxtrain nor named.
+    UserError: no file, one whose fields are not of the kinds that configs have, or an experiment that may not be
+      imported.
   """
   if record is None:
     raise UserError(f"--workdir: {workdir!r} holds no run (no config.json)")
-  config = from_record({key: value for key, value in record.items() if key != "origins"})
-  if not config.experiment.startswith("jaxtrain.experiments.") and experiment != config.experiment:
-    raise UserError(f"--workdir: {workdir!r} was trained by {config.experiment!r}, which is not part of jaxtrain; "
-                    f"--experiment={config.experiment} runs its code (in main: its --config)")
-  return config
+  record = {key: value for key, value in record.items() if key != "origins"}
+  check_kinds(record, defaults.DEFAULTS, workdir)
+  modules.admit("experiment", upgraded(record)["experiment"])
+  try:
+    return from_record(record)
+  except (KeyError, TypeError, ValueError) as error:  # names that a ConfigDict cannot hold
+    raise UserError(f"--workdir: {workdir!r}: config.json is no config: {error}") from None
+
+
+def check_kinds(record: Mapping, kinds: Mapping, workdir: str, prefix: str = "") -> None:
+  """Raises UserError for a stored field that is not of the kind of its default; fields without one are left alone."""
+  for key, default in kinds.items():
+    if key not in record:
+      continue
+    value, kind = record[key], next(kind for kind in KINDS if isinstance(default, kind))
+    if not isinstance(value, KINDS[kind]) or isinstance(value, bool) != (kind is bool):
+      raise UserError(f"--workdir: {workdir!r}: config.json has {str(value)[:80]} for {prefix}{key}, allowed "
+                      f"{'a section' if kind is dict else f'a value of type {kind.__name__}'}")
+    if kind is dict:
+      check_kinds(value, default, workdir, f"{prefix}{key}.")
+
+
+@contextlib.contextmanager
+def must_fit(workdir: str) -> Iterator[None]:
+  """Raises UserError for an error that nobody foresaw: what is put together meanwhile is what a workdir's files say."""
+  try:
+    yield
+  except (Told, OSError, MemoryError):
+    raise
+  except Exception as error:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    raise UserError(f"--workdir: the files of {workdir!r} do not fit together: {reason[:200]}") from error
 
 
 def digest(config: ConfigDict, but: tuple[str, ...] = checks.MAY_CHANGE) -> str:

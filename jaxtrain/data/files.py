@@ -3,22 +3,32 @@
 A column is an array with one entry per row: numbers as the file has them, or an object array of text, numbers and None.
 A column of an NPZ or HDF5 file may be wide, [N, D]: `name` then stands for `name_0` to `name_<D-1>`, or for the names
 in the dataset's attribute `columns`. Every complaint is one line that names the file.
+
+A file may come from a stranger: what it unfolds to is counted before it is read, or while it is, and it is refused
+where that does not fit into memory.
 """
 
 import collections
 import csv
 import gc
 import itertools
+import math
 import os
 import sqlite3
 import urllib.parse
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 
+from jaxtrain import memory
+from jaxtrain.data import hdf5
 from jaxtrain.errors import UserError, need
+from jaxtrain.workdir import reading
 
-BLOCK = 8192  # CSV rows handled at a time
+BLOCK = 8192  # rows handled at a time
+MOST_CELL = 1 << 20  # bytes of a text in a database
+IDLE_STEPS = 4_000_000_000  # of SQLite's machine (minutes) in which a query gives no further row: it may have no end
+STEPS = 1_000_000  # after which it is looked at
 
 
 class Columns(NamedTuple):
@@ -63,6 +73,7 @@ def read(kind: str, path: str, table: str = "", field: str = "config.data.path")
   """
   check_path(kind, path, field)
   try:
+    memory.check(os.path.getsize(path), "the file")
     columns = READERS[kind](path, table)
   except UserError:
     raise
@@ -102,11 +113,12 @@ def read_csv(path: str, _: str) -> Columns:
       raise UserError(f"{path}: the header is one cell; its cells seem to be separated by {separator!r}, allowed "
                       "commas")
     check_names(path, header)
-    parts, counts, plain = [[] for _ in header], [], gc.isenabled()
+    parts, counts, plain, most = [[] for _ in header], [], gc.isenabled(), memory.room()
     gc.disable()  # millions of small lists that all stay: looking at them again and again is half the time
     try:
       while rows := list(itertools.islice(reader, BLOCK)):
         counts.append(len(rows))
+        memory.check(memory.CELL_BYTES * len(header) * sum(counts), "what it holds", most)
         if set(map(len, rows)) != {len(header)}:
           return read_ragged(path, header)
         for part, cells in zip(parts, zip(*rows)):
@@ -151,8 +163,7 @@ def text_column(cells, count: int) -> np.ndarray:
 
 def read_parquet(path: str, _: str) -> Columns:
   """A Parquet file; dates and nested columns are refused when they are used."""
-  parquet = need("pyarrow.parquet", "tables")
-  table = parquet.read_table(path)
+  table = read_batches(path)
   values = {}
   for name in table.column_names:
     column = table.column(name)
@@ -165,40 +176,42 @@ def read_parquet(path: str, _: str) -> Columns:
   return Columns(path, values, {})
 
 
+def read_batches(path: str):
+  """The table of a Parquet file, whose text and lists may be written once and meant a million times."""
+  arrow, parquet = need("pyarrow", "tables"), need("pyarrow.parquet", "tables")
+  batches, size, most = [], 0, memory.room()
+  with parquet.ParquetFile(path) as file:
+    memory.check(8 * file.metadata.num_rows * file.metadata.num_columns, "what it holds", most)
+    for batch in file.iter_batches(BLOCK):
+      batches.append(batch)
+      size += batch.nbytes
+      memory.check(size, "what it holds", most)
+    return arrow.Table.from_batches(batches, file.schema_arrow)
+
+
 def read_npz(path: str, _: str) -> Columns:
   """A NumPy archive of arrays with one entry per row."""
   with open(path, "rb") as file:
-    archive = np.load(file, allow_pickle=False)
-    if not hasattr(archive, "files"):
+    if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
       raise UserError(f"{path}: a single array has no column names; save it with numpy.savez(path, name=array)")
-    return split_wide(path, {name: (archive[name], None) for name in archive.files})
+  return split_wide(path, {name: (array, None) for name, array in reading.read_arrays(path).items()})
 
 
 def read_hdf5(path: str, _: str) -> Columns:
   """An HDF5 file of datasets with one entry per row; those in groups are named group/dataset."""
   with need("h5py", "tables").File(path, "r") as file:
-    return split_wide(path, {name: (dataset[()], part_names(dataset)) for name, dataset in hdf5_datasets(file).items()})
-
-
-def hdf5_datasets(file) -> dict[str, Any]:
-  """All datasets of an open HDF5 file that have rows, by name."""
-  found = {}
-  file.visititems(lambda name, item: found.__setitem__(name, item) if getattr(item, "shape", ()) else None)
-  return found
-
-
-def part_names(dataset) -> tuple[str, ...] | None:
-  """Names in the attribute `columns` of a dataset."""
-  if "columns" not in dataset.attrs:
-    return None
-  return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in dataset.attrs["columns"])
+    datasets = hdf5.datasets(path, file)
+    memory.check(sum(dataset.nbytes for dataset in datasets.values()), "what it holds")
+    return split_wide(path, {name: (hdf5.read_rows(dataset), hdf5.part_names(dataset))
+                             for name, dataset in datasets.items()})
 
 
 def wide_names(path: str, name: str, shape: tuple[int, ...], parts: tuple[str, ...] | None) -> tuple[str, ...]:
   """Names of the parts of a wide column. Raises UserError where there are not as many as the column is wide."""
-  parts = parts or tuple(f"{name}_{d}" for d in range(int(np.prod(shape[1:]))))
-  if len(parts) != int(np.prod(shape[1:])):
-    raise UserError(f"{path}: {name!r} is {int(np.prod(shape[1:]))} wide, its attribute columns has {len(parts)} names")
+  width = math.prod(shape[1:])
+  parts = parts or tuple(f"{name}_{d}" for d in range(width))
+  if len(parts) != width:
+    raise UserError(f"{path}: {name!r} is {width} wide, its attribute columns has {len(parts)} names")
   return parts
 
 
@@ -242,19 +255,47 @@ def check_lengths(path: str, lengths: dict[str, int]) -> None:
 def read_sqlite(path: str, table: str) -> Columns:
   """A table of an SQLite file, in the order of its rows."""
   database = sqlite3.connect(f"file:{urllib.parse.quote(os.path.abspath(path))}?mode=ro", uri=True)
+  database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_CELL)
+  database.execute("pragma trusted_schema = off")
   try:
     found = database.execute("select name from sqlite_master where type in ('table', 'view') order by name")
     tables = [name for name, in found if not name.startswith("sqlite_")]
     if (table or len(tables) != 1) and table not in tables:
       raise UserError(f"config.data.table: got {table!r}, allowed a table of {path}: "
                       f"{', '.join(tables) or 'it has none'}")
-    rows = database.execute("select * from \"{}\"".format((table or tables[0]).replace('"', '""')))
-    names = [column[0] for column in rows.description]
-    cells = rows.fetchall()
+    names, cells = fetch(database, "select * from \"{}\"".format((table or tables[0]).replace('"', '""')))
   finally:
     database.close()
   columns = zip(*cells) if cells else [()] * len(names)
   return Columns(path, {name: text_column(column, len(cells)) for name, column in zip(names, columns)}, {})
+
+
+def fetch(database: sqlite3.Connection, query: str) -> tuple[list[str], list[tuple]]:
+  """(names, rows) of a query.
+
+  Raises ValueError where they do not fit into memory, or further ones do not come: a view is a program, and may have no
+  end.
+  """
+  cells, size, most, idle = [], 0, memory.room(), [0]
+
+  def looked() -> bool:
+    idle[0] += STEPS
+    return idle[0] > IDLE_STEPS
+
+  database.set_progress_handler(looked, STEPS)
+  try:
+    rows = database.execute(query)
+    for row in rows:
+      cells.append(row)
+      idle[0] = 0
+      size += memory.CELL_BYTES * len(row) + sum(len(cell) for cell in row if isinstance(cell, (str, bytes)))
+      if len(cells) % BLOCK == 0 or size > most:
+        memory.check(size, "what it holds", most)
+  except sqlite3.OperationalError:
+    if idle[0] > IDLE_STEPS:
+      raise ValueError(f"its view gave no row for {IDLE_STEPS:,} steps and may have no end") from None
+    raise
+  return [column[0] for column in rows.description], cells
 
 
 READERS: dict[str, Callable[[str, str], Columns]] = {

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from jaxtrain import rng
-from jaxtrain.data import files, scaling, shuffle, tables
+from jaxtrain.data import files, hdf5, scaling, shuffle, tables
 from jaxtrain.data.watched import Watched
 from jaxtrain.errors import UserError, need
 from jaxtrain.types import Source
@@ -135,9 +135,10 @@ def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str) -> t
   watched = Watched(path)
   try:
     with need("h5py", "tables").File(path, "r") as file:
-      datasets = files.hdf5_datasets(file)
+      datasets = hdf5.datasets(path, file)
+      hdf5.check_claims(datasets)
       files.check_lengths(path, {name: item.shape[0] for name, item in datasets.items()})
-      names = {name: files.wide_names(path, name, item.shape, files.part_names(item)) if item.ndim > 1 else (name,)
+      names = {name: files.wide_names(path, name, item.shape, hdf5.part_names(item)) if item.ndim > 1 else (name,)
                for name, item in datasets.items()}
       files.check_names(path, list(itertools.chain.from_iterable(names.values())))
       columns = files.Columns(path, {part: np.empty(0) for parts in names.values() for part in parts},
@@ -146,7 +147,7 @@ def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str) -> t
       for name, parts in names.items():
         for k, part in enumerate(parts):
           if part in (label, group):
-            cells = datasets[name][(slice(None), *np.unravel_index(k, datasets[name].shape[1:]))]
+            cells = hdf5.read_rows(datasets[name], np.unravel_index(k, datasets[name].shape[1:]))
             columns.values[part] = files.split_wide(path, {part: (cells, None)}).values[part]
       parts = tuple(describe_part(path, name, item, names[name], features) for name, item in datasets.items()
                     if set(names[name]) & set(features))

@@ -4,8 +4,10 @@ Scalars and labels become columns; tensors and images are taken apart into `name
 prepared as array_record (`builder.download_and_prepare()` with `file_format="array_record"`); nothing is downloaded.
 """
 
+import json
 import logging
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ import numpy as np
 from jaxtrain.data import files, host, tables
 from jaxtrain.data.watched import Watched
 from jaxtrain.errors import UserError
+
+NAME = re.compile(r"\w+(/[\w.+=-]+)?(:(\d+|\*)(\.(\d+|\*)){2})?", re.ASCII)
+CLASS_KEYS = ("pythonClassName", "python_class_name", "type")  # in features.json
 
 
 def open_split(path: str, split: str) -> tuple[Any, Any, str]:
@@ -29,6 +34,11 @@ def open_split(path: str, split: str) -> tuple[Any, Any, str]:
   logging.getLogger("absl").setLevel(logging.ERROR)
   if not path:
     raise UserError("config.data.path: got '', allowed the name or the folder of a prepared TFDS dataset")
+  if os.path.isdir(path):
+    check_features(path)
+  elif not NAME.fullmatch(path):  # other forms load code from elsewhere
+    raise UserError(f"config.data.path: got {path!r}, allowed the name of a TFDS dataset, NAME, NAME/CONFIG or "
+                    "NAME:VERSION, or the folder of a prepared one")
   try:
     builder = tfds.builder_from_directory(path) if os.path.isdir(path) else tfds.builder(path)
   except Exception as error:  # many types: unknown name, unreadable folder, no network
@@ -40,6 +50,26 @@ def open_split(path: str, split: str) -> tuple[Any, Any, str]:
   except Exception as error:
     hint = f"splits: {', '.join(names)}" if names else "it is not prepared on this machine, and nothing is downloaded"
     raise UserError(f"config.data.path: TFDS dataset {path!r}, split {split!r}: {first_line(error)}; {hint}") from None
+
+
+def check_features(folder: str) -> None:
+  """Raises UserError where the description of a dataset names classes that are not TFDS's own: TFDS would import them.
+  """
+  path = os.path.join(folder, "features.json")
+  try:
+    with open(path, encoding="utf-8") as file:
+      left = [json.load(file)]
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(f"config.data.path: TFDS has no dataset {folder!r} here: {first_line(error)}") from None
+  while left:
+    value = left.pop()
+    if isinstance(value, dict):
+      left += value.values()
+      for name in [value[key] for key in CLASS_KEYS if key in value]:
+        if isinstance(name, str) and not name.startswith("tensorflow_datasets."):  # a column may be named so too
+          raise UserError(f"{path} names {name!r}, which is not part of TFDS; a dataset is data, its code is not run")
+    elif isinstance(value, list):
+      left += value
 
 
 def first_line(error: Exception) -> str:

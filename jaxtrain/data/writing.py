@@ -1,7 +1,6 @@
 """Columns written to a file: CSV, Parquet, NPZ or HDF5, such as `files.read` reads again."""
 
 import csv
-import os
 import re
 import zipfile
 from typing import Callable, Iterable
@@ -10,6 +9,7 @@ import numpy as np
 
 from jaxtrain.data import files
 from jaxtrain.errors import UserError, need
+from jaxtrain.workdir import atomic
 
 NUMBER = re.compile(r"(-?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?)?")
 
@@ -19,15 +19,11 @@ def write(path: str, columns: dict[str, np.ndarray]) -> None:
 
   Numbers in CSV have as many digits as give them back exactly; None becomes an empty cell.
   """
-  kind, fresh = files.kind_of(path), path + ".new"
+  kind = files.kind_of(path)
   if kind not in WRITERS:
     raise UserError(f"{path}: cannot write {kind}, allowed .csv .parquet .npz .h5")
-  try:
+  with atomic.replacing(path) as fresh:
     WRITERS[kind](fresh, columns if kind == "csv" else {n: plain_numbers(column) for n, column in columns.items()})
-    os.replace(fresh, path)
-  finally:
-    if os.path.exists(fresh):
-      os.remove(fresh)
 
 
 def write_csv(path: str, columns: dict[str, np.ndarray]) -> None:

@@ -1,11 +1,11 @@
 """The backend: platform, threads of the CPU, memory that is free. The one place that configures JAX for a process."""
 
 import os
-import pathlib
 import resource
 
 import jax
 
+from jaxtrain import memory
 from jaxtrain.errors import UserError
 
 
@@ -26,21 +26,7 @@ def free_bytes() -> int:
   stats = jax.local_devices()[0].memory_stats() or {}
   if "bytes_limit" in stats:
     return stats["bytes_limit"] - stats["bytes_in_use"]
-  try:
-    with open("/proc/meminfo", encoding="ascii") as file:
-      free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-  except OSError:  # no Linux
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  return min([free, *group_free_bytes("/sys/fs/cgroup")])
-
-
-def group_free_bytes(folder: str) -> list[int]:
-  """Memory left to the process's control group, such as a container's or a Slurm job's; [] where there is no limit."""
-  try:
-    limit, used = (pathlib.Path(folder, name).read_text().strip() for name in ("memory.max", "memory.current"))
-    return [int(limit) - int(used)] if limit != "max" else []
-  except OSError:  # no such groups here
-    return []
+  return memory.free_bytes()
 
 
 def use_cores(most: int) -> None:

@@ -67,7 +67,7 @@ def wait_for_coordinator(coordinator: str) -> None:
     UserError: it does not within JOIN_SECONDS, or the address is none.
   """
   host, _, port = coordinator.rpartition(":")
-  if not host or not port.isdigit():
+  if not host or not port.isascii() or not port.isdigit():
     raise UserError(f"--coordinator: got {coordinator!r}, allowed HOST:PORT")
   deadline = time.monotonic() + JOIN_SECONDS
   while True:

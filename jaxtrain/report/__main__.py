@@ -9,6 +9,7 @@ import sys
 from absl import flags
 
 from jaxtrain import commands
+from jaxtrain.config import must_fit
 from jaxtrain.errors import UserError
 from jaxtrain.report import run_page, sweep_page
 from jaxtrain.workdir import journal
@@ -27,8 +28,10 @@ def write_page(paths: list[str], output: str) -> str | None:
   one = paths[0] if len(paths) == 1 else ""
   try:
     if one and not output and not journal.is_sweep(one) and os.path.exists(os.path.join(one, "config.json")):
-      return run_page.write_run(one, "end")
-    return sweep_page.write(paths, output or (os.path.join(one, "report.html") if one else "comparison.html"))
+      with must_fit(one):
+        return run_page.write_run(one, "end")
+    with must_fit(", ".join(paths)):
+      return sweep_page.write(paths, output or (os.path.join(one, "report.html") if one else "comparison.html"))
   except OSError as error:
     raise UserError(f"{error.filename or 'the page'} cannot be written: {error.strerror or error}") from error
 

@@ -11,6 +11,7 @@ from typing import Any, Iterable, NamedTuple
 
 import numpy as np
 
+from jaxtrain.config import must_fit
 from jaxtrain.errors import UserError
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures
@@ -107,7 +108,16 @@ def sweep_member(folder: str, noted: journal.Member) -> Member:
 
 
 def read_member(folder: str) -> Member:
-  """A run from its folder; one of several stages has the metrics of its newest. Raises UserError as read_run."""
+  """A run from its folder; one of several stages has the metrics of its newest.
+
+  Raises UserError as `read_run` does, and where the files do not fit together.
+  """
+  with must_fit(folder):
+    return describe_member(folder)
+
+
+def describe_member(folder: str) -> Member:
+  """`read_member` of files that fit together."""
   whole, run = reading.read_newest(folder)
   word, _, reason = reading.status(run)
   train, best = run.config.get("train", {}), reading.best_of(run)

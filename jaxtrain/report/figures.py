@@ -6,10 +6,8 @@ and those that only the preset `full` draws in `FULL_FAMILIES`.
 Files that a killed run left short are read as far as they go. No JAX here, nor in anything that this module imports.
 """
 
-import importlib
 import inspect
 import os
-import re
 import sys
 import warnings
 from typing import Any, Callable
@@ -21,8 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from jaxtrain import jsonable
+from jaxtrain.config import modules
 from jaxtrain.errors import UserError
-from jaxtrain.workdir import reading
+from jaxtrain.workdir import atomic, reading
 from jaxtrain.workdir.reading import RunData
 
 PRESETS = ("none", "minimal", "standard", "full")
@@ -141,14 +140,8 @@ def experiment_families(experiment: str, attribute: str = "FAMILIES") -> dict[st
   """`FAMILIES` or `FULL_FAMILIES` of the module beside an experiment; only modules of ours are imported, because a run
   folder is data.
   """
-  package = str(experiment).rpartition(".")[0]
-  try:
-    if re.fullmatch(r"jaxtrain\.experiments(\.[a-z]\w*)+", package, re.ASCII):
-      return dict(getattr(importlib.import_module(f"{package}.figures"), attribute, {}))
-  except ModuleNotFoundError as error:
-    if not f"{package}.figures".startswith(str(error.name)):
-      raise
-  return {}
+  module = modules.load_companion(experiment, "figures")
+  return dict(getattr(module, attribute, {}))
 
 
 def select(config: dict, moment: str) -> dict[str, Callable[[RunData], Figure | None]]:
@@ -183,8 +176,8 @@ def draw(run: RunData, moment: str) -> list[tuple[str, str, str]]:
         figure = family(run)
         if figure is not None:
           os.makedirs(os.path.dirname(path), exist_ok=True)
-          figure.savefig(path + ".new", format="png", metadata={"Software": None})
-          os.replace(path + ".new", path)
+          with atomic.replacing(path) as fresh:
+            figure.savefig(fresh, format="png", metadata={"Software": None})
           drawn.append((name, path, " ".join((inspect.getdoc(family) or "").split())))
     except Exception as error:  # whatever it is, the other figures and the report still come
       run.problems.append(f"figure {name} was not drawn: {type(error).__name__}: {' '.join(str(error).split())[:200]}")

@@ -10,11 +10,10 @@ import hashlib
 import html
 import json
 import math
-import os
-import pathlib
 from typing import Any, Iterable
 
 from jaxtrain.jsonable import number
+from jaxtrain.workdir import atomic
 
 STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--page:#f6f7f9;--card:#fff;
 --link:#1f6fb4;--bar:#8dbbe3;--edge:#59646e66;--good:#0b7a57;--bad:#b3261e;--warn:#8a5a00}
@@ -97,12 +96,7 @@ def write(path: str, title: str, content: Iterable[Html], style: str = "", data:
   head = tag("head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=policy),
              tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
              tag("title", f"{title} · jaxtrain"), tag("style", Html(STYLE + style)))
-  whole = tag("html", head, tag("body", tag("main", *content), *scripts), lang="en")
-  new = pathlib.Path(path + ".new")
-  try:
-    new.write_text(f"<!doctype html>\n{whole}\n", encoding="utf-8", errors="replace")  # names may be no text
-    os.replace(new, path)
-  except OSError:
-    new.unlink(missing_ok=True)
-    raise
+  document = tag("html", head, tag("body", tag("main", *content), *scripts), lang="en")
+  with atomic.replacing(path) as fresh, open(fresh, "w", encoding="utf-8", errors="replace") as file:
+    file.write(f"<!doctype html>\n{document}\n")  # names may be no text
   return path

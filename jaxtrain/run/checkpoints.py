@@ -13,19 +13,21 @@ it is written, before an older one is deleted. That takes the saver's thread 10 
 import errno
 import json
 import logging
+import math
 import os
 import shutil
 import threading
 import time
-from typing import Any
+from typing import Any, Callable
 
 import jax
 import numpy as np
 
+from jaxtrain import memory
 from jaxtrain.errors import NotSaved, UserError
 from jaxtrain.run import packing, stops
 from jaxtrain.run.plain import Plain
-from jaxtrain.workdir import records
+from jaxtrain.workdir import atomic, records
 
 
 def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
@@ -39,7 +41,9 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
     record = records.read_checked(folder, step)
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone(ocp))
     with Plain(folder) as path, ocp.Checkpointer(handler, multiprocessing_options=alone(ocp)) as reader:
-      arrays = reader.restore(os.path.join(path, str(step), "state"))
+      path = os.path.join(path, str(step), "state")
+      check_claims(reader.metadata(path).item_metadata.tree)
+      arrays = reader.restore(path)
     leaves = packing.unpack(arrays, record["layout"])
     _, every = packing.digest_leaves(leaves)
     changed = [path for path, value in record["leaf_digests"].items() if path not in every or every[path] != value]
@@ -94,6 +98,11 @@ def import_orbax():
   import orbax.checkpoint as ocp
   logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
   return ocp
+
+
+def check_claims(described: dict[str, Any]) -> None:
+  """Raises ValueError where stored arrays are said to be larger than may be read: orbax makes what a file lacks."""
+  memory.check(sum(math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in described.values()), "its state")
 
 
 def alone(ocp):
@@ -220,8 +229,13 @@ class Checkpoints:
       else:
         point(os.path.join(self.folder, name), str(step))
 
-  def restore_newest(self, template: dict[str, Any]) -> tuple[int, dict[str, Any], dict, list[str]] | None:
+  def restore_newest(self, template: dict[str, Any], check: Callable[[dict], None] = lambda record: None
+                     ) -> tuple[int, dict[str, Any], dict, list[str]] | None:
     """(step, tree, record, reasons of those skipped) of the newest usable checkpoint; None where there is none at all.
+
+    Args:
+      template: what to restore.
+      check: raises UserError where what a record knows of beside the arrays, such as facts, is no longer there.
 
     Raises:
       UserError: there are checkpoints and none can be used.
@@ -230,6 +244,7 @@ class Checkpoints:
     for step in reversed(records.committed_steps(self.folder)):
       try:
         leaves, record = read(self.folder, step)
+        check(record)
         return step, {name: packing.fill(tree, leaves, name) for name, tree in template.items()}, record, skipped
       except UserError as error:
         skipped.append(str(error))
@@ -275,16 +290,19 @@ def point(link: str, target: str) -> None:
   """Makes `link` a relative symlink to `target` beside it, atomically; a copy where links are impossible."""
   if os.path.islink(link) and os.readlink(link) == target:
     return
-  fresh = f"{link}.new"
-  remove(fresh)
+  fresh = atomic.beside(link)
   try:
-    os.symlink(target, fresh, target_is_directory=True)
+    try:
+      os.symlink(target, fresh, target_is_directory=True)
+    except OSError:
+      shutil.copytree(os.path.join(os.path.dirname(link), target), fresh)
+    stops.fault_point("during_link")
+    if os.path.isdir(link) and not os.path.islink(link):
+      remove(link)
+    os.replace(fresh, link)
   except OSError:
-    shutil.copytree(os.path.join(os.path.dirname(link), target), fresh)
-  stops.fault_point("during_link")
-  if os.path.isdir(link) and not os.path.islink(link):
-    remove(link)
-  os.replace(fresh, link)
+    remove(fresh)
+    raise
 
 
 def remove(path: str) -> None:

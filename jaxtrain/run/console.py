@@ -4,6 +4,8 @@ import os
 import sys
 import time
 
+from jaxtrain.workdir import atomic
+
 SHOWN = 8  # metrics in a line
 
 
@@ -12,7 +14,7 @@ class Console:
 
   def __init__(self, enabled: bool, log_file: str | None, silent: bool = False):
     self.enabled = enabled and not silent
-    self.log = open(log_file, "a", encoding="utf-8", errors="backslashreplace") if log_file else None
+    self.log = atomic.open_own(log_file, "a", encoding="utf-8", errors="backslashreplace") if log_file else None
     self.bar = None
     self.deaf = silent  # nobody reads standard output (any more)
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtrain import jsonable, rng, step as step_lib
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, feed as feed_lib, metrics, packing
-from jaxtrain.workdir import jsonfile, reading, schema
+from jaxtrain.workdir import atomic, jsonfile, reading, schema
 
 PARTS = ("train", "val", "test")
 
@@ -115,7 +115,7 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
   head = {"step": int(state.step), "digest": f"sha256:{digest}"}
   for name in names:
     path = os.path.join(folder, f"{name}.json")
-    done = None if again else jsonfile.read_json(path)
+    done = None if again else done_before(path)
     lacks = ledger.config.log.save_artifacts and not os.path.exists(f"{path[:-len('.json')]}.npz")
     if done is not None and not lacks and all(key in done and done[key] == value for key, value in head.items()):
       ledger.console.say(f"jaxtrain: {name} is assessed already (--mode=eval does it again)")
@@ -124,9 +124,8 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
       key = rng.stream_key(state.key, f"assess_{name.partition('-')[0]}")
       scalars, arrays = ledger.experiment.assess[name](state, ledger.splits, key)
       if ledger.config.log.save_artifacts:
-        with open(f"{path[:-len('.json')]}.npz.new", "wb") as file:
+        with atomic.replacing(f"{path[:-len('.json')]}.npz") as fresh, open(fresh, "wb") as file:
           np.savez_compressed(file, **arrays)
-        os.replace(file.name, file.name.removesuffix(".new"))
       found[name] = jsonable.clean(scalars)
       write_part(ledger, path, name, head, found[name])
       say_assessed(ledger, name, head["step"], scalars)
@@ -134,6 +133,14 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
     if name != names[-1]:
       beat()
   return found
+
+
+def done_before(path: str) -> dict | None:
+  """What the file of a part says; None where there is none, or one that is damaged: the part is done again."""
+  try:
+    return reading.read_part(path, strict=True)
+  except (OSError, ValueError):
+    return None
 
 
 def write_part(ledger, path: str, name: str, head: dict, scalars: dict) -> None:

@@ -5,7 +5,7 @@ import sys
 
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, packing
-from jaxtrain.workdir import jsonfile, records
+from jaxtrain.workdir import records
 
 
 def inspect(workdir: str) -> dict:
@@ -18,7 +18,7 @@ def inspect(workdir: str) -> dict:
     UserError: the folder is no run, or holds no checkpoint.
   """
   top, workdir = workdir, records.last_stage(workdir)
-  config = jsonfile.read_json(os.path.join(workdir, "config.json"))
+  config = records.read_config(workdir)
   if config is None:
     raise UserError(f"--workdir: {top!r} holds no run (no config.json)")
   folder = os.path.join(workdir, "checkpoints")

@@ -38,13 +38,12 @@ def claim(config, workdir: str | None, resume: str):
       run.
   """
   decided, held_run = processes.on_first(lambda: look_at(config, workdir, resume))
-  return with_values(config, decided), held_run
+  return config_lib.resolve(with_values(config, decided)) if decided else config, held_run
 
 
 def look_at(config, workdir: str | None, resume: str) -> tuple[dict, bool]:
   """(what the workdir's run decided at its start, whether it holds one) for `claim`, whose errors it raises."""
-  path = os.path.join(workdir, "config.json") if workdir else None
-  old = jsonfile.read_json(path) if path else None
+  old = records.read_config(workdir) if workdir else None
   if resume == "required" and old is None:
     raise UserError(f"--resume=required: {workdir!r} holds no run")
   if old is None:
@@ -164,8 +163,12 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
   """
   template, found, workdir = {"state": parts.abstract, "totals": parts.totals}, [], run.ledger.workdir
 
+  def check(record):
+    if not read_only:
+      run.ledger.facts.read_back(record["offsets"])
+
   def newest():
-    found[:] = run.checkpoints.restore_newest(template) or [None, None, None, None]
+    found[:] = run.checkpoints.restore_newest(template, check) or [None, None, None, None]
     return found[0], found[2], found[3]
 
   step, record, skipped = processes.on_first(newest)

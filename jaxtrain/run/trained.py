@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxtrain import config as config_lib
+from jaxtrain import config as config_lib, jsonable
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, packing, setup
 from jaxtrain.types import Experiment
-from jaxtrain.workdir import jsonfile, records
+from jaxtrain.workdir import records
 
 
 class Trained(NamedTuple):
@@ -28,21 +28,27 @@ class Trained(NamedTuple):
   digest: str
 
 
-def restore(workdir: str, which: str, experiment: str = "") -> Trained:
+def restore(workdir: str, which: str, code: tuple[str, ...] = ()) -> Trained:
   """A run at a checkpoint.
 
   Args:
     workdir: its folder.
     which: best | last | STEP.
-    experiment: a module that the user names, where the run's is not part of jaxtrain.
+    code: what the user names of the code that the run's config names: its experiment, where that is not part of
+      jaxtrain, and functions.
 
   Raises:
-    UserError: the folder holds no such checkpoint, or its experiment is not part of jaxtrain and not named.
+    UserError: the folder holds no such checkpoint, or its config names code that the user has not named.
   """
+  with config_lib.strangers(workdir, code), config_lib.must_fit(workdir):
+    return restore_own(workdir, which)
+
+
+def restore_own(workdir: str, which: str) -> Trained:
+  """`restore` while code is imported only where that is allowed."""
   folder = records.last_stage(workdir)
-  record = jsonfile.read_json(os.path.join(folder, "config.json"))
-  config = without_code(config_lib.from_workdir(record, workdir, experiment))
-  if not (which in ("best", "last") or which.isdigit()):
+  config = without_code(config_lib.from_workdir(records.read_config(folder), workdir))
+  if not (which in ("best", "last") or jsonable.is_count(which)):
     raise UserError(f"--checkpoint: got {which!r}, allowed best | last | STEP")
   step, leaves, stored = checkpoints.read_named(folder, which)
   made = setup.make_experiment(config, stored["meta"])

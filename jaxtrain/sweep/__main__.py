@@ -143,6 +143,27 @@ def run_sweep(log: Log) -> None:
   from jaxtrain.devices import backend
   backend.set_up_process()
   folder = own.workdir or commands.default_workdir(own.config, "sweep")
+  from jaxtrain import config as config_lib
+  with config_lib.strangers(folder, vouched(asked_for)):
+    train_members(asked_for, settings, folder, log)
+
+
+def vouched(asked_for: Asked) -> set[str]:
+  """Names of code that the user has given: in the config, and as values to sweep over."""
+  from jaxtrain import config as config_lib
+  stages = [config_lib.stage_config(asked_for.config, stage, k) for k, stage in enumerate(asked_for.config.stages)]
+  configs = [asked_for.config, *stages]
+  names = {config.experiment for config in configs} | {name for c in configs for _, name in config_lib.named_code(c)}
+  values = [value for axis in asked_for.axes for value in axis.values]
+  values += [value for setting in asked_for.settings for value in setting.values()]
+  flat = [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
+  return names | {part for part in flat if isinstance(part, str)}
+
+
+def train_members(asked_for: Asked, settings: list[dict], folder: str, log: Log) -> None:
+  """Trains the members of a sweep's folder and writes its report; raises as `run_sweep` does."""
+  own = asked_for.flags
+  from jaxtrain.devices import backend
   lock = Lock(folder)
   log.folder = folder
   try:

@@ -1,6 +1,7 @@
 """The launcher that submits members as an array of Slurm jobs.
 
-**Source:** submitit (extra `slurm`). It passes a job on as a pickle of its own in SWEEP/slurm.
+**Source:** submitit (extra `slurm`). It passes a job on as a pickle of its own in SWEEP/slurm, and its result as
+another. That one is never read, because the folder may hold a stranger's: each job leaves its outcome as JSON.
 """
 
 import logging
@@ -10,7 +11,7 @@ import subprocess
 import time
 from typing import Any, Callable, Iterator
 
-from jaxtrain import errors
+from jaxtrain import commands, errors
 from jaxtrain.commands import Outcome
 from jaxtrain.errors import InUse, Stopped, UserError, need
 from jaxtrain.run import stops
@@ -28,10 +29,14 @@ class SlurmMember:
     self.running: Running | None = None
 
   def __call__(self) -> Outcome:
-    """How the command has ended."""
+    """How the command has ended; left beside the job too."""
     os.chdir(self.folder)
     self.running = children.start(self.job, {"environ": {}, "core": None})
-    return self.running.wait()
+    outcome = self.running.wait()
+    environment = need("submitit", "slurm").JobEnvironment()
+    commands.write_outcome(outcome, {commands.OUTCOME_VARIABLE: outcome_path(environment.paths.folder,
+                                                                             environment.job_id)})
+    return outcome
 
   def checkpoint(self, *_):
     """Has the run save and end, and asks for the same again."""
@@ -41,6 +46,21 @@ class SlurmMember:
     return need("submitit", "slurm").helpers.DelayedSubmission(SlurmMember(self.job, self.folder))
 
 
+def outcome_path(folder: str | os.PathLike, job_id: str) -> str:
+  """Where the job of a number leaves its outcome."""
+  return os.path.join(folder, f"{job_id}_outcome.json")
+
+
+def read_outcome(folder: str, handle) -> Outcome:
+  """How a job has ended that Slurm no longer has."""
+  outcome = commands.read_outcome(outcome_path(folder, handle.job_id))
+  if outcome is None:
+    outcome = Outcome(errors.FAILED, "", children.last_line(handle.stderr() or "the job left no outcome"))
+  if outcome.kind == InUse.__name__:  # by a job that was submitted and not noted
+    outcome = outcome._replace(code=errors.REQUEUE)
+  return outcome
+
+
 def slurm_settings(text: str) -> dict[str, Any]:
   """Parameters of submitit's executor from NAME=VALUE,NAME=VALUE. Raises UserError."""
   settings = {}
@@ -48,7 +68,7 @@ def slurm_settings(text: str) -> dict[str, Any]:
     name, equals, value = part.partition("=")
     if not equals:
       raise UserError(f"--slurm: got {part!r}, allowed NAME=VALUE,NAME=VALUE, such as time=60,cpus_per_task=2")
-    settings[name.strip()] = int(value) if value.strip().lstrip("-").isdigit() else value.strip()
+    settings[name.strip()] = int(value) if value.isascii() and value.strip().lstrip("-").isdigit() else value.strip()
   return settings
 
 
@@ -104,11 +124,7 @@ def run_slurm(jobs: list[Job], folder: str, settings: str, num_jobs: int, stop: 
     there = queued()
     for number, handle in list(waiting.items()):
       if handle.paths.result_pickle.exists():
-        failed = handle.exception()
-        outcome = Outcome(errors.FAILED, "", children.last_line(str(failed))) if failed else handle.result()
-        if outcome.kind == InUse.__name__:  # by a job that was submitted and not noted
-          outcome = outcome._replace(code=errors.REQUEUE)
-        yield number, outcome
+        yield number, read_outcome(folder, handle)
       elif there is None or handle.job_id in there:
         missing[number] = 0
         continue

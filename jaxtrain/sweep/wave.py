@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from jaxtrain import errors, jsonable, loop, rng, step as step_lib
-from jaxtrain.config import lookup
+from jaxtrain.config import lookup, must_fit
 from jaxtrain.devices import parallel
 from jaxtrain.errors import NonFinite, StopReason, Stopped, UserError
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, metrics, setup, start as start_lib, stops
@@ -232,7 +232,8 @@ def open_wave(compiled: Compiled, specs: list[Spec], parts: list, folder: str, s
                                             asynchronous=ledgers[0].config.checkpoint.asynchronous)
   wave = Wave(compiled, specs, ledgers, checkpoints, say, compiled.place(each) if each[0] else {},
               compiled.place_data(parts), np.arange(compiled.size) < len(specs), [None] * len(specs), {})
-  skipped = restore(wave, done)
+  with must_fit(folder):
+    skipped = restore(wave, done)
   if skipped is None:
     start(wave, each)
   for reason in skipped or ():
@@ -279,12 +280,18 @@ def restore(wave: Wave, done: set[int]) -> list[str] | None:
   """
   parts, size = wave.compiled.program.parts, wave.compiled.size
   one = {"state": parts.abstract, "totals": parts.totals}
-  found = wave.checkpoints.restore_newest(wave.compiled.shapes_of_all(one | {"best": one}))
+
+  def check(record):
+    if any("metrics" not in kept for kept in record["members"]):
+      raise UserError("begun by version 0.1 of jaxtrain, which must finish it")
+    for place, (ledger, kept) in enumerate(zip(wave.ledgers, record["members"])):
+      if wave.specs[place].number not in done:
+        ledger.facts.read_back(kept["offsets"])
+
+  found = wave.checkpoints.restore_newest(wave.compiled.shapes_of_all(one | {"best": one}), check)
   if found is None:
     return None
   step, trees, record, skipped = found
-  if any("metrics" not in kept for kept in record["members"]):
-    raise UserError(f"{wave.checkpoints.folder}: begun by version 0.1 of jaxtrain, which must finish it")
   trees = {name: wave.compiled.members.put(tree) for name, tree in trees.items()}
   wave.states, wave.totals, wave.best = trees["state"], trees["totals"], trees["best"]
   wave.step = wave.saved = step

@@ -12,9 +12,7 @@ from typing import Any
 
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
-from jaxtrain.workdir import reading, schema
-
-CUT = ("events.jsonl", "scalars.csv")  # files that a resume cuts back
+from jaxtrain.workdir import atomic, lines, reading, schema
 
 
 class Facts:
@@ -32,39 +30,50 @@ class Facts:
 
   def start_fresh(self) -> None:
     """Empties what an earlier process left behind before its first checkpoint."""
-    self.cut(dict.fromkeys(CUT, 0))
+    self.cut(dict.fromkeys(schema.CUT, 0))
 
-  def cut(self, offsets: dict[str, int]) -> None:
-    """Cuts the files back to byte offsets and reads back what they still hold.
+  def read_back(self, offsets: dict[str, int]) -> tuple[list[dict], list[dict]]:
+    """(events, rows) that the files hold before byte offsets; changes nothing.
 
     Raises:
-      UserError: a file is shorter than its offset, or a line of it is damaged.
+      UserError: a file is shorter than its offset, or a line before that is damaged.
     """
+    held = {}
+    for name in schema.CUT:
+      path = os.path.join(self.folder, name)
+      try:
+        held[name] = lines.read(path)
+      except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+      if len(held[name]) < offsets[name]:
+        raise UserError(f"{path}: {len(held[name])} bytes, fewer than the {offsets[name]} that the checkpoint knows "
+                        "of; restore the file, or start a new workdir")
+    parsers = {"events.jsonl": reading.parse_events, "scalars.csv": reading.parse_rows}
+    return tuple(parsers[name](held[name][:offsets[name]], os.path.join(self.folder, name), strict=True)
+                 for name in schema.CUT)
+
+  def cut(self, offsets: dict[str, int]) -> None:
+    """Cuts the files back to byte offsets, and remembers what they still hold. Raises UserError as `read_back` does."""
     if not self.folder:
       return
     self.close()
-    for name, offset in offsets.items():
-      path = os.path.join(self.folder, name)
-      size = os.path.getsize(path) if os.path.exists(path) else 0
-      if size < offset:
-        raise UserError(f"{path}: {size} bytes, fewer than the {offset} that the checkpoint knows of; restore the "
-                        "file, or start a new workdir")
-      with open(path, "ab") as file:
-        file.truncate(offset)
-    self.events = reading.read_events(os.path.join(self.folder, "events.jsonl"))
-    self.rows = reading.read_rows(os.path.join(self.folder, "scalars.csv"))
+    self.events, self.rows = self.read_back(offsets)
+    for name in schema.CUT:
+      with atomic.open_own(os.path.join(self.folder, name), "ab") as file:
+        file.truncate(offsets[name])
     if self.rows:
       self.metric_names = [name for name in self.rows[0] if name not in schema.COLUMNS]
 
   def offsets(self) -> dict[str, int]:
     """Bytes written so far."""
     size = lambda path: os.path.getsize(path) if os.path.exists(path) else 0  # all that is written is flushed
-    return {name: size(os.path.join(self.folder, name)) for name in CUT} if self.folder else {}
+    return {name: size(os.path.join(self.folder, name)) for name in schema.CUT} if self.folder else {}
 
   def opened(self, name: str):
     """The open file of a name, at its end."""
     if name not in self.files:
-      self.files[name] = open(os.path.join(self.folder, name), "a", encoding="utf-8", newline="")
+      path = os.path.join(self.folder, name)
+      self.files[name] = atomic.open_own(path, "a", encoding="utf-8", newline="")
       self.files[name].seek(0, os.SEEK_END)
     return self.files[name]
 

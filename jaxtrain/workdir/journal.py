@@ -16,13 +16,13 @@ from typing import Any, Callable
 
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
-from jaxtrain.workdir import jsonfile, lines, provenance, schema
+from jaxtrain.workdir import atomic, jsonfile, lines, provenance, schema
 from jaxtrain.workdir.schema import Field
 
 VERSION = 2  # of new sweeps; those of version 1 are read too
 OF_MEMBER = {"event": Field(schema.TEXT), "time": Field(schema.NUMBER, optional=True), "member": Field(schema.WHOLE)}
 EVENTS: dict[str, schema.Fields] = {
-    "added": OF_MEMBER | {"digest": Field(schema.TEXT), "values": Field(schema.OBJECT), "folder": Field(schema.TEXT)},
+    "added": OF_MEMBER | {"digest": Field(schema.TEXT), "values": Field(schema.OBJECT), "folder": Field(schema.FOLDER)},
     "started": OF_MEMBER | {"job": Field(schema.TEXT, optional=True)},  # only the slurm launcher has jobs
     "done": OF_MEMBER,
     "failed": OF_MEMBER | {"code": Field(schema.WHOLE), "reason": Field(schema.TEXT)},
@@ -80,6 +80,8 @@ class Sweep:
     """What a line of the journal changes. Raises ValueError for a member that was not added."""
     event = entry["event"]
     if event == "wave":
+      if not set(entry["members"]) <= self.numbered.keys():
+        raise ValueError(f"wave: of members {entry['members']}, of which not all were added")
       self.waves.append(entry)
     elif event == "added":
       number = entry["member"]
@@ -136,13 +138,14 @@ class Journal(Sweep):
   """
 
   def __init__(self, folder: str):
-    super().__init__(folder, jsonfile.read_json(os.path.join(folder, "sweep.json")))
+    super().__init__(folder, jsonfile.read_object(os.path.join(folder, "sweep.json"), {"version": ABOUT["version"]}))
     if self.about is None:
       if os.path.exists(os.path.join(folder, "config.json")):
         raise UserError(f"--workdir: {folder!r} holds a run, not a sweep; choose another workdir")
       return
     if not 1 <= self.about["version"] <= VERSION:
       raise UserError(f"--workdir: {folder!r} is a sweep of version {self.about['version']}, allowed 1 to {VERSION}")
+    self.about = jsonfile.read_object(os.path.join(folder, "sweep.json"), ABOUT)
     self.read()
 
   def begin(self, about: dict) -> None:
@@ -159,7 +162,8 @@ class Journal(Sweep):
     data = lines.read(self.path)
     whole = data[:data.rfind(b"\n") + 1]
     if len(whole) < len(data):
-      os.truncate(self.path, len(whole))
+      with atomic.open_own(self.path, "ab") as file:
+        file.truncate(len(whole))
     lines.parse(whole, lambda line: self.take(check_entry(lines.parse_object(line))), self.path, strict=True)
     if list(self.numbered) != list(range(len(self.numbered))):
       raise UserError(f"{self.path}: a member that was added is missing; restore the file, or choose another workdir")
@@ -172,7 +176,7 @@ class Journal(Sweep):
     """Appends lines at once and hands them to the operating system. Raises ValueError for one that does not fit."""
     entries = [{"time": time.time()} | entry for entry in entries]
     text = "".join(json.dumps(check_entry(jsonable.clean(entry))) + "\n" for entry in entries)
-    with open(self.path, "a", encoding="utf-8") as file:
+    with atomic.open_own(self.path, "a", encoding="utf-8") as file:
       file.write(text)
     for entry in entries:
       self.take(entry)

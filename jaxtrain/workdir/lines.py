@@ -1,16 +1,32 @@
 """Files of lines that a kill may cut short: read strictly, where all of it must be whole, or as far as it goes."""
 
+import errno
 import json
+import os
+import stat
 from typing import Any, Callable
 
+from jaxtrain import memory
 from jaxtrain.errors import UserError
 
 
+def read_file(path: str) -> bytes:
+  """What a file holds.
+
+  Raises OSError where it cannot be read, or is none: reading a pipe or a device has no end. Raises ValueError for one
+  that does not fit into memory.
+  """
+  with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+      raise OSError(errno.EINVAL, "it is no file", path)
+    memory.check(os.fstat(file.fileno()).st_size, path)
+    return file.read()
+
+
 def read(path: str) -> bytes:
-  """What a file holds; nothing where there is none. Raises OSError where it cannot be read."""
+  """What a file holds; nothing where there is none. Raises OSError as `read_file` does."""
   try:
-    with open(path, "rb") as file:
-      return file.read()
+    return read_file(path)
   except FileNotFoundError:
     return b""
 
@@ -46,7 +62,10 @@ def parse(data: bytes, one: Callable[[str], Any], path: str, strict: bool, first
 
 def parse_object(line: str) -> dict[str, Any]:
   """The JSON object of a line. Raises ValueError where it holds none."""
-  found = json.loads(line)
+  try:
+    found = json.loads(line)
+  except RecursionError:
+    raise ValueError("nested too deeply") from None
   if not isinstance(found, dict):
     raise ValueError("not a JSON object")
   return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxtrain import errors
 from jaxtrain.errors import InUse, UserError
+from jaxtrain.workdir import atomic
 
 BEAT_SECONDS, STALE_SECONDS = 10.0, 60.0  # of a lock
 FEW_FILES = 512  # that a process has open besides
@@ -76,7 +77,7 @@ def take(workdir: str, mine: str) -> Any:
   """The open lock file of a workdir, which says from now on that it is `mine`. Raises as `Lock` does."""
   try:
     os.makedirs(workdir, exist_ok=True)
-    file = open(os.path.join(workdir, ".lock"), "a+")
+    file = atomic.open_own(os.path.join(workdir, ".lock"), "a+")
   except OSError as error:
     raise UserError(f"--workdir: cannot write {workdir!r}: {error.strerror}") from None
   try:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib import metadata
 
-from jaxtrain.workdir import jsonfile
+from jaxtrain.workdir import jsonfile, schema
 
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -45,4 +45,4 @@ def write_process(workdir: str, devices: list[str], meta: dict) -> None:
   """
   path = os.path.join(workdir, "run.json")
   now = describe_process(devices) | {"data": meta["table"] if "table" in meta else {}}
-  jsonfile.write_json(path, (jsonfile.read_json(path) or now) | {"latest": now})
+  jsonfile.write_json(path, (jsonfile.read_object(path, schema.MADE) or now) | {"latest": now})

@@ -9,11 +9,12 @@ kind, are left out.
 import fnmatch
 import math
 import os
+import zipfile
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from jaxtrain import jsonable
+from jaxtrain import jsonable, memory
 from jaxtrain.errors import UserError
 from jaxtrain.workdir import lines, records, schema
 from jaxtrain.workdir.schema import SPLITS
@@ -52,13 +53,23 @@ class Best(NamedTuple):
 
 def read_events(path: str, strict: bool = True) -> list[dict]:
   """The events of a run, in order; [] without a file. Raises UserError for a damaged line where that is strict."""
+  return parse_events(lines.read(path), path, strict)
+
+
+def parse_events(data: bytes, path: str, strict: bool) -> list[dict]:
+  """The events that a file's content holds; as of `read_events`."""
   fits = schema.check_event if strict else schema.fitting_event
-  return lines.parse(lines.read(path), lambda line: fits(lines.parse_object(line)), path, strict)
+  return lines.parse(data, lambda line: fits(lines.parse_object(line)), path, strict)
 
 
 def read_rows(path: str, strict: bool = True) -> list[dict]:
   """The rows of scalars.csv; [] without a file. Raises UserError for a damaged line where that is strict."""
-  header, end, rest = lines.read(path).partition(b"\n")
+  return parse_rows(lines.read(path), path, strict)
+
+
+def parse_rows(data: bytes, path: str, strict: bool) -> list[dict]:
+  """The rows that a file's content holds; as of `read_rows`."""
+  header, end, rest = data.partition(b"\n")
   split = lambda line: line.split(",")
   names = lines.parse(header + end, lambda line: schema.check_columns(split(line)) if strict else split(line), path,
                       strict)
@@ -91,7 +102,7 @@ def read_run(folder: str, with_arrays: bool = True, strict: bool = False) -> Run
       problems.append(f"{path} cannot be read: {error}")
       return empty
 
-  config = attempt(read_object, {}, "config.json")
+  config = attempt(lambda path: read_fitting(path, schema.CONFIG, strict), {}, "config.json")
   if not config:
     raise UserError(problems[0] if problems else f"{folder!r} holds no run (no config.json)")
   parts = {name: attempt(lambda path: read_part(path, strict), {}, "eval", f"{name}.json")
@@ -104,7 +115,7 @@ def read_run(folder: str, with_arrays: bool = True, strict: bool = False) -> Run
   split = next((s for s in arrays if arrays[s]), next(iter(arrays), ""))
   origins = config.pop("origins", {})
   meta = attempt(lambda path: read_meta(path, evals, split), {}, "checkpoints") if with_arrays else {}
-  return RunData(folder, config, origins, attempt(read_object, {}, "run.json"),
+  return RunData(folder, config, origins, attempt(lambda path: read_fitting(path, schema.MADE, strict), {}, "run.json"),
                  attempt(lambda path: read_events(path, strict), [], "facts", "events.jsonl"),
                  attempt(lambda path: read_rows(path, strict), [], "facts", "scalars.csv"),
                  attempt(read_starts, [], "facts", "process.jsonl"), evals, split, arrays[split] if split else {},
@@ -113,14 +124,42 @@ def read_run(folder: str, with_arrays: bool = True, strict: bool = False) -> Run
 
 def read_object(path: str) -> dict:
   """The JSON object of a file. Raises ValueError where it holds none."""
-  with open(path, encoding="utf-8") as file:
-    return lines.parse_object(file.read())
+  return lines.parse_object(lines.read_file(path).decode())
+
+
+def read_fitting(path: str, fields: schema.Fields, strict: bool) -> dict:
+  """The JSON object of a file without the values that are not of their declared kind, or refused strictly for them."""
+  found = read_object(path)
+  return schema.check_known(found, fields, os.path.basename(path)) if strict else schema.fitting(found, fields)
 
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
-  """The arrays of an .npz file."""
-  with open(path, "rb") as file:
+  """The arrays of an .npz file.
+
+  Raises ValueError where it holds something else, or more than fits into memory: of that its headers tell, which are as
+  long as the arrays, and not its directory, which anybody can write.
+  """
+  with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+    claimed = 0
+    for name in archive.namelist():
+      with archive.open(name) as member:
+        shape, dtype = read_header(member, name)
+      claimed += math.prod(shape) * dtype.itemsize
+      memory.check(claimed, "what it holds")
+    file.seek(0)
     return dict(np.load(file, allow_pickle=False))
+
+
+def read_header(member, name: str) -> tuple[tuple[int, ...], np.dtype]:
+  """(shape, dtype) of an array in an archive. Raises ValueError where it is none."""
+  if not name.endswith(".npy"):
+    raise ValueError(f"{name} is no array")
+  read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+  version = np.lib.format.read_magic(member)
+  if version not in read:
+    raise ValueError(f"{name} is of version {version} of NumPy's format, allowed 1.0 and 2.0")
+  shape, _, dtype = read[version](member)
+  return shape, dtype
 
 
 def read_part(path: str, strict: bool) -> dict:

@@ -4,18 +4,23 @@ Needs no orbax, so that commands find a checkpoint, and pages what is known of t
 """
 
 import contextlib
-import json
 import os
 import time
 
 from jaxtrain.errors import UserError
-from jaxtrain.jsonable import digest_json
+from jaxtrain.jsonable import digest_json, is_count
+from jaxtrain.workdir import jsonfile, lines, schema
+
+
+def read_config(workdir: str) -> dict | None:
+  """What config.json holds; None where there is none. Raises UserError where that is no config."""
+  return jsonfile.read_object(os.path.join(workdir, "config.json"), schema.CONFIG)
 
 
 def stage_folders(workdir: str) -> list[str]:
   """Folders of the stages of a run that have begun, in order; none for a run without stages."""
   stages = os.path.join(workdir, "stages")
-  numbers = sorted(int(name) for name in os.listdir(stages) if name.isdigit()) if os.path.isdir(stages) else []
+  numbers = sorted(int(name) for name in os.listdir(stages) if is_count(name)) if os.path.isdir(stages) else []
   folders = (os.path.join(stages, str(number)) for number in numbers)
   return [folder for folder in folders if os.path.exists(os.path.join(folder, "config.json"))]
 
@@ -28,7 +33,7 @@ def last_stage(workdir: str) -> str:
 def parse_reference(reference: str) -> tuple[str, str]:
   """WORKDIR[@best|last|STEP] as (workdir, which); `best` where nothing is said or a folder has the whole name."""
   folder, at, which = reference.rpartition("@")
-  if not at or not (which in ("best", "last") or which.isdigit()) or os.path.isdir(reference):
+  if not at or not (which in ("best", "last") or is_count(which)) or os.path.isdir(reference):
     folder, which = reference, "best"
   return folder, which
 
@@ -36,13 +41,12 @@ def parse_reference(reference: str) -> tuple[str, str]:
 def committed_steps(folder: str) -> list[int]:
   """Steps whose folders are complete by name, ascending; needs no orbax."""
   names = os.listdir(folder) if os.path.isdir(folder) else []
-  return sorted(int(name) for name in names if name.isdigit() and os.path.isdir(os.path.join(folder, name)))
+  return sorted(int(name) for name in names if is_count(name) and os.path.isdir(os.path.join(folder, name)))
 
 
 def read_record(folder: str, step: int) -> dict:
   """The JSON item of a checkpoint; needs no orbax. Raises OSError or ValueError where it is missing or damaged."""
-  with open(os.path.join(folder, str(step), "record", "metadata"), encoding="utf-8") as file:
-    return json.load(file)
+  return lines.parse_object(lines.read_file(os.path.join(folder, str(step), "record", "metadata")).decode())
 
 
 def digest_record(record: dict) -> str:
@@ -55,7 +59,7 @@ def read_checked(folder: str, step: int) -> dict:
   record = read_record(folder, step)
   if "record_digest" not in record or record["record_digest"] != digest_record(record):
     raise ValueError("the digest of its record does not hold; the file has changed")
-  return record
+  return schema.check_checkpoint(record)
 
 
 def records(folder: str) -> dict[int, dict]:

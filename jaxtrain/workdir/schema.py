@@ -5,10 +5,12 @@ because that is a mistake in our own code. What reads them is strict or lenient:
 what does not fit, so that a page can rely on the kind of each value that it finds.
 """
 
+import re
 from typing import Any, Callable, Iterable, NamedTuple
 
 VERSION = 1
 SPLITS = ("test", "val", "train")  # in the order in which pages look for one
+CUT = ("events.jsonl", "scalars.csv")  # facts that a resume cuts back to a checkpoint's offsets
 NOT_FINITE = ("nan", "inf", "-inf")  # how JSON files hold these numbers
 
 
@@ -27,7 +29,7 @@ class Field(NamedTuple):
 
   def fits(self, value: Any) -> bool:
     """Whether the field may hold the value."""
-    return self.or_none if value is None else self.kind.holds(value)
+    return self.or_none if value is None else bool(self.kind.holds(value))
 
 
 Fields = dict[str, Field]
@@ -52,6 +54,12 @@ FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 TEXTS = Kind("a list of texts", lambda value: isinstance(value, list) and all(map(TEXT.holds, value)))
 WHOLES = Kind("a list of whole numbers", lambda value: isinstance(value, list) and all(map(WHOLE.holds, value)))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
+OBJECTS = Kind("a list of objects", lambda value: isinstance(value, list) and all(map(OBJECT.holds, value)))
+OFFSETS = Kind("a byte of each file of facts", lambda value: OBJECT.holds(value) and value.keys() == set(CUT) and all(
+    WHOLE.holds(offset) and offset >= 0 for offset in value.values()))
+FOLDER = Kind("runs/NAME", lambda value: TEXT.holds(value) and re.fullmatch(r"runs/(?!\.{1,2}$)[^/\0]+", value))
+SAMPLE = Kind("dtype and shape by name", lambda value: OBJECT.holds(value) and all(
+    isinstance(one, list) and len(one) == 2 and TEXT.holds(one[0]) and WHOLES.holds(one[1]) for one in value.values()))
 NUMBERS = Kind("numbers by name", lambda value: isinstance(value, dict) and all(map(is_number, value.values())))
 DESCRIPTIONS = Kind("unit, meaning, direction and chance by metric", is_described)
 DIRECTION = Kind("lower, higher or empty", lambda value: value in ("lower", "higher", ""))
@@ -105,6 +113,29 @@ COLUMNS: Fields = {"epoch": Field(WHOLE), "split": Field(TEXT), "step": Field(WH
 METRIC_COLUMN = Field(NUMBER, or_none=True)
 POSITION = ("epoch", "split", "step")
 
+# config.json, as far as every run of every version has it alike, and run.json.
+SECTIONS = ("data", "model", "loss", "optim", "train", "eval", "checkpoint", "log", "parallel")
+CONFIG: Fields = {"experiment": Field(TEXT)} | optional(
+    {"seed": Field(WHOLE), "stages": Field(OBJECTS), "origins": Field(OBJECT)} | dict.fromkeys(SECTIONS, Field(OBJECT)))
+MADE: Fields = optional({
+    "argv": Field(TEXTS), "devices": Field(TEXTS), "versions": Field(OBJECT), "latest": Field(OBJECT),
+    "data": Field(OBJECT), "cpu_count": Field(WHOLE, or_none=True)}
+    | dict.fromkeys(("time", "python", "git_commit", "platform", "xla_flags"), Field(TEXT)))
+
+# How a command has ended, for who started it.
+OUTCOME: Fields = {"code": Field(WHOLE), "kind": Field(TEXT), "reason": Field(TEXT)}
+
+# The record of a checkpoint: of a run, and of the members of a wave together.
+CHECKPOINT: Fields = {
+    "value": Field(NUMBER, or_none=True), "monitor": Field(TEXT), "best_step": Field(WHOLE, or_none=True),
+    "best_value": Field(NUMBER, or_none=True), "metrics": Field(NUMBERS), "digest": Field(TEXT)}
+OF_RUN: Fields = CHECKPOINT | {
+    "num_bad_evals": Field(WHOLE), "offsets": Field(OFFSETS), "run_id": Field(TEXT), "meta": Field(OBJECT),
+    "config_digest": Field(TEXT), "sample": Field(SAMPLE, optional=True)}
+OF_WAVE: Fields = CHECKPOINT | {
+    "members": Field(OBJECTS), "meta": Field(OBJECTS, optional=True), "active": Field(WHOLES, optional=True),
+    "failures": Field(OBJECT, optional=True)}
+
 # eval/<part>.json; older runs have `meta` there.
 PART: Fields = {"split": Field(TEXT), "step": Field(WHOLE), "scalars": Field(OBJECT)} | optional({
     "digest": Field(TEXT), "metrics": Field(DESCRIPTIONS), "meta": Field(OBJECT)})
@@ -119,8 +150,19 @@ def check(record: dict[str, Any], fields: Fields, what: str) -> dict[str, Any]:
     if name not in fields:
       raise ValueError(f"{what}: there is no field {name!r}")
     if not fields[name].fits(value):
-      raise ValueError(f"{what}: {name!r} must be {fields[name].kind.name}, got {value!r}")
+      raise ValueError(f"{what}: {name!r} must be {fields[name].kind.name}, got {repr(value)[:80]}")
   return record
+
+
+def check_known(record: dict[str, Any], fields: Fields, what: str) -> dict[str, Any]:
+  """Returns the record. Raises ValueError as `check` does; a field that is not declared is left alone."""
+  check({name: value for name, value in record.items() if name in fields}, fields, what)
+  return record
+
+
+def check_checkpoint(record: dict[str, Any]) -> dict[str, Any]:
+  """Returns the record of a checkpoint. Raises ValueError where it is none."""
+  return check_known(record, OF_WAVE if "members" in record else OF_RUN, "its record")
 
 
 def fitting(record: dict[str, Any], fields: Fields) -> dict[str, Any]:

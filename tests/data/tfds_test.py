@@ -1,5 +1,6 @@
 """TFDS without TensorFlow: a dataset made here, a mocked one of a real name, and one line for each mistake."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -48,6 +49,25 @@ def test_rows_in_any_order(folder):
   index = np.array([31, 0, 7, 7])
   np.testing.assert_array_equal(rows[index], np.column_stack([cores.spectrum()[index, 2], index * 7 - 3]))
   np.testing.assert_array_equal(rows[3:6], np.column_stack([cores.spectrum()[3:6, 2], np.arange(3, 6) * 7 - 3]))
+
+
+@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "type"])
+def test_no_class_that_a_dataset_names_is_imported(key, folder, tmp_path, monkeypatch):
+  copy = shutil.copytree(folder, tmp_path / "mixed")
+  (tmp_path / "evil.py").write_text("raise SystemExit('the code of a dataset was run')")
+  monkeypatch.syspath_prepend(tmp_path)
+  text = (copy / "features.json").read_text()
+  first = '"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text"'
+  assert first in text
+  (copy / "features.json").write_text(text.replace(first, f'"{key}": "evil.Text"'))
+  with pytest.raises(UserError, match="features.json names 'evil.Text', which is not part of TFDS"):
+    tfds_source.open_split(str(copy), "")
+
+
+@pytest.mark.parametrize("name", ["kaggle:iris", "huggingface:a/b", "../iris", "gs://bucket/iris", "a.b:1.0.0"])
+def test_names_that_would_load_code_from_elsewhere_are_refused(name):
+  with pytest.raises(UserError, match="allowed the name of a TFDS dataset"):
+    tfds_source.open_split(name, "")
 
 
 def test_without_features_all_numeric_columns_are_taken(folder):

@@ -124,7 +124,7 @@ def test_a_resume_refuses_damaged_facts(tmp_path):
   with pytest.raises(UserError, match="events.jsonl: line 1 is damaged .*restore the file"):
     facts.cut(offsets)
   with pytest.raises(UserError, match="fewer than"):
-    facts.cut({"scalars.csv": 10 ** 6})
+    facts.cut(offsets | {"scalars.csv": 10 ** 6})
 
 
 def write_part(folder, name, scalars, arrays, digest="ab", **more):
@@ -138,6 +138,9 @@ def write_part(folder, name, scalars, arrays, digest="ab", **more):
 def write_record(folder, step, record):
   """The record of a checkpoint that holds nothing else."""
   os.makedirs(os.path.join(folder, "checkpoints", str(step), "record"))
+  record = {"value": None, "best_step": 30, "best_value": None, "monitor": "val_loss", "metrics": {}, "digest": "ab",
+            "num_bad_evals": 0, "offsets": {"events.jsonl": 0, "scalars.csv": 0}, "run_id": "a", "config_digest": "cd",
+            **record}
   write_json(folder, f"checkpoints/{step}/record/metadata", record | {"record_digest": digest_json(record)})
 
 
@@ -151,7 +154,7 @@ def parted(tmp_path):
   write_part(folder, "test-old", {"x": 1.0}, {"stale": np.arange(2)}, digest="cd")
   write_part(folder, "val-scores", {"auroc": 0.6}, {"curve": np.arange(4)})  # killed before val.json was written
   for step, rows in ((30, 5), (40, 7)):
-    write_record(folder, step, {"value": None, "best_step": 30, "meta": {"rows": {"train": rows}}})
+    write_record(folder, step, {"meta": {"rows": {"train": rows}}})
   return folder
 
 
@@ -177,7 +180,7 @@ def test_a_damaged_part_loses_no_other(parted):
 def test_data_are_described_by_evaluations_of_older_runs_and_by_checkpoints(tmp_path):
   folder = make_run(tmp_path / "run", parts=("train", "val"))
   assert reading.read_run(folder).meta["features"] == ["depth", "mass"]
-  write_record(folder, 30, {"value": None, "best_step": 30, "meta": {"features": ["a"]}})
+  write_record(folder, 30, {"meta": {"features": ["a"]}})
   assert reading.read_run(folder).meta["features"] == ["depth", "mass"]
   for part in ("train", "val"):
     os.remove(os.path.join(folder, "eval", f"{part}.json"))

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain import memory
 from jaxtrain.errors import UserError
 
 DTYPES = {"FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16, "LongStorage": np.int64,
@@ -63,6 +64,7 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
 
 def follow(path: str, program: bytes, load) -> Any:
   """What a pickle of containers and arrays describes; `load(key, dtype)` reads the raw numbers of an array."""
+  room, unfolded = memory.room(), [0]
   stack: list[Any] = []
   marks: list[int] = []
   memo: dict[int, Any] = {}
@@ -98,6 +100,9 @@ def follow(path: str, program: bytes, load) -> Any:
     elif name == "REDUCE":
       arguments = stack.pop()
       stack[-1] = call(path, stack[-1], arguments, load)
+      if isinstance(stack[-1], np.ndarray):  # many may be of the same numbers
+        unfolded[0] += stack[-1].nbytes
+        memory.check(unfolded[0], "what it holds", room)
     elif name in ("SETITEM", "SETITEMS"):
       items = since_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
       stack[-1].update(zip(items[::2], items[1::2]))

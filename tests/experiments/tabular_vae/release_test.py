@@ -1,6 +1,7 @@
 """Weights of the public release: read without PyTorch, equal to a forward pass in float64, and nothing else is read."""
 
 import io
+import os
 import pickle
 import struct
 import sys
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxtrain import config as config_lib
+from jaxtrain import config as config_lib, memory
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.tabular_vae import predict, release, vae
 
@@ -166,6 +167,17 @@ def test_what_is_no_state_dict_is_refused(save, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
       experiment.read_weights(state, path())
     assert "\n" not in str(caught.value)
+
+
+def test_one_array_under_many_names_may_not_fill_the_memory(save, monkeypatch):
+  monkeypatch.setattr(memory, "free_bytes", lambda: int((1 << 20) / memory.SHARE))
+  many = lambda count: lambda tensors: {f"a{k}": Tensor(tensors["a"].array, tensors["a"].key) for k in range(count)}
+  small = {"a": np.ones(16_000)}
+  assert len(release.read_arrays(save(small, wrap=many(10)))) == 10
+  path = save(small, wrap=many(400))
+  assert os.path.getsize(path) < 1 << 17
+  with pytest.raises(UserError, match="weights.pt: cannot be read as a PyTorch file: what it holds unfolds to"):
+    release.read_arrays(path)
 
 
 class Attack:
