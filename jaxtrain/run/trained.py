@@ -1,6 +1,5 @@
 """A trained run, restored from its folder alone with its verbs."""
 
-import os
 from typing import Any, NamedTuple
 
 import jax
