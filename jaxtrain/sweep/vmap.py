@@ -13,7 +13,7 @@ import jax
 from jaxtrain.devices import backend
 from jaxtrain.errors import UserError
 from jaxtrain.run import stops
-from jaxtrain.sweep import groups as groups_lib, wave
+from jaxtrain.sweep import course, groups as groups_lib
 from jaxtrain.sweep.groups import Group, Spec
 from jaxtrain.sweep.program import Compiled
 from jaxtrain.workdir import journal as journal_lib, records
@@ -113,7 +113,7 @@ def train(journal: journal_lib.Journal, k: int, compiled: Compiled, group: Group
   done = {number for number in numbers if outcome(number) == "done"}
   folder = wave_folder(journal, k)
   with Lock(*(spec.workdir for spec in group.specs)):  # `main` on a member would write the same facts
-    failures = wave.train(compiled, group.specs, group.parts, folder, stop, say, done,
+    failures = course.train(compiled, group.specs, group.parts, folder, stop, say, done,
                           lambda number: journal.note("done", member=number))
   for number, (code, reason) in failures.items():
     if number not in done:

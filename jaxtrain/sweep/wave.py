@@ -16,20 +16,15 @@ from typing import Any, Callable
 import jax
 import numpy as np
 
-from jaxtrain import errors, jsonable, loop, rng, step as step_lib
+from jaxtrain import errors, jsonable, rng, step as step_lib
 from jaxtrain.config import lookup, must_fit
-from jaxtrain.devices import parallel
 from jaxtrain.errors import NonFinite, StopReason, Stopped, UserError
-from jaxtrain.run import cadence, checkpoints as checkpoints_lib, metrics, setup, start as start_lib, stops
+from jaxtrain.run import cadence, checkpoints as checkpoints_lib, metrics, setup, start as start_lib
 from jaxtrain.run.console import Console
 from jaxtrain.run.ledger import Ledger, by_split
-from jaxtrain.run.single import Run
 from jaxtrain.sweep.groups import Spec
 from jaxtrain.sweep.program import Compiled
 from jaxtrain.workdir import facts as facts_lib, provenance
-
-NO_DRAWING = lambda: None  # members draw no figures
-
 
 @dataclasses.dataclass
 class Wave:
@@ -189,37 +184,6 @@ def at(tree: Any, place: int) -> Any:
   return jax.tree.map(lambda leaf: leaf[place], tree)
 
 
-def train(compiled: Compiled, specs: list[Spec], parts: list, folder: str, stop: stops.Stop,
-          say: Callable[[str], None], done: set[int], on_done: Callable[[int], None]) -> dict[int, tuple[int, str]]:
-  """Trains a wave, or goes on with it.
-
-  Args:
-    compiled: functions of the members' group, for at least so many.
-    specs, parts: the members and what follows from their configs.
-    folder: of the wave's own checkpoints.
-    stop: when to leave.
-    say: prints a line.
-    done: numbers of members whose files are already whole.
-    on_done: called with the number of a member once its files are whole.
-
-  Returns:
-    {number: (exit code, reason)} of those that failed.
-
-  Raises:
-    Stopped: asked to stop, and saved.
-  """
-  wave = open_wave(compiled, specs, parts, folder, say, done)
-  try:
-    loop.fit(wave, stop, stops.Watchdog(0), NO_DRAWING)
-    if wave.saved != wave.step:  # a kill from here on costs no step
-      wave.save(in_facts=False)
-    wave.checkpoints.wait()
-    finish(wave, stop, done, on_done)
-    return {specs[place].number: failure for place, failure in wave.failures.items()}
-  finally:
-    wave.close()
-
-
 def open_wave(compiled: Compiled, specs: list[Spec], parts: list, folder: str, say: Callable[[str], None],
               done: set[int]) -> Wave:
   """A wave that is ready to train: fresh, or as its newest usable checkpoint has it."""
@@ -305,49 +269,3 @@ def restore(wave: Wave, done: set[int]) -> list[str] | None:
   wave.failures = {int(place): tuple(failure) for place, failure in record["failures"].items()}
   wave.active = np.isin(np.arange(size), record["active"])
   return skipped
-
-
-def finish(wave: Wave, stop: stops.Stop, done: set[int], on_done: Callable[[int], None]) -> None:
-  """Writes each member's own files, one after the other: `write_files`. Raises Stopped between two of them."""
-  has_best = wave.mask(place for place, ledger in enumerate(wave.ledgers) if ledger.best_step is not None)
-  best = wave.compiled.choose(has_best, wave.best["state"], wave.states)
-  sums = wave.compiled.evaluate("test", best, wave.hypers, wave.data["test"]) if "test" in wave.data else None
-  for place, (spec, ledger) in enumerate(zip(wave.specs, wave.ledgers)):
-    if spec.number in done or place in wave.failures:
-      continue
-    left = lambda reason: Stopped(f"{reason}: the members of a wave are trained, {len(wave.specs) - place} wait for "
-                                  "their files; the same command goes on")
-    if reason := stop.reason():
-      raise left(reason)
-    try:
-      write_files(wave, place, sums, stop, left)
-    except (OSError, Stopped):  # a full disk, say: all would fail
-      raise
-    except Exception as error:  # whatever an experiment's assessment raises is the member's, as in a run alone
-      wave.fail(place, error, error.code if isinstance(error, errors.Told) else errors.FAILED)
-    else:
-      on_done(spec.number)
-    ledger.close()
-
-
-def write_files(wave: Wave, place: int, sums: Any, stop: stops.Stop, left: Callable[[str], Stopped]) -> None:
-  """A member's best and last checkpoint, the facts of its end, its evaluation; `sums` are test metrics of all."""
-  ledger, workdir, first = wave.ledgers[place], wave.specs[place].workdir, jax.devices()[0]
-  alone = lambda tree: jax.tree.map(lambda leaf: jax.device_put(leaf[place], first), tree)
-  ledger.console = Console(False, os.path.join(workdir, "log.txt"), silent=True)
-  run = Run(ledger, parallel.one_device(), checkpoints_lib.of_run(ledger.config, workdir), state=alone(wave.states),
-            totals=alone(wave.totals))
-  try:
-    best = run.state
-    if ledger.best_step is not None:
-      trees = alone(wave.best)
-      best = trees["state"]
-      if ledger.best_step != ledger.step:
-        run.pending = (ledger.best_step, trees, wave.best_records[place])
-    run.checkpoints.drop_after(-1)  # what a process left that was killed here
-    run.save(in_facts=ledger.saved_step != ledger.step)
-    final = run.end_training()
-    test = metrics.finish(at(sums, place), ledger.experiment.summarise) if sums else None
-    loop.conclude(ledger, final, run.state, best, test, stop, stops.Watchdog(0), left)
-  finally:
-    run.checkpoints.close()
