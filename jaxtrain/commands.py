@@ -25,7 +25,7 @@ from jaxtrain.workdir import jsonfile
 OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
 MAX_LINES = 4  # of a complaint
 HELP = ("--help", "-help", "-h")
-FIELD = re.compile(r"--?config\.([\w.]+)(?:=(.*))?|--?noconfig\.([\w.]+)", re.DOTALL)
+FIELD = re.compile(r"--?config[.\[]([^=]+)(?:=(.*))?|--?noconfig\.([\w.]+)", re.DOTALL)
 FLAG = re.compile(r"--?([A-Za-z][^=]*)", re.DOTALL)
 
 
