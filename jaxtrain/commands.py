@@ -18,12 +18,13 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 from absl import flags as absl_flags, logging
 
-from jaxtrain import config as config_lib, errors
+from jaxtrain import config as config_lib, errors, streams
 from jaxtrain.errors import Told, UserError
 from jaxtrain.workdir import jsonfile
 
 OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
 MAX_LINES = 4  # of a complaint
+streams.hold_open()  # at once: a file opened later must not get the number of a stream that is closed
 HELP = ("--help", "-help", "-h")
 FIELD = re.compile(r"--?config[.\[]([^=]+)(?:=(.*))?|--?noconfig\.([\w.]+)", re.DOTALL)
 FLAG = re.compile(r"--?([A-Za-z][^=]*)", re.DOTALL)
@@ -68,7 +69,7 @@ class Log:
     except OSError:
       path = ""
     if not path:
-      print(failure, file=sys.stderr)
+      streams.say(failure, error=True)
     return f" (traceback in {path})" if path else ""
 
   def append(self, text: str) -> str:
@@ -103,7 +104,7 @@ def parse(own: absl_flags.FlagValues, argv: Sequence[str], about: str, takes_arg
     UserError: an unknown flag (with a suggestion), a value of another type, or an argument that is left over.
   """
   if any(argument in HELP for argument in argv[1:]):
-    print("\n".join([about.strip(), "", *(flag_line(name, own) for name in sorted(own)), "--help: print this."]))
+    streams.answer(about.strip(), "", *(flag_line(name, own) for name in sorted(own)), "--help: print this.")
     raise SystemExit(errors.DONE)
   try:
     rest = own(argv, known_only=True)[1:]
@@ -201,6 +202,7 @@ def run(do: Callable[[Log], None]) -> int:
   except Exception as error:
     outcome = tell(error, log)
   write_outcome(outcome, os.environ)
+  streams.flush()
   return outcome.code
 
 
@@ -231,7 +233,7 @@ def tell(error: Exception, log: Log) -> Outcome:
 
 def complain(message: str) -> None:
   """Prints a message for the user on stderr."""
-  print("\n".join(f"jaxtrain: {line}" for line in message.splitlines()[:MAX_LINES]), file=sys.stderr, flush=True)
+  streams.say(*(f"jaxtrain: {line}" for line in message.splitlines()[:MAX_LINES]), error=True)
 
 
 def write_outcome(outcome: Outcome, environ) -> None:

@@ -12,7 +12,8 @@ class StopReason(enum.Enum):
   NONE = 0
   TIME_BUDGET = 1
   SIGINT = 2
-  SIGTERM = 3
+  SIGHUP = 3  # the terminal is gone
+  SIGTERM = 4
 
   def __bool__(self) -> bool:
     return self is not StopReason.NONE

@@ -10,7 +10,7 @@ import sys
 
 from absl import flags
 
-from jaxtrain import commands, errors
+from jaxtrain import commands, errors, streams
 from jaxtrain.commands import Given, Log
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import LostProcess, Stopped, Told, UserError
@@ -97,7 +97,7 @@ def run_mode(given: Given, log: Log) -> None:
     left = lambda reason: Stopped(f"{reason}: the run is done, its page is not; the same command draws it")
     with stops.Stop(0) as stop, stop.at_once(left):
       draw(workdir, "end")
-    print(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}", flush=True)
+    streams.say(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}")
 
 
 def join_processes(config, own: flags.FlagValues) -> None:
@@ -112,10 +112,9 @@ def join_processes(config, own: flags.FlagValues) -> None:
 def show(described: dict, as_json: bool) -> None:
   """Prints a description as `key: value` lines, or as JSON."""
   if as_json:
-    print(json.dumps(described))
+    streams.answer(json.dumps(described))
   else:
-    for key, value in described.items():
-      print(f"{key}: {value}")
+    streams.answer(*(f"{key}: {value}" for key, value in described.items()))
 
 
 def work(log: Log) -> None:

@@ -17,7 +17,7 @@ import time
 
 from absl import flags as absl_flags
 
-from jaxtrain import commands
+from jaxtrain import commands, streams
 from jaxtrain.errors import UserError, need
 from jaxtrain.types import Verb
 
@@ -155,13 +155,12 @@ def run(argv: list[str]) -> dict:
   done = export(flags, verb, run.state) if flags.export else apply(flags, verb, run.state, run.config)
   summary = {"workdir": flags.workdir, "step": run.step, "verb": flags.verb} | done
   if flags.json:
-    print(json.dumps(summary))
+    streams.answer(json.dumps(summary))
   else:
     empty = summary.get("rows_incomplete", 0)
-    print(f"jaxtrain: {flags.verb}, state of step {summary['step']:,}: "
-          + (f"{summary['takes']} -> {summary['gives']}" if flags.export else f"{summary['rows']:,} rows"
-             + (f", {empty:,} of them without a result (missing features)" if empty else ""))
-          + f", in {summary['output']}")
+    found = f"{summary['takes']} -> {summary['gives']}" if flags.export else f"{summary['rows']:,} rows"
+    found += f", {empty:,} of them without a result (missing features)" * bool(empty)
+    streams.answer(f"jaxtrain: {flags.verb}, state of step {summary['step']:,}: {found}, in {summary['output']}")
   return summary
 
 

@@ -188,8 +188,8 @@ def test_a_traceback_without_a_folder_for_it_is_printed(folder, capsys):
 
 
 def test_reasons_of_stops_have_words_and_an_order():
-  assert [str(reason) for reason in StopReason if reason] == ["time budget", "SIGINT", "SIGTERM"]
-  assert not StopReason.NONE and [reason.value for reason in StopReason] == [0, 1, 2, 3]
+  assert [str(reason) for reason in StopReason if reason] == ["time budget", "SIGINT", "SIGHUP", "SIGTERM"]
+  assert not StopReason.NONE and [reason.value for reason in StopReason] == [0, 1, 2, 3, 4]
 
 
 def test_the_reason_of_an_error_is_its_first_line_without_the_hint():

@@ -57,8 +57,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
 def check_names(section: ConfigDict, prefix: str = "") -> None:
   """Refuses names of fields that no dotted key can hold, before anything else looks at them."""
   for name, value in section.items():
-    if not isinstance(name, str) or not name or "." in name:
-      raise UserError(f"config.{prefix}*: got a field named {fields.shown(name)}, allowed text without dots")
+    if not isinstance(name, str) or not name:
+      raise UserError(f"config.{prefix}*: got a field named {fields.shown(name)}, allowed text")
     if isinstance(value, ConfigDict):
       check_names(value, f"{prefix}{name}.")
     elif hasattr(value, "items"):  # such as a data frame
@@ -89,8 +89,8 @@ def check_limits(config: ConfigDict, limits: dict[str, limits_lib.Limit]) -> Non
          for key, limit in limits_lib.LIMITS.items() if key.startswith("optim.")}
   limits = own | limits
   flat = dict(jsonable.flatten(config))
-  for key in limits:  # a section in the place of a field holds no fields that anything reads
-    if any(other.startswith(f"{key}.") for other in flat) or key not in flat and is_section(config, key):
+  for key in limits.keys() - flat.keys():  # a section in the place of a field holds nothing that anything reads
+    if is_section(config, key):
       raise UserError(f"config.{key}: got a section, allowed {limits[key].words}")
   for key, value in flat.items():
     if key != "stages":

@@ -10,7 +10,6 @@ import importlib
 import inspect
 import os
 import re
-import sys
 import warnings
 from typing import Any, Callable
 
@@ -20,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from jaxtrain import jsonable
+from jaxtrain import jsonable, streams
 from jaxtrain.errors import UserError
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
@@ -188,5 +187,5 @@ def draw(run: RunData, moment: str) -> list[tuple[str, str, str]]:
           drawn.append((name, path, " ".join((inspect.getdoc(family) or "").split())))
     except Exception as error:  # whatever it is, the other figures and the report still come
       run.problems.append(f"figure {name} was not drawn: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
-      print(f"jaxtrain: {run.problems[-1]}", file=sys.stderr, flush=True)
+      streams.say(f"jaxtrain: {run.problems[-1]}", error=True)
   return drawn

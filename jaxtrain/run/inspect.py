@@ -1,8 +1,8 @@
 """`--mode=inspect`: a run described from its files."""
 
 import os
-import sys
 
+from jaxtrain import streams
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, packing
 from jaxtrain.workdir import jsonfile, records
@@ -30,7 +30,7 @@ def inspect(workdir: str) -> dict:
       leaves, record = checkpoints.read(folder, step)
       break
     except UserError as error:
-      print(f"jaxtrain: {error}", file=sys.stderr)
+      streams.say(f"jaxtrain: {error}", error=True)
   else:
     raise UserError(f"--workdir: no checkpoint of {top!r} can be read")
   state = {path[len("state/"):]: leaf for path, leaf in leaves.items() if path.startswith("state/")}

@@ -2,11 +2,10 @@
 
 import fcntl
 import os
-import sys
 import threading
 import time
 
-from jaxtrain import errors
+from jaxtrain import errors, streams
 from jaxtrain.errors import InUse, UserError
 
 BEAT_SECONDS, STALE_SECONDS = 10.0, 60.0  # of a lock
@@ -55,7 +54,7 @@ class Lock:
     holder, host = self.holder(), os.uname().nodename
     if not holder or holder.endswith(f" on {host}"):
       return True
-    print(f"jaxtrain: locked by {holder}; going on in {STALE_SECONDS:.0f} s if that run is dead", flush=True)
+    streams.say(f"jaxtrain: locked by {holder}; going on in {STALE_SECONDS:.0f} s if that run is dead")
     first, deadline = os.stat(self.file.name).st_mtime_ns, time.monotonic() + STALE_SECONDS
     while time.monotonic() < deadline:
       time.sleep(min(1.0, STALE_SECONDS / 10))
@@ -73,7 +72,7 @@ class Lock:
       except OSError:  # a file server that is away for a moment must not end the run
         continue
       if holder != self.mine and not self.done.is_set():
-        print(f"jaxtrain: the workdir was taken over by {holder}, because this process was silent", file=sys.stderr)
+        streams.say(f"jaxtrain: the workdir was taken over by {holder}, because this process was silent", error=True)
         os._exit(errors.FAILED)
 
   def close(self) -> None:

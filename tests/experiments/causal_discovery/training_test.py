@@ -245,7 +245,7 @@ def test_sortability_by_hand():
     ({"model__architecture": "lite"}, "got 'lite' with fields num_blocks, key_size, tau_init, beta_init, allowed with "
                                       "num_layers, emb_depth"),
     ({"model__penalty": "none"}, "config.model.penalty: got 'none', allowed spectral | exponential"),
-    ({"model__dual__interval": 0}, "config.model.dual.interval: got 0, allowed 1 or more"),
+    ({"model__dual__interval": 0}, "config.model.dual.interval: got 0, allowed 1 to 2147483647"),
     ({"train__num_epochs": 3, "train__num_steps": 0}, "the training source is endless")])
 def test_bad_configs_are_refused_in_a_line(changed, words):
   with pytest.raises(UserError) as caught:
