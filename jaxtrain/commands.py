@@ -12,7 +12,7 @@ import errno
 import faulthandler
 import os
 import re
-import sys
+import threading
 import traceback
 from typing import Any, Callable, NamedTuple, Sequence
 
@@ -61,9 +61,9 @@ class Log:
   def __init__(self):
     self.folder = ""
 
-  def keep_traceback(self) -> str:
-    """Adds the traceback of the current exception to the folder's log.txt, or prints it; returns where to find it."""
-    failure = traceback.format_exc()
+  def keep_traceback(self, error: BaseException) -> str:
+    """Adds an exception's traceback to the folder's log.txt, or prints it; returns where to find it."""
+    failure = "".join(traceback.format_exception(error))
     try:
       path = self.append(failure) if self.folder else ""
     except OSError:
@@ -192,8 +192,8 @@ def default_workdir(config: str, *before: str) -> str:
 
 def run(do: Callable[[Log], None]) -> int:
   """Does what a command does, tells the user what it raises, and returns the exit code for it."""
-  set_up_process()
   log, outcome = Log(), Outcome(errors.DONE, "", "")
+  set_up_process(log)
   try:
     do(log)
   except SystemExit as leaving:
@@ -206,13 +206,24 @@ def run(do: Callable[[Log], None]) -> int:
   return outcome.code
 
 
-def set_up_process() -> None:
-  """Settings of libraries that belong to the process: they say warnings alone, and a crash shows where it happened."""
+def set_up_process(log: Log) -> None:
+  """Settings that belong to the process: libraries say warnings alone, a crash shows where it happened, and a thread
+  that fails says so in one line.
+  """
   absl_flags.FLAGS.mark_as_parsed()  # grain reads flags of its own there
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)  # JAX tells at INFO of every platform that is not there
   if not faulthandler.is_enabled():
-    faulthandler.enable(sys.__stderr__.fileno())
+    faulthandler.enable(2)
+  threading.excepthook = lambda failed: tell_of_thread(failed, log)
+
+
+def tell_of_thread(failed: threading.ExceptHookArgs, log: Log) -> None:
+  """Prints what a thread has failed of; orbax's own raise it again where they are waited for."""
+  if isinstance(failed.exc_value, Exception) and not type(failed.thread).__module__.startswith("orbax."):
+    name = failed.thread.name if failed.thread else "?"
+    complain(f"thread {name}: {type(failed.exc_value).__name__}: {errors.reason(failed.exc_value)}"
+             + log.keep_traceback(failed.exc_value))
 
 
 def tell(error: Exception, log: Log) -> Outcome:
@@ -224,10 +235,11 @@ def tell(error: Exception, log: Log) -> Outcome:
   if isinstance(error, OSError):
     reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
     foreseen = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    reason += f": {log.folder}" if foreseen and not error.filename and log.folder else ""
   else:
     reason = f"{kind}: {errors.reason(error) if str(error) else ''}"
     foreseen = False
-  complain(reason if foreseen else reason + log.keep_traceback())
+  complain(reason if foreseen else reason + log.keep_traceback(error))
   return Outcome(errors.FAILED, kind, reason)
 
 

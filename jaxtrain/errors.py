@@ -60,6 +60,10 @@ class LostProcess(Told):
   """Another process of the same run is no longer there."""
 
 
+class GoneFolder(Told):
+  """The workdir was removed while it was in use."""
+
+
 class MembersFailed(Told):
   """Members of a sweep have failed; the others are done."""
 

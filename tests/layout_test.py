@@ -28,7 +28,8 @@ LIBRARIES = {  # beyond the standard library
   "errors": (), "jsonable": (), "streams": (), "commands": ("absl",), "types": ("jax", "numpy", "flax.struct"),
   "rng": ("jax", "numpy", "flax.struct"), "statistics": ("numpy", "scipy"), "report": ("numpy", "scipy", "matplotlib"),
 }
-IMPORTED_WITHOUT_JAX = ("errors", "jsonable", "streams", "config", "workdir", "statistics", "commands", "report/__main__")
+IMPORTED_WITHOUT_JAX = ("errors", "jsonable", "streams", "config", "workdir", "statistics", "commands",
+                        "report/__main__")
 
 TOP_LEVEL = ("pyproject.toml", "README.md", "BUILD", "MODULE.bazel", "LICENSE", *FOLDERS)
 USES_JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "chex", "numpyro")

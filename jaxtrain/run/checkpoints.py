@@ -32,7 +32,7 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
     UserError: the checkpoint is not whole, or a digest does not hold.
   """
   import orbax.checkpoint as ocp  # slow to import
-  logging.getLogger("absl").setLevel(logging.ERROR)
+  logging.getLogger("absl").setLevel(logging.CRITICAL + 1)  # what it logs of an error, pages of it, it raises too
   try:
     record = records.read_checked(folder, step)
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone(ocp))
@@ -87,9 +87,10 @@ class Checkpoints:
       import orbax.checkpoint as ocp
       self.import_seconds = time.thread_time() - began
       self.cpu_seconds -= self.import_seconds
-      logging.getLogger("absl").setLevel(logging.ERROR)
+      logging.getLogger("absl").setLevel(logging.CRITICAL + 1)  # what it logs of an error, pages of it, it raises too
       self.ocp = ocp
-      os.makedirs(self.folder, exist_ok=True)  # orbax makes none for one process of several
+      if not os.path.isdir(self.folder):
+        os.mkdir(self.folder)  # orbax makes none for one process of several; a workdir that is gone stays so
       self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
           max_to_keep=None, cleanup_tmp_directories=True, enable_async_checkpointing=False, create=False,
           multiprocessing_options=alone(ocp)))
@@ -123,6 +124,8 @@ class Checkpoints:
 
   def write(self, step: int, arrays: dict, record: dict) -> None:
     """Writes, commits, points the links at it, deletes what is no longer kept."""
+    if not os.path.isdir(os.path.dirname(self.folder)):
+      raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.dirname(self.folder))
     manager = self.opened()
     ocp = self.ocp
     if step in records.committed_steps(self.folder):
@@ -131,7 +134,7 @@ class Checkpoints:
     try:
       saved = manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays),
                                                          record=ocp.args.JsonSave(record)))
-    except ValueError as error:  # what tensorstore makes of a full disk
+    except Exception as error:  # whatever orbax and tensorstore make of a full disk
       if "No space left" in str(error):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.path.join(self.folder, str(step))) from None
       raise

@@ -108,7 +108,8 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
   if not names or not ledger.writes:
     return {}
   folder = os.path.join(ledger.workdir, "eval")
-  os.makedirs(folder, exist_ok=True)
+  if not os.path.isdir(folder):
+    os.mkdir(folder)  # a workdir that is gone stays so
   digest, key, found = packing.digest(state), rng.stream_key(state.key, "report"), {}
   head = {"step": int(state.step), "digest": f"sha256:{digest}"}
   for name in names:

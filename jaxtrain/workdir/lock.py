@@ -6,7 +6,7 @@ import threading
 import time
 
 from jaxtrain import errors, streams
-from jaxtrain.errors import InUse, UserError
+from jaxtrain.errors import GoneFolder, InUse, UserError
 
 BEAT_SECONDS, STALE_SECONDS = 10.0, 60.0  # of a lock
 
@@ -76,9 +76,16 @@ class Lock:
         os._exit(errors.FAILED)
 
   def close(self) -> None:
-    """Releases the workdir, and removes it where nothing was written into it."""
+    """Releases the workdir, and removes it where nothing was written into it.
+
+    Raises:
+      GoneFolder: somebody has removed it meanwhile; whatever else went wrong follows from that.
+    """
     self.done.set()
     folder = os.path.dirname(self.file.name)
+    if not os.path.exists(self.file.name) and not os.path.isdir(folder):
+      self.file.close()
+      raise GoneFolder(f"--workdir: {folder!r} was removed while it was in use; nothing of it is made again")
     if os.listdir(folder) == [".lock"]:
       os.remove(self.file.name)
       os.rmdir(folder)

@@ -87,7 +87,8 @@ def test_graphs_that_cannot_be_are_refused(text, words):
 
 @pytest.mark.parametrize("text, words", [
     ("gp length_low=3", "at most length_high=2.0"), ("pnl nonlinearity=cos", "cube | sigmoid | tanh"),
-    ("mlp hidden_dim=0", "1e-09 to 65536"), ("mlp depth=65", "0 to 64"), ("legacy_linear noise_concentration=2.3", "a multiple of 0.5")])
+    ("mlp hidden_dim=0", "1e-09 to 65536"), ("mlp depth=65", "0 to 64"),
+    ("legacy_linear noise_concentration=2.3", "a multiple of 0.5")])
 def test_mechanisms_that_cannot_be_are_refused(text, words):
   with pytest.raises(UserError, match="config.data.mechanisms") as caught:
     mechanisms.check(families.parse("data.mechanisms", (text,), mechanisms.KNOWN)[0])
