@@ -89,14 +89,15 @@ def run_mode(given: Given, log: Log) -> None:
   workdir = workdir or commands.default_workdir(given.flags.config)
   log.folder = workdir if processes.is_first() else ""
   if mode == "eval":
-    loop.evaluate(config, workdir, given.flags.init_from or None)
+    loop.evaluate(config, workdir, given.flags.init_from or None, draw)
   else:
     loop.train(config, workdir, resume=given.flags.resume, init_from=given.flags.init_from or None, origins=origins,
                draw=draw)
-  if processes.is_first():
+  if mode == "train" and processes.is_first():
     left = lambda reason: Stopped(f"{reason}: the run is done, its page is not; the same command draws it")
     with stops.Stop(0) as stop, stop.at_once(left):
       draw(workdir, "end")
+  if processes.is_first():
     streams.say(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}")
 
 

@@ -15,6 +15,7 @@ from jaxtrain.run import checkpoints, feed as feed_lib, metrics, packing
 from jaxtrain.workdir import jsonfile, schema
 
 PARTS = ("train", "val", "test")
+AGAIN = ".again"  # JSON, of eval/, while all is assessed again: the state, and the parts that are done
 
 
 def evaluator(run, part: str, bucket: int) -> tuple[Callable, Any]:
@@ -98,7 +99,8 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
   Args:
     ledger: of the run.
     state: arrays of this process.
-    again: whether to repeat parts whose files are of this very state.
+    again: whether to repeat parts whose files are of this very state. Those that an assessment which was stopped has
+      repeated are done; `end_again` says that it is no longer under way.
     beat: called between two parts.
 
   Returns:
@@ -112,9 +114,11 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
     os.mkdir(folder)  # a workdir that is gone stays so
   digest, key, found = packing.digest(state), rng.stream_key(state.key, "report"), {}
   head = {"step": int(state.step), "digest": f"sha256:{digest}"}
+  begun = (jsonfile.read_json(os.path.join(folder, AGAIN)) if again else None) or {}
+  repeated = list(begun["parts"]) if all(key in begun and begun[key] == value for key, value in head.items()) else []
   for name in names:
     path = os.path.join(folder, f"{name}.json")
-    done = None if again else jsonfile.read_json(path)
+    done = jsonfile.read_json(path) if not again or name in repeated else None
     lacks = ledger.config.log.save_artifacts and not os.path.exists(f"{path[:-len('.json')]}.npz")
     if done is not None and not lacks and all(key in done and done[key] == value for key, value in head.items()):
       ledger.console.say(f"jaxtrain: {name} is assessed already (--mode=eval does it again)")
@@ -128,10 +132,20 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
       found[name] = jsonable.clean(scalars)
       write_part(ledger, path, name, head, found[name])
       say_assessed(ledger, name, scalars)
+    if again:
+      repeated = sorted({*repeated, name})
+      jsonfile.write_json(os.path.join(folder, AGAIN), head | {"parts": repeated})
     write_union(ledger, folder, head, name.partition("-")[0], found)
     if name != names[-1]:
       beat()
   return found
+
+
+def end_again(workdir: str) -> None:
+  """Says that what was assessed again is done, pictures included: the next time it is all done again."""
+  path = os.path.join(workdir, "eval", AGAIN)
+  if os.path.exists(path):
+    os.remove(path)
 
 
 def write_part(ledger, path: str, name: str, head: dict, scalars: dict) -> None:

@@ -162,7 +162,9 @@ def run_sweep(log: Log) -> None:
     raise
   finally:
     lock.close()
-  write_report(folder)
+  left = lambda reason: Stopped(f"{reason}: the members are done, their page is not; the same command draws it")
+  with stops.Stop(0) as stop, stop.at_once(left):
+    write_report(folder)
   say_best(journal, list(asked.values()), asked_for.config.train)
   conclude(list(asked.values()))
 
