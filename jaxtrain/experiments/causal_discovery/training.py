@@ -157,7 +157,7 @@ def mean_over_pairs(x: jax.Array, tasks_: Batch) -> jax.Array:
 
 def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -> Experiment:
   """The pure functions of an experiment. The learning rate and the loss weights may be tracers."""
-  tx = optim.make(config.optim, meta["steps_per_epoch"])
+  tx = optim.make(config.optim, config.eval.every_steps)  # a stream has no epochs: a plateau decides with evaluations
   settings = config.model.dual if model.dual else None
 
   def init(key, sample):
@@ -202,8 +202,13 @@ def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -
                                                     config.eval.val_num_samples)
     return over(judge_chunk, batch, key)
 
-  return Experiment(init=init, train_step=train_step, eval_step=eval_step, assess=assess, predict=verbs,
-                    alarms=alarms, describe=lambda: signals.describe(config))
+  def observe(state, means):
+    return state.replace(opt_state=tx.observe(state.opt_state, means))
+
+  watches = config.optim.plateau.factor > 0 and config.optim.plateau.monitor != "train_loss"
+  return Experiment(init=init, train_step=train_step, eval_step=eval_step, observe=observe if watches else None,
+                    assess=assess, predict=verbs, alarms=alarms,
+                    describe=lambda: signals.describe(config))
 
 
 def evaluate(model: Model, params: Any, chunk: Batch, key: jax.Array, num_samples: int) -> dict:
