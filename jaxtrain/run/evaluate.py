@@ -166,7 +166,9 @@ def say_assessed(ledger, name: str, scalars: dict) -> None:
   """The first scalars of a part, in a line."""
   shown = [f"{key} {value:.4g}" for key, value in scalars.items()
            if "/" not in key and key != "rows" and not key.endswith("_ci95") and isinstance(value, (int, float))]
-  rows = f", {scalars['rows']:,} rows" if "rows" in scalars else ""
+  declared = ledger.declared_metrics()
+  what = declared["rows"]["unit"] if "rows" in declared else "rows"  # such as tasks, each of which has rows
+  rows = f", {scalars['rows']:,} {what}" if "rows" in scalars else ""
   ledger.console.say(f"jaxtrain: assessed {name}{rows}: {', '.join(shown[:6])}")
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from unittest import mock
 
 import numpy as np
@@ -15,6 +16,7 @@ import child
 import stopping
 from jaxtrain import config as config_lib, loop
 from jaxtrain.errors import Stopped
+from jaxtrain.run import evaluate
 from toys import parts
 
 ENVIRON = {"PYTHONPATH": os.pathsep.join((child.ROOT, os.path.join(child.ROOT, "tests")))}
@@ -149,3 +151,12 @@ def test_by_cadence_it_is_in_the_facts_and_a_stopped_run_has_the_same(tmp_path, 
   assert stops >= 4 and stopped.digest == straight.digest
   assert child.facts(stopped.workdir) == child.facts(straight.workdir)
   assert read(stopped.workdir, "test") == read(straight.workdir, "test")
+
+
+@pytest.mark.parametrize("declared, words", [({}, "assessed test, 16 rows: mse 0.5"),
+                                             ({"rows": {"unit": "tasks"}}, "assessed test, 16 tasks: mse 0.5")])
+def test_what_was_assessed_is_counted_in_its_own_word(declared, words):
+  said = []
+  ledger = types.SimpleNamespace(declared_metrics=lambda: declared, console=types.SimpleNamespace(say=said.append))
+  evaluate.say_assessed(ledger, "test", {"rows": 16, "mse": 0.5})
+  assert said == [f"jaxtrain: {words}"]

@@ -34,6 +34,7 @@ METRICS = {
     "edge_prob": Metric("", "mean edge probability"),
     "edge_density": Metric("", "share of ordered pairs with an edge"),
     "sampled_density": Metric("", "share of ordered pairs with an edge, in sampled graphs"),
+    "rows": Metric("tasks", "tasks that were assessed"),
     "random_*": Metric("", "the same for edges at random with the density of the training graphs"),
     "empty_*": Metric("", "the same for the empty graph"),
 }
