@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import child
-from jaxtrain import commands, config as config_lib, jsonable
+from jaxtrain import commands, config as config_lib, jsonable, loop
 from jaxtrain.config import fields, limits, modules
-from jaxtrain.errors import UserError
+from jaxtrain.errors import NonFinite, UserError
 
 FILES = sorted(glob.glob(os.path.join(child.ROOT, "configs", "*.py")))
 ALL = [f"{path}:{variant}" for path in FILES for variant in config_lib.list_variants(path)]
@@ -189,3 +189,36 @@ def test_a_config_that_lacks_what_all_have_is_refused(break_it, words):
     break_it(config)
   with pytest.raises(UserError, match=words):
     config_lib.resolve(config)
+
+
+# a config of seconds for each file, and what is put into its fields: small values at which something may divide by zero
+TINY = {"vae.py": {"data.row_limit": 600, "train.num_epochs": 0, "train.num_steps": 2},
+        "causal_discovery.py": {"train.num_steps": 2, "train.batch_size": 8, "eval.max_val_tasks": 8}}
+EDGES = (0, 1, 2, 3, 5, 64, 1e-30, 1e-12, 0.5, 0.999, 1.0, 1e6, 1e12, -1, True, False, "", "a", "val_loss", "random",
+         "canonical", "full", (), (1,), (2, 3), ("a",), (0.5, 0.5), (1.0, 0.0, 0.0), (0.0, 0.5, 0.5))
+NUM_PARTS, PART = 20, 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(NUM_PARTS))
+def test_what_passes_trains_or_is_refused_in_a_line(part, tmp_path, capfd):
+  """Of 200 draws of a field and a value that `resolve` takes: two steps, and nothing of libraries on the screen."""
+  chosen, tried = random.Random(part), 0
+  while tried < PART:
+    path = chosen.choice([path for path in FILES if os.path.basename(path) in TINY])
+    config, keys = fields_of(f"{path}:smoke")
+    for key, value in (TINY[os.path.basename(path)] | {"log.progress": False}).items():
+      config_lib.assign(config, key, value)
+    key, value = chosen.choice(keys), chosen.choice(EDGES)
+    if value == config_lib.lookup(config, key) or is_refused(lambda: in_file(config, key, value)):
+      continue
+    tried += 1
+    print(f"{os.path.basename(path)} {key}={value!r}")
+    with holding(config, key, value):
+      try:
+        loop.train(config, str(tmp_path / str(tried)))
+      except UserError as error:
+        assert len(str(error).splitlines()) <= 4, (key, value, str(error))
+      except NonFinite:
+        continue
+  assert capfd.readouterr().err == ""
