@@ -22,8 +22,9 @@ def resolve(config: ConfigDict) -> ConfigDict:
     UserError: the first field that does not fit: its dotted key, the value, the values allowed.
   """
   check_names(config)
-  config = ConfigDict(config.to_dict())
-  check_sections(config)
+  record = config.to_dict()
+  check_sections(record)
+  config = ConfigDict(record)
   for key, value in jsonable.flatten(config):
     if isinstance(value, list):  # a list in a config file
       value = as_tuple(value)
@@ -65,17 +66,17 @@ def check_names(section: ConfigDict, prefix: str = "") -> None:
       raise UserError(f"config.{prefix}{name}: got a value of type {type(value).__name__}, allowed {limits_lib.PLAIN}")
 
 
-def check_sections(config: ConfigDict, wanted: Mapping[str, Any] = defaults.DEFAULTS, prefix: str = "") -> None:
-  """Refuses a config that lacks a section or a field that all have."""
+def check_sections(record: Mapping, wanted: Mapping[str, Any] = defaults.DEFAULTS, prefix: str = "") -> None:
+  """Refuses a config, as nested dicts, that lacks a section or a field that all have."""
   for name, default in wanted.items():
-    if name not in config:
+    if name not in record:
       raise UserError(f"config.{prefix}{name}: missing; a config file starts from jaxtrain.config.common()")
-    is_section = isinstance(config[name], ConfigDict)
+    is_section = isinstance(record[name], Mapping)
     if is_section != isinstance(default, Mapping):
-      what = fields.shown(config[name]) if not is_section else "a section"
+      what = "a section" if is_section else fields.shown(record[name])
       raise UserError(f"config.{prefix}{name}: got {what}, allowed {'a value' if is_section else 'a section'}")
     if is_section:
-      check_sections(config[name], default, f"{prefix}{name}.")
+      check_sections(record[name], default, f"{prefix}{name}.")
 
 
 def as_tuple(value: Any) -> Any:
@@ -88,23 +89,22 @@ def check_limits(config: ConfigDict, limits: dict[str, limits_lib.Limit]) -> Non
   own = {f"{section}.{key.removeprefix('optim.')}": limit for section in fields.optimisers(config)
          for key, limit in limits_lib.LIMITS.items() if key.startswith("optim.")}
   limits = own | limits
-  flat = dict(jsonable.flatten(config))
+  flat, record = dict(jsonable.flatten(config)), config.to_dict()
   for key in limits.keys() - flat.keys():  # a section in the place of a field holds nothing that anything reads
-    if is_section(config, key):
+    if is_section(record, key):
       raise UserError(f"config.{key}: got a section, allowed {limits[key].words}")
   for key, value in flat.items():
     if key != "stages":
       check_value(key, value, limits_lib.find(limits, key))
 
 
-def is_section(config: ConfigDict, key: str) -> bool:
-  """Whether a dotted key names a section."""
-  section = config
+def is_section(record: Mapping, key: str) -> bool:
+  """Whether a dotted key names a section of nested dicts."""
   for part in key.split("."):
-    if not isinstance(section, ConfigDict) or part not in section:
+    if not isinstance(record, Mapping) or part not in record:
       return False
-    section = section[part]
-  return isinstance(section, ConfigDict)
+    record = record[part]
+  return isinstance(record, Mapping)
 
 
 def check_value(key: str, value: Any, limit: limits_lib.Limit | None) -> None:

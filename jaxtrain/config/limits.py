@@ -162,7 +162,7 @@ LIMITS: dict[str, Limit] = {
     "data.split.fold": whole(0, MOST_ENTRIES),
     "loss.weights.*": at_least(0, 1e12),
     "optim.name": one_of(*OPTIMISERS),
-    "optim.learning_rate": at_least(1e-12, 1e6),
+    "optim.learning_rate": at_least(1e-12),
     "optim.weight_decay": at_least(0, 1e6),
     "optim.betas": Limit(lambda v: len(v) == 2 and all(fits(between(0, 1), b) for b in v),
                          "two numbers from 0 up and below 1", tuple),

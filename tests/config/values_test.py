@@ -140,7 +140,7 @@ REFUSED = {
     "no width of a layer": ("model.hidden_dims", (64, 2**40), "allowed numbers, each 1 to 65536"),
     "inside a tuple": ("optim.betas", (0.9, float("inf")), "got (0.9, inf), allowed two numbers from 0 up"),
     "below 1 in 64 bits": ("optim.betas", (0.9, 1 - 1e-12), "below 1"),
-    "trains nothing": ("optim.learning_rate", 1e-320, "config.optim.learning_rate: got 1e-320, allowed 1e-12 to 1e+06"),
+    "trains nothing": ("optim.learning_rate", 1e-320, "config.optim.learning_rate: got 1e-320, allowed 1e-12 to 1e+30"),
     "overflows": ("loss.weights.kl", 1e39, "config.loss.weights.kl: got 1e+39, allowed 0 to 1e+12"),
     "numbers for names": ("eval.metrics", (0, 0), "config.eval.metrics: got (0, 0), allowed MODULE.FUNCTION"),
     "relative module": ("experiment", "..", "config.experiment: got '..', allowed the dotted name of a module"),
