@@ -21,8 +21,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
   Raises:
     UserError: the first field that does not fit: its dotted key, the value, the values allowed.
   """
-  check_names(config)
   record = config.to_dict()
+  check_names(record)
   check_sections(record)
   config = ConfigDict(record)
   for key, value in jsonable.flatten(config):
@@ -55,12 +55,12 @@ def resolve(config: ConfigDict) -> ConfigDict:
   return config.lock()
 
 
-def check_names(section: ConfigDict, prefix: str = "") -> None:
-  """Refuses names of fields that no dotted key can hold, before anything else looks at them."""
+def check_names(section: Mapping, prefix: str = "") -> None:
+  """Refuses names of fields, in nested dicts, that no dotted key can hold, before anything else looks at them."""
   for name, value in section.items():
     if not isinstance(name, str) or not name:
       raise UserError(f"config.{prefix}*: got a field named {fields.shown(name)}, allowed text")
-    if isinstance(value, ConfigDict):
+    if isinstance(value, Mapping):
       check_names(value, f"{prefix}{name}.")
     elif hasattr(value, "items"):  # such as a data frame
       raise UserError(f"config.{prefix}{name}: got a value of type {type(value).__name__}, allowed {limits_lib.PLAIN}")
