@@ -4,7 +4,7 @@ import glob
 import os
 import sys
 
-from jaxtrain import commands, config as config_lib
+from jaxtrain import commands, config as config_lib, streams
 
 COMMANDS = {"main": "train a run, go on with it, assess, check or describe it",
             "predict": "apply a trained run to a file",
@@ -26,7 +26,7 @@ def describe(folder: str) -> str:
 def work(log: commands.Log) -> None:
   """Does what the command line says. Raises UserError."""
   commands.parse(commands.new_flags(has_config=False), sys.argv, __doc__)
-  print(describe(FOLDER))
+  streams.answer(describe(FOLDER))
 
 
 def main() -> int:

@@ -14,19 +14,21 @@ import io
 import os
 import re
 import sys
+import threading
 import traceback
 from typing import Any, Callable, NamedTuple, Sequence
 
 from absl import flags as absl_flags, logging
 
-from jaxtrain import config as config_lib, errors
+from jaxtrain import config as config_lib, errors, streams
 from jaxtrain.errors import Told, UserError
 from jaxtrain.workdir import atomic, jsonfile, schema
 
 OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
 MAX_LINES = 4  # of a complaint
+streams.hold_open()  # at once: a file opened later must not get the number of a stream that is closed
 HELP = ("--help", "-help", "-h")
-FIELD = re.compile(r"--?config\.([\w.]+)(?:=(.*))?|--?noconfig\.([\w.]+)", re.DOTALL)
+FIELD = re.compile(r"--?config[.\[]([^=]+)(?:=(.*))?|--?noconfig\.([\w.]+)", re.DOTALL)
 FLAG = re.compile(r"--?([A-Za-z][^=]*)", re.DOTALL)
 
 
@@ -61,15 +63,15 @@ class Log:
   def __init__(self):
     self.folder = ""
 
-  def keep_traceback(self) -> str:
-    """Adds the traceback of the current exception to the folder's log.txt, or prints it; returns where to find it."""
-    failure = traceback.format_exc()
+  def keep_traceback(self, error: BaseException) -> str:
+    """Adds an exception's traceback to the folder's log.txt, or prints it; returns where to find it."""
+    failure = "".join(traceback.format_exception(error))
     try:
       path = self.append(failure) if self.folder else ""
     except (OSError, UserError):  # the folder is gone, the disk full, or a link lies there
       path = ""
     if not path:
-      print(failure, file=sys.stderr)
+      streams.say(failure, error=True)
     return f" (traceback in {path})" if path else ""
 
   def append(self, text: str) -> str:
@@ -104,7 +106,7 @@ def parse(own: absl_flags.FlagValues, argv: Sequence[str], about: str, takes_arg
     UserError: an unknown flag (with a suggestion), a value of another type, or an argument that is left over.
   """
   if any(argument in HELP for argument in argv[1:]):
-    print("\n".join([about.strip(), "", *(flag_line(name, own) for name in sorted(own)), "--help: print this."]))
+    streams.answer(about.strip(), "", *(flag_line(name, own) for name in sorted(own)), "--help: print this.")
     raise SystemExit(errors.DONE)
   try:
     rest = own(argv, known_only=True)[1:]
@@ -192,8 +194,8 @@ def default_workdir(config: str, *before: str) -> str:
 
 def run(do: Callable[[Log], None]) -> int:
   """Does what a command does, tells the user what it raises, and returns the exit code for it."""
-  set_up_process()
   log, outcome = Log(), Outcome(errors.DONE, "", "")
+  set_up_process(log)
   try:
     do(log)
   except SystemExit as leaving:
@@ -202,12 +204,13 @@ def run(do: Callable[[Log], None]) -> int:
   except Exception as error:
     outcome = tell(error, log)
   write_outcome(outcome, os.environ)
+  streams.flush()
   return outcome.code
 
 
-def set_up_process() -> None:
-  """Settings that belong to the process: libraries say warnings alone, a crash shows where it happened, and a name that
-  is no text, such as a path's, is printed with escapes.
+def set_up_process(log: Log) -> None:
+  """Settings that belong to the process: libraries say warnings alone, a crash shows where it happened, a thread that
+  fails says so in one line, and a name that is no text, such as a path's, is printed with escapes.
   """
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
@@ -216,7 +219,16 @@ def set_up_process() -> None:
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)  # JAX tells at INFO of every platform that is not there
   if not faulthandler.is_enabled():
-    faulthandler.enable(sys.__stderr__.fileno())
+    faulthandler.enable(2)
+  threading.excepthook = lambda failed: tell_of_thread(failed, log)
+
+
+def tell_of_thread(failed: threading.ExceptHookArgs, log: Log) -> None:
+  """Prints what a thread has failed of; orbax's own raise it again where they are waited for."""
+  if isinstance(failed.exc_value, Exception) and not type(failed.thread).__module__.startswith("orbax."):
+    name = failed.thread.name if failed.thread else "?"
+    complain(f"thread {name}: {type(failed.exc_value).__name__}: {errors.reason(failed.exc_value)}"
+             + log.keep_traceback(failed.exc_value))
 
 
 def tell(error: Exception, log: Log) -> Outcome:
@@ -228,16 +240,17 @@ def tell(error: Exception, log: Log) -> Outcome:
   if isinstance(error, OSError):
     reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
     foreseen = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    reason += f": {log.folder}" if foreseen and not error.filename and log.folder else ""
   else:
     reason = f"{kind}: {errors.reason(error) if str(error) else ''}"
     foreseen = False
-  complain(reason if foreseen else reason + log.keep_traceback())
+  complain(reason if foreseen else reason + log.keep_traceback(error))
   return Outcome(errors.FAILED, kind, reason)
 
 
 def complain(message: str) -> None:
   """Prints a message for the user on stderr."""
-  print("\n".join(f"jaxtrain: {line}" for line in message.splitlines()[:MAX_LINES]), file=sys.stderr, flush=True)
+  streams.say(*(f"jaxtrain: {line}" for line in message.splitlines()[:MAX_LINES]), error=True)
 
 
 def write_outcome(outcome: Outcome, environ) -> None:

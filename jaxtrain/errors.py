@@ -12,7 +12,8 @@ class StopReason(enum.Enum):
   NONE = 0
   TIME_BUDGET = 1
   SIGINT = 2
-  SIGTERM = 3
+  SIGHUP = 3  # the terminal is gone
+  SIGTERM = 4
 
   def __bool__(self) -> bool:
     return self is not StopReason.NONE
@@ -61,6 +62,10 @@ class NotSaved(Told):
 
 class LostProcess(Told):
   """Another process of the same run is no longer there."""
+
+
+class GoneFolder(Told):
+  """The workdir was removed while it was in use."""
 
 
 class MembersFailed(Told):

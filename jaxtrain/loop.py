@@ -107,7 +107,8 @@ def train_one(config, workdir, stop: stops.Stop, draw, **options) -> Result:
 
     def draw_curves():
       if draw and run.ledger.writes and config.log.figures == "full":
-        draw(workdir, "train")
+        with stop.at_once(run.left):  # which waits for the save under way
+          draw(workdir, "train")
 
     run.ledger.console.start(run.step, run.plan.total)
     try:
@@ -163,8 +164,10 @@ def finish(run: Run, stop: stops.Stop, watchdog: stops.Watchdog) -> Result:
   if not run.plan.total:  # no first dispatch has written it
     run.write_process()
   final = run.end_training()
-  best = evaluate_lib.best_state(run)
-  test = evaluate_lib.evaluate_part(run, best, "test") if run.splits.test else None
+  # of several processes each evaluates its share, so none leaves before the others
+  with contextlib.nullcontext() if processes.several() else stop.at_once(run.left):
+    best = evaluate_lib.best_state(run)
+    test = evaluate_lib.evaluate_part(run, best, "test") if run.splits.test else None
   watchdog.beat()
   return conclude(ledger, final, run.state, packing.here(best), test, stop, watchdog, run.left)
 
@@ -187,25 +190,30 @@ def conclude(ledger: Ledger, final: str, state: Any, best: Any, test: dict[str, 
                 test["loss"] if test and "loss" in test else None, ledger.workdir, state, final)
 
 
-def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = None) -> None:
+def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = None,
+             draw: Callable[[str, str], None] | None = None) -> None:
   """Assesses the best state of an existing run again (`--mode=eval`); no training, and the facts stay as they are.
+
+  One that was stopped goes on with the parts that are missing.
 
   Args:
     config: None: the run's own.
     workdir: folder of the run.
     init_from: WORKDIR[@best|last|STEP] or a file of weights: a folder without a run first becomes one of no steps.
+    draw: `(workdir, moment)` draws the figures that follow from it.
 
   Raises:
-    UserError: the workdir holds no run, or one made with another config.
+    UserError: the workdir holds no run, or one made with another config. Stopped: asked to stop, at once.
   """
   if config is None:
     with config_lib.strangers(workdir):
       config = config_lib.from_workdir(records.read_config(workdir), workdir)
-      return assess_again(config, workdir, init_from, config_lib.must_fit(workdir))
-  assess_again(config, workdir, init_from, contextlib.nullcontext())
+      return assess_again(config, workdir, init_from, draw, config_lib.must_fit(workdir))
+  assess_again(config, workdir, init_from, draw, contextlib.nullcontext())
 
 
-def assess_again(config: ConfigDict, workdir: str, init_from: str | None, opening: ContextManager) -> None:
+def assess_again(config: ConfigDict, workdir: str, init_from: str | None, draw: Callable[[str, str], None] | None,
+                 opening: ContextManager) -> None:
   """`evaluate` with the config of the user or of the workdir; the run is put together within `opening`."""
   config = config_lib.resolve(config)
   lock = Lock(workdir)
@@ -221,24 +229,27 @@ def assess_again(config: ConfigDict, workdir: str, init_from: str | None, openin
       if k >= len(config.stages):
         raise UserError(f"--workdir: {workdir!r} holds a stage {k}, its config has {len(config.stages)}")
       config = config_lib.stage_config(config, config.stages[k], k)
-    with contextlib.ExitStack() as opened:
-      with opening:
-        run = opened.enter_context(start.open_run(config, folder, resume="required", init_from=None, origins=None,
-                                                  read_only=True))
-      best = evaluate_lib.best_state(run)
-      step = int(best.step)
-      state = records.describe_state(step, run.plan.epoch(step), packing.digest(best))
-      run.ledger.console.say(f"jaxtrain: assessed is the state of {state}")
-      run.ledger.say_final(evaluate_lib.evaluate_part(run, best, "test") if run.splits.test else None)
-      with stops.Stop(config.train.time_budget_minutes) as stop, stop.at_once(left_assessing):
+    with stops.Stop(config.train.time_budget_minutes) as stop, stop.at_once(left_assessing):
+      with contextlib.ExitStack() as opened:
+        with opening:
+          run = opened.enter_context(start.open_run(config, folder, resume="required", init_from=None, origins=None,
+                                                    read_only=True))
+        best = evaluate_lib.best_state(run)
+        step = int(best.step)
+        state = records.describe_state(step, run.plan.epoch(step), packing.digest(best))
+        run.ledger.console.say(f"jaxtrain: assessed is the state of {state}")
+        run.ledger.say_final(evaluate_lib.evaluate_part(run, best, "test") if run.splits.test else None)
         evaluate_lib.assess(run.ledger, packing.here(best))
+      if draw:
+        draw(workdir, "end")
+    evaluate_lib.end_again(folder)
   finally:
     lock.close()
 
 
 def left_assessing(reason: StopReason) -> Stopped:
   """What to say of an assessment that was stopped."""
-  return Stopped(f"{reason}: parts that were assessed are written; the same command starts again")
+  return Stopped(f"{reason}: parts that were assessed are written; the same command goes on with the others")
 
 
 def adopt(config: ConfigDict, workdir: str, init_from: str) -> None:

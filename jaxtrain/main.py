@@ -11,7 +11,7 @@ import sys
 
 from absl import flags
 
-from jaxtrain import commands, errors
+from jaxtrain import commands, errors, streams
 from jaxtrain.commands import Given, Log
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import LostProcess, Stopped, Told, UserError
@@ -96,15 +96,16 @@ def run_mode(given: Given, log: Log) -> None:
   workdir = workdir or commands.default_workdir(given.flags.config)
   log.folder = workdir if processes.is_first() else ""
   if mode == "eval":
-    loop.evaluate(config, workdir, given.flags.init_from or None)
+    loop.evaluate(config, workdir, given.flags.init_from or None, draw)
   else:
     loop.train(config, workdir, resume=given.flags.resume, init_from=given.flags.init_from or None, origins=origins,
                draw=draw)
-  if processes.is_first():
+  if mode == "train" and processes.is_first():
     left = lambda reason: Stopped(f"{reason}: the run is done, its page is not; the same command draws it")
     with stops.Stop(0) as stop, stop.at_once(left), trusted(config, workdir):
       draw(workdir, "end")
-    print(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}", flush=True)
+  if processes.is_first():
+    streams.say(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}")
 
 
 def join_processes(config, own: flags.FlagValues) -> None:
@@ -119,10 +120,9 @@ def join_processes(config, own: flags.FlagValues) -> None:
 def show(described: dict, as_json: bool) -> None:
   """Prints a description as `key: value` lines, or as JSON."""
   if as_json:
-    print(json.dumps(described))
+    streams.answer(json.dumps(described))
   else:
-    for key, value in described.items():
-      print(f"{key}: {value}")
+    streams.answer(*(f"{key}: {value}" for key, value in described.items()))
 
 
 def work(log: Log) -> None:

@@ -17,7 +17,7 @@ import time
 
 from absl import flags as absl_flags
 
-from jaxtrain import commands
+from jaxtrain import commands, streams
 from jaxtrain.errors import UserError, need
 from jaxtrain.types import Verb
 from jaxtrain.workdir import atomic, records
@@ -159,13 +159,13 @@ def run(argv: list[str]) -> dict:
   summary = {"workdir": flags.workdir, "step": run.step, "epoch": run.epoch, "digest": f"sha256:{run.digest}",
              "verb": flags.verb} | done
   if flags.json:
-    print(json.dumps(summary))
+    streams.answer(json.dumps(summary))
   else:
     empty = summary.get("rows_incomplete", 0)
-    print(f"jaxtrain: {flags.verb}, state of {records.describe_state(run.step, run.epoch, run.digest)}: "
-          + (f"{summary['takes']} -> {summary['gives']}" if flags.export else f"{summary['rows']:,} rows"
-             + (f", {empty:,} of them without a result (missing features)" if empty else ""))
-          + f", in {summary['output']}")
+    state = records.describe_state(run.step, run.epoch, run.digest)
+    found = f"{summary['takes']} -> {summary['gives']}" if flags.export else f"{summary['rows']:,} rows"
+    found += f", {empty:,} of them without a result (missing features)" * bool(empty)
+    streams.answer(f"jaxtrain: {flags.verb}, state of {state}: {found}, in {summary['output']}")
   return summary
 
 

@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from absl import flags
 
 import child
 from jaxtrain import __main__ as package_main, commands, config as config_lib, errors
-from jaxtrain.errors import InUse, LostProcess, MembersFailed, NonFinite, StopReason, Stopped, UserError
+from jaxtrain.errors import GoneFolder, InUse, LostProcess, MembersFailed, NonFinite, StopReason, Stopped, UserError
 
 CONFIG = """
 from jaxtrain.config import common, tables
@@ -134,6 +135,7 @@ ENDINGS = {
     "lost": (LostProcess("lost another process: x"), 1, "lost another process: x", "lost another process: x"),
     "members": (MembersFailed("1 of 2", hint="--retry_failed"), 1, "1 of 2 (--retry_failed)", "1 of 2"),
     "full disk": (FULL, 1, "No space left on device: x.csv", "No space left on device: x.csv"),
+    "gone": (GoneFolder("'x' was removed"), 1, "'x' was removed", "'x' was removed"),
     "file": (OSError(errno.EIO, "Input/output error"), 1, "Input/output error (traceback in {})", "Input/output error"),
     "bug": (KeyError("x\ny"), 1, "KeyError: 'x\\ny' (traceback in {})", "KeyError: 'x\\ny'"),
     "silent": (AssertionError(), 1, "AssertionError:  (traceback in {})", "AssertionError: "),
@@ -187,9 +189,27 @@ def test_a_traceback_without_a_folder_for_it_is_printed(folder, capsys):
   assert said.startswith("Traceback") and said.splitlines()[-1] == "jaxtrain: RuntimeError: the reason"
 
 
+def test_a_thread_that_fails_is_one_line(tmp_path, monkeypatch, capsys):
+  """The traceback is kept; of orbax's threads nothing is said: their error is raised where they are waited for."""
+  orbax_like = type("Thread", (threading.Thread,), {"__module__": "orbax.checkpoint.future"})
+  monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+
+  def do(log):
+    log.folder = str(tmp_path)
+    for kind in (threading.Thread, orbax_like):
+      one = kind(target=lambda: 1 / 0, name="worker")
+      one.start()
+      one.join()
+
+  assert commands.run(do) == 0
+  said, kept = capsys.readouterr().err, (tmp_path / "log.txt").read_text()
+  assert said == f"jaxtrain: thread worker: ZeroDivisionError: division by zero (traceback in {tmp_path / 'log.txt'})\n"
+  assert kept.count("Traceback") == 1
+
+
 def test_reasons_of_stops_have_words_and_an_order():
-  assert [str(reason) for reason in StopReason if reason] == ["time budget", "SIGINT", "SIGTERM"]
-  assert not StopReason.NONE and [reason.value for reason in StopReason] == [0, 1, 2, 3]
+  assert [str(reason) for reason in StopReason if reason] == ["time budget", "SIGINT", "SIGHUP", "SIGTERM"]
+  assert not StopReason.NONE and [reason.value for reason in StopReason] == [0, 1, 2, 3, 4]
 
 
 def test_the_reason_of_an_error_is_its_first_line_without_the_hint():

@@ -148,6 +148,19 @@ def test_a_member_that_diverges_halts_alone(tmp_path, monkeypatch):
   assert np.isfinite(broken.history["loss"]).all()
 
 
+@pytest.mark.parametrize("mode", ["pmap", "canonical"])
+def test_a_member_that_diverges_halts_alone_in_every_mode(mode, monkeypatch):
+  """Batches of 20 of the 100 rows, which divide into chunks."""
+  fields = {"parallel.mode": mode, "train.batch_size": 20, "train.num_steps": 20, "train.num_epochs": 0}
+  whole = ensemble_of_three(**fields)
+  diverging(monkeypatch, {1: 12})
+  broken = ensemble_of_three(**fields)
+  assert broken.state.guard.stopped.tolist() == [False, True, False] and int(broken.state.step) == 20
+  slopes, others = (np.asarray(result.state.params["slope"]) for result in (broken, whole))
+  np.testing.assert_allclose(slopes[[0, 2]], others[[0, 2]], rtol=1e-6)
+  assert np.isfinite(slopes).all() and not np.allclose(slopes[1], others[1], rtol=1e-2)
+
+
 def test_a_run_ends_once_all_its_members_have_halted(monkeypatch):
   diverging(monkeypatch, {0: 9, 1: 12, 2: 20})
   with pytest.raises(NonFinite, match="step 20: the new state is not finite"):

@@ -21,14 +21,15 @@ FOLDERS = ("jaxtrain", "configs", "launch", "tests")
 TEXTS = ("*.py", "*.md", "*.sh", "*.yaml", "*.yml", "*.toml", "*.js", "*.bazel", "BUILD", "run")
 
 # A room is a folder or a file of the top folder, `sweep/__main__` one too; it imports those of lower ranks, and itself.
-REPORT_MAY_IMPORT = ("errors", "jsonable", "config", "workdir", "statistics")
+REPORT_MAY_IMPORT = ("errors", "jsonable", "streams", "config", "workdir", "statistics")
 FAMILY_MAY_NOT_IMPORT = ("devices",)
 PICTURES_MAY_IMPORT = ("jaxtrain/jsonable.py", "jaxtrain/workdir/reading.py", "jaxtrain/report/figures.py")
 LIBRARIES = {  # beyond the standard library
-  "errors": (), "jsonable": (), "commands": ("absl",), "types": ("jax", "numpy", "flax.struct"),
+  "errors": (), "jsonable": (), "streams": (), "commands": ("absl",), "types": ("jax", "numpy", "flax.struct"),
   "rng": ("jax", "numpy", "flax.struct"), "statistics": ("numpy", "scipy"), "report": ("numpy", "scipy", "matplotlib"),
 }
-IMPORTED_WITHOUT_JAX = ("errors", "jsonable", "config", "workdir", "statistics", "commands", "report/__main__")
+IMPORTED_WITHOUT_JAX = ("errors", "jsonable", "streams", "config", "workdir", "statistics", "commands",
+                        "report/__main__")
 
 TOP_LEVEL = ("pyproject.toml", "README.md", "BUILD", "MODULE.bazel", "LICENSE", *FOLDERS)
 USES_JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "chex", "numpyro")

@@ -4,7 +4,7 @@ A config file builds an `ml_collections.ConfigDict` from `common()`; `resolve` c
 experiment may be called under a trace with tracers in the fields that its module lists as TRACEABLE.
 """
 
-from jaxtrain.config.checks import HOW, LENGTHS, MAY_CHANGE, allows, cleared, resolve, stage_config
+from jaxtrain.config.checks import HOW, LENGTHS, MAY_CHANGE, cleared, resolve, stage_config
 from jaxtrain.config.defaults import common, optimiser, tables
 from jaxtrain.config.fields import assign, check_field, is_traceable, lookup, optimisers, parse_like, substitute
 from jaxtrain.config.fields import suggestion, with_values
@@ -14,7 +14,7 @@ from jaxtrain.config.records import as_json, check_same, differences, digest, fr
 from jaxtrain.config.records import to_record, upgraded
 from jaxtrain.config.sources import from_environment, list_variants, pick_variant, read_file, read_sweep
 
-__all__ = ["HOW", "LENGTHS", "MAY_CHANGE", "allows", "as_json", "assign", "check_field", "check_same", "cleared",
+__all__ = ["HOW", "LENGTHS", "MAY_CHANGE", "as_json", "assign", "check_field", "check_same", "cleared",
            "common", "declared", "differences", "digest", "from_environment", "from_record", "from_workdir",
            "is_traceable", "list_variants", "load_companion", "load_experiment", "load_function", "lookup", "must_fit",
            "named_code", "optimiser", "optimisers", "parse_like", "pick_variant", "read_file", "read_sweep", "resolve",

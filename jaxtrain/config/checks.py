@@ -5,7 +5,7 @@ from typing import Any, Container, Mapping
 from ml_collections import ConfigDict
 
 from jaxtrain import jsonable
-from jaxtrain.config import fields, limits as limits_lib, modules
+from jaxtrain.config import defaults, fields, limits as limits_lib, modules
 from jaxtrain.errors import UserError
 
 # Fields that say where and how loudly, not what; and those in which a resumed run may differ: it may also grow.
@@ -21,13 +21,21 @@ def resolve(config: ConfigDict) -> ConfigDict:
   Raises:
     UserError: the first field that does not fit: its dotted key, the value, the values allowed.
   """
-  config = ConfigDict(config.to_dict())
+  record = config.to_dict()
+  check_names(record)
+  check_sections(record)
+  config = ConfigDict(record)
   for key, value in jsonable.flatten(config):
+    if isinstance(value, list):  # a list in a config file
+      value = as_tuple(value)
+      section, name = fields.place(config, key)
+      section[name] = value
     # flags give a list of names as one text
     if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], str):
       fields.assign(config, key, tuple(name.strip() for name in value[0].split(",") if name.strip()))
-  if not all(isinstance(stage, (Mapping, ConfigDict)) for stage in config.stages):
-    raise UserError(f"config.stages: got {config.stages!r}, allowed override dicts, set in the config file")
+  if not isinstance(config.stages, tuple) or not all(isinstance(s, (Mapping, ConfigDict)) for s in config.stages):
+    raise UserError(f"config.stages: got {fields.shown(config.stages)}, allowed override dicts, set in the config file")
+  check_value("experiment", config.experiment, limits_lib.LIMITS["experiment"])
   module = modules.load_experiment(config.experiment)
   modules.check_code(config)
   check_limits(config, limits_lib.LIMITS | modules.declared(module, "LIMITS"))
@@ -51,19 +59,66 @@ def resolve(config: ConfigDict) -> ConfigDict:
   return config.lock()
 
 
+def check_names(section: Mapping, prefix: str = "") -> None:
+  """Refuses names of fields, in nested dicts, that no dotted key can hold, before anything else looks at them."""
+  for name, value in section.items():
+    if not isinstance(name, str) or not name:
+      raise UserError(f"config.{prefix}*: got a field named {fields.shown(name)}, allowed text")
+    if isinstance(value, Mapping):
+      check_names(value, f"{prefix}{name}.")
+    elif hasattr(value, "items"):  # such as a data frame
+      raise UserError(f"config.{prefix}{name}: got a value of type {type(value).__name__}, allowed {limits_lib.PLAIN}")
+
+
+def check_sections(record: Mapping, wanted: Mapping[str, Any] = defaults.DEFAULTS, prefix: str = "") -> None:
+  """Refuses a config, as nested dicts, that lacks a section or a field that all have."""
+  for name, default in wanted.items():
+    if name not in record:
+      raise UserError(f"config.{prefix}{name}: missing; a config file starts from jaxtrain.config.common()")
+    is_section = isinstance(record[name], Mapping)
+    if is_section != isinstance(default, Mapping):
+      what = "a section" if is_section else fields.shown(record[name])
+      raise UserError(f"config.{prefix}{name}: got {what}, allowed {'a value' if is_section else 'a section'}")
+    if is_section:
+      check_sections(record[name], default, f"{prefix}{name}.")
+
+
+def as_tuple(value: Any) -> Any:
+  """Lists as tuples, also inside."""
+  return tuple(map(as_tuple, value)) if isinstance(value, (list, tuple)) else value
+
+
 def check_limits(config: ConfigDict, limits: dict[str, limits_lib.Limit]) -> None:
   """Refuses the first field whose value is not allowed; each optimiser's section has the limits of `optim`."""
   own = {f"{section}.{key.removeprefix('optim.')}": limit for section in fields.optimisers(config)
          for key, limit in limits_lib.LIMITS.items() if key.startswith("optim.")}
   limits = own | limits
-  for key, value in jsonable.flatten(config):
-    limit = limits[key] if key in limits else None
-    if limit is None and key.startswith("loss.weights."):
-      limit = limits_lib.at_least(0)
-    if isinstance(value, float) and value != value:
-      raise UserError(f"config.{key}: got {value}, allowed a number")
-    if limit is not None and not allows(limit, value):
-      raise UserError(f"config.{key}: got {value!r}, allowed {limit[1]}")
+  flat, record = dict(jsonable.flatten(config)), config.to_dict()
+  for key in limits.keys() - flat.keys():  # a section in the place of a field holds nothing that anything reads
+    if is_section(record, key):
+      raise UserError(f"config.{key}: got a section, allowed {limits[key].words}")
+  for key, value in flat.items():
+    if key != "stages":
+      check_value(key, value, limits_lib.find(limits, key))
+
+
+def is_section(record: Mapping, key: str) -> bool:
+  """Whether a dotted key names a section of nested dicts."""
+  for part in key.split("."):
+    if not isinstance(record, Mapping) or part not in record:
+      return False
+    record = record[part]
+  return isinstance(record, Mapping)
+
+
+def check_value(key: str, value: Any, limit: limits_lib.Limit | None) -> None:
+  """Refuses a value that no field may hold, or that this one may not."""
+  allowed = limits_lib.plain(value)
+  if limit is not None and (allowed or not limits_lib.fits(limit, value)):
+    kind = "" if limits_lib.has_kind(value, limit.kind) else f"a value of type {limit.kind.__name__}: "
+    allowed = f"{kind}{limit.words}{f'; {allowed}' if allowed and not kind else ''}"
+  if allowed:
+    raise UserError(f"config.{key}: got {fields.shown(value)}, allowed {allowed}")
 
 
 def check_fold(split: ConfigDict) -> None:
@@ -72,14 +127,6 @@ def check_fold(split: ConfigDict) -> None:
   if split.fold >= folds:
     hint = "" if folds > 1 else f" with config.data.split.kind={split.kind}; folds need {' | '.join(limits_lib.FOLDED)}"
     raise UserError(f"config.data.split.fold: got {split.fold}, allowed 0{f' to {folds - 1}' * (folds > 1)}{hint}")
-
-
-def allows(limit: limits_lib.Limit, value: Any) -> bool:
-  """Whether a value passes a limit; one of the wrong kind does not."""
-  try:
-    return bool(limit[0](value))
-  except TypeError:
-    return False
 
 
 def check_length(config: ConfigDict, trains: bool) -> None:

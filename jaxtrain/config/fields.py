@@ -3,16 +3,20 @@
 import ast
 import difflib
 import fnmatch
+import re
+import warnings
 from typing import Any, Mapping
 
 from ml_collections import ConfigDict
 
+from jaxtrain import jsonable
 from jaxtrain.config import modules
 from jaxtrain.errors import UserError
 
 # Float fields of all experiments whose values may be tracers in `make`, beside the learning rates: a sweep over them is
 # one program. A module adds its own as TRACEABLE.
 TRACEABLE = ("loss.weights.*",)
+MOST_SHOWN = 120  # characters of a value in a message
 
 
 def check_field(config: ConfigDict, key: str) -> None:
@@ -21,10 +25,17 @@ def check_field(config: ConfigDict, key: str) -> None:
   for depth, part in enumerate(parts):
     if not isinstance(section, ConfigDict) or part not in section:
       known = list(section.keys()) if isinstance(section, ConfigDict) else []
-      raise UserError(f"config.{key}: no such field{suggestion(part, known, '.'.join(parts[:depth]))}")
+      hint = respelt(config, key) or suggestion(part, known, ".".join(parts[:depth]))
+      raise UserError(f"config.{key}: no such field{hint}")
     section = section[part]
   if isinstance(section, ConfigDict):
     raise UserError(f"config.{key}: a section, not a field; it has {', '.join(sorted(section.keys()))}")
+
+
+def respelt(config: ConfigDict, key: str) -> str:
+  """Words that suggest a field which the key would name with dots for brackets and underscores for dashes."""
+  path = re.sub(r"[\[\]\"'.]+", ".", key).strip(".").replace("-", "_")
+  return f"; did you mean config.{path}?" if path in dict(jsonable.flatten(config)) else ""
 
 
 def lookup(config: ConfigDict, key: str) -> Any:
@@ -35,6 +46,12 @@ def lookup(config: ConfigDict, key: str) -> Any:
   return value
 
 
+def place(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+  """(the section that holds the field at a dotted key, its name there)."""
+  parent, _, name = key.rpartition(".")
+  return lookup(config, parent) if parent else config, name
+
+
 def assign(config: ConfigDict, key: str, value: Any) -> None:
   """Sets the field at a dotted key that exists, keeping its type (an int becomes a float, a list a tuple).
 
@@ -42,15 +59,23 @@ def assign(config: ConfigDict, key: str, value: Any) -> None:
     UserError: no such field (with a suggestion), or a value of another type.
   """
   check_field(config, key)
-  parent, _, name = key.rpartition(".")
-  section = lookup(config, parent) if parent else config
+  section, name = place(config, key)
   if isinstance(section[name], tuple) and isinstance(value, list):
     value = tuple(value)
   try:
     section[name] = value
-  except TypeError:
+  except (TypeError, OverflowError):
     wanted = type(section[name]).__name__
-    raise UserError(f"config.{key}: got {value!r}, allowed a value of type {wanted}") from None
+    raise UserError(f"config.{key}: got {shown(value)}, allowed a value of type {wanted}") from None
+
+
+def shown(value: Any) -> str:
+  """A value as a message shows it: in one line, and not all of a long one."""
+  try:
+    words = " ".join(repr(value).split())
+  except Exception:  # a stranger's object, or an integer of too many digits to print
+    return f"a value of type {type(value).__name__}"
+  return words if len(words) <= MOST_SHOWN else f"{words[:MOST_SHOWN]}..."
 
 
 def optimisers(config: ConfigDict, prefix: str = "") -> list[str]:
@@ -82,8 +107,8 @@ def substitute(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     for key, value in values.items():
       if not any(fnmatch.fnmatchcase(key, pattern) for pattern in allowed):
         raise UserError(f"config.{key} may not be traced; allowed {', '.join(allowed)}")
-      parent, _, name = key.rpartition(".")
-      lookup(config, parent)[name] = value
+      section, name = place(config, key)
+      section[name] = value
   return config
 
 
@@ -106,8 +131,8 @@ def parse_like(old: Any, text: str, name: str) -> Any:
       return type(old)(text)
     if isinstance(old, tuple):
       return parse_tuple(text)
-  except (KeyError, ValueError, SyntaxError):
-    raise UserError(f"{name}: got {text!r}, allowed a value of type {type(old).__name__}") from None
+  except (KeyError, ValueError):
+    raise UserError(f"{name}: got {shown(text)}, allowed a value of type {type(old).__name__}") from None
   return text
 
 
@@ -115,8 +140,10 @@ def parse_tuple(text: str) -> tuple:
   """A tuple as flags take it: "('a','b')", "64,32", "64," or "a,b"."""
   text = text.strip().removesuffix(",")
   try:
-    value = ast.literal_eval(text if text.strip().startswith("(") else f"({text},)" if text.strip() else "()")
-  except (SyntaxError, ValueError):
+    with warnings.catch_warnings():  # of Python, which takes names for slips in a program
+      warnings.simplefilter("ignore")
+      value = ast.literal_eval(text if text.strip().startswith("(") else f"({text},)" if text.strip() else "()")
+  except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
     return tuple(name.strip() for name in text.split(","))
   return value if isinstance(value, tuple) else (value,)
 

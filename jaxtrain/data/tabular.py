@@ -8,6 +8,8 @@ from typing import Callable
 import numpy as np
 
 from jaxtrain import config as config_lib
+from jaxtrain.config import limits
+from jaxtrain.config.limits import Limit
 from jaxtrain.data import arrays, files, host, scaling, splits, tables, tfds
 from jaxtrain.errors import UserError
 from jaxtrain.types import Splits
@@ -18,10 +20,11 @@ UNUSED = {"sklearn": ("label", "group", "table"), "tfds": (), "sqlite": (), "csv
 OUT_OF_CORE = ("hdf5", "tfds")
 
 
-def source_limit(generators: dict[str, Callable]) -> tuple[Callable, str]:
+def source_limit(generators: dict[str, Callable]) -> Limit:
   """Which values of `config.data.source` are allowed, for an experiment's LIMITS."""
   names = (*generators, *SOURCES)
-  return (lambda v: v in names or "." in v), " | ".join(names) + " | MODULE.FUNCTION(config) -> Table"
+  return Limit(lambda v: v in names or "." in v and limits.is_dotted(v),
+               " | ".join(names) + " | MODULE.FUNCTION(config) -> Table", str)
 
 
 def read_table(config, generators: dict[str, Callable]) -> tables.Table:

@@ -9,7 +9,6 @@ save needs nothing of the others.
 import json
 import os
 import socket
-import sys
 import time
 from typing import Any, Callable
 
@@ -17,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxtrain import streams
 from jaxtrain.errors import StopReason, UserError
 
 HEARTBEAT_SECONDS = 60  # a process that is silent for so long is lost
@@ -199,8 +199,7 @@ def join_slices(tree: Any, like: Any, mesh, axis_name: str) -> Any:
 def leave(code: int) -> None:
   """Ends a process of several that has failed, at once: leaving in good order would wait for the others."""
   if several():
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     if is_first():
       time.sleep(2.0)  # the service that the others are joined by ends with this process
     os._exit(code)

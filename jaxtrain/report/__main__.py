@@ -8,7 +8,7 @@ import sys
 
 from absl import flags
 
-from jaxtrain import commands
+from jaxtrain import commands, streams
 from jaxtrain.config import must_fit
 from jaxtrain.errors import UserError
 from jaxtrain.report import run_page, sweep_page
@@ -41,7 +41,7 @@ def work(log: commands.Log) -> None:
   given = commands.parse(make_flags(), sys.argv, __doc__, takes_arguments=True)
   if not given.arguments:
     raise UserError("RUN_OR_SWEEP: required, the folder of a run or of a sweep")
-  print(write_page(given.arguments, given.flags.output))
+  streams.answer(write_page(given.arguments, given.flags.output))
 
 
 def main() -> int:

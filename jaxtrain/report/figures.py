@@ -6,9 +6,9 @@ and those that only the preset `full` draws in `FULL_FAMILIES`.
 Files that a killed run left short are read as far as they go. No JAX here, nor in anything that this module imports.
 """
 
+import errno
 import inspect
 import os
-import sys
 import warnings
 from typing import Any, Callable
 
@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from jaxtrain import jsonable
+from jaxtrain import jsonable, streams
 from jaxtrain.config import modules
 from jaxtrain.errors import UserError
 from jaxtrain.workdir import atomic, reading
@@ -175,11 +175,15 @@ def draw(run: RunData, moment: str) -> list[tuple[str, str, str]]:
         warnings.simplefilter("ignore")  # glyphs that a font lacks and the like are no reason to lose a figure
         figure = family(run)
         if figure is not None:
-          os.makedirs(os.path.dirname(path), exist_ok=True)
+          if not os.path.isdir(os.path.dirname(path)):
+            os.mkdir(os.path.dirname(path))  # a run that is gone stays so
           with atomic.replacing(path) as fresh:
             figure.savefig(fresh, format="png", metadata={"Software": None})
           drawn.append((name, path, " ".join((inspect.getdoc(family) or "").split())))
-    except Exception as error:  # whatever it is, the other figures and the report still come
+    except Exception as error:
+      if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise  # nor is there room for the others
+      # whatever else it is, the other figures and the report still come
       run.problems.append(f"figure {name} was not drawn: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
-      print(f"jaxtrain: {run.problems[-1]}", file=sys.stderr, flush=True)
+      streams.say(f"jaxtrain: {run.problems[-1]}", error=True)
   return drawn

@@ -232,7 +232,7 @@ def method(word: str, num_groups: int) -> Html:
       "reference.",
       f"The best group has the best mean, of those with at least {statistics.MIN_SHARED} {word}s if there are any. "
       "That choice is made on the same data, so differences are found where there are none more often than in 5 % of "
-      "cases: among equal groups with 5 seeds in about 8 % with 4 groups, and 14 % with 10. A reference that was "
+      "cases: among equal groups with 5 seeds in about 7 % with 4 groups, and 11 % with 10. A reference that was "
       f"chosen beforehand has no such excess; {each}. Runs that failed or gave no finite value are left out, which "
       "favours settings that often fail.")
   return tag("details", tag("summary", "How this is computed"), *(tag("p", text, class_="note") for text in texts))

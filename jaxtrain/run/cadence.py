@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from jaxtrain.config import limits
 from jaxtrain.errors import UserError
 
 
@@ -110,6 +111,9 @@ def make(config, steps_per_epoch: int | None) -> Plan:
     raise UserError(f"config.train.num_epochs: got {config.train.num_epochs}, allowed 0 (set num_steps), because the "
                     "training source is endless and has no epochs")
   total = config.train.num_steps or config.train.num_epochs * (steps_per_epoch or 0)
+  if total > limits.MOST_WHOLE:
+    raise UserError(f"config.train.num_epochs: got {config.train.num_epochs} of {steps_per_epoch:,} steps each, "
+                    f"allowed {limits.MOST_WHOLE:,} steps in all")
   settings, saving = config.eval, config.checkpoint
   return Plan(total, steps_per_epoch, cadence("eval.every", settings.every_steps, settings.every_epochs),
               cadence("checkpoint.every", saving.every_steps, saving.every_epochs),

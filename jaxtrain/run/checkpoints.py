@@ -145,7 +145,8 @@ class Checkpoints:
       self.ocp = ocp = import_orbax()
       self.import_seconds = time.thread_time() - began
       self.cpu_seconds -= self.import_seconds
-      os.makedirs(self.folder, exist_ok=True)  # orbax makes none for one process of several
+      if not os.path.isdir(self.folder):
+        os.mkdir(self.folder)  # orbax makes none for one process of several; a workdir that is gone stays so
       self.manager = ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(
           max_to_keep=None, cleanup_tmp_directories=True, enable_async_checkpointing=False, create=False,
           multiprocessing_options=alone(ocp)))
@@ -179,6 +180,8 @@ class Checkpoints:
 
   def write(self, step: int, arrays: dict, record: dict) -> None:
     """Writes, commits, reads it back, points the links at it, deletes what is no longer kept."""
+    if not os.path.isdir(os.path.dirname(self.folder)):
+      raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.dirname(self.folder))
     manager = self.opened()
     ocp = self.ocp
     if step in records.committed_steps(self.folder):
@@ -187,7 +190,7 @@ class Checkpoints:
     try:
       saved = manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays),
                                                          record=ocp.args.JsonSave(record)))
-    except ValueError as error:  # what tensorstore makes of a full disk
+    except Exception as error:  # whatever orbax and tensorstore make of a full disk
       if "No space left" in str(error):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.path.join(self.folder, str(step))) from None
       raise

@@ -1,8 +1,10 @@
 """What a run prints: a first line, a progress bar on a terminal or plain lines elsewhere, last lines."""
 
-import os
 import sys
 import time
+from typing import Callable
+
+from jaxtrain import streams
 
 from jaxtrain.workdir import atomic
 
@@ -20,14 +22,9 @@ class Console:
 
   def say(self, text: str) -> None:
     """Prints a line and keeps it in log.txt."""
-    if self.bar is not None:
-      self.bar.clear()
-    try:
-      if not self.deaf:
-        print(text, flush=True)
-    except BrokenPipeError:  # `| head` has read enough: the run goes on, and its log has the rest
-      self.deaf = True
-      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    self.on_bar(lambda bar: bar.clear())
+    # `| head` has read enough, or the terminal is gone: the run goes on, and its log has the rest
+    self.deaf = self.deaf or not streams.say(text)
     self.note(text)
 
   def warn(self, text: str) -> None:
@@ -45,14 +42,25 @@ class Console:
 
   def start(self, step: int, total: int) -> None:
     """Starts the bar where standard error is a terminal."""
-    if self.enabled and sys.stderr.isatty():
-      from tqdm import tqdm
-      self.bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+    try:
+      if self.enabled and sys.stderr.isatty():
+        from tqdm import tqdm
+        self.bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+    except (OSError, ValueError):
+      streams.lose(sys.stderr)
+
+  def on_bar(self, do: Callable) -> None:
+    """Does something to the bar, if there is one; a terminal that is gone ends the bar, not the run."""
+    try:
+      if self.bar is not None:
+        do(self.bar)
+    except (OSError, ValueError):
+      self.bar = None
+      streams.lose(sys.stderr)
 
   def advance(self, num_steps: int) -> None:
     """Moves the bar."""
-    if self.bar is not None:
-      self.bar.update(num_steps)
+    self.on_bar(lambda bar: bar.update(num_steps))
 
   def report(self, position: str, means: dict[str, float], throughput: float | None) -> None:
     """Shows metrics behind the bar, or as a plain line."""
@@ -68,9 +76,8 @@ class Console:
 
   def close(self) -> None:
     """Ends bar and log."""
-    if self.bar is not None:
-      self.bar.close()
-      self.bar = None
+    self.on_bar(lambda bar: bar.close())
+    self.bar = None
     if self.log:
       self.log.close()
       self.log = None

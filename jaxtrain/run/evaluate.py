@@ -16,6 +16,7 @@ from jaxtrain.run import checkpoints, feed as feed_lib, metrics, packing
 from jaxtrain.workdir import atomic, jsonfile, reading, schema
 
 PARTS = ("train", "val", "test")
+AGAIN = ".again"  # JSON, of eval/, while all is assessed again: the state, and the parts that are done
 
 
 def evaluator(run, part: str, bucket: int) -> tuple[Callable, Any]:
@@ -100,7 +101,8 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
   Args:
     ledger: of the run.
     state: arrays of this process.
-    again: whether to repeat parts whose files are of this very state.
+    again: whether to repeat parts whose files are of this very state. Those that an assessment which was stopped has
+      repeated are done; `end_again` says that it is no longer under way.
     beat: called between two parts.
 
   Returns:
@@ -110,12 +112,15 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
   if not names or not ledger.writes:
     return {}
   folder = os.path.join(ledger.workdir, "eval")
-  os.makedirs(folder, exist_ok=True)
+  if not os.path.isdir(folder):
+    os.mkdir(folder)  # a workdir that is gone stays so
   digest, found = packing.digest(state), {}
   head = {"step": int(state.step), "digest": f"sha256:{digest}"}
+  begun = (jsonfile.read_object(os.path.join(folder, AGAIN), schema.AGAIN) if again else None) or {}
+  repeated = list(begun["parts"]) if all(key in begun and begun[key] == value for key, value in head.items()) else []
   for name in names:
     path = os.path.join(folder, f"{name}.json")
-    done = None if again else done_before(path)
+    done = done_before(path) if not again or name in repeated else None
     lacks = ledger.config.log.save_artifacts and not os.path.exists(f"{path[:-len('.json')]}.npz")
     if done is not None and not lacks and all(key in done and done[key] == value for key, value in head.items()):
       ledger.console.say(f"jaxtrain: {name} is assessed already (--mode=eval does it again)")
@@ -129,6 +134,9 @@ def assess(ledger, state: Any, again: bool = True, beat: Callable[[], None] = la
       found[name] = jsonable.clean(scalars)
       write_part(ledger, path, name, head, found[name])
       say_assessed(ledger, name, head["step"], scalars)
+    if again:
+      repeated = sorted({*repeated, name})
+      jsonfile.write_json(os.path.join(folder, AGAIN), head | {"parts": repeated})
     write_union(ledger, folder, head, name.partition("-")[0], found)
     if name != names[-1]:
       beat()
@@ -141,6 +149,13 @@ def done_before(path: str) -> dict | None:
     return reading.read_part(path, strict=True)
   except (OSError, ValueError):
     return None
+
+
+def end_again(workdir: str) -> None:
+  """Says that what was assessed again is done, pictures included: the next time it is all done again."""
+  path = os.path.join(workdir, "eval", AGAIN)
+  if os.path.exists(path):
+    os.remove(path)
 
 
 def write_part(ledger, path: str, name: str, head: dict, scalars: dict) -> None:
@@ -161,7 +176,9 @@ def say_assessed(ledger, name: str, step: int, scalars: dict) -> None:
   """The first scalars of a part, in a line."""
   shown = [f"{key} {value:.4g}" for key, value in scalars.items()
            if "/" not in key and key != "rows" and not key.endswith("_ci95") and isinstance(value, (int, float))]
-  rows = f", {scalars['rows']:,} rows" if "rows" in scalars else ""
+  declared = ledger.declared_metrics()
+  what = declared["rows"]["unit"] if "rows" in declared else "rows"  # such as tasks, each of which has rows
+  rows = f", {scalars['rows']:,} {what}" if "rows" in scalars else ""
   anew = draws_anew(ledger, name.partition("-")[0], step, scalars)
   drawn = ", of other samples than the evaluation's" if anew else ""
   ledger.console.say(f"jaxtrain: assessed {name}{rows}{drawn}: {', '.join(shown[:6])}")

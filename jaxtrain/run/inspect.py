@@ -1,8 +1,8 @@
 """`--mode=inspect`: a run described from its files."""
 
 import os
-import sys
 
+from jaxtrain import streams
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, packing
 from jaxtrain.workdir import records
@@ -26,7 +26,7 @@ def inspect(workdir: str) -> dict:
     raise UserError(f"--workdir: {top!r} holds no checkpoint yet")
   step, leaves, record, damaged = checkpoints.read_newest(folder)
   for reason in damaged:
-    print(f"jaxtrain: {reason}", file=sys.stderr)
+    streams.say(f"jaxtrain: {reason}", error=True)
   check_best(workdir, step, record)
   state = {path[len("state/"):]: leaf for path, leaf in leaves.items() if path.startswith("state/")}
   described = {"workdir": top, "experiment": config["experiment"], "config": f"sha256:{record['config_digest']}"}
@@ -48,4 +48,4 @@ def check_best(workdir: str, step: int, record: dict) -> None:
   try:
     checkpoints.read_named(workdir, "best")
   except UserError as error:
-    print(f"jaxtrain: the best state is lost: {error}", file=sys.stderr)
+    streams.say(f"jaxtrain: the best state is lost: {error}", error=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain import config as config_lib, jsonable
+from jaxtrain import config as config_lib, jsonable, streams
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import NonFinite, Stopped, UserError
 from jaxtrain.run import cadence
@@ -227,7 +227,7 @@ class Ledger:
       self.facts.event("on_exception", epoch=self.epoch, step=self.step, error=type(error).__name__, message=str(error))
     except OSError as full:  # a full disk is often the error itself
       self.console.enabled = False
-      print(f"jaxtrain: this failure could not be written to the facts: {full.strerror}")
+      streams.say(f"jaxtrain: this failure could not be written to the facts: {full.strerror}")
 
   def end_training(self, digest: str, **spent: float) -> None:
     """Writes the facts of the end of training; `spent` is more of what seconds went into."""

@@ -4,6 +4,7 @@ Training, evaluation, `--mode=check` and sweeps all start here; `make_experiment
 is made.
 """
 
+import fnmatch
 import functools
 from typing import Any, Callable, Mapping, NamedTuple
 
@@ -154,6 +155,7 @@ def largest_microbatch(config, splits: Splits, experiment: Experiment, abstract)
 def check_monitors(config, experiment: Experiment, splits: Splits, devices: parallel.Parallel, abstract,
                    totals) -> None:
   """Refuses a monitored metric that training and evaluation do not give, before anything is trained."""
+  check_plateaus(config, experiment)
   watched = {"train.monitor": config.train.monitor}
   watched |= {f"{section}.plateau.monitor": plateau.monitor for section, plateau in plateaus(config).items()}
   names = [f"train_{name}" for name in metrics.names_of(totals, experiment.summarise)] + ["val_loss"]
@@ -168,6 +170,21 @@ def check_monitors(config, experiment: Experiment, splits: Splits, devices: para
   for field, name in watched.items():
     if name not in names:
       raise UserError(f"config.{field}: got {name!r}, allowed {', '.join(sorted(names))}")
+
+
+def check_plateaus(config, experiment: Experiment) -> None:
+  """Refuses a plateau on what the experiment is not told of, or on a metric of which more is better: less is progress.
+  """
+  declared = config_lib.declared(config_lib.load_experiment(config.experiment), "METRICS")
+  for section, plateau in plateaus(config).items():
+    name = plateau.monitor.partition("_")[2]
+    found = [metric for pattern, metric in declared.items() if fnmatch.fnmatchcase(name, pattern)]
+    if plateau.monitor != "train_loss" and experiment.observe is None:
+      raise UserError(f"config.{section}.plateau.monitor: got {plateau.monitor!r}, allowed train_loss, because "
+                      f"{config.experiment} does not look at evaluations")
+    if found and found[0].direction == "higher":
+      raise UserError(f"config.{section}.plateau.monitor: got {plateau.monitor!r}, of which more is better; allowed "
+                      "metrics of which less is better, such as val_loss")
 
 
 def shapes(tree: Any) -> Any:

@@ -15,7 +15,7 @@ from jaxtrain.config import with_values
 from jaxtrain.devices import processes
 from jaxtrain.errors import UserError, need
 from jaxtrain.jsonable import digest_json
-from jaxtrain.run import board, carry, checkpoints as checkpoints_lib, feed, packing
+from jaxtrain.run import board, carry, checkpoints as checkpoints_lib, feed, fits, packing
 from jaxtrain.run.console import Console, describe_data
 from jaxtrain.run.ledger import Ledger
 from jaxtrain.run.setup import Parts, assemble, compile_step, count_params, shapes
@@ -80,6 +80,8 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
   began = time.time()
   config, resumed = claim(config, workdir, resume)
   parts = assemble(config)
+  if not resumed:
+    fits.check_state(parts)
   config, devices = parts.config, parts.devices
   run = Run(make_ledger(parts, workdir, began), devices)
   processes.check_equal("data", digest_json(config_lib.as_json(run.splits.meta)))
@@ -94,14 +96,14 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
         need("tensorboardX", "tensorboard")
       if run.state is None:
         start(run, parts, stage, init_from, carry_over)
-      if run.ledger.writes:
-        write_config(config, workdir, origins)
     run.state, run.totals = devices.put(run.state), devices.put(run.totals)
     if not read_only:
       if run.ledger.writes and config.log.tensorboard:
         flat = dict(jsonable.flatten(config))
         run.ledger.facts.board = board.Board(os.path.join(workdir, "tensorboard"), flat, run.step)
       compile_repeat(run, parts, skipped)
+      if run.ledger.writes:  # not before: a step that needs too much memory is refused, and may be made smaller
+        write_config(config, workdir, origins)
     announce(run, parts.threads, skipped)
     yield run
   finally:
@@ -149,7 +151,7 @@ def compile_repeat(run: Run, parts: Parts, skipped: list[str]) -> None:
   run.repeat = functools.cache(
       lambda bucket: compile_step(run.devices, parts.one_steps[bucket], run.state, run.totals, data))
   if run.step < run.plan.total:
-    run.repeat(run.splits.train.bucket(run.step))
+    fits.check_step(run.repeat(run.splits.train.bucket(run.step)), run.devices.num_devices)
   ledger.facts.process(resume_step=run.step, skipped_checkpoints=skipped, threads=parts.threads,
                        num_devices=run.devices.num_devices, compile_seconds=time.perf_counter() - began,
                        setup_seconds=time.time() - ledger.began)
@@ -227,6 +229,10 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
     say(f"jaxtrain: data: {describe_data(run.splits.meta)}")
   if 0 < config.train.microbatch < config.train.batch_size:
     say(f"jaxtrain: gradients added up over micro-batches of {config.train.microbatch:,} rows")
+  for section in config_lib.optimisers(config):
+    if (warmup := config_lib.lookup(config, section).warmup_steps) >= run.plan.total > 0:
+      say(f"jaxtrain: config.{section}.warmup_steps={warmup:,} is longer than the run's {run.plan.total:,} steps: the "
+          "learning rate stays below its peak")
   for reason in skipped:
     say(f"jaxtrain: passed over {reason}")
   if run.step:

@@ -1,6 +1,6 @@
 """How a run is stopped: signals, the time budget, a watchdog, and fault points for tests.
 
-A first SIGTERM or SIGINT asks the loop to save and leave at the next boundary of a dispatch; a second ends the process.
+A first SIGTERM, SIGINT or SIGHUP asks the loop to save and leave between two dispatches; a second ends the process.
 """
 
 import contextlib
@@ -8,12 +8,11 @@ import faulthandler
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from typing import Callable
 
-from jaxtrain import errors
+from jaxtrain import errors, streams
 from jaxtrain.devices import processes
 from jaxtrain.errors import StopReason, Stopped
 
@@ -45,7 +44,9 @@ class Stop:
 
   def __enter__(self):
     if threading.current_thread() is threading.main_thread():
-      for number in (signal.SIGTERM, signal.SIGINT):
+      # nohup has a terminal that goes away ignored, and so do we
+      hang_up = (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else ()
+      for number in (signal.SIGTERM, signal.SIGINT, *hang_up):
         self.old_handlers[number] = signal.signal(number, self.on_signal)
     return self
 
@@ -61,7 +62,7 @@ class Stop:
     self.asked = StopReason[signal.Signals(number).name]
     if self.urgent is not None:
       raise self.urgent(self.asked)
-    os.write(2, f"\n{self.asked}: stopping once the steps under way are saved; once more to leave at once\n".encode())
+    streams.signal_safe(f"\n{self.asked}: stopping once the steps under way are saved; once more to leave at once\n")
 
   @contextlib.contextmanager
   def at_once(self, stopped: Callable[[StopReason], Stopped]):
@@ -105,8 +106,8 @@ class Stop:
       if select.select([reader], [], [], 0.05)[0] and not os.read(reader, 1):
         return
     try:
-      print(f"jaxtrain: {signal.Signals(number[0]).name}: ended in the middle of a call; all before it is saved, the "
-            "same command goes on", file=sys.stderr, flush=True)
+      streams.say(f"jaxtrain: {signal.Signals(number[0]).name}: ended in the middle of a call; all before it is saved, "
+                  "the same command goes on", error=True)
     finally:
       os._exit(errors.REQUEUE)
 
@@ -143,10 +144,11 @@ class Watchdog:
     """Runs in a thread of its own until closed."""
     while not self.done.wait(min(self.seconds / 4, 1.0)):
       if not self.held and time.monotonic() - self.last > self.seconds:
-        print(f"jaxtrain: watchdog: no step completed in {self.seconds:g} s", file=sys.stderr)
-        faulthandler.dump_traceback(all_threads=True)
-        sys.stderr.flush()
-        os._exit(errors.WATCHDOG)
+        try:
+          streams.say(f"jaxtrain: watchdog: no step completed in {self.seconds:g} s", error=True)
+          faulthandler.dump_traceback(all_threads=True)
+        finally:
+          os._exit(errors.WATCHDOG)
 
   def close(self) -> None:
     """Ends the thread."""

@@ -13,7 +13,7 @@ from typing import Any, Callable, NamedTuple
 
 from absl import flags
 
-from jaxtrain import commands, errors
+from jaxtrain import commands, errors, streams
 from jaxtrain.commands import Given, Log
 from jaxtrain.errors import MembersFailed, Stopped, UserError
 from jaxtrain.run import stops
@@ -182,7 +182,9 @@ def train_members(asked_for: Asked, settings: list[dict], folder: str, log: Log)
     raise
   finally:
     lock.close()
-  write_report(folder)
+  left = lambda reason: Stopped(f"{reason}: the members are done, their page is not; the same command draws it")
+  with stops.Stop(0) as stop, stop.at_once(left):
+    write_report(folder)
   say_best(journal, asked_for.config.train)
   conclude(asked)
 
@@ -195,8 +197,8 @@ def say_best(journal, train) -> None:
   values = {number: value for number, value in values.items() if value is not None}
   if values:
     number = (min if train.monitor_mode == "min" else max)(values, key=values.get)
-    print(f"jaxtrain: best of {len(values)} by what they monitor ({train.monitor}): {values[number]:.6g}, member "
-          f"{journal.members[number].label}; seeds and intervals are in the report", flush=True)
+    streams.say(f"jaxtrain: best of {len(values)} by what they monitor ({train.monitor}): {values[number]:.6g}, member "
+                f"{journal.members[number].label}; seeds and intervals are in the report")
 
 
 def write_report(folder: str) -> None:
@@ -204,9 +206,9 @@ def write_report(folder: str) -> None:
   from jaxtrain.errors import UserError
   from jaxtrain.report import sweep_page
   try:
-    print(f"jaxtrain: report: {sweep_page.write([folder], os.path.join(folder, 'report.html'))}", flush=True)
+    streams.say(f"jaxtrain: report: {sweep_page.write([folder], os.path.join(folder, 'report.html'))}")
   except (UserError, OSError) as error:
-    print(f"jaxtrain: no report: {error}", file=sys.stderr)
+    streams.say(f"jaxtrain: no report: {error}", error=True)
 
 
 def conclude(members: list) -> None:
@@ -224,9 +226,8 @@ def conclude(members: list) -> None:
 def list_members(settings: list[dict]) -> None:
   """Prints the members that a sweep would have."""
   from jaxtrain.workdir import journal as journal_lib
-  for k, values in enumerate(settings):
-    print(f"{k:03d} {journal_lib.describe(values)}")
-  print(f"jaxtrain: {len(settings)} members, each with a config that fits; data are read when they start")
+  streams.answer(*(f"{k:03d} {journal_lib.describe(values)}" for k, values in enumerate(settings)))
+  streams.answer(f"jaxtrain: {len(settings)} members, each with a config that fits; data are read when they start")
 
 
 def launch(journal, asked_for: Asked, settings: list[dict], stop: stops.Stop) -> list:
@@ -236,7 +237,7 @@ def launch(journal, asked_for: Asked, settings: list[dict], stop: stops.Stop) ->
                          for values in settings])
   retry = [m for m in members if m.outcome == "failed" and asked_for.flags.retry_failed]
   todo = [m for m in members if m.outcome in ("added", "started")] + retry
-  say = lambda text: print(text, flush=True)
+  say = streams.say
   words = {"done": "done", "failed": "failed", "started": "begun"}
   counts = {what: sum(member.outcome == outcome for member in members) for outcome, what in words.items()}
   before = "".join(f", {count} {what} before" for what, count in counts.items() if count)

@@ -8,6 +8,7 @@ Its sampler is seeded by the number of members there are, so that what it propos
 
 from typing import Callable
 
+from jaxtrain import streams
 from jaxtrain.config import fields
 from jaxtrain.errors import need
 from jaxtrain.sweep import axes as axes_lib
@@ -56,7 +57,7 @@ def run(axes: list[axes_lib.Axis], num_trials: int, seed: int, journal, train,
       if repr(sorted(setting.items())) not in taken and len(proposed) < wanted:
         proposed[repr(sorted(setting.items()))] = setting
     if not proposed:
-      print(f"jaxtrain: the search ends with {len(known)} members: it proposes nothing new", flush=True)
+      streams.say(f"jaxtrain: the search ends with {len(known)} members: it proposes nothing new")
       return known
     launch(list(proposed.values()))
 

@@ -192,6 +192,7 @@ def open_wave(compiled: Compiled, specs: list[Spec], parts: list, folder: str, s
   host = {field: np.asarray([lookup(ledger.config, field) for ledger in ledgers], np.float32)
           for field in compiled.program.fields}
   each = [{field: values[k] for field, values in host.items()} for k in range(len(specs))]
+  os.makedirs(folder, exist_ok=True)
   checkpoints = checkpoints_lib.Checkpoints(os.path.join(folder, "checkpoints"), keep_last=2, keep_best=0, mode="min",
                                             asynchronous=ledgers[0].config.checkpoint.asynchronous)
   wave = Wave(compiled, specs, ledgers, checkpoints, say, compiled.place(each) if each[0] else {},

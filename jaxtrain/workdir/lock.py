@@ -3,13 +3,12 @@
 import fcntl
 import os
 import resource
-import sys
 import threading
 import time
 from typing import Any
 
-from jaxtrain import errors
-from jaxtrain.errors import InUse, UserError
+from jaxtrain import errors, streams
+from jaxtrain.errors import GoneFolder, InUse, UserError
 from jaxtrain.workdir import atomic
 
 BEAT_SECONDS, STALE_SECONDS = 10.0, 60.0  # of a lock
@@ -51,20 +50,19 @@ class Lock:
         except OSError:  # a file server that is away for a moment must not end the run
           continue
         if holder != self.mine and not self.done.is_set():
-          print(f"jaxtrain: the workdir was taken over by {holder}, because this process was silent", file=sys.stderr)
+          streams.say(f"jaxtrain: the workdir was taken over by {holder}, because this process was silent", error=True)
           os._exit(errors.FAILED)
 
   def close(self) -> None:
-    """Releases the workdirs, and removes those into which nothing was written."""
+    """Releases the workdirs, and removes those into which nothing was written.
+
+    Raises:
+      GoneFolder: somebody has removed one meanwhile; whatever else went wrong follows from that.
+    """
     self.done.set()
-    for file in self.files:
-      folder = os.path.dirname(file.name)
-      if os.listdir(folder) == [".lock"]:
-        os.remove(file.name)
-        os.rmdir(folder)
-      else:
-        file.truncate(0)
-      file.close()
+    gone = [folder for file in self.files if not release(file, folder := os.path.dirname(file.name))]
+    if gone:
+      raise GoneFolder(f"--workdir: {gone[0]!r} was removed while it was in use; nothing of it is made again")
 
   def __enter__(self) -> "Lock":
     return self
@@ -95,6 +93,18 @@ def take(workdir: str, mine: str) -> Any:
   return file
 
 
+def release(file, folder: str) -> bool:
+  """Lets go of a lock file, with its folder where nothing else is in it; returns whether the folder is still there."""
+  there = os.path.exists(file.name) or os.path.isdir(folder)
+  if there and os.listdir(folder) == [".lock"]:
+    os.remove(file.name)
+    os.rmdir(folder)
+  elif there:
+    file.truncate(0)
+  file.close()
+  return there
+
+
 def allow_files(num_files: int) -> None:
   """Raises the number of files that this process may have open, as far as it may, by those of many workdirs."""
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -114,7 +124,7 @@ def outwait_other_host(file) -> bool:
   holder, host = holder_of(file), os.uname().nodename
   if not holder or holder.endswith(f" on {host}"):
     return True
-  print(f"jaxtrain: locked by {holder}; going on in {STALE_SECONDS:.0f} s if that run is dead", flush=True)
+  streams.say(f"jaxtrain: locked by {holder}; going on in {STALE_SECONDS:.0f} s if that run is dead")
   first, deadline = os.stat(file.name).st_mtime_ns, time.monotonic() + STALE_SECONDS
   while time.monotonic() < deadline:
     time.sleep(min(1.0, STALE_SECONDS / 10))

@@ -122,6 +122,9 @@ MADE: Fields = optional({
     "data": Field(OBJECT), "cpu_count": Field(WHOLE, or_none=True)}
     | dict.fromkeys(("time", "python", "git_commit", "platform", "xla_flags"), Field(TEXT)))
 
+# eval/.again, while a run is assessed again: the state, and the parts that are done.
+AGAIN: Fields = {"step": Field(WHOLE), "digest": Field(TEXT), "parts": Field(TEXTS)}
+
 # How a command has ended, for who started it.
 OUTCOME: Fields = {"code": Field(WHOLE), "kind": Field(TEXT), "reason": Field(TEXT)}
 

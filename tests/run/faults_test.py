@@ -114,6 +114,31 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(kind, sm
   go_on("full disk", kind, workdir, reference, length=LONG)
 
 
+@pytest.mark.parametrize("size", ["40k", pytest.param("16k", marks=pytest.mark.slow),
+                                  pytest.param("160k", marks=pytest.mark.slow),
+                                  pytest.param("600k", marks=pytest.mark.slow)])
+def test_a_disk_that_fills_anywhere_is_one_line_whoever_writes(size, small_disk):
+  """In the first facts, the threads that save (the record, the arrays), the pictures."""
+  subprocess.run(["mount", "-o", f"remount,size={size}", str(small_disk)], check=True)
+  flags = ("--config=configs/vae.py:smoke", "--config.data.row_limit=1000", "--config.train.num_epochs=8",
+           "--config.checkpoint.every_epochs=1", "--config.log.progress=False")
+  done = child.run(*flags, f"--workdir={small_disk / 'run'}", environ={"TMPDIR": "/tmp"})
+  assert done.returncode == 1 and done.stderr.startswith("jaxtrain: No space left on device: "), done.stderr
+  assert len(done.stderr.splitlines()) == 1
+  subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+  assert child.run(*flags, f"--workdir={small_disk / 'run'}", environ={"TMPDIR": "/tmp"}).returncode == 0
+
+
+@pytest.mark.parametrize("kind", EACH_KIND)
+def test_a_workdir_that_is_removed_is_one_line_and_not_made_again(kind, tmp_path):
+  process = child.start(*KINDS[kind], *LONG, *QUIET, f"--workdir={tmp_path / 'run'}")
+  child.wait_for_first_step(process, str(tmp_path / "run"), 1)
+  os.rename(tmp_path / "run", tmp_path / "gone")
+  _, err = process.communicate(timeout=120)
+  assert process.returncode == 1 and "was removed while it was in use" in err and len(err.splitlines()) == 1, err
+  assert not os.path.exists(tmp_path / "run")
+
+
 @pytest.mark.parametrize("kind", EACH_KIND)
 def test_two_runs_at_once_the_second_is_refused(kind, tmp_path, reference):
   workdir = str(tmp_path / "run")

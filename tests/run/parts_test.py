@@ -3,13 +3,20 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+import types
+from unittest import mock
 
 import numpy as np
+import pytest
 
 import child
 import stopping
 from jaxtrain import config as config_lib, loop
+from jaxtrain.errors import Stopped
+from jaxtrain.run import evaluate
 from toys import parts
 
 ENVIRON = {"PYTHONPATH": os.pathsep.join((child.ROOT, os.path.join(child.ROOT, "tests")))}
@@ -64,6 +71,67 @@ def test_a_stop_ends_a_part_at_once_and_only_that_part_is_done_again(tmp_path):
   np.testing.assert_allclose(a["scalars"]["mse_a"], np.mean((x @ error) ** 2), rtol=1e-3, atol=1e-10)
 
 
+def test_an_assessment_again_that_was_stopped_goes_on_and_a_finished_one_does_all(tmp_path, capsys):
+  """Stopped between the parts, then while it draws: what was done is not repeated until all is done."""
+  run = loop.train(configured(), str(tmp_path / "run"))
+  ages = lambda: [age(run.workdir, name) for name in ("test-a", "test-b")]
+
+  def stop(*_):
+    raise Stopped("SIGTERM")
+
+  first = ages()
+  with mock.patch.object(parts, "assess_b", stop), pytest.raises(Stopped):
+    loop.evaluate(configured(), run.workdir)
+  second = ages()
+  assert second[0] > first[0] and second[1] == first[1]
+  with pytest.raises(Stopped):
+    loop.evaluate(configured(), run.workdir, draw=stop)
+  third = ages()
+  assert third[0] == second[0] and third[1] > second[1]
+  drawn = []
+  loop.evaluate(configured(), run.workdir, draw=lambda *what: drawn.append(what))
+  assert ages() == third and drawn == [(run.workdir, "end")]
+  assert capsys.readouterr().out.count("test-a is assessed already") == 2
+  loop.evaluate(configured(), run.workdir)
+  assert min(map(int.__gt__, ages(), third)) and not os.path.exists(os.path.join(run.workdir, "eval", ".again"))
+
+
+DRAWING = """
+import sys, time
+from jaxtrain import main
+def draw(workdir, moment):
+  open(f"{workdir}/drawing", "w").close()
+  while True:  # in small sleeps, as drawing is many small calls
+    time.sleep(0.05)
+if "--slow" in sys.argv:
+  sys.argv.remove("--slow")
+  main.draw = draw
+sys.exit(main.main())
+"""
+
+
+@pytest.mark.parametrize("mode", ["train", pytest.param("eval", marks=pytest.mark.slow)])
+def test_a_signal_while_figures_are_drawn_ends_it_at_once_and_they_are_drawn_next(mode, tmp_path):
+  workdir = str(tmp_path / "run")
+  if mode == "eval":
+    loop.train(configured(), workdir)
+  flags = [sys.executable, "-c", DRAWING, "--config=tests/toys/parts.py", f"--workdir={workdir}", f"--mode={mode}"]
+  process = subprocess.Popen([*flags, "--slow"], cwd=child.ROOT, env=os.environ | ENVIRON, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+  deadline = time.monotonic() + 200
+  while not os.path.exists(os.path.join(workdir, "drawing")) and process.poll() is None:
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  sent = time.monotonic()
+  process.send_signal(signal.SIGTERM)
+  _, err = process.communicate(timeout=60)
+  assert process.returncode == 85 and time.monotonic() - sent < 5 and len(err.splitlines()) == 1, err
+  before = [age(workdir, name) for name in ("test-a", "test-b")]
+  done = subprocess.run(flags, cwd=child.ROOT, env=os.environ | ENVIRON, capture_output=True, text=True, timeout=200)
+  assert done.returncode == 0 and os.path.exists(os.path.join(workdir, "report.html")), done.stderr
+  assert [age(workdir, name) for name in ("test-a", "test-b")] == before
+
+
 def assessed(workdir):
   """(step, part, scalars) of the events of assessments."""
   return [(event["step"], event["split"], event["metrics"]) for event in child.facts(workdir)[0]
@@ -83,3 +151,12 @@ def test_by_cadence_it_is_in_the_facts_and_a_stopped_run_has_the_same(tmp_path, 
   assert stops >= 4 and stopped.digest == straight.digest
   assert child.facts(stopped.workdir) == child.facts(straight.workdir)
   assert read(stopped.workdir, "test") == read(straight.workdir, "test")
+
+
+@pytest.mark.parametrize("declared, words", [({}, "assessed test, 16 rows: mse 0.5"),
+                                             ({"rows": {"unit": "tasks"}}, "assessed test, 16 tasks: mse 0.5")])
+def test_what_was_assessed_is_counted_in_its_own_word(declared, words):
+  said = []
+  ledger = types.SimpleNamespace(declared_metrics=lambda: declared, console=types.SimpleNamespace(say=said.append))
+  evaluate.say_assessed(ledger, "test", {"rows": 16, "mse": 0.5})
+  assert said == [f"jaxtrain: {words}"]

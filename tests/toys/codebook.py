@@ -14,7 +14,7 @@ from toys import rows
 
 NUM_CODES, CODE_DIM = 4, 2
 INIT_ROWS = 32
-LIMITS = {"codes.decay": limits.between(0, 1), "codes.patience": limits.at_least(1)}
+LIMITS = {"codes.decay": limits.between(0, 1), "codes.patience": limits.whole(1)}
 METRICS = {"perplexity": Metric("", "Codes in use: exp of the entropy of their frequencies.", "higher", 1.0)}
 
 

@@ -16,7 +16,7 @@ from jaxtrain.types import Experiment, Metric, TrainState
 from toys import rows
 
 LATENT_DIM = 2
-LIMITS = {"dual.interval": limits.at_least(1), "dual.target": limits.at_least(0), "dual.rate": limits.at_least(0)}
+LIMITS = {"dual.interval": limits.whole(1), "dual.target": limits.at_least(0), "dual.rate": limits.at_least(0)}
 TRACEABLE = ("dual.target",)
 METRICS = {"rate": Metric("bits", "KL of the posterior per row.")}
 

@@ -14,7 +14,7 @@ from jaxtrain.types import Experiment, Metric, TrainState
 from toys import rows
 
 NOISE_DIM, WIDTH = 2, 4
-LIMITS = {"model.d_steps": limits.at_least(1)}
+LIMITS = {"model.d_steps": limits.whole(1)}
 METRICS = {"critic_loss": Metric("nats", "Loss of the critic per row.", "", 1.3863)}
 
 

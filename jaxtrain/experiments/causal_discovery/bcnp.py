@@ -20,18 +20,19 @@ from jaxtrain.config import limits
 from jaxtrain.experiments.causal_discovery import evaluate, nets, posterior, predict, training
 from jaxtrain.types import Experiment
 
-EVEN = ((lambda v: v >= 2 and v % 2 == 0), "even, 2 or more")
+EVEN = limits.Limit(lambda v: 2 <= v <= limits.MOST_DEPTH and v % 2 == 0, f"even, 2 to {limits.MOST_DEPTH}", int)
 INIT_ROWS, METRICS = training.INIT_ROWS, training.METRICS
 LIMITS = training.LIMITS | {
-    "model.dim": limits.at_least(1),
+    "model.dim": limits.whole(1, limits.MOST_WIDTH),
     "model.num_layers": EVEN,
     "model.num_layers_decoder": EVEN,
-    "model.num_heads": limits.at_least(1),
-    "model.ff_dim": limits.at_least(1),
-    "model.emb_depth": limits.at_least(1),
+    "model.num_heads": limits.whole(1, limits.MOST_DEPTH),
+    "model.ff_dim": limits.whole(1, limits.MOST_WIDTH),
+    "model.emb_depth": limits.whole(1, limits.MOST_DEPTH),
     "model.order": limits.one_of("sinkhorn", "plackett_luce"),
-    "model.n_perm_samples": limits.at_least(2),
-    "model.sinkhorn_iter": limits.at_least(1),
+    "model.q_before_l": limits.switch(),
+    "model.n_perm_samples": limits.whole(2, limits.MOST_WIDTH),
+    "model.sinkhorn_iter": limits.whole(1, limits.MOST_ROWS),
 }
 
 load = training.load

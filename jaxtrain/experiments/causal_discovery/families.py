@@ -11,12 +11,12 @@ gathers the tasks of a family into so many places, runs its function on those, a
 """
 
 import itertools
-import math
 from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxtrain.config import limits
 from jaxtrain.errors import UserError
 
 PERIOD = 8  # consecutive tasks that share out the families among them
@@ -59,12 +59,14 @@ def parse(field: str, texts: tuple[str, ...], known: dict[str, dict[str, Any]]) 
       except ValueError:
         raise UserError(f"config.{field}: got {setting!r} in {text!r}, allowed a value of type {wanted.__name__}"
                         ) from None
+      if allowed := limits.plain(number):
+        raise UserError(f"config.{field}: got {setting!r} in {text!r}, allowed {allowed}")
       if key == "weight":
         weight = number
       else:
         params[key] = number
-    if not 0 <= weight < math.inf:
-      raise UserError(f"config.{field}: got weight={weight} in {text!r}, allowed 0 or more")
+    if not 0 <= weight <= 1e6:
+      raise UserError(f"config.{field}: got weight={weight} in {text!r}, allowed 0 to 1e6")
     found.append(Family(name, params, weight, text))
   total = sum(family.weight for family in found)
   if not total:

@@ -17,6 +17,7 @@ index tells the direction of an edge.
 Edge counts and degrees are tested against these definitions.
 """
 
+import math
 from typing import Any, Callable
 
 import jax
@@ -46,12 +47,12 @@ def check(family: Family, num_nodes: int) -> None:
              "num_edges": ((lambda v: 0 <= v <= pairs), f"0 to {pairs}, the pairs of {D} nodes")},
       "sf": {"m": ((lambda v: 1 <= v < D), f"1 to {D - 1}, below the number of nodes")},
       "sf_directed": {"m": ((lambda v: 1 <= v < D), f"1 to {D - 1}, below the number of nodes"),
-                      "power": (from_zero, "0 or more"), "transpose": ((lambda v: v in (0, 1)), "0 | 1")},
+                      "power": ((lambda v: 0 <= v <= 10), "0 to 10"), "transpose": ((lambda v: v in (0, 1)), "0 | 1")},
       "sbm": {"n_blocks": ((lambda v: 1 <= v <= D), f"1 to {D}, the number of nodes"),
               "p_intra": (is_share, "0 to 1"), "p_inter": (is_share, "0 to 1")},
       "ws": {"k": ((lambda v: 2 <= v < D and v % 2 == 0), f"even, 2 to {D - 1}, below the number of nodes"),
              "p": (is_share, "0 to 1")},
-      "grg": {"radius": (from_zero, "0 or more"), "dim": ((lambda v: v >= 1), "1 or more")},
+      "grg": {"radius": (from_zero, "0 or more"), "dim": ((lambda v: 1 <= v <= 100), "1 to 100")},
   }
   for name, (fits, words) in limits[family.name].items():
     if not fits(family.params[name]):
@@ -193,7 +194,7 @@ def make(family: Family, D: int) -> Callable:
 
 
 def expected_edges(family: Family, num_nodes: int) -> float:
-  """Expected edges of a graph; of `grg` the mean over many draws of two points, which has no short closed form."""
+  """Expected edges of a graph; of `grg` in other than two dimensions the mean over many draws of two points."""
   D, p = num_nodes, family.params
   pairs = D * (D - 1) / 2
   if family.name == "er":
@@ -209,6 +210,9 @@ def expected_edges(family: Family, num_nodes: int) -> float:
     sizes = [D // p["n_blocks"] + (block < D % p["n_blocks"]) for block in range(p["n_blocks"])]
     within = sum(size * (size - 1) / 2 for size in sizes)
     return p["p_intra"] * within + p["p_inter"] * (pairs - within)
+  if p["dim"] == 2 and p["radius"] <= 1:
+    r = p["radius"]
+    return pairs * (math.pi * r**2 - 8 * r**3 / 3 + r**4 / 2)
   a, b = np.random.RandomState(0).uniform(size=(2, 400_000, p["dim"]))
   return pairs * float(np.mean(np.sum(np.square(a - b), 1) <= p["radius"] ** 2))
 

@@ -20,6 +20,7 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxtrain.config import limits
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import functions
 from jaxtrain.experiments.causal_discovery.families import Family
@@ -51,6 +52,7 @@ KNOWN: dict[str, dict[str, Any]] = {
                   "scale_high": 20.0},
 }
 NONLINEARITIES = ("cube", "sigmoid", "tanh")
+MOST = {"depth": 64, "noise_concentration": 1000.0}  # each of these is traced once more
 
 
 class Node(NamedTuple):
@@ -71,7 +73,8 @@ def check(family: Family) -> None:
   for name, value in family.params.items():
     low = 0 if name in ("noise_input", "shared_length", "jitter", "noise_scale", "depth") else 1e-9
     wrong = f"{' | '.join(NONLINEARITIES)}" if name == "nonlinearity" and value not in NONLINEARITIES else ""
-    wrong = wrong or ("0 or more" if not low else "above 0") * (name != "nonlinearity" and not value >= low)
+    most = MOST[name] if name in MOST else limits.MOST_WIDTH if isinstance(value, int) else 1e6
+    wrong = wrong or f"{low:g} to {most:g}" * (name != "nonlinearity" and not low <= value <= most)
     other = name.replace("_low", "_high")
     if name == "noise_concentration" and value % 0.5:
       wrong = "a multiple of 0.5"

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxtrain import duals as duals_lib, optim, rng, step
 from jaxtrain.config import limits
+from jaxtrain.config.limits import Limit
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import graphs, posterior, scores, signals, tasks
 from jaxtrain.types import Batch, Experiment, Metric, Splits, TrainState, Verb
@@ -33,28 +34,38 @@ METRICS = {
     "edge_prob": Metric("", "mean edge probability"),
     "edge_density": Metric("", "share of ordered pairs with an edge"),
     "sampled_density": Metric("", "share of ordered pairs with an edge, in sampled graphs"),
+    "rows": Metric("tasks", "tasks that were assessed"),
     "random_*": Metric("", "the same for edges at random with the density of the training graphs"),
     "empty_*": Metric("", "the same for the empty graph"),
 }
+SEED, NUM_NODES = limits.whole(0, 2**32 - 1), limits.whole(2, 4096)
 LIMITS = {
     "data.mixture": limits.one_of(*tasks.MIXTURES),
-    "data.noise_share": ((lambda v: len(v) == 2 and 0 <= v[0] <= v[1] <= 1), "two numbers from 0 to 1, in order"),
-    "data.num_nodes": limits.each(limits.at_least(2), low_len=1),
-    "data.pad_to": limits.each(limits.at_least(2)),
-    "data.num_rows": limits.at_least(2),
-    "data.num_rows_int": limits.at_least(0),
-    "data.p_obs_only": ((lambda v: 0 <= v <= 1), "0 to 1"),
-    "data.intervention_scale": limits.at_least(0),
-    "data.task_chunk": limits.at_least(1),
-    "data.eval_seed": limits.between(0, 2**32),
-    "data.val_seeds": limits.each(limits.between(0, 2**32)),
-    "data.test_seeds": limits.each(limits.between(0, 2**32)),
-    "eval.max_val_tasks": limits.at_least(1),
-    "eval.max_test_tasks": limits.at_least(0),
-    "eval.val_num_samples": limits.at_least(1),
-    "eval.test_num_samples": limits.at_least(1),
+    "data.graphs": limits.names(),
+    "data.mechanisms": limits.names(),
+    "data.noises": limits.names(),
+    "data.noise_share": Limit(lambda v: len(v) == 2 and all(limits.fits(limits.at_least(0, 1), share) for share in v)
+                              and v[0] <= v[1], "two numbers from 0 to 1, in order", tuple),
+    "data.num_nodes": limits.each(NUM_NODES, 1, limits.MOST_DEPTH),
+    "data.pad_to": limits.each(NUM_NODES, 0, limits.MOST_DEPTH),
+    "data.num_rows": limits.whole(2, limits.MOST_ROWS),
+    "data.num_rows_int": limits.whole(0, limits.MOST_ROWS),
+    "data.p_obs_only": limits.at_least(0, 1),
+    "data.intervention_value": limits.at_least(-1e12, 1e12),
+    "data.intervention_scale": limits.at_least(0, 1e12),
+    "data.normalize": limits.switch(),
+    "data.reject_constant": limits.switch(),
+    "data.task_chunk": limits.whole(1, limits.MOST_WIDTH),
+    "data.eval_seed": SEED,
+    "data.val_seeds": limits.each(SEED),
+    "data.test_seeds": limits.each(SEED),
+    "eval.max_val_tasks": limits.whole(1, limits.MOST_ROWS),
+    "eval.max_test_tasks": limits.whole(0, limits.MOST_ROWS),
+    "eval.val_num_samples": limits.whole(1, limits.MOST_WIDTH),
+    "eval.test_num_samples": limits.whole(1, limits.MOST_WIDTH),
     "model.dropout_rate": limits.between(0, 1),
-    "model.sample_chunk": limits.at_least(0),
+    "model.remat": limits.switch(),
+    "model.sample_chunk": limits.whole(0, limits.MOST_ROWS),
 }
 
 
@@ -147,7 +158,7 @@ def mean_over_pairs(x: jax.Array, tasks_: Batch) -> jax.Array:
 
 def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -> Experiment:
   """The pure functions of an experiment. The learning rate and the loss weights may be tracers."""
-  tx = optim.make(config.optim, meta["steps_per_epoch"])
+  tx = optim.make(config.optim, config.eval.every_steps)  # a stream has no epochs: a plateau decides with evaluations
   settings = config.model.dual if model.dual else None
 
   def init(key, sample):
@@ -192,8 +203,13 @@ def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -
                                                     config.eval.val_num_samples)
     return over(judge_chunk, batch, key)
 
-  return Experiment(init=init, train_step=train_step, eval_step=eval_step, assess=assess, predict=verbs,
-                    alarms=alarms, describe=lambda: signals.describe(config))
+  def observe(state, means):
+    return state.replace(opt_state=tx.observe(state.opt_state, means))
+
+  watches = config.optim.plateau.factor > 0 and config.optim.plateau.monitor != "train_loss"
+  return Experiment(init=init, train_step=train_step, eval_step=eval_step, observe=observe if watches else None,
+                    assess=assess, predict=verbs, alarms=alarms,
+                    describe=lambda: signals.describe(config))
 
 
 def evaluate(model: Model, params: Any, chunk: Batch, key: jax.Array, num_samples: int) -> dict:

@@ -55,16 +55,19 @@ METRICS = {
 LIMITS = {
     "data.source": tabular.source_limit(GENERATORS),
     "model.kind": limits.one_of("unsup", "semisup"),
-    "model.latent_dim": limits.at_least(1),
-    "model.hidden_dims": limits.each(limits.at_least(1), low_len=1),
-    "model.head_dim": limits.at_least(1),
+    "model.latent_dim": limits.whole(1, limits.MOST_WIDTH),
+    "model.hidden_dims": limits.each(limits.whole(1, limits.MOST_WIDTH), 1, limits.MOST_DEPTH),
+    "model.batch_norm": limits.switch(),
+    "model.head_dim": limits.whole(1, limits.MOST_WIDTH),
     "model.dropout_rate": limits.between(0, 1),
     "loss.reduction": limits.one_of("sum", "mean"),
     "loss.mask_rate": limits.between(0, 1),
     "loss.kl_schedule.shape": limits.one_of(*schedules.KL_SHAPES),
-    "loss.kl_schedule.start": limits.at_least(0),
-    "loss.kl_schedule.num_epochs": limits.at_least(0),
-    "loss.kl_schedule.num_cycles": limits.at_least(1),
+    "loss.kl_schedule.start": limits.at_least(0, 1e12),
+    "loss.kl_schedule.num_epochs": limits.whole(0),
+    "loss.kl_schedule.num_cycles": limits.whole(1),
+    "loss.extra": limits.functions(),
+    "eval.metrics": limits.functions(),
 }
 
 

@@ -27,7 +27,7 @@ def test_words_become_parameters_of_the_defaults_types():
     (("d",), "got 'd', allowed a, b, c"), (("",), "got '', allowed a, b, c"),
     (("a q=1",), "got 'q=1' in 'a q=1', allowed a with NAME=VALUE of p, m, weight"),
     (("a p",), "got 'p' in 'a p'"), (("a m=1.5",), "got 'm=1.5' in 'a m=1.5', allowed a value of type int"),
-    (("a weight=-1",), "got weight=-1.0"), (("a weight=nan",), "got weight=nan"), ((), "at least one family"),
+    (("a weight=-1",), "got weight=-1.0"), (("a weight=nan",), "got 'weight=nan'"), ((), "at least one family"),
     (("a weight=0",), "at least one family")])
 def test_bad_words_are_refused_in_a_line(texts, words):
   with pytest.raises(UserError) as caught:
@@ -78,7 +78,7 @@ def test_by_kind_is_each_function_on_its_own_tasks():
 
 @pytest.mark.parametrize("text, words", [
     ("er edge_prob=1.5", "edge_prob=1.5"), ("er num_edges=11", "0 to 10"), ("sf m=5", "1 to 4"), ("ws k=3", "even"),
-    ("sbm n_blocks=6", "1 to 5"), ("sf_directed transpose=2", "0 | 1"), ("grg dim=0", "1 or more")])
+    ("sbm n_blocks=6", "1 to 5"), ("sf_directed transpose=2", "0 | 1"), ("grg dim=0", "1 to 100")])
 def test_graphs_that_cannot_be_are_refused(text, words):
   with pytest.raises(UserError, match="config.data.graphs") as caught:
     graphs.check(families.parse("data.graphs", (text,), graphs.KNOWN)[0], 5)
@@ -87,7 +87,8 @@ def test_graphs_that_cannot_be_are_refused(text, words):
 
 @pytest.mark.parametrize("text, words", [
     ("gp length_low=3", "at most length_high=2.0"), ("pnl nonlinearity=cos", "cube | sigmoid | tanh"),
-    ("mlp hidden_dim=0", "above 0"), ("legacy_linear noise_concentration=2.3", "a multiple of 0.5")])
+    ("mlp hidden_dim=0", "1e-09 to 65536"), ("mlp depth=65", "0 to 64"),
+    ("legacy_linear noise_concentration=2.3", "a multiple of 0.5")])
 def test_mechanisms_that_cannot_be_are_refused(text, words):
   with pytest.raises(UserError, match="config.data.mechanisms") as caught:
     mechanisms.check(families.parse("data.mechanisms", (text,), mechanisms.KNOWN)[0])

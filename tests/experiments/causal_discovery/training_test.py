@@ -231,7 +231,34 @@ def test_sortability_by_hand():
   assert np.isnan(signals.sortability(np.ones(3), np.zeros((3, 3))))
 
 
+@pytest.mark.parametrize("monitor", ["val_loss", pytest.param("train_loss", marks=pytest.mark.slow)])
+def test_a_plateau_decides_with_evaluations(monitor):
+  """Nothing is progress at a threshold near 1: the rate is cut after each evaluation but the first, every 10 steps."""
+  result = loop.train(configured("smoke", train__num_steps=40, optim__plateau__factor=0.5, optim__plateau__patience=0,
+                                 optim__plateau__threshold=0.999, optim__plateau__monitor=monitor,
+                                 optim__schedule="constant", optim__warmup_steps=0, optim__learning_rate=0.016))
+  # seen by the steps before each of four evaluations; on the training loss the last step of ten has the next rate not
+  np.testing.assert_allclose(result.history["lr"], [0.016, 0.016, 0.008, 0.004], rtol=1e-5)
+  assert float(result.state.opt_state.plateau.scale) == 0.125
+
+
+def test_the_best_by_the_highest_value_and_averaged_parameters(tmp_path):
+  """train.monitor_mode=max with ema: `best` is the evaluation with the most, and `last` differs from it."""
+  config = configured("smoke", train__num_steps=60, optim__ema_decay=0.9, optim__learning_rate=0.02,
+                      optim__warmup_steps=0)
+  assert (config.train.monitor, config.train.monitor_mode) == ("val_e_edge_f1", "max")
+  result = loop.train(config, str(tmp_path / "run"))
+  seen = result.history["val_e_edge_f1"]
+  assert result.best_value == max(seen) and result.best_step == 10 * (1 + int(np.argmax(seen)))
+  assert os.readlink(tmp_path / "run" / "checkpoints" / "best") == str(result.best_step)
+  averaged, plain = (np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
+                     for tree in (result.state.ema, result.state.params))
+  assert np.abs(averaged - plain).max() > 1e-4
+
+
 @pytest.mark.parametrize("changed, words", [
+    ({"optim__plateau__factor": 0.5, "optim__plateau__monitor": "val_auroc"},
+     "got 'val_auroc', of which more is better"),
     ({"data__graphs": ("tree",)}, "config.data.graphs: got 'tree', allowed er, sf"),
     ({"data__task_chunk": 3}, "config.data.task_chunk: got 3, allowed divisors of config.train.batch_size = 8"),
     ({"data__mixture": "row"}, "config.data.mixture: got 'row', allowed node | task"),
@@ -245,7 +272,7 @@ def test_sortability_by_hand():
     ({"model__architecture": "lite"}, "got 'lite' with fields num_blocks, key_size, tau_init, beta_init, allowed with "
                                       "num_layers, emb_depth"),
     ({"model__penalty": "none"}, "config.model.penalty: got 'none', allowed spectral | exponential"),
-    ({"model__dual__interval": 0}, "config.model.dual.interval: got 0, allowed 1 or more"),
+    ({"model__dual__interval": 0}, "config.model.dual.interval: got 0, allowed 1 to 2147483647"),
     ({"train__num_epochs": 3, "train__num_steps": 0}, "the training source is endless")])
 def test_bad_configs_are_refused_in_a_line(changed, words):
   with pytest.raises(UserError) as caught:
