@@ -157,6 +157,7 @@ def test_by_cadence_it_is_in_the_facts_and_a_stopped_run_has_the_same(tmp_path, 
                                              ({"rows": {"unit": "tasks"}}, "assessed test, 16 tasks: mse 0.5")])
 def test_what_was_assessed_is_counted_in_its_own_word(declared, words):
   said = []
-  ledger = types.SimpleNamespace(declared_metrics=lambda: declared, console=types.SimpleNamespace(say=said.append))
-  evaluate.say_assessed(ledger, "test", {"rows": 16, "mse": 0.5})
+  ledger = types.SimpleNamespace(declared_metrics=lambda: declared, facts=types.SimpleNamespace(rows=[]),
+                                 console=types.SimpleNamespace(say=said.append))
+  evaluate.say_assessed(ledger, "test", 3, {"rows": 16, "mse": 0.5})
   assert said == [f"jaxtrain: {words}"]
