@@ -48,7 +48,8 @@ def take_over(state: Any, reference: str, what: str, patterns: tuple[str, ...],
     new = packing.fill(state, leaves, "state", only=taken)
   except UserError as error:
     raise UserError(f"--init_from={reference}: {error}") from None
-  return follow(new, state, leaves, taken), describe(taken)
+  followed = follow(new, state, leaves, taken)
+  return followed, describe(taken) + "; the moving average of the parameters starts at them" * (followed is not new)
 
 
 def chosen(state: Any, what: str, patterns: tuple[str, ...]) -> set[str]:
@@ -70,7 +71,8 @@ def follow(new: Any, fresh: Any, leaves: dict, taken: set[str]) -> Any:
   """The state with a moving average, where it keeps one, that starts at what was taken: the other run's average of a
   parameter, or the parameter itself where that run kept none.
   """
-  if getattr(fresh, "ema", None) is None or any(path.startswith("ema/") for path in taken):
+  averaged = [] if getattr(fresh, "ema", None) is None else packing.named_leaves(fresh.ema)
+  if any(path.startswith("ema/") for path in taken) or not any(f"params/{name}" in taken for name in averaged):
     return new
   params = packing.named_leaves(new.params)
   def one(path, average):  # the average may be of some of the parameters alone
