@@ -124,6 +124,7 @@ def test_every_config_has_smoke_and_another_seed_differs(path, table, tmp_path):
   assert digests[0] != digests[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FIRST_FAST)
 def test_a_vmapped_member_equals_its_solo_run(path, table):
   """Two learning rates as one program, and each alone, 20 steps: losses agree to 1e-5."""

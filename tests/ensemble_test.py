@@ -79,6 +79,7 @@ def test_verbs():
   np.testing.assert_allclose(verb("turns").run(state, None, 3, jax.random.key(0))["y"], [a, a, b])
 
 
+@pytest.mark.slow
 def test_an_ensemble_resumes_and_predicts(tmp_path):
   """One run of three members, stopped in the middle and gone on with; classes from mean probabilities."""
   config = config_lib.read_file("configs/vae.py:breast_cancer")
@@ -148,6 +149,7 @@ def test_a_member_that_diverges_halts_alone(tmp_path, monkeypatch):
   assert np.isfinite(broken.history["loss"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["pmap", "canonical"])
 def test_a_member_that_diverges_halts_alone_in_every_mode(mode, monkeypatch):
   """Batches of 20 of the 100 rows, which divide into chunks."""
@@ -161,6 +163,7 @@ def test_a_member_that_diverges_halts_alone_in_every_mode(mode, monkeypatch):
   assert np.isfinite(slopes).all() and not np.allclose(slopes[1], others[1], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_run_ends_once_all_its_members_have_halted(monkeypatch):
   diverging(monkeypatch, {0: 9, 1: 12, 2: 20})
   with pytest.raises(NonFinite, match="step 20: the new state is not finite"):

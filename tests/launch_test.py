@@ -115,6 +115,7 @@ def test_local_refuses_more_processes_than_gpus(listed):
   assert subprocess.run([*command, "--"], capture_output=True).returncode == 2
 
 
+@pytest.mark.slow
 def test_ssh_runs_a_process_on_each_host_and_passes_signals_on(tmp_path):
   """With an `ssh` that runs the command here."""
   (tmp_path / "ssh").write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')

@@ -54,6 +54,7 @@ def compare(count):
   assert len(set(slopes.tolist())) == count
 
 
+@pytest.mark.slow
 def test_64_trainings_as_one_program():
   compare(64)
 
@@ -63,6 +64,7 @@ def test_2000_trainings_as_one_program():
   compare(2000)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_stops_alone():
   """A table of infinities halts its own training; its neighbours have the parameters that they have without it."""
   keys, hypers, data = studies(3)
@@ -90,6 +92,7 @@ def test_a_field_that_may_not_be_traced_is_refused():
     train(rng.root_key(0), {"optim.clip_norm": jnp.float32(1.0)}, data)
 
 
+@pytest.mark.slow
 def test_a_plateau_on_the_training_loss_and_two_optimisers_are_welcome():
   """What follows training alone needs no evaluation."""
   from toys import modes

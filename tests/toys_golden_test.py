@@ -89,6 +89,7 @@ def test_a_step_of_the_gan():
   assert metrics["critic_loss"][1] == 16 and metrics["loss"][1] == 8  # rows
 
 
+@pytest.mark.slow
 def test_every_learning_rate_of_a_second_section_is_of_its_schedule():
   rates = [np.divide(*metrics["critic_lr"]) for *_, metrics in (step for step, _ in zip(Walk("gan"), range(40)))]
   np.testing.assert_allclose(rates, 0.05 * 0.5 * (1 + np.cos(np.pi * np.arange(40) / 40)), rtol=1e-4)
@@ -139,6 +140,7 @@ def test_perplexity_is_that_of_all_that_was_seen():
   assert float(codebook.summarise(totals)["perplexity"]) == pytest.approx(want, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_bound_of_the_mixture():
   """The exact log likelihood of the rows given one draw of the centres, by logsumexp; the KL of normals, once."""
   for before, batch, key, _, metrics in (step for step, _ in zip(Walk("svi"), range(6))):

@@ -63,6 +63,7 @@ def assert_close(one, other):
   assert one["dtypes"] == other["dtypes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("toy", some(QUICK))
 def test_modes_agree(toy, one_device, two_devices):
   """Canonical has one digest on one and two devices; pmap is its two chunks; a whole batch is four micro-batches."""
@@ -135,6 +136,7 @@ def sweep(folder, toy, settings):
   return [journal.workdir(member) for member in journal.members]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("toy", some(("gan",)))
 def test_members_of_a_sweep_have_the_bits_of_runs_alone(toy, one_device, tmp_path):
   """Seeds and learning rates differ, the critic's too, and what a module itself calls traceable."""

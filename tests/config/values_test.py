@@ -142,7 +142,7 @@ REFUSED = {
     "below 1 in 64 bits": ("optim.betas", (0.9, 1 - 1e-12), "below 1"),
     "trains nothing": ("optim.learning_rate", 1e-320, "config.optim.learning_rate: got 1e-320, allowed 1e-12 to 1e+30"),
     "overflows": ("loss.weights.kl", 1e39, "config.loss.weights.kl: got 1e+39, allowed 0 to 1e+12"),
-    "numbers for names": ("eval.metrics", (0, 0), "config.eval.metrics: got (0, 0), allowed MODULE.FUNCTION"),
+    "numbers for names": ("eval.metrics", (0, 0), "got (0, 0), allowed names such as MODULE.FUNCTION"),
     "relative module": ("experiment", "..", "config.experiment: got '..', allowed the dotted name of a module"),
     "relative function": ("loss.extra", ("..",), "config.loss.extra: got ('..',), allowed MODULE.FUNCTION"),
     "NUL": ("data.path", "a\0b", "none of them NUL"),

@@ -66,6 +66,7 @@ def test_batches_from_a_file_are_read_in_slices(tmp_path):
   assert child.inspect(str(tmp_path / "two"))["digest"] == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank, number", [
     (1, signal.SIGTERM), pytest.param(0, signal.SIGTERM, marks=pytest.mark.slow),
     pytest.param(1, signal.SIGINT, marks=pytest.mark.slow)])

@@ -25,6 +25,7 @@ def read_events(workdir: str) -> list:
   return events
 
 
+@pytest.mark.slow
 def test_rows_and_hyper_parameters_are_there_and_cut_on_resume(tmp_path):
   workdir = str(tmp_path / "run")
   assert child.run(*FLAGS, f"--workdir={workdir}", "--config.train.num_epochs=2").returncode == 0

@@ -69,6 +69,7 @@ def test_a_folder_named_like_a_reference_is_that_folder(tmp_path, monkeypatch):
   assert records.parse_reference("run@7@last") == ("run@7", "last")
 
 
+@pytest.mark.slow
 def test_a_moving_average_of_some_parameters_follows_what_was_taken(source):
   """The generator's average starts at the other run's; where the critic alone is taken, it stays its own."""
   taken, _, words = from_other("gan", source)

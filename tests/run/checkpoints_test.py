@@ -22,10 +22,12 @@ NAMES = ("a[x]", "a*b", "q?", "back\\slash", "line\nbreak", "bad\udcff", "caf\xe
 SMOKE = ("--config=configs/vae.py:smoke", "--config.data.row_limit=600", *QUIET)
 LONGER = (*SMOKE, "--config.train.num_epochs=5", "--config.checkpoint.every_epochs=1",
           "--config.train.monitor_mode=max", "--config.train.monitor_from_epoch=0")
-RECORD = {"value": None, "best_step": None}
+RECORD = {"value": None, "monitor": "val_loss", "best_step": None, "best_value": None, "metrics": {}, "members": []}
 
 
 def opened(folder, asynchronous=False):
+  """Checkpoints in a folder of a workdir that is there."""
+  pathlib.Path(folder).parent.mkdir(parents=True, exist_ok=True)
   return checkpoints.Checkpoints(str(folder), keep_last=1, keep_best=1, mode="min", asynchronous=asynchronous)
 
 

@@ -64,6 +64,7 @@ def test_a_signal_loses_no_step(number, kind, tmp_path, reference):
   go_on(f"{number.name}", kind, workdir, reference, child.last_reported(workdir), stopped_at, LONG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EACH_KIND)
 def test_a_time_budget_loses_no_step(kind, tmp_path, reference):
   workdir = str(tmp_path / "run")
@@ -231,6 +232,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
   assert equal
 
 
+@pytest.mark.slow
 def test_a_bad_step_is_left_out_alike_on_replay(tmp_path):
   """on_nonfinite=skip: a run killed after the bad step and started again has the bits of one never stopped."""
   data = tmp_path / "x.csv"

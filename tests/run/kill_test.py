@@ -97,6 +97,7 @@ def test_killed_run_ends_as_one_never_stopped_many(number, tmp_path, reference):
   check_trial(list(records.KINDS)[number % len(records.KINDS)], number, tmp_path, reference)
 
 
+@pytest.mark.slow
 def test_a_fault_point_does_kill(tmp_path):
   """The trials above would pass if nothing were ever killed: a fault point ends the process by signal 9."""
   process = child.start(*records.KINDS["vae"], *FLAGS, f"--workdir={tmp_path / 'run'}",

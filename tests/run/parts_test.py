@@ -138,6 +138,7 @@ def assessed(workdir):
           if event["moment"] == "on_eval" and event["split"].startswith("test-")]
 
 
+@pytest.mark.slow
 def test_by_cadence_it_is_in_the_facts_and_a_stopped_run_has_the_same(tmp_path, monkeypatch):
   """Every 10 of 42 steps, and at the end from the best state; asked to leave in every place there is to ask."""
   fields = {"eval.assess_every_steps": 10}

@@ -86,6 +86,7 @@ def test_in_turn_a_member_has_the_bits_and_facts_of_a_run_alone(variant, tmp_pat
   assert [member.outcome for member in journal.members] == ["done"] * 4
 
 
+@pytest.mark.slow
 def test_side_by_side_a_member_agrees_with_a_run_alone(tmp_path):
   """Losses to 1e-5: no threshold is met in these steps."""
   journal, _ = sweep(tmp_path / "sweep", SETTINGS, exact=False, variant="vae")
@@ -94,6 +95,7 @@ def test_side_by_side_a_member_agrees_with_a_run_alone(tmp_path):
     np.testing.assert_allclose(rows(journal.workdir(journal.members[k])), rows(workdir), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_member_that_stops_early_is_left_as_it_is(tmp_path):
   settings = [{"train.patience": 1, "optim.learning_rate": 0.5}, {"train.patience": 0, "optim.learning_rate": 0.05}]
   fields = {"train.min_delta": 0.01}
@@ -267,6 +269,7 @@ def test_a_member_that_halts_is_failed_and_the_others_go_on(tmp_path):
   assert [wave["members"] for wave in again.waves] == [[0, 1], [0]] and again.members[0].outcome == "failed"
 
 
+@pytest.mark.slow
 def test_a_member_whose_validation_is_not_finite_is_failed(tmp_path, monkeypatch):
   make = outside.make
 
@@ -333,6 +336,7 @@ def test_what_only_a_run_of_its_own_can_do_is_refused(tmp_path):
       sweep(tmp_path / "sweep", [{"seed": 0}], **{field: value})
 
 
+@pytest.mark.slow
 def test_a_member_is_a_run_like_any(tmp_path):
   """Its folder can be trained on and inspected; members done are not trained again, new values extend."""
   journal, _ = sweep(tmp_path / "sweep", SETTINGS[:2])

@@ -248,6 +248,7 @@ def test_no_gradient_is_nan_for_constant_data_or_a_task_of_padding(name):
   assert np.isfinite(loss) and all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 @either
 def test_half_precision_is_close(name):
   half, full = (loss_and_grads(name, precision=precision)(params(name), *inputs())[1]
@@ -310,6 +311,7 @@ def test_chunks_that_are_equal_give_the_result_of_one(name):
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 @either
 def test_dropout_acts_in_training_alone(name):
   run = quick_jit(lambda variables, key, train: tuple_of(make(name, dropout_rate=0.3).apply(

@@ -90,6 +90,7 @@ def test_no_label_tells_a_direction():
   assert (abs(forward - both / 2) < 5.5 * 0.5 * both**0.5).all() and both.min() > 1000
 
 
+@pytest.mark.slow
 def test_interventions_cut_the_node_from_its_parents_and_are_marked():
   made = batch_of(normalize=False, batch=16, p_obs_only=0.0, intervention_scale=0.0)
   rows = made["intervened"].sum(2)
@@ -99,6 +100,7 @@ def test_interventions_cut_the_node_from_its_parents_and_are_marked():
   assert 0.55 < share < 0.92  # a quarter of 160 tasks is observational: 0.75 +- 5 standard errors
 
 
+@pytest.mark.slow
 def test_an_intervention_reaches_descendants_alone():
   """In two tasks of the same numbers with other do-values, only rows of descendants of the target differ."""
   low, high = (batch_of(normalize=False, batch=16, p_obs_only=0.0, intervention_value=v, mechanisms=("linear",),
@@ -128,6 +130,7 @@ def test_tasks_that_are_constant_or_not_finite_are_rejected_and_counted():
   assert again["rejected"].sum() > 0
 
 
+@pytest.mark.slow
 def test_one_mechanism_per_task_or_per_node():
   kinds = batch_of(mixture="task", batch=16)["mechanism_kinds"]
   assert all(len(set(k[k >= 0])) == 1 for k in kinds) and len(set(kinds[kinds >= 0])) == 3

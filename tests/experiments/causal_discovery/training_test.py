@@ -210,6 +210,7 @@ def test_intervals_cover_the_mean_as_often_as_they_say():
   assert np.isnan(evaluate.with_interval("x", np.array([np.nan]))["x"])
 
 
+@pytest.mark.slow
 def test_check_measures_the_signal_of_each_mechanism():
   """Linear parents are explained linearly, squares are not, a chaotic original is constant (W3, W5)."""
   config = configured("smoke", data__mechanisms=("linear", "square", "legacy_logistic"), data__num_nodes=(8,),
@@ -242,6 +243,7 @@ def test_a_plateau_decides_with_evaluations(monitor):
   assert float(result.state.opt_state.plateau.scale) == 0.125
 
 
+@pytest.mark.slow
 def test_the_best_by_the_highest_value_and_averaged_parameters(tmp_path):
   """train.monitor_mode=max with ema: `best` is the evaluation with the most, and `last` differs from it."""
   config = configured("smoke", train__num_steps=60, optim__ema_decay=0.9, optim__learning_rate=0.02,

@@ -217,6 +217,7 @@ def test_an_array_may_not_be_larger_than_its_numbers(save, monkeypatch):
     experiment.read_weights(state, save(state_dict()))
 
 
+@pytest.mark.slow
 def test_averaged_parameters_are_arrays_of_their_own(save):
   """The state is donated: two leaves may not share a buffer."""
   experiment, _, state = made("standard", optim__ema_decay=0.9)
