@@ -40,7 +40,7 @@ opacity:1}:focus-visible{outline:2px solid var(--link);outline-offset:1px}#tip{p
 pointer-events:none;max-width:min(22rem,90vw);background:var(--ink);color:var(--page);border-radius:.4rem;
 font-size:.82rem;line-height:1.4;padding:.35rem .6rem;white-space:pre-line;overflow-wrap:anywhere}[hidden]{
 display:none!important}.sum{max-width:60rem;font-size:1.05rem}td .badge{margin:0}.badge{display:inline-block;
-white-space:nowrap}.runs th{white-space:nowrap}.note{font-size:.88rem;color:var(--soft);max-width:60rem}
+white-space:nowrap}.runs th{white-space:nowrap}
 .runs td:first-child>*{display:block;max-width:min(15rem,38vw);overflow:hidden;text-overflow:ellipsis;
 white-space:nowrap}.groups td:first-child,.groups td:nth-child(2){white-space:normal;text-align:left;
 min-width:min(15rem,52vw);max-width:22rem;overflow-wrap:anywhere}.groups th,.groups td{padding:.36rem .6rem}

@@ -134,17 +134,57 @@ def test_curves_without_a_finite_value_are_left_out(tmp_path):
   run = run._replace(rows=[row])
   assert figures.losses(run) is None
   rows = [row | {"step": step, "metric_recon": 0.5} for step in (20, 30)]
-  assert [ax.get_title() for ax in figures.losses(run._replace(rows=run.rows + rows)).axes] == ["recon"]
+  assert [ax.get_title() for ax in figures.losses(run._replace(rows=run.rows + rows)).axes] == ["reconstruction"]
 
 
 def test_losses_panels_scale_and_best(tmp_path):
   axes = figures.losses(reading.read_run(make_run(tmp_path / "run"))).axes
-  assert [ax.get_title() for ax in axes] == ["loss", "recon", "kl"]
-  assert [ax.get_yscale() for ax in axes] == ["linear", "linear", "linear"]
+  assert [ax.get_title() for ax in axes] == ["loss", "terms, before weighting"]
+  assert [ax.get_yscale() for ax in axes] == ["linear", "linear"]
   lines = {line.get_label(): line for line in axes[0].get_lines()}
-  assert list(lines) == ["train", "val", "best val_loss 2 (epoch 3)", "test, best state"]
-  assert list(lines["best val_loss 2 (epoch 3)"].get_xdata()) == [3, 3]
-  assert list(lines["train"].get_xdata()) == [1, 2, 3, 4]
+  assert list(lines) == ["training", "validation", "best validation loss 2 (epoch 3)", "test, best state"]
+  assert list(lines["best validation loss 2 (epoch 3)"].get_xdata()) == [3, 3]
+  assert list(lines["training"].get_xdata()) == [1, 2, 3, 4]
+  assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["KL"]  # recon is half of the loss here
+
+
+def made_rows(num_epochs, **metrics):
+  """Rows of training, an epoch each; a metric is a function of the epoch."""
+  return [{"split": "train", "epoch": k, "step": 10.0 * k, "train_loss": metrics["loss"](k)}
+          | {f"metric_{name}": value(k) for name, value in metrics.items() if name not in ("loss", "lr")}
+          | ({"lr": metrics["lr"](k)} if "lr" in metrics else {}) for k in range(1, num_epochs + 1)]
+
+
+def test_the_annealed_part_is_shaded_and_named(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
+  rows = made_rows(20, loss=lambda k: 3 / k, beta=lambda k: min(k, 6) / 6)
+  figure = figures.losses(run._replace(rows=rows))
+  assert [text.get_text() for text in figure.axes[0].texts][-1] == "beta changes until epoch 6"
+  assert "beta changes" in figure.get_label() and "no validation loss" in figure.get_label()
+  assert figures.annealed(run._replace(rows=made_rows(20, loss=lambda k: 3 / k, beta=lambda k: 0.5))) is None
+
+
+def test_the_first_epochs_do_not_set_the_scale(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
+  rows = made_rows(40, loss=lambda k: 9.0 if k < 3 else 2 - 0.01 * k)
+  ax = figures.losses(run._replace(rows=rows)).axes[0]
+  assert 1.5 < ax.get_ylim()[0] < 1.6 and 1.9 < ax.get_ylim()[1] < 2.1 and ax.texts[0].get_text() == "starts at 9"
+
+
+def test_constant_and_redundant_curves_are_named_instead_of_drawn(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
+  rows = made_rows(9, loss=lambda k: 3 / k, kl=lambda k: 1 + 1 / k**2, kl_nats=lambda k: 10 + 10 / k**2,
+                   accuracy=lambda k: 0.1 * k, rejected=lambda k: 0.25)
+  figure = figures.metrics(run._replace(rows=rows))
+  assert [ax.get_title() for ax in figure.axes] == ["accuracy"]
+  assert "Not drawn: KL in nats (in proportion to KL), rejected (0.25 throughout)." in figure.get_label()
+
+
+def test_a_learning_rate_that_changes_is_on_a_logarithmic_axis(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
+  figure = figures.learning_rate(run._replace(rows=made_rows(9, loss=lambda k: 3 / k, lr=lambda k: 0.1 ** (k // 4))))
+  assert [(ax.get_title(), ax.get_yscale()) for ax in figure.axes] == [("learning rate (log)", "log")]
+  assert figures.learning_rate(run._replace(rows=made_rows(9, loss=lambda k: 3 / k, lr=lambda k: 0.1))) is None
 
 
 @pytest.mark.parametrize(("values", "scale"), [([900.0, 90, 9, 8, 7], "log"), ([1.0, 2, 3, 4, 90], "log"),

@@ -8,14 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxtrain.jsonable import number
-from jaxtrain.report.figures import INK, MUTED, clip_text, new_figure
+from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import RunData
 
 MAX_CLASSES = 30
 BLUE, ORANGE, GREY = "#1f6fb4", "#d2580f", "#c3c9cf"
 LABELLED, PREDICTED = "#4a5763", "#3aa99f"
-# Ten hues that stay apart for most kinds of colour blindness
-HUES = ("#1f6fb4", "#d2580f", "#0b8a62", "#c9468f", "#e3ac00", "#58b7e6", "#6b4fb3", "#8c5a2b", "#8fae1b", "#22262b")
 
 
 def classes(run: RunData) -> Figure | None:
