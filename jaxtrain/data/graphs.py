@@ -119,15 +119,15 @@ def write_png(path: str, columns: dict[str, np.ndarray]) -> None:
     size = float(np.clip(3.2 + 0.22 * D, 4.6, 9))
     figure = FigureCanvasAgg(Figure(figsize=(2.15 * size, size), layout="constrained")).figure
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": MUTED, "linewidth": 0.9}
+    boxes = [left.text(x, y, name, ha="center", va="center", fontsize=9 if D <= 20 else 7, bbox=box).get_bbox_patch()
+             for name, (x, y) in zip(names, places)]
     for i, j in graph.shown[::-1]:
       p, far = graph.probs[i, j], abs(places[i, 1] - places[j, 1]) > 1.5 / max(1, max(layers(graph)))
       arrow = {"arrowstyle": "-|>,head_width=0.25,head_length=0.5", "color": BLUE, "alpha": 0.25 + 0.75 * p,
-               "linewidth": 0.8 + 1.6 * p, "shrinkA": 14, "shrinkB": 14,
-               "connectionstyle": f"arc3,rad={0.25 if far else 0.1}"}
-      left.annotate("", places[j], places[i], arrowprops=arrow)
-    for name, (x, y) in zip(names, places):
-      left.text(x, y, name, ha="center", va="center", fontsize=9 if D <= 20 else 7,
-                bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": MUTED, "linewidth": 0.9})
+               "linewidth": 0.8 + 1.6 * p, "patchA": boxes[i], "patchB": boxes[j], "shrinkA": 1, "shrinkB": 2,
+               "connectionstyle": f"arc3,rad={0.3 if far else 0.1}"}
+      left.annotate("", places[j], places[i], arrowprops=arrow, zorder=2)  # below the names
     left.set(xlim=(-0.15, 1.15), ylim=(-0.1, 1.1))
     left.axis("off")
     left.set_title(sentence(graph), fontsize=9, color=MUTED)
@@ -150,20 +150,20 @@ def svg_of(graph: Graph) -> str:
   at = place_nodes(graph) * (width - 160, -(height - 70)) + (80, height - 35)
   parts = ['<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
            'orient="auto-start-reverse"><path d="M0 0L10 5L0 10z" style="fill:rgb(var(--edge))"/></marker></defs>']
+  wide = [8 * len(clip(name)) + 18 for name in graph.names]
+  leave = lambda k, along: along * min((wide[k] / 2 + 4) / max(abs(along[0]), 1e-9), 17 / max(abs(along[1]), 1e-9))
   for i, j in graph.shown[::-1]:
     along = at[j] - at[i]
-    unit = along / max(np.hypot(*along), 1e-9)
-    start, end = at[i] + 20 * unit, at[j] - 22 * unit
-    bend = (start + end) / 2 + 0.1 * np.array([-along[1], along[0]])
+    start, end = at[i] + leave(i, along), at[j] - leave(j, along)  # where the line leaves the boxes
+    bend = (start + end) / 2 + (0.3 if abs(along[1]) > 140 else 0.1) * np.array([-along[1], along[0]])
     p = graph.probs[i, j]
     title = escape(f"{graph.names[i]} -> {graph.names[j]}: {p:.3f}")
     parts.append(f'<path d="M{start[0]:.1f} {start[1]:.1f}Q{bend[0]:.1f} {bend[1]:.1f} {end[0]:.1f} {end[1]:.1f}" '
                  f'fill="none" marker-end="url(#tip)" style="stroke:rgb(var(--edge));stroke-width:{0.8 + 2 * p:.2f};'
                  f'opacity:{0.25 + 0.75 * p:.2f}"><title>{title}</title></path>')
-  for name, (x, y) in zip(graph.names, at):
-    wide = 8 * len(clip(name)) + 18
-    parts.append(f'<g><title>{escape(str(name))}</title><rect x="{x - wide / 2:.1f}" y="{y - 13:.1f}" '
-                 f'width="{wide}" height="26" rx="8"/><text x="{x:.1f}" y="{y:.1f}">{escape(clip(name))}</text></g>')
+  for name, across, (x, y) in zip(graph.names, wide, at):
+    parts.append(f'<g><title>{escape(str(name))}</title><rect x="{x - across / 2:.1f}" y="{y - 13:.1f}" '
+                 f'width="{across}" height="26" rx="8"/><text x="{x:.1f}" y="{y:.1f}">{escape(clip(name))}</text></g>')
   return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="graph">{"".join(parts)}</svg>'
 
 
