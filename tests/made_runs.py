@@ -90,6 +90,8 @@ def write_eval(folder, part, rng, features, classes, transforms, predicted, N=20
                "distance_nearest": (np.arange(K)[:20] + 1) % K, "distance_own": rng.uniform(1, 2, min(K, 20)),
                "distance_other": rng.uniform(1, 4, min(K, 20))}
   if K and predicted:
+    table = np.diag(np.arange(K, 0, -1) ** 2) + np.eye(K, k=1, dtype=int)
+    arrays |= {"confusion": table, "auc_half": np.full(K, 0.05)}
     top, grid = np.arange(min(K, 10)), np.linspace(0, 1, 201) ** 2
     arrays |= {"predicted_count": np.arange(K), "auc": np.append(np.linspace(0.9, 0.6, K - 1), np.nan),
                "roc_class": top,

@@ -15,7 +15,7 @@ from jaxtrain.report import figures
 from jaxtrain.workdir import reading
 
 NAN = float("nan")
-ALL = [*CURVES, "reconstruction", "latent", "classes", "roc", "calibration", "generated"]
+ALL = [*CURVES, "reconstruction", "latent", "confusion", "classes", "roc", "calibration", "generated"]
 FULL = [*ALL, "distributions", "dataset", "distances", "umap", "architecture"]
 
 
@@ -206,17 +206,48 @@ def test_hard_tables(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "wanted"), [
-    ({"classes": ()}, [*ALL[:5], "generated"]), ({"predicted": False}, [*ALL[:6], "generated"])])
+    ({"classes": ()}, [*ALL[:5], "generated"]),
+    ({"predicted": False}, [*ALL[:5], "classes", "generated"])])
 def test_without_labels_or_predictions(tmp_path, options, wanted):
   assert drawn_names(make_run(tmp_path / "run", **options)) == wanted
 
 
-@pytest.mark.parametrize(("num_classes", "scale"), [(3, "linear"), (9, "log")])
-def test_uneven_classes_are_on_a_logarithmic_axis(tmp_path, num_classes, scale):
-  run = reading.read_run(make_run(tmp_path / "run", classes=[f"class {k}" for k in range(num_classes)]))
+def test_counts_of_classes_are_on_a_linear_axis_by_name(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", classes=[f"class {k}" for k in range(9)]))
   ax = vae_figures.classes(run).axes[0]
-  ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
-  assert ax.get_xscale() == scale and ends[0] == pytest.approx(num_classes ** 2)
+  assert ax.get_xscale() == "linear" and ax.patches[0].get_width() == 81
+  assert [text.get_text() for text in ax.get_yticklabels()] == [f"class {k}" for k in range(9)]
+
+
+def test_many_classes_are_compared_by_their_areas_from_the_lowest_with_intervals(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", classes=[f"class {k}" for k in range(9)]))
+  figure = vae_figures.roc(run)
+  ax, = figure.axes
+  assert [text.get_text() for text in ax.get_yticklabels()][:2] == ["class 7 (4)", "class 6 (9)"]  # 8 has no area
+  assert ax.lines[0].get_xdata()[0] == pytest.approx(0.6) and "1982" in figure.get_label()
+  segments = ax.collections[0].get_segments()
+  assert segments[0][0][0] == pytest.approx(0.55) and segments[0][1][0] == pytest.approx(0.65)
+
+
+def test_precision_and_recall_of_each_class_stand_beside_the_confusion_matrix(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run"))
+  run.arrays["confusion"] = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
+  left, right = vae_figures.confusion(run).axes
+  assert [text.get_text() for text in left.get_yticklabels()] == ["ooze", "clay"]
+  shown = {c.get_label(): c.lines[0].get_xdata() for c in right.containers}
+  np.testing.assert_allclose(shown["precision"], [8 / 9, 9 / 11])
+  np.testing.assert_allclose(shown["recall"], [0.8, 0.9])
+
+
+def test_bins_without_rows_have_no_bar_and_others_an_interval(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run"))
+  bins = np.zeros((3, 15))
+  bins[:, 12], bins[:, 14] = (40, 0.84, 0.5), (60, 0.97, 1.0)
+  run.arrays["calibration"] = bins
+  upper, lower = vae_figures.calibration(run).axes
+  assert len(lower.patches) == 2 and list(upper.lines[0].get_xdata()) == [0.84, 0.97]
+  segment = upper.collections[0].get_segments()[0]  # Wilson 1927 of 20 in 40
+  np.testing.assert_allclose([segment[0][1], segment[1][1]], [0.3520, 0.6480], atol=1e-3)
 
 
 def test_one_latent_dimension(tmp_path):
@@ -252,4 +283,4 @@ def test_same_run_same_bytes(tmp_path):
   folder = make_run(tmp_path / "run")
   drawn = (figures.draw(reading.read_run(folder), "end") for _ in range(2))
   contents = [pathlib.Path(path).read_bytes() for figure in drawn for _, path, _ in figure]
-  assert len(contents) == 18 and contents[:9] == contents[9:]
+  assert len(contents) == 20 and contents[:10] == contents[10:]

@@ -29,7 +29,7 @@ def page_of(folder):
 def test_page_is_self_contained(tmp_path):
   page = page_of(make_run(tmp_path / "run"))
   assert page.source.startswith("<!doctype html>\n<html lang=\"en\">")
-  assert len(page.all("img", "src")) == 9 and all(alt for alt in page.all("img", "alt"))
+  assert len(page.all("img", "src")) == 10 and all(alt for alt in page.all("img", "alt"))
   assert all(source.startswith("data:image/png;base64,") for source in page.all("img", "src"))
   assert page.all("a", "href") == ["#Figures", "#Metrics", "#Data", "#Configuration", "#Environment"]
   assert {href[1:] for href in page.all("a", "href")} == set(page.all("section", "id"))

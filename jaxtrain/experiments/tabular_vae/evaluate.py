@@ -124,7 +124,7 @@ def assess_part(model, meta: dict, state, rows: dict[str, np.ndarray], key, with
   if "log_prob" in out:
     more, curves = scores.classifier_curves(out["log_prob"], label)
     scalars |= scores.classification(out["log_prob"], label) | more
-    scalars |= scores.intervals(out["log_prob"], label, curves["auc"]) if curves else {}
+    scalars |= scores.intervals(out["log_prob"], label, curves["auc_half"]) if curves else {}
     arrays |= curves
   plane = scores.umap_map(out["mean"][pick[:scores.UMAP_ROWS]]) if with_umap else None
   return scalars, arrays if plane is None else arrays | {"sample_umap": plane}

@@ -84,8 +84,8 @@ def auc_half_widths(auc: np.ndarray, count: np.ndarray) -> np.ndarray:
   return 1.96 * np.sqrt(np.maximum(var, 0) / np.where(P * M > 0, P * M, np.nan))
 
 
-def intervals(log_prob: np.ndarray, label: np.ndarray, auc: np.ndarray) -> dict[str, float]:
-  """Half the widths of 95 % intervals of scores of a classifier, as if labelled rows were independent; `auc` [K].
+def intervals(log_prob: np.ndarray, label: np.ndarray, auc_half: np.ndarray) -> dict[str, float]:
+  """Half the widths of 95 % intervals of scores of a classifier, as if labelled rows were independent.
 
   Accuracy has Wilson's interval. Of classes the right shares are taken as (right + 1) / (rows + 2), so that a class of
   one row is not taken as certain. The mean AUC has the mean of the widths of the classes, which is the most that it can
@@ -99,7 +99,7 @@ def intervals(log_prob: np.ndarray, label: np.ndarray, auc: np.ndarray) -> dict[
   p, count = right.mean(), np.bincount(label, minlength=K)
   there = count > 0
   share = (np.bincount(label, right, K)[there] + 1) / (count[there] + 2)
-  widths = auc_half_widths(auc, count)[np.isfinite(auc)]
+  widths = auc_half[np.isfinite(auc_half)]
   found = {"accuracy_ci95": float(z / (1 + z ** 2 / n) * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)),
            "balanced_accuracy_ci95": float(z * np.sqrt((share * (1 - share) / count[there]).sum()) / there.sum()),
            "nll_nats_ci95": statistics.t_half_width(-log_prob[np.arange(n), label].astype(np.float64))}
@@ -133,7 +133,8 @@ def classifier_curves(log_prob: np.ndarray, label: np.ndarray) -> tuple[dict, di
   curves = [roc_curve(log_prob[:, k], label == k) for k in top]
   defined = auc[np.isfinite(auc)]
   scalars = {"auc_macro": float(defined.mean()) if len(defined) else float("nan"), "ece": ece}
-  return scalars, {"auc": auc, "roc_class": np.array(top, np.int64), "roc_fpr": ROC_GRID,
+  half = auc_half_widths(auc, np.bincount(label, minlength=len(auc)))
+  return scalars, {"auc": auc, "auc_half": half, "roc_class": np.array(top, np.int64), "roc_fpr": ROC_GRID,
                    "roc_tpr": np.array(curves).reshape(len(top), len(ROC_GRID)), "calibration": bins,
                    "confusion": confusion(log_prob, label),
                    "predicted_count": np.bincount(log_prob.argmax(axis=1), minlength=log_prob.shape[1])}
