@@ -65,7 +65,7 @@ def words(name: str) -> str:
 def axis_label(run: RunData, name: str) -> str:
   """The name of a metric in words with its unit."""
   unit = reading.description(reading.described(run), name).get("unit", "")
-  return clip_text(words(name), 30) + (f"\n({clip_text(unit, 30)})" if unit else "")
+  return clip_text(words(name), 28) + (f"\n({clip_text(unit, 28)})" if unit else "")
 
 
 def annealed(run: RunData) -> tuple[float, str] | None:
@@ -124,7 +124,7 @@ def draw_curves(ax, run: RunData, name: str) -> None:
 def finish_axis(ax, run: RunData, title: str, label: str) -> None:
   """Title, labels and the time axis of a panel of curves."""
   unit, per_unit = reading.time_axis(run)
-  ax.set(title=clip_text(title, 40) + " (log)" * (ax.get_yscale() == "log"), xlabel=unit, ylabel=label,
+  ax.set(title=clip_text(title, 28) + " (log)" * (ax.get_yscale() == "log"), xlabel=unit, ylabel=label,
          xlim=(0, max(row["step"] for row in run.rows) / per_unit * 1.02))
   ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
 

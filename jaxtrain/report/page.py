@@ -50,7 +50,9 @@ figure label{display:block;overflow:auto;background:#fff;cursor:zoom-in}figure l
 border-color:var(--link)}figure input{position:absolute;opacity:0}
 img{display:block;max-width:100%;height:auto;margin:auto}
 code,pre{font:.86rem/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
-@media(max-width:40rem){main{padding:1.2rem .9rem}h1{font-size:1.5rem}.tiles{grid-template-columns:1fr 1fr}
+@media(max-width:40rem){main{padding:1.2rem .9rem}h1{font-size:1.5rem}.tiles{grid-template-columns:minmax(0,1fr)
+minmax(0,1fr)}.keys em{display:block}
+figure img{max-width:none;width:max(100%,min(44rem,var(--w)))}
 th,td:first-child{white-space:normal}th,td{padding:.36rem .6rem}}:checked+img{max-width:none;width:auto}"""
 
 

@@ -161,6 +161,8 @@ def metrics_section(run: RunData) -> list[Html]:
   values = {split: measured(run, split) for split in splits}
   names = [name for name in dict.fromkeys(name for split in splits for name in values[split])
            if "/" not in name and not name.endswith(HALF)]
+  keys = [name for name, said in reading.described(run).items() if said.get("key")]
+  names.sort(key=lambda name: keys.index(name) if name in keys else len(keys))
   for name in OPTIMISER:
     rows = [row for row in run.rows if row["split"] == "train" and value_of(row, name) is not None]
     at_best = [row for row in rows if row["step"] == best_of(run).step] or rows[-1:]

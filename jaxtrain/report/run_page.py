@@ -18,6 +18,9 @@ from jaxtrain.workdir import reading, records
 from jaxtrain.workdir.reading import RunData, best_of, newest_event, status, time_axis
 
 
+NARROW = 640  # pixels up to which a figure can be read on a phone without scrolling
+
+
 def tiles(run: RunData) -> Html:
   """What training was: best value, length, parameters, time."""
   start, (monitor, value, best_step), (unit, per_unit) = newest_event(run, "on_start"), best_of(run), time_axis(run)
@@ -55,9 +58,10 @@ def figures_section(drawn: list[tuple[str, str, str]]) -> list[Html]:
   parts = []
   for family, path, caption in drawn:
     data = pathlib.Path(path).read_bytes()
-    width = str(int.from_bytes(data[16:20], "big") * 4 // 5)  # of what its header says: text is of one size in all
+    width = int.from_bytes(data[16:20], "big") * 4 // 5  # of what its header says: text is of one size in all
+    wide = f"--w:{width if width > NARROW else 0}px"  # on a phone it scrolls sideways, so that it can be read
     source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    image = tag("img", src=source, width=width, alt=f"{family}: {caption}")
+    image = tag("img", src=source, width=str(width), style=wide, alt=f"{family}: {caption}")
     image = tag("label", tag("input", type="checkbox", aria_label=f"{family} at full size"), image)
     parts.append(tag("figure", image, tag("figcaption", tag("b", family.replace("_", " ")), ". ", caption)))
   return parts or [tag("p", "None were drawn.")]

@@ -24,7 +24,8 @@ SCRIPTS = ("plots.js", "scatter.js", "comparison.js")  # beside this file, run a
 BADGES = {"done": "good", "incomplete": "warn", "failed": "bad", "pending": "soft"}
 MAX_COLUMNS = 6  # metrics in the table of runs; the others stand in a second one
 STYLE = """
-main{max-width:88rem}.runs td,.runs th{height:2.5rem}.scroll:has(.runs){max-height:calc(2.5rem*21 + 2px)}.controls{display:flex;flex-wrap:wrap;gap:.6rem 1rem;align-items:end;margin:.7rem 0}.controls label{display:flex;
+main{max-width:88rem}.runs td,.runs th{height:2.5rem}.scroll:has(.runs){max-height:calc(2.5rem*21 + 2px)}
+.controls{display:flex;flex-wrap:wrap;gap:.6rem 1rem;align-items:end;margin:.7rem 0}.controls label{display:flex;
 gap:.1rem;flex-direction:column;font-size:.82rem;color:var(--soft);max-width:100%}.controls .check{flex-direction:row;
 gap:.4rem;align-items:center;padding:.35rem 0}select,.controls input,.controls button,.legend button{font:inherit;
 font-size:.9rem;color:var(--ink);background:var(--card);border:1px solid var(--line);border-radius:.4rem;
@@ -217,7 +218,7 @@ def first_metrics(names: list[str], members: list[Member]) -> list[str]:
 
 
 def member_name(member: Member, output: str) -> Html:
-  """The name of a run, linked to its own page where there is one; of a member its number, for its fields stand beside."""
+  """The name of a run, linked to its own page if there is one; of a member its number, as its fields stand beside."""
   target = os.path.join(member.folder, "report.html")
   link = urllib.parse.quote(os.fsencode(os.path.relpath(target, os.path.dirname(os.path.abspath(output)))))
   linked = {"href": link} if os.path.exists(target) else {}
@@ -264,7 +265,8 @@ def runs_table(members: list[Member], fields: Fields, metrics: list[str], output
   why = [tag("details", many, table(["run", "status", "reason"], reasons, "text"))] if reasons else []
   others = [[member_name(member, output), *(fmt(member.metrics.get(name)) for name in more)] for member in members]
   titles = ["run", *(metric_name(name, members) for name in more)]
-  rest = [tag("details", tag("summary", f"{len(more)} more metrics of each run"), table(titles, others))] if more else []
+  title = tag("summary", f"{len(more)} more metrics of each run")
+  rest = [tag("details", title, table(titles, others))] if more else []
   return [table(head, rows, "runs", most=len(rows)), *pages_note(members), *rest, *why]
 
 

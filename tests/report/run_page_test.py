@@ -107,7 +107,7 @@ def test_key_results_head_the_page_with_their_intervals(tmp_path):
   folder = make_run(tmp_path / "run", metrics=metrics, config=MINIMAL)
   with_scalars(folder, "test", auc_macro=0.7512, auc_macro_ci95=0.0612)
   page = page_of(folder)
-  head = page.text[:page.text.index(" Training ")]
+  head = page.text[:page.text.index(" What to look at ")]
   assert "AUC (mean of classes) 0.751 ± 0.061 higher is better, chance 0.5000" in head
   assert "calibration error 0.1000 lower is better" in head and "accuracy" not in head
   assert "± is half a 95 % interval" in head

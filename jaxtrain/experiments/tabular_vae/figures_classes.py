@@ -13,6 +13,7 @@ from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import RunData
 
 MAX_CLASSES, MAX_CONFUSED = 30, 20
+NEAR_CHANCE = 0.6  # area below which the axis begins at chance
 MAX_CURVES = 4  # ROC curves in one panel; more classes are compared by their areas
 BLUE, ORANGE, GREY = "#1f6fb4", "#d2580f", "#c3c9cf"
 LABELLED, PREDICTED = "#4a5763", "#3aa99f"
@@ -150,15 +151,19 @@ def sorted_auc(run: RunData) -> Figure:
   ax = figure.subplots()
   ax.errorbar(auc[shown], where, xerr=np.stack([half, np.minimum(half, 1 - auc[shown])]), fmt="o", color=BLUE,
               markersize=4, elinewidth=1.2)
-  ax.axvline(0.5, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+  low = max(float(np.min(auc[shown] - half)), 0)
+  if low < NEAR_CHANCE:
+    ax.axvline(0.5, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    low = min(low, 0.5)
   ax.set_yticks(where, [f"{clip_text(names[k], 30)} ({count[k]:,})" for k in shown], color=INK)
-  low = min(0.5, float(np.nanmin(auc[shown] - half)))
-  ax.set(ylim=(len(shown) - 0.5, -0.5), xlim=(max(low, 0) - 0.02, 1.01), xlabel="AUC of a class against the rest",
+  room = 0.03 * (1 - low) + 1e-3
+  ax.set(ylim=(len(shown) - 0.5, -0.5), xlim=(low - room, 1 + room), xlabel="AUC of a class against the rest",
          title=f"{run.split}, {count.sum():,} labelled rows; {mean_auc(run)}")
   rest = len(ranked) - len(shown)
-  figure.set_label("Look for classes near the dashed line at 0.5, or whose 95 % interval (Hanley & McNeil 1982) "
-                   "reaches it: the classifier's probability tells little about them. The lowest stand first; in brackets are "
-                   "the rows of a class." + f" {rest} classes with higher areas are not shown." * bool(rest))
+  figure.set_label("Look for classes near 0.5 (dashed where the axis reaches it), or whose 95 % interval (Hanley & "
+                   "McNeil 1982) holds it: the classifier's probability tells little about them. The lowest stand "
+                   "first; in brackets are the rows of a class."
+                   + f" {rest} classes with higher areas are not shown." * bool(rest))
   return figure
 
 
