@@ -92,8 +92,8 @@ def set_scale(ax, series: list[np.ndarray]) -> None:
   elif max(np.nanmax(values) - high, low - np.nanmin(values)) > 0.5 * (high - low):
     room = 0.08 * (high - low)
     ax.set_ylim(low - room, high + room)
-    ax.annotate(f"starts at {next(v for v in series[0] if np.isfinite(v)):.3g}", (0.02, 0.97), xycoords="axes fraction",
-                va="top", fontsize=7, color=MUTED)
+    ax.annotate(f"starts at {next(v for v in series[0] if np.isfinite(v)):.3g}", (1.0, 1.01), xycoords="axes fraction",
+                ha="right", va="bottom", fontsize=7, color=MUTED)
 
 
 def set_log(ax, low: float, high: float) -> None:
@@ -227,7 +227,7 @@ def losses(run: RunData) -> Figure | None:
   text += ", solid in training and dashed in validation." if terms and validated else "." * bool(terms)
   if shade:
     for ax in figure.axes:
-      ax.axvspan(0, shade[0], color=FAINT, zorder=0, linewidth=0)
+      ax.axvspan(0, shade[0], color=FAINT, alpha=0.6, zorder=0, linewidth=0)
       ax.annotate(shade[1], (0.5 * shade[0], 0), xycoords=("data", "axes fraction"), xytext=(0, 3),
                   textcoords="offset points", ha="center", fontsize=6.5, color=MUTED)
     text += f" In the shaded part {shade[1].partition(' ')[0]} changes: training losses there are of other objectives."

@@ -36,8 +36,8 @@ padding:.7rem}
 linear-gradient(270deg,var(--card) 40%,#0000) 100%/2rem 100% no-repeat local,linear-gradient(90deg,var(--edge),#0000) 0/
 .8rem 100% no-repeat,linear-gradient(270deg,var(--edge),#0000) 100%/.8rem 100% no-repeat,var(--card);overflow:auto;
 width:fit-content;max-width:100%;padding:0}summary{cursor:pointer}small{display:block;color:var(--soft);
-font-size:.82rem;line-height:1.35;white-space:normal;max-width:34rem}.keys b{font-size:1.7rem}em{font-size:.62em;
-font-style:normal;white-space:nowrap;color:var(--soft)}.keys>div{
+font-size:.82rem;line-height:1.35;white-space:normal;max-width:34rem}.keys b{font-size:1.7rem}
+em{display:block;font-size:.62em;line-height:1.3;font-style:normal;color:var(--soft)}.keys>div{
 border-top:3px solid var(--link)}ul{margin:.4rem 0;padding-left:1.2rem;max-width:46rem}li{margin:.25rem 0;
 overflow-wrap:anywhere}.note{font-size:.88rem;color:var(--soft);max-width:60rem}td.soft{font-style:italic}
 table{border-collapse:collapse;font-size:.9rem}table,b{font-variant-numeric:tabular-nums}
@@ -51,7 +51,7 @@ border-color:var(--link)}figure input{position:absolute;opacity:0}
 img{display:block;max-width:100%;height:auto;margin:auto}
 code,pre{font:.86rem/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
 @media(max-width:40rem){main{padding:1.2rem .9rem}h1{font-size:1.5rem}.tiles{grid-template-columns:minmax(0,1fr)
-minmax(0,1fr)}.keys em{display:block}
+minmax(0,1fr)}
 figure img{max-width:none;width:max(100%,min(44rem,var(--w)))}
 th,td:first-child{white-space:normal}th,td{padding:.36rem .6rem}}:checked+img{max-width:none;width:auto}"""
 
