@@ -129,13 +129,27 @@ def several(name: str, verb: Verb, num_members: int) -> Verb:
 
 
 def join(verb: Verb, each: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  """One set of columns from those of the members: means and `<column>_sd`, or side by side, or rows in turn."""
+  """One set of columns from those of the members: means and `<column>_sd`, or side by side, or rows in turn.
+
+  Where members agree to the bit their value stays as it is. Of a verb that replaces columns, those that are measured
+  have no deviation, and one of which each member gives a deviation has that of the mixture: the mean of their variances
+  and the variance of their values.
+  """
   if verb.several == "each":
     return {f"m{k}_{name}": column for k, columns in enumerate(each) for name, column in columns.items()}
   if verb.several == "turns":
     return {name: np.concatenate([columns[name] for columns in each]) for name in each[0]}
   numbers = {name: np.stack([columns[name] for columns in each]) for name, column in each[0].items()
              if column.dtype.kind == "f"}
-  means = each[0] | {name: values.mean(axis=0) for name, values in numbers.items()}
+  read = {column.name for column in verb.inputs or ()}
+  own = {f"{name}_sd" for name in numbers} & numbers.keys() - read if verb.replaces else set()
+  plain = {name: values for name, values in numbers.items() if name not in own}
+  agree = lambda values: (values == values[0]).all(axis=0)
+  means = each[0] | {name: np.where(agree(values), values[0], values.mean(axis=0)) for name, values in plain.items()}
   means |= verb.decide(means) if verb.decide else {}
-  return means | {f"{name}_sd": values.std(axis=0, ddof=1) for name, values in numbers.items()}
+  between = {f"{name}_sd": np.where(agree(values), 0.0, values.std(axis=0, ddof=1)) for name, values in plain.items()}
+  if verb.replaces:  # cells that were measured have no deviation
+    between = {name: values for name, values in between.items() if name in own}
+  within = {name: np.square(numbers[name]).mean(axis=0) for name in own}
+  return means | {name: np.sqrt(values ** 2 + within[name]) if name in own else values
+                  for name, values in between.items()}

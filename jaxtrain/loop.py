@@ -10,6 +10,7 @@ the same steps and finds the same best again, so nothing is lost and improvement
 
 import contextlib
 import os
+import time
 from typing import Any, Callable, ContextManager, NamedTuple
 
 import jax
@@ -182,8 +183,10 @@ def conclude(ledger: Ledger, final: str, state: Any, best: Any, test: dict[str, 
   """
   history = ledger.end(test, int(best.step))
   if ledger.writes and evaluate_lib.parts_to_assess(ledger):
+    began = time.perf_counter()
     with stop.at_once(left):
       evaluate_lib.assess(ledger, best, again=False, beat=evaluate_lib.between_parts(watchdog, stop, left))
+    ledger.facts.process(seconds={"assess": time.perf_counter() - began})
   ledger.say_final(test)
   val_loss = ledger.last_means["val_loss"] if "val_loss" in ledger.last_means else None
   return Result(history, ledger.best_value, ledger.best_step, val_loss,

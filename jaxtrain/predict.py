@@ -35,6 +35,8 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_string(name, default, words, flag_values=own)
   absl_flags.DEFINE_list("code", [], "Functions of your own that the run's config names and the verb calls: NAME,...",
                          flag_values=own)
+  absl_flags.DEFINE_list("columns", [], "Columns of the input to use: a,b,c. Default: all. For verbs that take any.",
+                         flag_values=own)
   absl_flags.DEFINE_integer("num", 0, "Rows to make, for verbs that read no file.", flag_values=own)
   absl_flags.DEFINE_integer("seed", None, "Seed of those rows. Default: the run's.", flag_values=own)
   absl_flags.DEFINE_bool("json", False, "Print the summary as JSON.", flag_values=own)
@@ -69,6 +71,9 @@ def check_flags(flags, verb: Verb) -> None:
   if verb.reads != bool(flags.input):
     raise UserError(f"--input: got {flags.input!r}, allowed {'a file' if verb.reads else 'nothing'} with "
                     f"--verb={flags.verb}")
+  if flags.columns and (verb.inputs is not None or flags.export):
+    raise UserError(f"--columns: got {','.join(flags.columns)}, allowed nothing with --verb={flags.verb}, which reads "
+                    "the columns that it was trained on")
   if verb.counts != bool(flags.num) or flags.num < 0:
     raise UserError(f"--num: got {flags.num}, allowed {'1 or more' if verb.counts else 'nothing'} with "
                     f"--verb={flags.verb}")
@@ -95,8 +100,20 @@ def refused_in_one_line(flag: str, path: str):
     raise UserError(f"{flag}: cannot write {path!r}: {reason}") from error
 
 
-def apply(flags, verb: Verb, state, config) -> dict:
-  """Reads, applies, writes; returns the summary. Raises UserError for a file that does not fit."""
+def choose(columns, names: list[str], verb: Verb):
+  """The columns of these names, in their order, with those that go with them. Raises UserError for a name not there."""
+  for name in names:
+    if name not in columns.values:
+      raise UserError(f"--columns: {columns.path} has no column {name!r}, allowed {', '.join(columns.values)}")
+  kept = [one for name in names for one in (name, *(name + ending for ending in verb.companions))]
+  return columns._replace(values={name: columns.values[name] for name in kept if name in columns.values})
+
+
+def apply(flags, verb: Verb, state, config) -> tuple[dict, list[str]]:
+  """Reads, applies, writes; returns the summary and lines for the screen.
+
+  Raises UserError for a file that does not fit.
+  """
   import numpy as np
   from jaxtrain import rng
   from jaxtrain.data import files, writing
@@ -105,6 +122,7 @@ def apply(flags, verb: Verb, state, config) -> dict:
     own = suffix(flags.input) in verb.readers
     columns = verb.readers[suffix(flags.input)](flags.input) if own else \
         files.read(files.kind_of(flags.input), flags.input, field="--input")
+    columns = choose(columns, flags.columns, verb) if flags.columns else columns
   began = time.perf_counter()
   root = rng.root_key(config.seed if flags.seed is None else flags.seed)
   found = verb.run(state, columns, flags.num, rng.stream_key(root, "report"))
@@ -123,7 +141,8 @@ def apply(flags, verb: Verb, state, config) -> dict:
   rows = len(next(iter(found.values())))
   numbers = [column for column in found.values() if column.dtype.kind == "f"]
   empty = int(np.isnan(np.stack(numbers)).any(axis=0).sum()) if numbers else 0
-  return {"rows": rows, "rows_incomplete": empty, "output": flags.output, "compute_seconds": round(seconds, 4)}
+  return {"rows": rows, "rows_incomplete": empty, "output": flags.output, "compute_seconds": round(seconds, 4)}, (
+      verb.say(found) if verb.say else [])
 
 
 def export(flags, verb: Verb, state) -> dict:
@@ -155,7 +174,7 @@ def run(argv: list[str]) -> dict:
   run = trained.restore(flags.workdir, flags.checkpoint, (flags.experiment, *flags.code))
   verb = pick_verb(run.experiment, flags.verb, run.config.experiment)
   check_flags(flags, verb)
-  done = export(flags, verb, run.state) if flags.export else apply(flags, verb, run.state, run.config)
+  done, lines = (export(flags, verb, run.state), []) if flags.export else apply(flags, verb, run.state, run.config)
   summary = {"workdir": flags.workdir, "step": run.step, "epoch": run.epoch, "digest": f"sha256:{run.digest}",
              "verb": flags.verb} | done
   if flags.json:
@@ -165,7 +184,7 @@ def run(argv: list[str]) -> dict:
     state = records.describe_state(run.step, run.epoch, run.digest)
     found = f"{summary['takes']} -> {summary['gives']}" if flags.export else f"{summary['rows']:,} rows"
     found += f", {empty:,} of them without a result (missing features)" * bool(empty)
-    streams.answer(f"jaxtrain: {flags.verb}, state of {state}: {found}, in {summary['output']}")
+    streams.answer(f"jaxtrain: {flags.verb}, state of {state}: {found}, in {summary['output']}", *lines)
   return summary
 
 

@@ -79,11 +79,14 @@ class Metric(NamedTuple):
     meaning: one sentence.
     direction: `lower` or `higher` is better; empty where neither is.
     chance: the value of guessing; None where there is none.
+    key: whether it is a key result, which stands at the head of a run's page, in the order of METRICS. Half the width
+      of its 95 % interval is the scalar `<name>_ci95` of the assessment, where the experiment computes one.
   """
   unit: str
   meaning: str
   direction: str = ""
   chance: float | None = None
+  key: bool = False
 
 
 class Input(NamedTuple):
@@ -119,6 +122,9 @@ class Verb(NamedTuple):
     readers: file formats of its own, suffix -> `path -> columns`, beside those of tables.
     writers: likewise, suffix -> `(path, result) -> None`.
     replaces: whether its columns take the place of those that it read.
+    companions: endings of the names of columns that go with a chosen one (`--columns=a` keeps `a_intervened` too),
+      where it takes whatever columns a table has.
+    say: lines for the screen of a result; None where its file says it all.
   """
   run: Callable[[Any, Any, int, jax.Array], dict[str, np.ndarray]]
   pure: Callable[[Any], tuple[Callable[[jax.Array], jax.Array], int]] | None
@@ -130,6 +136,8 @@ class Verb(NamedTuple):
   readers: dict[str, Callable[[str], Any]] = {}
   writers: dict[str, Callable[[str, dict[str, np.ndarray]], None]] = {}
   replaces: bool = False
+  companions: tuple[str, ...] = ()
+  say: Callable[[dict[str, np.ndarray]], list[str]] | None = None
 
   @property
   def reads(self) -> bool:

@@ -79,6 +79,18 @@ def test_verbs():
   np.testing.assert_allclose(verb("turns").run(state, None, 3, jax.random.key(0))["y"], [a, a, b])
 
 
+def test_cells_that_members_agree_on_stay_to_the_bit_and_deviations_are_of_the_mixture():
+  """0.1 three times has another mean in floating point; 1 and 3 with deviations 2 and 4: variance 2 + (4 + 16) / 2."""
+  one = Verb(None, None, "mean", replaces=True)
+  each = [{"a": np.array([0.1, value]), "a_sd": np.array([0.0, sd]), "b": np.array([0.1, 0.7])}
+          for value, sd in ((1.0, 2.0), (3.0, 4.0))]
+  found = ensemble.join(one, each)
+  assert set(found) == {"a", "a_sd", "b"} and found["a"].tolist() == [0.1, 2.0] and found["b"].tolist() == [0.1, 0.7]
+  np.testing.assert_allclose(found["a_sd"], [0, np.sqrt(2 + 10)])
+  three = ensemble.join(one, [{"a": np.array([0.1])}] * 3)
+  assert three["a"].tolist() == [0.1] and np.mean([0.1] * 3) != 0.1
+
+
 @pytest.mark.slow
 def test_an_ensemble_resumes_and_predicts(tmp_path):
   """One run of three members, stopped in the middle and gone on with; classes from mean probabilities."""

@@ -48,7 +48,7 @@ def write_facts(folder, num_epochs, steps_per_epoch, parts, end, total_time_s, m
   for k in range(1, num_epochs + 1):
     where = {"epoch": k if steps_per_epoch else -1, "step": k * size}
     loss = 2.0 + 4.0 ** (3 - 4 * k)
-    terms = {"loss": loss, "recon": loss / 2, "kl": 0.3 * k, "accuracy": 0.2 * k}
+    terms = {"loss": loss, "recon": loss / 2, "kl": 0.3 * k**2, "accuracy": 0.2 * k}
     kinds = {"losses": {name: terms[name] for name in ("loss", "recon", "kl")}, "metrics": {"accuracy": 0.2 * k}}
     times = {"epoch_time_s": 0.5, "throughput": 2000.0, "max_memory_mib": 300.0}
     facts.event("on_epoch_end" if steps_per_epoch else "on_eval", split="train", is_best=k == best, alarms=[], **where,
@@ -90,6 +90,8 @@ def write_eval(folder, part, rng, features, classes, transforms, predicted, N=20
                "distance_nearest": (np.arange(K)[:20] + 1) % K, "distance_own": rng.uniform(1, 2, min(K, 20)),
                "distance_other": rng.uniform(1, 4, min(K, 20))}
   if K and predicted:
+    table = np.diag(np.arange(K, 0, -1) ** 2) + np.eye(K, k=1, dtype=int)
+    arrays |= {"confusion": table, "auc_half": np.full(K, 0.05)}
     top, grid = np.arange(min(K, 10)), np.linspace(0, 1, 201) ** 2
     arrays |= {"predicted_count": np.arange(K), "auc": np.append(np.linspace(0.9, 0.6, K - 1), np.nan),
                "roc_class": top,

@@ -61,7 +61,7 @@ def test_a_bar_on_a_terminal_that_is_gone_ends_alone(tmp_path, monkeypatch):
   shown = console.Console(True, str(tmp_path / "log.txt"))
   shown.start(0, 10)
   shown.advance(3)
-  shown.report("step 3/10", {"loss": 1.0}, None)
+  shown.report("step 3/10", 3, {"loss": 1.0}, None)
   shown.close()
   assert "loss 1" in (tmp_path / "log.txt").read_text()
 

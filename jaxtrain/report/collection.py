@@ -142,7 +142,8 @@ def metrics_of(run: RunData) -> dict[str, float]:
   found.pop(best.monitor, None)  # it stands there as the best one
   found[TIME] = reading.step_seconds(run) or number(newest_event(run, "on_train_end").get("total_time_s"))
   rest = {f"{split}_{name}" for split in reading.SPLITS for name in NOT_METRICS}
-  return {name: value for name, value in found.items() if value is not None and name not in rest}
+  return {name: value for name, value in found.items()
+          if value is not None and name not in rest and not name.endswith("_ci95")}
 
 
 def row_metrics(row: dict[str, Any]) -> list[str]:

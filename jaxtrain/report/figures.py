@@ -1,8 +1,9 @@
 """Figures of a run, drawn from its files alone: choosing families, drawing them, and those that all runs share.
 
 A family is a function of `RunData` that returns a matplotlib Figure, or None where there is nothing to draw; its
-docstring is the caption in the report. An experiment adds its own in `FAMILIES` of the module `figures` in its folder,
-and those that only the preset `full` draws in `FULL_FAMILIES`.
+docstring is the caption in the report, unless the figure has a label (`set_label`) that speaks of what is there. An
+experiment adds its own in `FAMILIES` of the module `figures` in its folder, and those that only the preset `full` draws
+in `FULL_FAMILIES`.
 Files that a killed run left short are read as far as they go. No JAX here, nor in anything that this module imports.
 """
 
@@ -28,6 +29,14 @@ PRESETS = ("none", "minimal", "standard", "full")
 SCHEDULES = ("beta", "temperature")  # metrics that a schedule sets
 MAX_PANELS = 24
 COLORS = {"train": "#1f6fb4", "val": "#d2580f", "test": "#0b8a62"}
+LEGEND = {"train": "training", "val": "validation"}
+# Ten hues that stay apart for most kinds of colour blindness
+HUES = ("#1f6fb4", "#d2580f", "#0b8a62", "#c9468f", "#e3ac00", "#58b7e6", "#6b4fb3", "#8c5a2b", "#8fae1b", "#22262b")
+# Parts of names of metrics, as a person says them
+WORDS = {"val": "validation", "lr": "learning rate", "grad": "gradient", "kl": "KL", "recon": "reconstruction",
+         "class": "classifier", "auc": "AUC", "auroc": "AUROC", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "f1": "F1",
+         "nll": "negative log-likelihood", "ece": "calibration error", "dims": "dimensions", "top5": "in the top 5",
+         "prob": "probability", "nats": "in nats", "e": "expected", "sd": "by deviation", "macro": "(mean of classes)"}
 INK, MUTED, FAINT = "#22262b", "#667079", "#e3e7eb"
 STYLE = {"font.size": 8.5, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "text.color": INK,
          "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.edgecolor": "#9aa3ab",
@@ -48,42 +57,107 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
   return FigureCanvasAgg(Figure(figsize=(width, height), layout=layout)).figure
 
 
+def words(name: str) -> str:
+  """The name of a metric as a person says it."""
+  return " ".join(WORDS[part] if part in WORDS else part for part in name.split("_"))
+
+
+def axis_label(run: RunData, name: str) -> str:
+  """The name of a metric in words with its unit."""
+  unit = reading.description(reading.described(run), name).get("unit", "")
+  return clip_text(words(name), 28) + (f"\n({clip_text(unit, 28)})" if unit else "")
+
+
+def annealed(run: RunData) -> tuple[float, str] | None:
+  """Until when a schedule of the loss changes, and that in words; None where none does."""
+  for name in SCHEDULES:
+    points = reading.curve(run, "train", name)
+    changing = np.flatnonzero(points[1] != points[1][-1]) if points else []
+    if len(changing):
+      end = float(points[0][min(changing[-1] + 1, len(points[0]) - 1)])
+      return end, f"{name} changes until {reading.time_axis(run)[0]} {end:,.6g}"
+  return None
+
+
+def set_scale(ax, series: list[np.ndarray]) -> None:
+  """The y axis of some curves: logarithmic for falls and spikes, and not stretched by the first tenth of a curve."""
+  values = np.concatenate(series)
+  later = np.concatenate([one[len(one) // 10:] for one in series])
+  later = later if np.isfinite(later).any() else values
+  low, middle, high = np.nanmin(later), np.nanmedian(later), np.nanmax(later)
+  if np.nanmin(values) > 0 and high > 8 * middle:
+    set_log(ax, np.nanmin(values), np.nanmax(values))
+  elif low > 0 and high - low < 1e-5 * high:  # constant but for rounding
+    ax.set_ylim(0, 2 * high)
+  elif max(np.nanmax(values) - high, low - np.nanmin(values)) > 0.5 * (high - low):
+    room = 0.08 * (high - low)
+    ax.set_ylim(low - room, high + room)
+    ax.annotate(f"starts at {next(v for v in series[0] if np.isfinite(v)):.3g}", (1.0, 1.01), xycoords="axes fraction",
+                ha="right", va="bottom", fontsize=7, color=MUTED)
+
+
+def set_log(ax, low: float, high: float) -> None:
+  """A logarithmic y axis with ticks that can be read."""
+  ax.set_yscale("log")
+  ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0), numticks=9))
+  ax.yaxis.set_minor_locator(NullLocator())
+  ax.yaxis.set_major_formatter("{x:g}")
+
+
 def draw_curves(ax, run: RunData, name: str) -> None:
   """A metric of train and val against time, the test value of the best state, and a line where that state was."""
   (label, per_unit), (monitor, value, best_step) = reading.time_axis(run), reading.best_of(run)
-  unit = reading.description(reading.described(run), name).get("unit", "")
-  found = {split: reading.curve(run, split, name) for split in ("train", "val")}
+  found = {split: points for split in ("train", "val") if (points := reading.curve(run, split, name))}
   for split, points in found.items():
-    if points:
-      ax.plot(*points, color=COLORS[split], label=split, marker="o" if len(points[1]) <= 30 else "", markersize=3)
-  values = np.concatenate([points[1] for points in found.values() if points])
+    ax.plot(*points, color=COLORS[split], label=LEGEND[split], marker="o" if len(points[1]) <= 30 else "", markersize=3)
   if best_step is not None:
     at, shown = best_step / per_unit, "" if value is None else f" {value:.4g}"
     after = run.config.get("train", {}).get("monitor_from_epoch") or 0
-    text = f"best {monitor}{shown} ({label} {at:,.6g}{f', compared after {after}' if 0 < after < at else ''})"
+    text = f"best {words(monitor)}{shown} ({label} {at:,.6g}{f', compared after {after}' if 0 < after < at else ''})"
     ax.axvline(at, color=MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1, label=text)
     if test := reading.curve(run, "test", name):
       ax.plot(at, test[1][-1], "D", color=COLORS["test"], markersize=5, label="test, best state")
-  end = max(row["step"] for row in run.rows) / per_unit
-  ax.set(title=clip_text(name, 30), xlabel=label, ylabel=clip_text(unit, 20), xlim=(0, end * 1.02))
+  set_scale(ax, [points[1] for points in found.values()])
+  finish_axis(ax, run, words(name), axis_label(run, name))
+
+
+def finish_axis(ax, run: RunData, title: str, label: str) -> None:
+  """Title, labels and the time axis of a panel of curves."""
+  unit, per_unit = reading.time_axis(run)
+  ax.set(title=clip_text(title, 28) + " (log)" * (ax.get_yscale() == "log"), xlabel=unit, ylabel=label,
+         xlim=(0, max(row["step"] for row in run.rows) / per_unit * 1.02))
   ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
-  low, middle, high = np.nanmin(values), np.nanmedian(values), np.nanmax(values)
-  if low > 0 and high > 8 * middle:  # a fall or a spike that would flatten the rest
-    ax.set(yscale="log", title=f"{clip_text(name, 24)} (log)")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0), numticks=9))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter("{x:g}")
-  elif low > 0 and high - low < 1e-5 * high:  # constant but for rounding
-    ax.set_ylim(0, 2 * high)
 
 
-def draw_panels(run: RunData, mosaic: list[list[str]], width: float, height: float) -> Figure:
+def draw_terms(ax, run: RunData, names: list[str]) -> None:
+  """The terms of the loss in one panel: a colour each, solid in training and dashed in validation."""
+  series = []
+  for hue, name in zip(HUES, names):
+    for split, style in (("train", "-"), ("val", (0, (3, 1.5)))):
+      if points := reading.curve(run, split, name):
+        text = words(name) if name not in [line.get_gid() for line in ax.get_lines()] else None
+        ax.plot(*points, color=hue, linestyle=style, linewidth=1.3, label=text, gid=name)
+        series.append(points[1])
+  values = np.concatenate(series)
+  middles = [np.nanmedian(np.abs(one)) for one in series]
+  if np.nanmin(values) > 0 and max(middles) > 20 * min(middles):
+    set_log(ax, np.nanmin(values), np.nanmax(values))
+  else:
+    set_scale(ax, series)
+  units = {reading.description(reading.described(run), name).get("unit", "") for name in names}
+  finish_axis(ax, run, "terms, before weighting", clip_text(units.pop(), 30) if len(units) == 1 else "each in its unit")
+  ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.6)
+
+
+def draw_panels(run: RunData, mosaic: list[list[str]], width: float, height: float,
+                drawing: Callable[[Any, RunData, str], None] = draw_curves) -> Figure:
   """A panel of curves for each metric of a mosaic, and one legend above them."""
   figure = new_figure(width, height)
   axes = figure.subplot_mosaic(mosaic)
   for name, ax in axes.items():
-    draw_curves(ax, run, name)
-  handles = {label: handle for ax in axes.values() for handle, label in zip(*ax.get_legend_handles_labels())}
+    drawing(ax, run, name)
+  handles = {label: handle for ax in axes.values() for handle, label in zip(*ax.get_legend_handles_labels())
+             if ax.get_legend() is None}
   figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=4, handlelength=1.8)
   return figure
 
@@ -93,43 +167,110 @@ def rows_of(names: list[str], columns: int) -> list[list[str]]:
   return [(names[k:k + columns] + ["."] * columns)[:columns] for k in range(0, len(names), columns)]
 
 
+def metric_columns(run: RunData) -> list[str]:
+  """Names of all metrics of a run's rows, the loss first."""
+  columns = (name[len("metric_"):] for row in run.rows for name in row if name.startswith("metric_"))
+  return list(dict.fromkeys(["loss", *columns]))
+
+
 def curve_names(run: RunData) -> tuple[list[str], list[str]]:
   """Metrics with a finite value in train or val: the loss and its weighted terms, and the others."""
-  columns = dict.fromkeys(name[len("metric_"):] for row in run.rows for name in row if name.startswith("metric_"))
-  there = [name for name in {"loss": None} | columns
-           if any(reading.curve(run, split, name) for split in ("train", "val"))]
+  there = [name for name in metric_columns(run) if any(reading.curve(run, split, name) for split in ("train", "val"))]
   terms = [name for name in ("loss", *run.config.get("loss", {}).get("weights", {})) if name in there]
   return terms, [name for name in there if name not in terms and name not in SCHEDULES]
 
 
-def losses(run: RunData) -> Figure | None:
-  """Look for a validation loss that flattens or turns up while training still falls: from there on the model only
-  memorises. Training is measured as it trains, with any masking and dropout, and validation without, so their levels
-  differ. The small panels are the terms of the loss before weighting.
+def worth_drawing(run: RunData, names: list[str], beside: list[str]) -> tuple[list[str], list[str]]:
+  """Metrics that say something of their own, and what was left out in words.
+
+  Left out are those that do not change, and those in proportion to one of them or of `beside`.
   """
+  kept, left = [], []
+  for name in names:
+    curves = [reading.curve(run, split, name) for split in ("train", "val")]
+    values = np.concatenate([points[1] for points in curves if points])
+    if all(points is None or len(points[1]) > 1 and np.ptp(points[1]) == 0 for points in curves):
+      left.append(f"{words(name)} ({values[0]:.4g} throughout)")
+    elif same := next((other for other in (*beside, *kept) if in_proportion(run, name, other)), None):
+      left.append(f"{words(name)} (in proportion to {words(same)})")
+    else:
+      kept.append(name)
+  return kept, left
+
+
+def in_proportion(run: RunData, name: str, other: str) -> bool:
+  """Whether a metric is a multiple of another wherever either has a value, and there are some of both."""
+  pairs = [(reading.curve(run, split, name), reading.curve(run, split, other)) for split in ("train", "val")]
+  if any((one is None) != (two is None) or one and len(one[1]) != len(two[1]) for one, two in pairs):
+    return False
+  one, two = (np.concatenate([pair[k][1] for pair in pairs if pair[k]]) for k in (0, 1))
+  if len(one) < 3 or not np.isfinite([one, two]).all() or not np.all(two):
+    return False
+  return bool(np.ptp(one / two) < 1e-4 * np.abs(one / two).max())
+
+
+def losses(run: RunData) -> Figure | None:
+  """Look for a loss that no longer falls."""
   names = curve_names(run)[0]
-  big, terms = names[:1] * 2, names[1:MAX_PANELS]
-  mosaic = [big + [term] * 2 for term in terms] or [big]
-  if len(terms) > 2:
-    mosaic = [big + pair for pair in rows_of(terms[:4], 2)] + rows_of(terms[4:], 4)
-  return draw_panels(run, mosaic, 9 if terms else 6, 0.5 + 2 * max(2, len(mosaic))) if names else None
+  if not names:
+    return None
+  terms = worth_drawing(run, names[1:], names[:1])[0][:len(HUES)]
+  drawing = lambda ax, run, name: draw_terms(ax, run, terms) if name == "terms" else draw_curves(ax, run, name)
+  figure = draw_panels(run, [names[:1] + ["terms"] * bool(terms)], 9 if terms else 6, 3.6, drawing)
+  validated, shade = reading.curve(run, "val", names[0]), annealed(run)
+  text = ("Look for a validation loss that flattens or turns up while training still falls: from there on the model "
+          "only memorises. Training is measured as it trains, with any masking and dropout, and validation without, so "
+          "their levels differ." if validated else
+          "Look for a loss that still falls at the end: longer training would help. There is no validation loss, so "
+          "these curves cannot tell learning from memorising.")
+  text += " The terms of the loss are in one panel" * bool(terms)
+  text += ", solid in training and dashed in validation." if terms and validated else "." * bool(terms)
+  if shade:
+    for ax in figure.axes:
+      ax.axvspan(0, shade[0], color=FAINT, alpha=0.6, zorder=0, linewidth=0)
+      ax.annotate(shade[1], (0.5 * shade[0], 0), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                  textcoords="offset points", ha="center", fontsize=6.5, color=MUTED)
+    text += f" In the shaded part {shade[1].partition(' ')[0]} changes: training losses there are of other objectives."
+  figure.set_label(text)
+  return figure
 
 
 def metrics(run: RunData) -> Figure | None:
-  """Look for metrics that stop improving before the loss does, and for a gap between training and validation."""
-  names = curve_names(run)[1][:MAX_PANELS]
+  """Look for metrics that stop improving before the loss does."""
+  terms, names = curve_names(run)
+  names, left = worth_drawing(run, names, terms)
+  names, more = names[:MAX_PANELS], names[MAX_PANELS:]
+  if not names:
+    return None
   height = 0.5 + 2.1 * -(-len(names) // 3)
-  return draw_panels(run, rows_of(names, min(3, len(names))), 9 if names[1:] else 5, height) if names else None
+  figure = draw_panels(run, rows_of(names, min(3, len(names))), min(9, 1.6 + 3.2 * len(names)), height)
+  gap = any(reading.curve(run, "val", name) and reading.curve(run, "train", name) for name in names)
+  left += [f"{len(more)} more"] * bool(more)
+  figure.set_label("Look for metrics that stop improving before the loss does" + ", and for a gap between training and "
+                   "validation" * gap + "." + f" Not drawn: {', '.join(left)}." * bool(left))
+  return figure
 
 
 def learning_rate(run: RunData) -> Figure | None:
   """Look for a learning rate cut too early, and for a gradient norm that grows or jumps: the loss is unstable there."""
-  names = [name for name in ("lr", *SCHEDULES, "grad_norm") if reading.curve(run, "train", name)]
-  figure = draw_panels(run, [names], 3 * max(len(names), 1.7), 2.6) if names else None
+  there = [name for name in ("lr", *SCHEDULES, "grad_norm") if reading.curve(run, "train", name)]
+  names, left = worth_drawing(run, there, [])
+  if not names:
+    return None
+  figure = draw_panels(run, [names], 3 * max(len(names), 1.7), 2.6)
+  by_name = dict(zip(names, figure.axes))
+  rate = reading.curve(run, "train", "lr")
+  if "lr" in names and np.nanmin(rate[1]) > 0:
+    set_log(by_name["lr"], np.nanmin(rate[1]), np.nanmax(rate[1]))
+    by_name["lr"].set_title("learning rate (log)")
   clip = jsonable.number(run.config.get("optim", {}).get("clip_norm"))
-  if names[-1:] == ["grad_norm"] and clip:
-    figure.axes[-1].axhline(clip, color=INK, linewidth=0.9, linestyle=":")
-    figure.axes[-1].set_title(f"grad_norm, clipped at {clip:g} (dotted)")
+  if "grad_norm" in names and clip:
+    by_name["grad_norm"].axhline(clip, color=INK, linewidth=0.9, linestyle=":")
+    by_name["grad_norm"].set_ylabel(f"gradient norm\n(dotted: clipped at {clip:g})")
+  texts = {"lr": "a learning rate cut too early", "grad_norm": "a gradient norm that grows or jumps, because the loss "
+           "is unstable there", "beta": "a weight of the KL term that rises too fast for the reconstruction to follow"}
+  figure.set_label("Look for " + ", and for ".join(texts[name] for name in names if name in texts) + "." +
+                   f" Not drawn: {', '.join(left)}." * bool(left))
   return figure
 
 
@@ -144,13 +285,17 @@ def experiment_families(experiment: str, attribute: str = "FAMILIES") -> dict[st
   return dict(getattr(module, attribute, {}))
 
 
-def select(config: dict, moment: str) -> dict[str, Callable[[RunData], Figure | None]]:
-  """The families that a config asks for, during training only curves. Raises UserError for names not known."""
+def select(config: dict, moment: str, asked: bool = False) -> dict[str, Callable[[RunData], Figure | None]]:
+  """The families that a config asks for, during training only curves; `asked`: the standard ones if it asks for none.
+
+  Raises UserError for names not known.
+  """
   log = config.get("log", {})
   preset, names = log.get("figures", "standard"), log.get("families", ())
   if preset not in PRESETS:
     raise UserError(f"config.log.figures: got {preset!r}, allowed {' | '.join(PRESETS)}")
   experiment = config.get("experiment", "")
+  preset = "standard" if asked and preset == "none" else preset
   standard = FAMILIES | experiment_families(experiment)
   known = standard | experiment_families(experiment, "FULL_FAMILIES")
   for name in names:
@@ -160,7 +305,7 @@ def select(config: dict, moment: str) -> dict[str, Callable[[RunData], Figure | 
   return {name: known[name] for name in chosen if moment != "train" or name in FAMILIES}
 
 
-def draw(run: RunData, moment: str) -> list[tuple[str, str, str]]:
+def draw(run: RunData, moment: str, asked: bool = False) -> list[tuple[str, str, str]]:
   """Draws a run's families into figures/<family>-<moment>-<when>.png; returns (family, path, caption) of each.
 
   One that fails is noted in `run.problems` and on stderr, and the others go on. Raises UserError as `select` does.
@@ -168,7 +313,7 @@ def draw(run: RunData, moment: str) -> list[tuple[str, str, str]]:
   epoch, step = (int(run.rows[-1][name]) for name in ("epoch", "step")) if run.rows else (None, None)
   when = "eNA" if epoch is None else f"e{epoch:03d}" if epoch >= 0 else f"s{step:06d}"
   drawn = []
-  for name, family in select(run.config, moment).items():
+  for name, family in select(run.config, moment, asked).items():
     path = os.path.join(run.folder, "figures", f"{name}-{moment}-{when}.png")
     try:
       with matplotlib.rc_context(STYLE), np.errstate(all="ignore"), warnings.catch_warnings():
@@ -179,7 +324,8 @@ def draw(run: RunData, moment: str) -> list[tuple[str, str, str]]:
             os.mkdir(os.path.dirname(path))  # a run that is gone stays so
           with atomic.replacing(path) as fresh:
             figure.savefig(fresh, format="png", metadata={"Software": None})
-          drawn.append((name, path, " ".join((inspect.getdoc(family) or "").split())))
+          caption = str(figure.get_label() or inspect.getdoc(family) or "")
+          drawn.append((name, path, " ".join(caption.split())))
     except Exception as error:
       if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise  # nor is there room for the others

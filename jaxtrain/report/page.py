@@ -15,6 +15,7 @@ from typing import Any, Iterable
 from jaxtrain.jsonable import number
 from jaxtrain.workdir import atomic
 
+MAX_ROWS = 40  # of a table at first
 STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--page:#f6f7f9;--card:#fff;
 --link:#1f6fb4;--bar:#8dbbe3;--edge:#59646e66;--good:#0b7a57;--bad:#b3261e;--warn:#8a5a00}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa6b1;--line:#333b44;--page:#14181c;--card:#1c2127;
@@ -34,7 +35,11 @@ padding:.7rem}
 .scroll{background:linear-gradient(90deg,var(--card) 40%,#0000) 0/2rem 100% no-repeat local,
 linear-gradient(270deg,var(--card) 40%,#0000) 100%/2rem 100% no-repeat local,linear-gradient(90deg,var(--edge),#0000) 0/
 .8rem 100% no-repeat,linear-gradient(270deg,var(--edge),#0000) 100%/.8rem 100% no-repeat,var(--card);overflow:auto;
-max-height:34rem;width:fit-content;max-width:100%;padding:0}summary{cursor:pointer}
+width:fit-content;max-width:100%;padding:0}summary{cursor:pointer}small{display:block;color:var(--soft);
+font-size:.82rem;line-height:1.35;white-space:normal;max-width:34rem}.keys b{font-size:1.7rem}
+em{display:block;font-size:.62em;line-height:1.3;font-style:normal;color:var(--soft)}.keys>div{
+border-top:3px solid var(--link)}ul{margin:.4rem 0;padding-left:1.2rem;max-width:46rem}li{margin:.25rem 0;
+overflow-wrap:anywhere}.note{font-size:.88rem;color:var(--soft);max-width:60rem}td.soft{font-style:italic}
 table{border-collapse:collapse;font-size:.9rem}table,b{font-variant-numeric:tabular-nums}
 th,td{padding:.36rem .9rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 th{position:sticky;top:0;background:var(--card);font-weight:600}tr:last-child td{border-bottom:0}
@@ -45,7 +50,9 @@ figure label{display:block;overflow:auto;background:#fff;cursor:zoom-in}figure l
 border-color:var(--link)}figure input{position:absolute;opacity:0}
 img{display:block;max-width:100%;height:auto;margin:auto}
 code,pre{font:.86rem/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
-@media(max-width:40rem){main{padding:1.2rem .9rem}h1{font-size:1.5rem}.tiles{grid-template-columns:1fr 1fr}
+@media(max-width:40rem){main{padding:1.2rem .9rem}h1{font-size:1.5rem}.tiles{grid-template-columns:minmax(0,1fr)
+minmax(0,1fr)}
+figure img{max-width:none;width:max(100%,min(44rem,var(--w)))}
 th,td:first-child{white-space:normal}th,td{padding:.36rem .6rem}}:checked+img{max-width:none;width:auto}"""
 
 
@@ -60,12 +67,18 @@ def tag(name: str, /, *content: Any, **attributes: str) -> Html:
   return Html(f"<{name}{given}>" if name in ("img", "input", "meta") else f"<{name}{given}>{inner}</{name}>")
 
 
-def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], kind: str = "numbers") -> Html:
-  """A table in a box of its own that scrolls. A cell is text, HTML, or a finished td."""
+def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], kind: str = "numbers", most: int = MAX_ROWS) -> Html:
+  """A table in a box of its own that scrolls sideways; of more rows than `most` the others are folded away.
+
+  A cell is text, HTML, or a finished td.
+  """
   cell = lambda value: value if isinstance(value, Html) and value.startswith("<td") else tag("td", value)
-  body = tag("tbody", *(tag("tr", *map(cell, row)) for row in rows))
+  head, rows = list(head), [tag("tr", *map(cell, row)) for row in rows]
   top = [tag("thead", tag("tr", *(tag("th", name, scope="col") for name in head)))] if any(head) else []
-  return tag("div", tag("table", *top, body, class_=kind), class_="scroll", tabindex="0")
+  box = lambda some: tag("div", tag("table", *top, tag("tbody", *some), class_=kind), class_="scroll", tabindex="0")
+  if len(rows) <= most + most // 4:  # a few more are not worth a click
+    return box(rows)
+  return Html(box(rows[:most]) + tag("details", tag("summary", f"The other {len(rows) - most} rows"), box(rows[most:])))
 
 
 def fmt(value: Any) -> str:
@@ -75,6 +88,15 @@ def fmt(value: Any) -> str:
     return "–" if value is None else str(value)
   whole = isinstance(value, int) or 1e3 <= abs(given) < 1e9
   return (f"{given:,.0f}" if whole else f"{given:#.4g}").replace("-", "−")
+
+
+def with_interval(value: Any, half: Any) -> str:
+  """A number and half the width of its interval, `0.186 ± 0.061`, with as many digits as the interval allows."""
+  given, width = number(value), number(half)
+  if given is None or width is None or not (math.isfinite(given) and math.isfinite(width)) or width <= 0:
+    return fmt(value)
+  digits = min(max(1 - math.floor(math.log10(width)), 0), 8)
+  return f"{given:,.{digits}f} ± {width:,.{digits}f}".replace("-", "−")
 
 
 def duration(seconds: float) -> str:

@@ -9,17 +9,20 @@ import os
 import pathlib
 import shlex
 import statistics
-from typing import Any
+import time
 
 from jaxtrain.jsonable import exact, flatten, number
-from jaxtrain.report import figures, page
+from jaxtrain.report import figures, page, results
 from jaxtrain.report.page import Html, duration, fmt, table, tag
 from jaxtrain.workdir import reading, records
-from jaxtrain.workdir.reading import RunData, best_of, newest_event, status, time_axis, value_of
+from jaxtrain.workdir.reading import RunData, best_of, newest_event, status, time_axis
+
+
+NARROW = 640  # pixels up to which a figure can be read on a phone without scrolling
 
 
 def tiles(run: RunData) -> Html:
-  """The key numbers: best value, test loss, length, parameters, time."""
+  """What training was: best value, length, parameters, time."""
   start, (monitor, value, best_step), (unit, per_unit) = newest_event(run, "on_start"), best_of(run), time_axis(run)
   length = run.config.get("train", {})  # not that of on_start: a run may grow
   step = run.rows[-1]["step"] if run.rows else 0
@@ -32,9 +35,7 @@ def tiles(run: RunData) -> Html:
   whole = f"{duration(number(ended['total_time_s']))} {whole}" if number(ended.get("total_time_s")) else ""
   speeds = [row["throughput"] for row in run.rows if row.get("throughput")]
   speed = f"{statistics.median(speeds):,.0f} rows/s" if speeds else ""
-  tests = [fmt(value_of(row, "loss")) for row in run.rows if row["split"] == "test"]
   entries = [(f"best {monitor}", fmt(value), f"{unit} {place(best_step)}" if best_step else "nothing evaluated yet"),
-             *(("test loss", shown, "of the best state") for shown in tests[-1:]),
              (f"{unit}s", f"{place(step)} of {place(total)}" if total else place(step), f"{step:,.0f} steps"),
              ("parameters", fmt(start.get("parameters")), f"seed {run.config.get('seed', '–')}"),
              ("time in steps", duration(seconds), " · ".join(part for part in (speed, whole) if part) or "not known")]
@@ -43,74 +44,13 @@ def tiles(run: RunData) -> Html:
 
 
 def header(run: RunData) -> list[Html]:
-  """What ran, how it ended, its key numbers, and what went wrong."""
+  """What ran and how it ended, its key results, what to look at, and what training was."""
   word, color, sentence = status(run)
   argv = [str(part).lstrip("-") for part in run.process.get("argv", ())]
   names = [run.config.get("experiment", "")] + [part[len("config="):] for part in argv if part.startswith("config=")]
-  digest = newest_event(run, "on_train_end").get("digest")
-  notes = run.problems + [alarm for event in run.events for alarm in event.get("alarms", ())][-1:]
-  notes += [f"passed over {reason}" for start in run.starts for reason in start.get("skipped_checkpoints", ())]
   return [tag("h1", os.path.basename(os.path.abspath(run.folder))), tag("p", " · ".join(names), class_="soft"),
-          tag("p", tag("span", word, class_=f"badge {color}"), sentence), tiles(run),
-          *[tag("p", "Digest of the final state ", tag("code", f"sha256:{digest}"), class_="soft")] * bool(digest),
-          *(tag("p", "Note: ", note, class_="warn") for note in notes)]
-
-
-def metrics_section(run: RunData) -> list[Html]:
-  """Training metrics at the best and the last step by split, then the end-of-run evaluation, plain and per item."""
-  (unit, per_unit), best_step, columns = time_axis(run), best_of(run).step, {}
-  for split in ("train", "val", "test"):
-    rows = [row for row in run.rows if row["split"] == split]
-    best = [row for row in rows if row["step"] == best_step and split != "test"]
-    for row in best + [row for row in rows[-1:] if row not in best]:
-      where = f"{'best' if row in best else 'last'} ({unit} {row['step'] / per_unit:,.6g})"
-      columns[f"{split}, {'best state' if split == 'test' else where}"] = row
-  names = ["loss"] + [key[len("metric_"):] for key in dict(*run.rows[:1]) if key.startswith("metric_")] + ["lr"]
-  values = {name: [value_of(row, name) for row in columns.values()] for name in names}
-  parts = [tag("div", tag("h3", "Training"), metric_table(run, ["metric", *columns], values)) if columns
-           else tag("p", "None yet.")]
-  scalars = {split: record.get("scalars", {}) for split, record in run.evals.items()}
-  plain = dict.fromkeys(name for measured in scalars.values() for name in measured if "/" not in name)
-  if plain:
-    values = {name: [measured.get(name) for measured in scalars.values()] for name in plain}
-    shown = metric_table(run, ["measure", *scalars], values)
-    parts.append(tag("div", tag("h3", "Evaluation of the best state"), shown))
-  return [tag("div", *parts, class_="row"), *items_table(run)]
-
-
-def metric_table(run: RunData, head: list[str], values: dict[str, list[Any]]) -> Html:
-  """A row per metric, with its unit, direction and chance level where the experiment says what it is."""
-  said = {name: reading.description(reading.described(run), name) for name in values}
-  words = {name: explained(said[name]) for name in values}
-  more = [""] * any(words.values())
-  rows = [[tag("td", name, **({"title": said[name]["meaning"]} if said[name].get("meaning") else {})),
-           *(words[name] for _ in more), *map(fmt, row)] for name, row in values.items()]
-  return table([head[0], *more, *head[1:]], rows)
-
-
-def explained(said: dict) -> str:
-  """Unit, better direction and chance level of a metric in words; empty where nothing is said."""
-  parts = [said.get("unit"), f"{said['direction']} is better" if said.get("direction") else "",
-           f"chance {fmt(said['chance'])}" if said.get("chance") is not None else ""]
-  return ", ".join(part for part in parts if part)
-
-
-def items_table(run: RunData) -> list[Html]:
-  """Measures named `measure/item`, such as those of each feature, as a table; R2 with a bar under it."""
-  record = run.evals.get(run.split, {})
-  values = {tuple(name.split("/", 1)): v for name, v in record.get("scalars", {}).items() if "/" in name}
-  measures = [m for m in dict.fromkeys(measure for measure, _ in values) if m not in ("rmse_scaled", "mae_scaled")]
-  titles = [m.replace("r2", "R²").replace("rmse", "RMSE").replace("mae", "MAE").replace("_", " ") for m in measures]
-
-  def cell(measure, item):
-    value = number(values.get((measure, item)))
-    bar = {"style": f"--v:{100 * value:.1f}%"} if measure.startswith("r2") and value and 0 < value <= 1 else {}
-    return tag("td", fmt(values.get((measure, item))), **bar)
-
-  items = dict.fromkeys(item for _, item in values)
-  word = "feature" if items.keys() <= set(run.meta.get("features", ())) else "item"
-  rows = [[item, *(cell(measure, item) for measure in measures)] for item in items]
-  return [tag("h3", f"By {word}, {run.split}"), table([word, *titles], rows)] if rows else []
+          tag("p", tag("span", word, class_=f"badge {color}"), sentence), *results.headline(run),
+          *results.look_section(run), tag("h3", "Training"), tiles(run)]
 
 
 def figures_section(drawn: list[tuple[str, str, str]]) -> list[Html]:
@@ -118,9 +58,10 @@ def figures_section(drawn: list[tuple[str, str, str]]) -> list[Html]:
   parts = []
   for family, path, caption in drawn:
     data = pathlib.Path(path).read_bytes()
-    width = str(int.from_bytes(data[16:20], "big") * 4 // 5)  # of what its header says: text is of one size in all
+    width = int.from_bytes(data[16:20], "big") * 4 // 5  # of what its header says: text is of one size in all
+    wide = f"--w:{width if width > NARROW else 0}px"  # on a phone it scrolls sideways, so that it can be read
     source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    image = tag("img", src=source, width=width, alt=f"{family}: {caption}")
+    image = tag("img", src=source, width=str(width), style=wide, alt=f"{family}: {caption}")
     image = tag("label", tag("input", type="checkbox", aria_label=f"{family} at full size"), image)
     parts.append(tag("figure", image, tag("figcaption", tag("b", family.replace("_", " ")), ". ", caption)))
   return parts or [tag("p", "None were drawn.")]
@@ -152,18 +93,38 @@ def config_section(run: RunData) -> list[Html]:
   flat, origins = dict(flatten(run.config)), run.origins
   changed = [(key, exact(flat.get(key)), origin) for key, origin in origins.items()]
   first = table(["changed field", "value", "set by"], changed, "text") if changed else tag("p", "As the file has it.")
-  others = table(["field", "value"], [(key, exact(value)) for key, value in flat.items() if key not in origins], "text")
+  rows = [(key, exact(value)) for key, value in flat.items() if key not in origins]
+  others = table(["field", "value"], rows, "text", most=len(rows))  # folded away already
   rest = f"The other {len(flat) - len(changed)} fields" if changed else f"All {len(flat)} fields"
   return [first, tag("details", tag("summary", rest), others)]
 
 
-def environment_section(run: RunData) -> list[Html]:
-  """Where the run was made, and the commands that repeat it, in a new folder, from the same commit."""
+def time_table(run: RunData, drawing: float) -> Html:
+  """What the time of the run's processes went into; `drawing` is what its figures took, in seconds."""
+  total = lambda name: sum(number(start.get(name)) or 0.0 for start in run.starts)
+  spent = lambda name: sum(number(start.get("seconds", {}).get(name)) or 0.0 for start in run.starts)
+  compiling = total("compile_seconds")
+  parts = {"reading data and setting up": max(total("setup_seconds") - compiling, 0.0), "compiling": compiling,
+           "training steps": reading.step_seconds(run), "evaluation during training": spent("report"),
+           "evaluation of the best state": spent("assess"), "saving": spent("save"), "drawing figures": drawing}
+  parts = {name: seconds for name, seconds in parts.items() if seconds > 0}
+  whole = sum(parts.values())
+  share = lambda seconds: tag("td", f"{seconds / whole:.0%}", style=f"--v:{100 * seconds / whole:.1f}%")
+  return table(["time of this run", "", "share"], [[name, duration(seconds), share(seconds)]
+                                                   for name, seconds in parts.items()])
+
+
+def environment_section(run: RunData, drawing: float) -> list[Html]:
+  """What its time went into, where the run was made, its digest, and the commands that repeat it, in a new folder, from
+  the same commit.
+  """
   starts = [start for start in (run.process, run.process.get("latest", {})) if start]
   both = lambda key: " then ".join(dict.fromkeys(str(start[key]).strip("[]").replace("'", "") for start in starts
                                                  if start.get(key)))
   versions = run.process.get("versions", {}) | {"python": both("python")}
-  rows = [("folder", os.path.abspath(run.folder)), ("started", both("time")), ("commit", both("git_commit")),
+  digest = newest_event(run, "on_train_end").get("digest")
+  rows = [("digest of the final state", digest and tag("code", f"sha256:{digest}")),
+          ("folder", os.path.abspath(run.folder)), ("started", both("time")), ("commit", both("git_commit")),
           ("platform", both("platform")), ("CPUs", both("cpu_count")), ("devices", both("devices")),
           ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
           ("resumed at step", ", ".join(fmt(start["resume_step"]) for start in run.starts if start.get("resume_step")))]
@@ -179,7 +140,8 @@ def environment_section(run: RunData) -> list[Html]:
       lines[" ".join([*settings, "python -m jaxtrain.main", shlex.join(keep)])] = None
     elif argv:
       lines[f"python {shlex.join(argv)}"] = None
-  return [table(["", ""], [row for row in rows if row[1]], "text"), tag("h3", "Do it again"),
+  return [time_table(run, drawing), tag("h3", "Where it was made"),
+          table(["", ""], [row for row in rows if row[1]], "text"), tag("h3", "Do it again"),
           tag("pre", "\n".join(lines) or "Not known: no run.json.")]
 
 
@@ -197,28 +159,32 @@ def stages_section(run: RunData, stages: list[tuple[RunData, list]]) -> list[Htm
   return parts
 
 
-def write_page(run: RunData, pictures: list[Html], configured: RunData) -> str:
+def write_page(run: RunData, pictures: list[Html], configured: RunData, drawing: float) -> str:
   """Writes report.html into the run's folder and returns its path; `configured` has the config that the page shows."""
-  sections = {"Metrics": metrics_section(run), "Figures" if configured is run else "Stages": pictures, "Data":
-              data_section(run), "Configuration": config_section(configured), "Environment": environment_section(run)}
+  sections = {"Figures" if configured is run else "Stages": pictures, "Metrics": results.metrics_section(run),
+              "Data": data_section(run), "Configuration": config_section(configured),
+              "Environment": environment_section(run, drawing)}
   parts = [tag("section", tag("h2", title), *content, id=title) for title, content in sections.items()]
   nav = tag("nav", *(tag("a", title, href=f"#{title}") for title in sections))
   name = os.path.basename(os.path.abspath(run.folder))
   return page.write(os.path.join(run.folder, "report.html"), name, [*header(run), nav, *parts])
 
 
-def write_run(workdir: str, moment: str) -> str | None:
+def write_run(workdir: str, moment: str, asked: bool = False) -> str | None:
   """Draws a run's figures and writes its report, whose path it returns; with stages, one of each and one of all.
 
-  At the moment `train` only curves are drawn, and no page. Raises UserError as `read_run` and `figures.select` do.
+  At the moment `train` only curves are drawn, and no page. `asked`: figures are drawn even if the config asks for none.
+  Raises UserError as `read_run` and `figures.select` do.
   """
   run, stages = reading.read_run(workdir), [reading.read_run(path) for path in records.stage_folders(workdir)]
-  drawn = [(each, figures.draw(each, moment)) for each in stages or [run]]
+  began = time.perf_counter()
+  drawn = [(each, figures.draw(each, moment, asked)) for each in stages or [run]]
   if moment == "train":
     return None
-  paths = [write_page(each, figures_section(pictures), each) for each, pictures in drawn]
+  drawing = time.perf_counter() - began
+  paths = [write_page(each, figures_section(pictures), each, drawing / len(drawn)) for each, pictures in drawn]
   if not stages:
     return paths[0]
   note = f"the numbers above and under Metrics are of stage {os.path.basename(stages[-1].folder)}, the newest"
   last = reading.of_stage(run, stages[-1])._replace(folder=workdir, problems=[note, *run.problems])
-  return write_page(last, stages_section(run, drawn), run)
+  return write_page(last, stages_section(run, drawn), run, drawing)

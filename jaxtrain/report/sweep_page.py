@@ -22,7 +22,9 @@ CURVE_POINTS = 300_000  # of all curves together: about 2 MB
 MIN_POINTS, MAX_POINTS = 40, 200  # of one curve
 SCRIPTS = ("plots.js", "scatter.js", "comparison.js")  # beside this file, run as one
 BADGES = {"done": "good", "incomplete": "warn", "failed": "bad", "pending": "soft"}
+MAX_COLUMNS = 6  # metrics in the table of runs; the others stand in a second one
 STYLE = """
+main{max-width:88rem}.runs td,.runs th{height:2.5rem}.scroll:has(.runs){max-height:calc(2.5rem*21 + 2px)}
 .controls{display:flex;flex-wrap:wrap;gap:.6rem 1rem;align-items:end;margin:.7rem 0}.controls label{display:flex;
 gap:.1rem;flex-direction:column;font-size:.82rem;color:var(--soft);max-width:100%}.controls .check{flex-direction:row;
 gap:.4rem;align-items:center;padding:.35rem 0}select,.controls input,.controls button,.legend button{font:inherit;
@@ -40,10 +42,11 @@ opacity:1}:focus-visible{outline:2px solid var(--link);outline-offset:1px}#tip{p
 pointer-events:none;max-width:min(22rem,90vw);background:var(--ink);color:var(--page);border-radius:.4rem;
 font-size:.82rem;line-height:1.4;padding:.35rem .6rem;white-space:pre-line;overflow-wrap:anywhere}[hidden]{
 display:none!important}.sum{max-width:60rem;font-size:1.05rem}td .badge{margin:0}.badge{display:inline-block;
-white-space:nowrap}.runs th{white-space:nowrap}.note{font-size:.88rem;color:var(--soft);max-width:60rem}
+white-space:nowrap}.runs th{white-space:nowrap}
 .runs td:first-child>*{display:block;max-width:min(15rem,38vw);overflow:hidden;text-overflow:ellipsis;
 white-space:nowrap}.groups td:first-child,.groups td:nth-child(2){white-space:normal;text-align:left;
-min-width:min(15rem,52vw);max-width:22rem;overflow-wrap:anywhere}.groups th,.groups td{padding:.36rem .6rem}
+min-width:min(10rem,52vw);max-width:22rem;overflow-wrap:anywhere}.groups th,.groups td,.runs th,.runs td{
+padding:.36rem .5rem;font-size:.86rem}
 .groups th:nth-child(2){text-align:left}"""
 
 
@@ -152,6 +155,30 @@ def conclusion(compared: Compared, labels: list[str], word: str) -> str:
   return f"{'Highest' if compared.higher else 'Lowest'} mean {name}: {found}. {rest}."
 
 
+def edges_of_grid(compared: Compared, members: list[Member], groups: list[list[int]], fields: Fields) -> list[str]:
+  """Says of each field of numbers whether the best group has the smallest or the largest value that was tried."""
+  found = []
+  for key in fields.leading if compared.best is not None else ():
+    values = [collection.value_of(members[indices[0]], key) for indices in groups]
+    if len(set(map(collection.identity, values))) < 2 or not all(type(value) in (int, float) for value in values):
+      continue
+    best = values[compared.best]
+    for edge, word, more in ((min(values), "smallest", "smaller"), (max(values), "largest", "larger")):
+      if best == edge:
+        found.append(f"The best {fields.names[key]}, {collection.text_of(best)}, is the {word} of the "
+                     f"{len(set(values))} that were tried, so that {more} ones may be better still.")
+  return found
+
+
+def split_note(members: list[Member], fields: Fields) -> list[Html]:
+  """Says that all seeds share one split of the data, where they do."""
+  kinds = {member.fields.get("data.split.kind") for member in members} - {None, "none"}
+  if "seed" not in fields.replicates or "data.split.fold" in fields.replicates or not kinds:
+    return []
+  return [tag("p", "All seeds share one split of the data: intervals are over initialisation, noise and the order of "
+                   "rows, not over which rows are held out.", class_="note")]
+
+
 def header(title: str, members: list[Member], fields: Fields, said: list[str]) -> list[Html]:
   """What was compared, how the runs ended, the fields that vary, and the conclusion."""
   counts = {word: sum(member.status == word for member in members) for word in BADGES}
@@ -172,13 +199,43 @@ def header(title: str, members: list[Member], fields: Fields, said: list[str]) -
           tag("p", f"Fields that vary: {', '.join(shown) or 'none'}."),
           *[tag("p", mixed, class_="warn")] * (len(experiments) > 1),
           *[tag("p", other, class_="warn")] * bool(objective), *[tag("p", apart, class_="warn")] * bool(sources),
-          *(tag("p", sentence, class_="sum") for sentence in said or ["No run has come to its end yet."])]
+          *(tag("p", sentence, class_="sum") for sentence in said or ["No run has come to its end yet."]),
+          *split_note(members, fields)]
 
 
 def metric_name(name: str, members: list[Member]) -> Html | str:
   """The name of a metric, with what it means where its experiment says so."""
   meaning = collection.description(name, members).get("meaning")
   return tag("span", name, title=meaning) if meaning else name
+
+
+def first_metrics(names: list[str], members: list[Member]) -> list[str]:
+  """The metrics that have a column in the table of runs: what is monitored, the test loss, key results, time."""
+  is_key = lambda name: bool(collection.description(name, members).get("key"))
+  ranked = sorted(names, key=lambda name: (not name.startswith("best "), name != "test_loss", name != collection.TIME,
+                                           not is_key(name)))[:MAX_COLUMNS]
+  return [name for name in names if name in ranked]
+
+
+def member_name(member: Member, output: str) -> Html:
+  """The name of a run, linked to its own page if there is one; of a member its number, as its fields stand beside."""
+  target = os.path.join(member.folder, "report.html")
+  link = urllib.parse.quote(os.fsencode(os.path.relpath(target, os.path.dirname(os.path.abspath(output)))))
+  linked = {"href": link} if os.path.exists(target) else {}
+  number, _, rest = member.name.partition("-")
+  shown = number if number.isdigit() and "=" in rest else member.name
+  return tag("a" if linked else "span", shown, title=member.name, **linked)
+
+
+def pages_note(members: list[Member]) -> list[Html]:
+  """How to make the pages of runs that have none."""
+  has_page = lambda member: os.path.exists(os.path.join(member.folder, "report.html"))
+  lack = [member for member in members if member.curves and not has_page(member)]
+  if not lack:
+    return []
+  return [tag("p", f"{len(lack)} of {len(members)} runs have no page of their own yet. ", tag(
+      "code", "python -m jaxtrain.report RUN"), " draws one with its figures; with ", tag("code", "--members"),
+              " after the folder of a sweep it draws all, and links them here.", class_="note")]
 
 
 def runs_table(members: list[Member], fields: Fields, metrics: list[str], output: str) -> list[Html]:
@@ -188,11 +245,10 @@ def runs_table(members: list[Member], fields: Fields, metrics: list[str], output
     return tag("td", shown, **({} if missing else {"data_v": str(value)}))
 
   rows, reasons, own = [], [], [*fields.leading, *fields.replicates]
+  more, metrics = metrics, first_metrics(metrics, members)
+  more = [name for name in more if name not in metrics]
   for index, member in enumerate(members):
-    target = os.path.join(member.folder, "report.html")
-    link = urllib.parse.quote(os.fsencode(os.path.relpath(target, os.path.dirname(os.path.abspath(output)))))
-    linked = {"href": link} if os.path.exists(target) else {}
-    name = tag("a" if linked else "span", member.name, title=member.name, **linked)
+    name = member_name(member, output)
     badge = tag("span", member.status, class_=f"badge {BADGES[member.status]}")
     best_at = None if member.best_step is None else member.best_step / (member.steps_per_epoch or 1)
     given = {key: collection.value_of(member, key) for key in fields.names}
@@ -207,7 +263,11 @@ def runs_table(members: list[Member], fields: Fields, metrics: list[str], output
   head = ["run", "status", *names(own), *titled[:1], "best at", *titled[1:], *names(fields.following)]
   many = tag("summary", f"Why {len(reasons)} of {len(members)} runs are not done")
   why = [tag("details", many, table(["run", "status", "reason"], reasons, "text"))] if reasons else []
-  return [table(head, rows, "runs"), *why]
+  others = [[member_name(member, output), *(fmt(member.metrics.get(name)) for name in more)] for member in members]
+  titles = ["run", *(metric_name(name, members) for name in more)]
+  title = tag("summary", f"{len(more)} more metrics of each run")
+  rest = [tag("details", title, table(titles, others))] if more else []
+  return [table(head, rows, "runs", most=len(rows)), *pages_note(members), *rest, *why]
 
 
 def method(word: str, num_groups: int) -> Html:
@@ -251,7 +311,7 @@ def write(paths: list[str], output: str) -> str:
   metrics = [compare_metric(name, members, groups) for name in names]
   metrics = [compared for compared in metrics if np.isfinite(compared.values).any()]
   heads = [compared for compared in metrics if compared.name.startswith("best ") or compared.name == "test_loss"]
-  main = next((k for k, compared in enumerate(metrics) if compared.name == "test_loss"), 0)
+  main = next((k for k, compared in enumerate(metrics) if compared.name.startswith("best ")), 0)
   title = os.path.basename(os.path.abspath(paths[0])) if len(paths) == 1 else f"Comparison of {len(members)} runs"
   of_group = {index: g for g, indices in enumerate(groups) for index in indices}
   data = {"runs": [{"name": member.name, "status": member.status, "final": member.is_final, "group": of_group[index]}
@@ -267,6 +327,7 @@ def write(paths: list[str], output: str) -> str:
   titles = {"Groups": "Groups compared", "Fields": "Fields against metrics", "Parallel": "Parallel coordinates"}
   parts = [tag("section", tag("h2", titles.get(key, key)), *content) for key, content in sections.items()]
   said = [conclusion(compared, labels, word) for compared in heads[:3]]
+  said += edges_of_grid(metrics[main], members, groups, fields) if metrics else []
   script = "".join(pathlib.Path(__file__).with_name(name).read_text(encoding="utf-8") for name in SCRIPTS)
   needs = tag("noscript", tag("p", "Groups, curves and plots are drawn by the script of this page, which is off."))
   extra = [tag("svg", hidden=""), tag("div", id="tip", hidden="")]

@@ -8,14 +8,35 @@ from jaxtrain import streams
 
 from jaxtrain.workdir import atomic
 
-SHOWN = 8  # metrics in a line
+SHOWN = 6  # metrics in a line
+MAX_LINES = 20  # of progress, where standard output is no terminal and nobody asked for more
+WIDTH = 9  # letters of a value
+
+
+class Lines:
+  """Which progress lines of a run of `total` steps are printed: the first, the last, and of each twentieth part one."""
+
+  def __init__(self, total: int):
+    self.total, self.part = total, -1
+
+  def is_due(self, step: int) -> bool:
+    """Whether the line of a step is printed."""
+    part = step * MAX_LINES // max(self.total, 1)
+    due = part > self.part or step >= self.total
+    self.part = max(part, self.part)
+    return due
 
 
 class Console:
-  """Prints a run's progress. `enabled` switches bar and lines off; the first and last lines come unless `silent`."""
+  """Prints a run's progress. `enabled` switches bar and lines off; the first and last lines come unless `silent`.
 
-  def __init__(self, enabled: bool, log_file: str | None, silent: bool = False):
-    self.enabled = enabled and not silent
+  Of the plain lines about `MAX_LINES` are printed, evenly over the run, with `every` all of them; log.txt has all.
+  """
+
+  def __init__(self, enabled: bool, log_file: str | None, silent: bool = False, every: bool = False):
+    self.enabled, self.every = enabled and not silent, every
+    self.lines = Lines(0)
+    self.columns: list[str] = []  # names of metrics in a line, those of the first
     self.log = atomic.open_own(log_file, "a", encoding="utf-8", errors="backslashreplace") if log_file else None
     self.bar = None
     self.deaf = silent  # nobody reads standard output (any more)
@@ -42,6 +63,7 @@ class Console:
 
   def start(self, step: int, total: int) -> None:
     """Starts the bar where standard error is a terminal."""
+    self.lines = Lines(total)
     try:
       if self.enabled and sys.stderr.isatty():
         from tqdm import tqdm
@@ -62,17 +84,21 @@ class Console:
     """Moves the bar."""
     self.on_bar(lambda bar: bar.update(num_steps))
 
-  def report(self, position: str, means: dict[str, float], throughput: float | None) -> None:
-    """Shows metrics behind the bar, or as a plain line."""
-    shown = [f"{name} {value:.4g}" for name, value in list(means.items())[:SHOWN]]
+  def report(self, position: str, step: int, means: dict[str, float], throughput: float | None) -> None:
+    """Shows metrics behind the bar, or as a plain line, always the same ones in the same order."""
+    self.columns = self.columns or list(means)[:SHOWN]
+    shown = [f"{name} {f'{means[name]:.4g}' if name in means else '–':<{WIDTH}}" for name in self.columns]
     if throughput:
-      shown.append(f"{throughput:,.0f} samples/s")
-    line = f"{position}  " + "  ".join(shown)
+      shown.append(f"{throughput:>9,.0f} rows/s")
+    (word, place), total = position.partition("/")[0].split(), position.partition("/")[2]
+    line = f"{word} {place:>{len(total)}}/{total}  {'  '.join(shown)}"
     if self.bar is not None:
-      self.bar.set_postfix_str("  ".join(shown), refresh=False)
+      self.bar.set_postfix_str("  ".join(" ".join(part.split()) for part in shown[:4]), refresh=False)
       self.note(line)
-    elif self.enabled:
-      self.say(line)
+    elif self.enabled and (self.every or self.lines.is_due(step)):
+      self.say(line.rstrip())
+    else:
+      self.note(line.rstrip())
 
   def close(self) -> None:
     """Ends bar and log."""

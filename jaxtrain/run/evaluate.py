@@ -173,10 +173,12 @@ def write_union(ledger, folder: str, head: dict, split: str, found: dict[str, di
 
 
 def say_assessed(ledger, name: str, step: int, scalars: dict) -> None:
-  """The first scalars of a part, in a line."""
-  shown = [f"{key} {value:.4g}" for key, value in scalars.items()
-           if "/" not in key and key != "rows" and not key.endswith("_ci95") and isinstance(value, (int, float))]
+  """The first scalars of a part in a line, key results before others."""
   declared = ledger.declared_metrics()
+  is_key = lambda name: name in declared and declared[name]["key"]
+  names = sorted(scalars, key=lambda name: not is_key(name))
+  shown = [f"{name} {scalars[name]:.4g}" for name in names if "/" not in name and name != "rows"
+           and not name.endswith("_ci95") and isinstance(scalars[name], (int, float))]
   what = declared["rows"]["unit"] if "rows" in declared else "rows"  # such as tasks, each of which has rows
   rows = f", {scalars['rows']:,} {what}" if "rows" in scalars else ""
   anew = draws_anew(ledger, name.partition("-")[0], step, scalars)

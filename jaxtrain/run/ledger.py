@@ -189,13 +189,15 @@ class Ledger:
     return found
 
   def show(self, means: dict[str, float], val: dict[str, float] | None, throughput: float | None) -> None:
-    """The progress line of a report: the loss and its terms first."""
+    """The progress line of a report: the losses, what is monitored, and where nothing is validated the terms."""
     shown = dict(means)
-    if val is not None:
-      shown = {"loss": means["loss"]} | {f"val_{k}": v for k, v in sorted(val.items(), key=lambda kv: kv[0] != "loss")}
-    first = ("loss", *self.config.loss.weights) if "weights" in self.config.loss else ("loss",)
-    ordered = sorted(shown.items(), key=lambda kv: first.index(kv[0]) if kv[0] in first else len(first))
-    self.console.report(self.plan.position(self.step), dict(ordered), throughput)
+    if self.splits.val is not None:
+      shown = {"loss": means["loss"]} | {f"val_{k}": v for k, v in sorted((val or {}).items())}
+    terms = list(self.config.loss.weights) if "weights" in self.config.loss else []
+    first = ["loss", "val_loss", self.monitor.removeprefix("train_"), *terms]
+    first += [f"val_{name}" for name in self.declared_metrics()]
+    ordered = sorted(shown, key=lambda name: first.index(name) if name in first else len(first))
+    self.console.report(self.plan.position(self.step), self.step, {name: shown[name] for name in ordered}, throughput)
 
   def by_kind(self, means: dict[str, float]) -> dict[str, dict[str, float]]:
     """Means as `losses` (the total and the terms that have weights) and `metrics` (the rest)."""

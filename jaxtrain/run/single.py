@@ -92,7 +92,7 @@ class Run:
 
   def log(self) -> None:
     """A progress line between reports."""
-    self.ledger.console.report(self.plan.position(self.step), metrics.divide(self.totals), None)
+    self.ledger.show(metrics.divide(self.totals), None, None)
 
   def report(self, due: cadence.Due) -> None:
     """The end of an epoch or an evaluation: means, validation, observe, best, facts, a line."""

@@ -114,7 +114,8 @@ def make_ledger(parts: Parts, workdir: str | None, began: float) -> Ledger:
   """The ledger of a run that has done nothing yet; process 0 writes its files."""
   first, config = processes.is_first(), parts.config
   facts = facts_lib.Facts(os.path.join(workdir, "facts") if workdir and first else None, uuid.uuid4().hex)
-  console = Console(config.log.progress, os.path.join(workdir, "log.txt") if workdir and first else None, not first)
+  console = Console(config.log.progress, os.path.join(workdir, "log.txt") if workdir and first else None, not first,
+                    every=config.log.every_steps > 0)
   return Ledger(config, workdir, parts.splits, parts.experiment, parts.plan, facts, console, began, parts.sample)
 
 

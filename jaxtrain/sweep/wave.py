@@ -20,7 +20,7 @@ from jaxtrain import errors, jsonable, rng, step as step_lib
 from jaxtrain.config import lookup, must_fit
 from jaxtrain.errors import NonFinite, StopReason, Stopped, UserError
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, metrics, setup, start as start_lib
-from jaxtrain.run.console import Console
+from jaxtrain.run.console import Console, Lines
 from jaxtrain.run.ledger import Ledger, by_split
 from jaxtrain.sweep.groups import Spec
 from jaxtrain.sweep.program import Compiled
@@ -44,6 +44,7 @@ class Wave:
   best: Any = None  # state and totals at each member's best
   step: int = 0
   saved: int = -1  # step of the newest checkpoint
+  lines: Lines | None = None  # which progress lines are printed
 
   @property
   def plan(self) -> cadence.Plan:
@@ -135,7 +136,8 @@ class Wave:
   def say_progress(self, training: list[tuple[int, Ledger]]) -> None:
     """A line: where the wave is, who leads, how fast it goes."""
     settings = self.ledgers[0].config
-    if not settings.log.progress:
+    self.lines = self.lines or Lines(self.plan.total)
+    if not settings.log.progress or not self.lines.is_due(self.step):
       return
     sign = 1 if settings.train.monitor_mode == "min" else -1
     leading = min((ledger for ledger in self.ledgers if ledger.best_value is not None),
@@ -143,7 +145,7 @@ class Wave:
     rate = next((event["throughput"] for event in reversed(training[0][1].facts.events) if "throughput" in event),
                 None) or 0.0  # with shares of the time, a member's is that of all together
     best = f"  best {leading.monitor} {leading.best_value:.4g} ({os.path.basename(leading.workdir)})" if leading else ""
-    self.say(f"{self.plan.position(self.step)}  {len(training)} members training{best}  {rate:,.0f} samples/s")
+    self.say(f"{self.plan.position(self.step)}  {len(training)} members training{best}  {rate:,.0f} rows/s")
 
   def save(self, in_facts: bool = True) -> None:
     """Saves all members as one checkpoint. A save that only a stop asked for is left out of the facts."""

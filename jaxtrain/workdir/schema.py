@@ -42,7 +42,8 @@ def is_number(value: Any) -> bool:
 
 def is_described(value: Any) -> bool:
   """Whether a value describes metrics: a unit, a meaning, the better direction and the level of chance for each."""
-  one = lambda entry: (isinstance(entry, dict) and entry.keys() == DESCRIPTION.keys()
+  needed = {name for name, field in DESCRIPTION.items() if not field.optional}
+  one = lambda entry: (isinstance(entry, dict) and needed <= entry.keys() <= DESCRIPTION.keys()
                        and all(DESCRIPTION[name].fits(part) for name, part in entry.items()))
   return isinstance(value, dict) and all(map(one, value.values()))
 
@@ -66,7 +67,7 @@ DIRECTION = Kind("lower, higher or empty", lambda value: value in ("lower", "hig
 
 # What an experiment says of a metric. Empty text and None stand for nothing to say.
 DESCRIPTION: Fields = {"unit": Field(TEXT), "meaning": Field(TEXT), "direction": Field(DIRECTION),
-                       "chance": Field(NUMBER, or_none=True)}
+                       "chance": Field(NUMBER, or_none=True), "key": Field(FLAG, optional=True)}
 
 # Every event has these; `split` is empty where an event is of no split, `epoch` is -1 for streams.
 EVENT: Fields = {"schema_version": Field(WHOLE), "run_id": Field(TEXT), "moment": Field(TEXT), "epoch": Field(WHOLE),

@@ -15,7 +15,7 @@ from jaxtrain.report import figures
 from jaxtrain.workdir import reading
 
 NAN = float("nan")
-ALL = [*CURVES, "reconstruction", "latent", "classes", "roc", "calibration", "generated"]
+ALL = [*CURVES, "reconstruction", "latent", "confusion", "classes", "roc", "calibration", "generated"]
 FULL = [*ALL, "distributions", "dataset", "distances", "umap", "architecture"]
 
 
@@ -134,17 +134,57 @@ def test_curves_without_a_finite_value_are_left_out(tmp_path):
   run = run._replace(rows=[row])
   assert figures.losses(run) is None
   rows = [row | {"step": step, "metric_recon": 0.5} for step in (20, 30)]
-  assert [ax.get_title() for ax in figures.losses(run._replace(rows=run.rows + rows)).axes] == ["recon"]
+  assert [ax.get_title() for ax in figures.losses(run._replace(rows=run.rows + rows)).axes] == ["reconstruction"]
 
 
 def test_losses_panels_scale_and_best(tmp_path):
   axes = figures.losses(reading.read_run(make_run(tmp_path / "run"))).axes
-  assert [ax.get_title() for ax in axes] == ["loss", "recon", "kl"]
-  assert [ax.get_yscale() for ax in axes] == ["linear", "linear", "linear"]
+  assert [ax.get_title() for ax in axes] == ["loss", "terms, before weighting"]
+  assert [ax.get_yscale() for ax in axes] == ["linear", "linear"]
   lines = {line.get_label(): line for line in axes[0].get_lines()}
-  assert list(lines) == ["train", "val", "best val_loss 2 (epoch 3)", "test, best state"]
-  assert list(lines["best val_loss 2 (epoch 3)"].get_xdata()) == [3, 3]
-  assert list(lines["train"].get_xdata()) == [1, 2, 3, 4]
+  assert list(lines) == ["training", "validation", "best validation loss 2 (epoch 3)", "test, best state"]
+  assert list(lines["best validation loss 2 (epoch 3)"].get_xdata()) == [3, 3]
+  assert list(lines["training"].get_xdata()) == [1, 2, 3, 4]
+  assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["KL"]  # recon is half of the loss here
+
+
+def made_rows(num_epochs, **metrics):
+  """Rows of training, an epoch each; a metric is a function of the epoch."""
+  return [{"split": "train", "epoch": k, "step": 10.0 * k, "train_loss": metrics["loss"](k)}
+          | {f"metric_{name}": value(k) for name, value in metrics.items() if name not in ("loss", "lr")}
+          | ({"lr": metrics["lr"](k)} if "lr" in metrics else {}) for k in range(1, num_epochs + 1)]
+
+
+def test_the_annealed_part_is_shaded_and_named(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
+  rows = made_rows(20, loss=lambda k: 3 / k, beta=lambda k: min(k, 6) / 6)
+  figure = figures.losses(run._replace(rows=rows))
+  assert [text.get_text() for text in figure.axes[0].texts][-1] == "beta changes until epoch 6"
+  assert "beta changes" in figure.get_label() and "no validation loss" in figure.get_label()
+  assert figures.annealed(run._replace(rows=made_rows(20, loss=lambda k: 3 / k, beta=lambda k: 0.5))) is None
+
+
+def test_the_first_epochs_do_not_set_the_scale(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
+  rows = made_rows(40, loss=lambda k: 9.0 if k < 3 else 2 - 0.01 * k)
+  ax = figures.losses(run._replace(rows=rows)).axes[0]
+  assert 1.5 < ax.get_ylim()[0] < 1.6 and 1.9 < ax.get_ylim()[1] < 2.1 and ax.texts[0].get_text() == "starts at 9"
+
+
+def test_constant_and_redundant_curves_are_named_instead_of_drawn(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
+  rows = made_rows(9, loss=lambda k: 3 / k, kl=lambda k: 1 + 1 / k**2, kl_nats=lambda k: 10 + 10 / k**2,
+                   accuracy=lambda k: 0.1 * k, rejected=lambda k: 0.25)
+  figure = figures.metrics(run._replace(rows=rows))
+  assert [ax.get_title() for ax in figure.axes] == ["accuracy"]
+  assert "Not drawn: KL in nats (in proportion to KL), rejected (0.25 throughout)." in figure.get_label()
+
+
+def test_a_learning_rate_that_changes_is_on_a_logarithmic_axis(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
+  figure = figures.learning_rate(run._replace(rows=made_rows(9, loss=lambda k: 3 / k, lr=lambda k: 0.1 ** (k // 4))))
+  assert [(ax.get_title(), ax.get_yscale()) for ax in figure.axes] == [("learning rate (log)", "log")]
+  assert figures.learning_rate(run._replace(rows=made_rows(9, loss=lambda k: 3 / k, lr=lambda k: 0.1))) is None
 
 
 @pytest.mark.parametrize(("values", "scale"), [([900.0, 90, 9, 8, 7], "log"), ([1.0, 2, 3, 4, 90], "log"),
@@ -166,17 +206,48 @@ def test_hard_tables(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "wanted"), [
-    ({"classes": ()}, [*ALL[:5], "generated"]), ({"predicted": False}, [*ALL[:6], "generated"])])
+    ({"classes": ()}, [*ALL[:5], "generated"]),
+    ({"predicted": False}, [*ALL[:5], "classes", "generated"])])
 def test_without_labels_or_predictions(tmp_path, options, wanted):
   assert drawn_names(make_run(tmp_path / "run", **options)) == wanted
 
 
-@pytest.mark.parametrize(("num_classes", "scale"), [(3, "linear"), (9, "log")])
-def test_uneven_classes_are_on_a_logarithmic_axis(tmp_path, num_classes, scale):
-  run = reading.read_run(make_run(tmp_path / "run", classes=[f"class {k}" for k in range(num_classes)]))
+def test_counts_of_classes_are_on_a_linear_axis_by_name(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", classes=[f"class {k}" for k in range(9)]))
   ax = vae_figures.classes(run).axes[0]
-  ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
-  assert ax.get_xscale() == scale and ends[0] == pytest.approx(num_classes ** 2)
+  assert ax.get_xscale() == "linear" and ax.patches[0].get_width() == 81
+  assert [text.get_text() for text in ax.get_yticklabels()] == [f"class {k}" for k in range(9)]
+
+
+def test_many_classes_are_compared_by_their_areas_from_the_lowest_with_intervals(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run", classes=[f"class {k}" for k in range(9)]))
+  figure = vae_figures.roc(run)
+  ax, = figure.axes
+  assert [text.get_text() for text in ax.get_yticklabels()][:2] == ["class 7 (4)", "class 6 (9)"]  # 8 has no area
+  assert ax.lines[0].get_xdata()[0] == pytest.approx(0.6) and "1982" in figure.get_label()
+  segments = ax.collections[0].get_segments()
+  assert segments[0][0][0] == pytest.approx(0.55) and segments[0][1][0] == pytest.approx(0.65)
+
+
+def test_precision_and_recall_of_each_class_stand_beside_the_confusion_matrix(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run"))
+  run.arrays["confusion"] = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
+  left, right = vae_figures.confusion(run).axes
+  assert [text.get_text() for text in left.get_yticklabels()] == ["ooze", "clay"]
+  shown = {c.get_label(): c.lines[0].get_xdata() for c in right.containers}
+  np.testing.assert_allclose(shown["precision"], [8 / 9, 9 / 11])
+  np.testing.assert_allclose(shown["recall"], [0.8, 0.9])
+
+
+def test_bins_without_rows_have_no_bar_and_others_an_interval(tmp_path):
+  run = reading.read_run(make_run(tmp_path / "run"))
+  bins = np.zeros((3, 15))
+  bins[:, 12], bins[:, 14] = (40, 0.84, 0.5), (60, 0.97, 1.0)
+  run.arrays["calibration"] = bins
+  upper, lower = vae_figures.calibration(run).axes
+  assert len(lower.patches) == 2 and list(upper.lines[0].get_xdata()) == [0.84, 0.97]
+  segment = upper.collections[0].get_segments()[0]  # Wilson 1927 of 20 in 40
+  np.testing.assert_allclose([segment[0][1], segment[1][1]], [0.3520, 0.6480], atol=1e-3)
 
 
 def test_one_latent_dimension(tmp_path):
@@ -212,4 +283,4 @@ def test_same_run_same_bytes(tmp_path):
   folder = make_run(tmp_path / "run")
   drawn = (figures.draw(reading.read_run(folder), "end") for _ in range(2))
   contents = [pathlib.Path(path).read_bytes() for figure in drawn for _, path, _ in figure]
-  assert len(contents) == 18 and contents[:9] == contents[9:]
+  assert len(contents) == 20 and contents[:10] == contents[10:]

@@ -12,7 +12,7 @@ import pytest
 from made_runs import CURVES, make_run, replace_text
 from pages import Page
 from jaxtrain.report import __main__, figures, run_page
-from jaxtrain.report.page import fmt, tag
+from jaxtrain.report.page import fmt, tag, with_interval
 from jaxtrain.workdir import reading
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -29,9 +29,9 @@ def page_of(folder):
 def test_page_is_self_contained(tmp_path):
   page = page_of(make_run(tmp_path / "run"))
   assert page.source.startswith("<!doctype html>\n<html lang=\"en\">")
-  assert len(page.all("img", "src")) == 9 and all(alt for alt in page.all("img", "alt"))
+  assert len(page.all("img", "src")) == 10 and all(alt for alt in page.all("img", "alt"))
   assert all(source.startswith("data:image/png;base64,") for source in page.all("img", "src"))
-  assert page.all("a", "href") == ["#Metrics", "#Figures", "#Data", "#Configuration", "#Environment"]
+  assert page.all("a", "href") == ["#Figures", "#Metrics", "#Data", "#Configuration", "#Environment"]
   assert {href[1:] for href in page.all("a", "href")} == set(page.all("section", "id"))
   assert not re.search(r"https?:|//\w|@import|url\(|javascript:", re.sub(r"base64,[^\"]+", "", page.source))
   assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in page.elements}
@@ -72,12 +72,10 @@ def test_status(tmp_path, end, badge, says):
 def test_key_numbers_and_metrics(tmp_path):
   page = page_of(make_run(tmp_path / "run", config=MINIMAL))
   for words in ("best val_loss 2.000 epoch 3", "epochs 4 of 4 40 steps", "parameters 12,345 seed 3",
-                "time in steps 2.000 s 2,000 rows/s", "test loss 2.000 of the best state"):
+                "time in steps 2.000 s 2,000 rows/s", "On 1,234 rows held out for the test", "(epoch 3)"):
     assert words in page.text
-  head = ["metric", "train, best (epoch 3)", "train, last (epoch 4)", "val, best (epoch 3)", "val, last (epoch 4)",
-          "test, best state"]
-  assert head in page.rows and ["accuracy", "0.6000", "0.8000", "0.6000", "0.8000", "0.8000"] in page.rows
-  assert ["beta", "0.3000", "0.4000", "–", "–", "–"] in page.rows
+  assert ["metric", "train", "val", "test"] in page.rows and ["accuracy", "0.6000", "0.6000", "0.8000"] in page.rows
+  assert ["beta", "0.3000"] in page.rows and ["metric", "train"] in page.rows  # no column without a value
   assert ["rows", "1,234", "1,234", "1,234"] in page.rows  # evaluation of train, val, test
   assert ["feature", "R² raw", "RMSE raw", "MAE raw", "R² scaled"] in page.rows
   assert ["mass", "0.8900", "0.2500", "0.1250", "0.8000"] in page.rows and "7.750" not in page.text
@@ -88,17 +86,88 @@ def test_metrics_are_shown_with_what_the_experiment_says_of_them(tmp_path):
   metrics = {"kl*": {"unit": "nats", "meaning": "Cost of the <latent> code.", "direction": "lower", "chance": None},
              "auc_macro": {"unit": "", "meaning": "", "direction": "higher", "chance": 0.5}}
   page = page_of(make_run(tmp_path / "run", metrics=metrics, parts=("train", "test"), config=MINIMAL))
-  assert ["metric", "", "train, best (epoch 3)", "train, last (epoch 4)", "test, best state"] in page.rows
-  assert ["kl", "nats, lower is better", "0.9000", "1.200", "1.200"] in page.rows
-  assert ["loss", "", "2.000", "2.000", "2.000"] in page.rows  # nothing is said of it
-  assert ["auc_macro", "higher is better, chance 0.5000", "0.7500", "0.7500"] in page.rows
-  assert page.all("td", "title") == ["Cost of the <latent> code."]
+  assert ["klCost of the <latent> code.; nats, lower is better", "2.700", "4.800"] in page.rows
+  assert ["loss", "2.000", "2.000"] in page.rows  # nothing is said of it
+  assert ["auc_macrohigher is better, chance 0.5000", "0.7500", "0.7500"] in page.rows
+
+
+def described(direction="higher", chance=None, key=True):
+  """What an experiment says of a metric."""
+  return {"unit": "", "meaning": "", "direction": direction, "chance": chance, "key": key}
+
+
+def with_scalars(folder, part, **scalars):
+  """Adds to the scalars of a part's evaluation."""
+  change = lambda text: json.dumps(json.loads(text) | {"scalars": json.loads(text)["scalars"] | scalars})
+  replace_text(folder, f"eval/{part}.json", change)
+
+
+def test_key_results_head_the_page_with_their_intervals(tmp_path):
+  metrics = {"auc_macro": described(chance=0.5), "ece": described("lower"), "accuracy": described(key=False)}
+  folder = make_run(tmp_path / "run", metrics=metrics, config=MINIMAL)
+  with_scalars(folder, "test", auc_macro=0.7512, auc_macro_ci95=0.0612)
+  page = page_of(folder)
+  head = page.text[:page.text.index(" What to look at ")]
+  assert "AUC (mean of classes) 0.751 ± 0.061 higher is better, chance 0.5000" in head
+  assert "calibration error 0.1000 lower is better" in head and "accuracy" not in head
+  assert "± is half a 95 % interval" in head
+  assert ["auc_macrohigher is better, chance 0.5000", "0.7500", "0.7500", "0.751 ± 0.061"] in page.rows
+  assert not [row for row in page.rows if row[0].startswith("auc_macro_ci95")]
+
+
+@pytest.mark.parametrize(("parts", "says"), [
+    (("train", "val"), "The best state was chosen on them"), (("train",), "No data is held out")])
+def test_whose_rows_the_results_are_of(tmp_path, parts, says):
+  config = MINIMAL | {"data": {"source": "csv", "split": {"kind": "none"}}}
+  folder = make_run(tmp_path / "run", parts=parts, config=config)
+  page = page_of(folder)
+  assert says in page.text and ("--config.data.split.kind=random" in page.text) == (parts == ("train",))
+
+
+def test_what_to_look_at(tmp_path):
+  folder = make_run(tmp_path / "run", num_epochs=20, metrics={"auc_macro": described(chance=0.5)}, config=MINIMAL)
+  with_scalars(folder, "test", auc_macro=0.55, auc_macro_ci95=0.1, accuracy=0.5, **{"r2_raw/mass": "nan"})
+  page = page_of(folder)
+  assert "AUC (mean of classes) (0.5500) is no better than chance (0.5000)." in page.text
+  assert "The accuracy of 0.5000 is no better than 0.6429, the share of the most frequent class." in page.text  # 9/14
+  assert "1 feature is constant in the test part: mass." in page.text
+  assert ["mass", "constant", "0.2500", "0.1250", "constant"] in page.rows and "nan" not in page.text
+  assert "val_loss was still improving at the end (epoch 19 of 20 is the best)" in page.text
+
+
+def test_time_is_split_into_what_it_went_into(tmp_path):
+  folder = make_run(tmp_path / "run", config=MINIMAL)
+  lines = [{"compile_seconds": 3.0, "setup_seconds": 5.0}, {"seconds": {"train": 2.0, "report": 1.5, "save": 0.25}},
+           {"seconds": {"assess": 4.0}}, {"compile_seconds": 1.0, "setup_seconds": 1.5}]
+  head = {"schema_version": 1, "run_id": "made", "time": 0.0}
+  (tmp_path / "run" / "facts" / "process.jsonl").write_text("".join(json.dumps(head | line) + "\n" for line in lines))
+  page = page_of(folder)
+  said = {row[0]: row[1] for row in page.rows if len(row) == 3}
+  assert said["reading data and setting up"] == "2.500 s" and said["compiling"] == "4.000 s"
+  assert said["training steps"] == "2.000 s" and said["evaluation during training"] == "1.500 s"
+  assert said["evaluation of the best state"] == "4.000 s" and said["saving"] == "0.2500 s"
+  assert "drawing figures" in said
+
+
+def test_long_tables_are_folded_between_rows(tmp_path):
+  page = page_of(make_run(tmp_path / "run", features=[f"f{k}" for k in range(64)], config=MINIMAL))
+  assert "The other 24 rows" in page.text and "max-height" not in page.source[:page.source.index("</style>")]
+  assert page.rows.count(["feature", "R² raw", "RMSE raw", "MAE raw", "R² scaled"]) == 2
+
+
+@pytest.mark.parametrize(("value", "half", "shown"), [
+    (0.18612, 0.0612, "0.186 ± 0.061"), (1234.5, 12.3, "1,234 ± 12"), (-0.5, 0.25, "−0.50 ± 0.25"),
+    (0.5, None, "0.5000"), (0.5, 0.0, "0.5000"), (0.5, float("nan"), "0.5000"), (None, 0.1, "–"),
+    (3.0, 1.0, "3.0 ± 1.0")])
+def test_intervals(value, half, shown):
+  assert with_interval(value, half) == shown
 
 
 def test_curves_are_drawn_with_their_units(tmp_path):
   metrics = {"loss": {"unit": "nats", "meaning": "", "direction": "lower", "chance": None}}
   axes = figures.losses(reading.read_run(make_run(tmp_path / "run", metrics=metrics))).axes
-  assert [(ax.get_title(), ax.get_ylabel()) for ax in axes] == [("loss", "nats"), ("recon", ""), ("kl", "")]
+  assert [(ax.get_title(), ax.get_ylabel()) for ax in axes] == [
+      ("loss", "loss\n(nats)"), ("terms, before weighting", "")]
 
 
 @pytest.mark.parametrize(("resume_step", "says"), [(0, "in all"), (20, "since it was resumed")])
@@ -186,7 +255,7 @@ def test_stages(tmp_path, num_stages, badge):
   assert page.all("a", "href")[-2:] == ["stages/0/report.html", "stages/1/report.html"]
   assert "epochs 3 of 4 30 steps" in page.text and page.text.count("epochs 4 of 4 40 steps") == 2
   assert "optim.learning_rate = 0.1" in page.text and ["seed", "5", "flag"] in page.rows
-  assert len(page.all("img", "src")) == 2 and page.all("section", "id")[1] == "Stages"
+  assert len(page.all("img", "src")) == 2 and page.all("section", "id")[0] == "Stages"
   assert len(Page(tmp_path / "stages" / "0" / "report.html").all("img", "src")) == 1
 
 

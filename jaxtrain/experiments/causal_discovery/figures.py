@@ -5,7 +5,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from jaxtrain.jsonable import number
-from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure
+from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure, words
 from jaxtrain.workdir.reading import RunData
 
 BLUE, GREY = COLORS["train"], "#b9c0c7"
@@ -14,8 +14,8 @@ SHOWN = 6  # examples
 
 
 def graphs(run: RunData) -> Figure | None:
-  """Edge probabilities of a few tasks, causes in rows and effects in columns; rings mark the true edges. Look for shade
-  inside the rings and none outside; shade mirrored across the diagonal is an edge whose direction is not known.
+  """Look for shade inside the rings, which mark the true edges, and none outside; shade mirrored across the diagonal is
+  an edge whose direction is not known. Each panel is a task: causes in rows, effects in columns.
   """
   if not {"example_probs", "example_truth"} <= run.arrays.keys():
     return None
@@ -41,15 +41,15 @@ def graphs(run: RunData) -> Figure | None:
 
 
 def families(run: RunData) -> Figure | None:
-  """Each dot is the mean over the tasks of a family with its 95 % interval; the line is the mean of all. A family whose
-  AUROC stays at 0.5 carries no signal that the model has learned.
+  """Look for a family whose AUROC stays at 0.5 (grey): it carries no signal that the model has learned. Each dot is the
+  mean over the tasks of a family with its 95 % interval; the dashed line is the mean of all.
   """
   scalars = run.evals[run.split]["scalars"] if run.split else {}
   names = [name for name in ("e_edge_f1", "auroc", "edge_nll_nats") if number(scalars.get(name)) is not None]
   items = list(dict.fromkeys(key.split("/", 1)[1] for key in scalars if "/" in key and "_ci95" not in key))
   if not names or not items:
     return None
-  figure = new_figure(2.6 + 2.3 * len(names), 0.9 + 0.3 * len(items))
+  figure = new_figure(2.6 + 2.3 * len(names), 1.2 + 0.3 * len(items))
   for ax, name in zip(np.ravel(figure.subplots(1, len(names), sharey=True)), names):
     mean = [number(scalars.get(f"{name}/{item}")) for item in items]
     half = [number(scalars.get(f"{name}_ci95/{item}")) for item in items]
@@ -59,15 +59,15 @@ def families(run: RunData) -> Figure | None:
     ax.axvline(number(scalars[name]), color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     if name == "auroc":
       ax.axvline(0.5, color=GREY, linewidth=1.2)
-    ax.set_title(name.replace("_", " "), fontsize=8.5)
+    ax.set_title(clip_text(words(name), 32), fontsize=8.5)
     ax.set_yticks(range(len(items)), [clip_text(item, 30) for item in items], fontsize=8)
     ax.set_ylim(len(items) - 0.5, -0.5)
   return figure
 
 
 def reliability(run: RunData) -> Figure | None:
-  """Of the pairs that are given a probability, how many have the edge. On the dashed line the probabilities mean what
-  they say; below it the model is too sure. Bars: how many pairs there are.
+  """Look for dots below the dashed line, where fewer pairs have the edge than the model says: it is too sure. Lines are
+  95 % intervals; the grey bars count the pairs.
   """
   if "reliability_count" not in run.arrays:
     return None
@@ -77,12 +77,14 @@ def reliability(run: RunData) -> Figure | None:
   figure = new_figure(4.6, 4.6)
   upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
   upper.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-  deviation = np.sqrt(true[kept] * (1 - true[kept]) / count[kept])
-  upper.errorbar(predicted[kept], true[kept], yerr=1.96 * deviation, fmt="o-", color=BLUE, markersize=4)
+  z, n, p = 1.96, count[kept], true[kept]  # Wilson's interval
+  middle, half = p + z ** 2 / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+  ends = np.stack([p - (middle - half) / (1 + z ** 2 / n), (middle + half) / (1 + z ** 2 / n) - p])
+  upper.errorbar(predicted[kept], p, yerr=np.maximum(ends, 0), fmt="o", color=BLUE, markersize=4)
   upper.set(ylabel="share with the edge", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
   upper.set_title(f"expected calibration error {error:.3f}, {count.sum():,} pairs of {run.split}", fontsize=8.5)
-  lower.bar((np.arange(len(count)) + 0.5) / len(count), np.maximum(count, 0.5), width=0.9 / len(count), color=GREY)
-  lower.set(yscale="log", ylabel="pairs", xlabel="probability of the edge")
+  lower.bar(((np.arange(len(count)) + 0.5) / len(count))[kept], count[kept], width=0.9 / len(count), color=GREY)
+  lower.set(ylabel="pairs", xlabel="probability of the edge")
   lower.yaxis.label.set_color(MUTED)
   return figure
 

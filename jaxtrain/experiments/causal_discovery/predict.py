@@ -1,15 +1,16 @@
 """What a trained model does with a table of its user's: edge probabilities, and graphs sampled from the posterior.
 
-All columns of numbers are variables, all rows samples. A column `<name>_intervened` of zeros and ones marks the rows in
-which `<name>` was set from outside. Columns are standardised over the rows, as tasks are. The number of rows and of
-variables may differ from those of training; the further away, the less the posterior is to be trusted.
+All columns are variables, or those of --columns, and all rows samples. A graph is written as a table, or drawn as .png,
+.html, .dot and .graphml. A column `<name>_intervened` of zeros and ones marks the rows in which `<name>` was set from
+outside. Columns are standardised over the rows, as tasks are. The number of rows and of variables may differ from those
+of training; the further away, the less the posterior is to be trusted.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.data import files, tables
+from jaxtrain.data import files, graphs, tables
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import training
 from jaxtrain.types import Verb
@@ -48,9 +49,9 @@ def make_verbs(config, model: training.Model) -> dict[str, Verb]:
   def posterior(state, columns, key, num):
     names, task = read_task(columns)
     training.check_sizes(config.model, columns.num_rows)
-    _, probs, graphs = jax.jit(model.posterior, static_argnums=3)(training.params_of(state), task, key, num)
+    _, probs, drawn = jax.jit(model.posterior, static_argnums=3)(training.params_of(state), task, key, num)
     pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
-    return names, np.asarray(probs[0], np.float64), np.asarray(graphs[0]), pairs
+    return names, np.asarray(probs[0], np.float64), np.asarray(drawn[0]), pairs
 
   def graph(state, columns, num, key):
     names, probs, _, pairs = posterior(state, columns, key, NUM_ORDERS)
@@ -58,8 +59,9 @@ def make_verbs(config, model: training.Model) -> dict[str, Verb]:
     return {"cause": text(0), "effect": text(1), "prob": np.asarray([probs[pair] for pair in pairs])}
 
   def sample_graphs(state, columns, num, key):
-    names, _, graphs, pairs = posterior(state, columns, key, num)
-    return {f"{names[i]}->{names[j]}": graphs[:, i, j].astype(np.int64) for i, j in pairs}
+    names, _, drawn, pairs = posterior(state, columns, key, num)
+    return {f"{names[i]}->{names[j]}": drawn[:, i, j].astype(np.int64) for i, j in pairs}
 
-  return {"graph": Verb(graph, None, "mean", carries=False),
-          "sample_graphs": Verb(sample_graphs, None, "turns", counts=True, carries=False)}
+  return {"graph": Verb(graph, None, "mean", carries=False, writers=graphs.WRITERS, say=graphs.strongest,
+                        companions=(SUFFIX,)),
+          "sample_graphs": Verb(sample_graphs, None, "turns", counts=True, carries=False, companions=(SUFFIX,))}

@@ -23,18 +23,23 @@ NO_EDGES = 0.02  # sampled edges, as a share of the true ones, below which a pos
 
 INIT_ROWS = 0  # nothing starts from data
 METRICS = {
+    "e_edge_f1": Metric("", "F1 of edges, mean over sampled graphs", "higher", key=True),
+    "auroc": Metric("", "probability that an edge has the higher probability than a pair without", "higher", 0.5,
+                    key=True),
+    "edge_nll_nats": Metric("nats", "negative log-likelihood of the edges, per ordered pair", "lower", key=True),
+    "acyclic_share": Metric("", "share of sampled graphs that are acyclic", "higher", key=True),
     "loss": Metric("nats", "negative log-likelihood of the edges without penalties, per ordered pair", "lower"),
     "edge": Metric("nats", "negative log-likelihood of the edges, per ordered pair", "lower"),
-    "auroc": Metric("", "probability that an edge has the higher probability than a pair without", "higher", 0.5),
-    "e_edge_f1": Metric("", "F1 of edges, mean over sampled graphs", "higher"),
-    "edge_nll_nats": Metric("nats", "negative log-likelihood of the edges, per ordered pair", "lower"),
     "cyclicity": Metric("", "tr exp(P) - d of the edge probabilities; 0 for an acyclic graph", "lower"),
     "spectral_radius": Metric("", "largest eigenvalue of the edge probabilities; 0 for an acyclic graph", "lower"),
-    "acyclic_share": Metric("", "share of sampled graphs that are acyclic", "higher"),
     "edge_prob": Metric("", "mean edge probability"),
     "edge_density": Metric("", "share of ordered pairs with an edge"),
     "sampled_density": Metric("", "share of ordered pairs with an edge, in sampled graphs"),
     "rows": Metric("tasks", "tasks that were assessed"),
+    "rejected": Metric("", "share of simulated tasks that had a constant variable and were left out"),
+    "update_norm": Metric("", "norm of the change of the parameters in a step"),
+    "lr": Metric("", "learning rate"),
+    "grad_norm": Metric("", "norm of the gradient before clipping"),
     "random_*": Metric("", "the same for edges at random with the density of the training graphs"),
     "empty_*": Metric("", "the same for the empty graph"),
 }

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain import statistics
 from jaxtrain.data import scaling
 from jaxtrain.experiments.tabular_vae import predict, scores
 
@@ -57,6 +58,24 @@ def errors(x: np.ndarray, x_mean: np.ndarray, names: list[str], suffix: str) -> 
   return scalars
 
 
+def mean_r2(x: np.ndarray, x_mean: np.ndarray) -> dict[str, float]:
+  """Mean R2 of the columns [N, D] that vary, and half of its 95 % interval over independent rows; {} where none varies.
+
+  The interval is that of the linearised estimator: R2 = 1 - mean s / mean v with squared errors s and squared
+  deviations v, so that a row moves it by (mean s / mean v) v / mean v - s / mean v.
+  """
+  x, x_mean = np.asarray(x, np.float64), np.asarray(x_mean, np.float64)
+  varies = x.std(axis=0) > 0
+  if not varies.any():
+    return {}
+  x, x_mean = x[:, varies], x_mean[:, varies]
+  deviation = np.square(x - x.mean(axis=0))
+  square, var = np.square(x - x_mean), deviation.mean(axis=0)
+  lost = square.mean(axis=0) / var
+  by_row = ((lost * deviation - square) / var).mean(axis=1)
+  return {"r2_mean": float(1 - lost.mean()), "r2_mean_ci95": statistics.t_half_width(by_row)}
+
+
 def latent_use(mean: np.ndarray, log_var: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
   """Active dimensions, and the KL of each dimension [L] in nats."""
   mean, log_var = mean.astype(np.float64), log_var.astype(np.float64)
@@ -93,7 +112,8 @@ def assess_part(model, meta: dict, state, rows: dict[str, np.ndarray], key, with
   out = apply_model(model, state, x)
   raw, raw_mean = scaling.unscale(meta["scaler"], x), scaling.unscale(meta["scaler"], out["x_mean"])
   use, kl_nats = latent_use(out["mean"], out["log_var"])
-  scalars = {"rows": len(x)} | use | errors(raw, raw_mean, names, "raw") | errors(x, out["x_mean"], names, "scaled")
+  scalars = {"rows": len(x)} | use | mean_r2(x, out["x_mean"])
+  scalars |= errors(raw, raw_mean, names, "raw") | errors(x, out["x_mean"], names, "scaled")
   pick = np.sort(np.asarray(jax.random.permutation(key, len(x))[:SAMPLE]))
   components, share = principal_components(out["mean"][pick])
   arrays = {"sample_x": raw[pick], "sample_x_mean": raw_mean[pick], "sample_latent_mean": out["mean"][pick],
@@ -104,6 +124,7 @@ def assess_part(model, meta: dict, state, rows: dict[str, np.ndarray], key, with
   if "log_prob" in out:
     more, curves = scores.classifier_curves(out["log_prob"], label)
     scalars |= scores.classification(out["log_prob"], label) | more
+    scalars |= scores.intervals(out["log_prob"], label, curves["auc_half"]) if curves else {}
     arrays |= curves
   plane = scores.umap_map(out["mean"][pick[:scores.UMAP_ROWS]]) if with_umap else None
   return scalars, arrays if plane is None else arrays | {"sample_umap": plane}

@@ -12,12 +12,12 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxtrain.experiments.tabular_vae.figures_classes import GREY, HUES, LABELLED, calibration, classes, distances
-from jaxtrain.experiments.tabular_vae.figures_classes import roc
+from jaxtrain.experiments.tabular_vae.figures_classes import GREY, LABELLED, calibration, classes, confusion
+from jaxtrain.experiments.tabular_vae.figures_classes import distances, roc
 from jaxtrain.experiments.tabular_vae.figures_data import BLUE, dataset, distributions, generated, set_log_ticks
 from jaxtrain.experiments.tabular_vae.figures_data import shown_features, signed_log
 from jaxtrain.jsonable import number
-from jaxtrain.report.figures import INK, MUTED, clip_text, new_figure
+from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import RunData
 
 FEW_ROWS = 1500  # up to here each row is a dot, above it rows are counted in hexagons
@@ -226,7 +226,7 @@ def network(run: RunData) -> dict[str, tuple[int, tuple[int, ...], int, str]]:
   return layers
 
 
-FAMILIES = {"reconstruction": reconstruction, "latent": latent, "classes": classes, "roc": roc,
-            "calibration": calibration, "generated": generated}
+FAMILIES = {"reconstruction": reconstruction, "latent": latent, "confusion": confusion,
+            "classes": classes, "roc": roc, "calibration": calibration, "generated": generated}
 FULL_FAMILIES = {"distributions": distributions, "dataset": dataset, "distances": distances, "umap": umap,
                  "architecture": architecture}

@@ -1,69 +1,121 @@
-"""Figures of the classes of a tabular VAE: counts, ROC curves, calibration, distances, from the files of a run alone.
+"""Figures of the classes of a tabular VAE: counts, confusion, ROC, calibration, distances, from a run's files alone.
 
-Distances are of known classes, to their own centroid and to the next one; no class is held out. Counts of classes are
-on a logarithmic axis only where they span a factor of 20.
+Distances are of known classes, to their own centroid and to the next one; no class is held out.
+
+**Source:** intervals of shares: Wilson 1927; of areas under ROC curves: Hanley & McNeil 1982.
 """
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from jaxtrain.jsonable import number
-from jaxtrain.report.figures import INK, MUTED, clip_text, new_figure
+from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import RunData
 
-MAX_CLASSES = 30
+MAX_CLASSES, MAX_CONFUSED = 30, 20
+NEAR_CHANCE = 0.6  # area below which the axis begins at chance
+MAX_CURVES = 4  # ROC curves in one panel; more classes are compared by their areas
 BLUE, ORANGE, GREY = "#1f6fb4", "#d2580f", "#c3c9cf"
 LABELLED, PREDICTED = "#4a5763", "#3aa99f"
-# Ten hues that stay apart for most kinds of colour blindness
-HUES = ("#1f6fb4", "#d2580f", "#0b8a62", "#c9468f", "#e3ac00", "#58b7e6", "#6b4fb3", "#8c5a2b", "#8fae1b", "#22262b")
+
+
+def most_frequent(count: np.ndarray, limit: int) -> list[int]:
+  """Up to so many classes that have rows, the most frequent first."""
+  return [int(k) for k in np.argsort(-count, kind="stable")[:limit] if count[k] > 0]
 
 
 def classes(run: RunData) -> Figure | None:
-  """Look for classes too rare to learn from, and, where there is a classifier, for those whose predicted count is far
-  below the true one: it gives them up. Both counts are of the same labelled rows.
-  """
+  """Look for classes too rare to learn from."""
   count, predicted = run.arrays.get("class_count"), run.arrays.get("predicted_count")
   if count is None or not count.sum():
     return None
-  names = run.meta["class_names"]
-  order = [int(k) for k in np.argsort(-count, kind="stable")[:MAX_CLASSES] if count[k] > 0]
+  names, order = run.meta["class_names"], most_frequent(count, MAX_CLASSES)
   figure = new_figure(8.2, 1.0 + (0.26 if predicted is not None else 0.2) * len(order))
   ax = figure.subplots()
   series = [(count, LABELLED, "true label")]
   if predicted is not None:
     series.append((predicted, PREDICTED, f"predicted, {predicted.sum():,} rows"))
   height = 0.78 / len(series)
-  uneven = count.max() > 20 * count[order[-1]]
-  first = 0.7 if uneven else 0.0  # where bars begin
   for j, (values, color, text) in enumerate(series):
     where = np.arange(len(order)) + (j - (len(series) - 1) / 2) * height
-    ax.barh(where, np.maximum(values[order], first) - first, height, first, color=color, label=text)
+    ax.barh(where, values[order], height, color=color, label=text)
     for y, k in zip(where, order):
-      ax.annotate(f"{values[k]:,}", (max(values[k], first), y), (3, 0), textcoords="offset points", va="center",
-                  fontsize=6.5, color=MUTED)
+      ax.annotate(f"{values[k]:,}", (values[k], y), (3, 0), textcoords="offset points", va="center", fontsize=6.5,
+                  color=MUTED)
   ax.set_yticks(range(len(order)), [clip_text(names[k], 34) for k in order], color=INK)
   longest = max(values[order].max() for values, _, _ in series)
-  ax.set(xscale="log" if uneven else "linear", ylim=(len(order) - 0.4, -0.6),
-         xlim=(first, longest * (2 if uneven else 1.08)))
+  ax.set(ylim=(len(order) - 0.4, -0.6), xlim=(0, longest * 1.08))
   ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.12g}")
   ax.grid(axis="y", visible=False)
   ax.tick_params(axis="y", length=0)
   rest = int((count > 0).sum()) - len(order)
   left = f"; {rest} smaller classes with {count.sum() - count[order].sum():,} rows are not shown" if rest else ""
-  ax.set(title=f"{run.split}: {int((count > 0).sum())} classes, {count.sum():,} labelled rows",
-         xlabel=f"rows{', logarithmic' if uneven else ''}{left}")
+  ax.set(title=f"{run.split}: {int((count > 0).sum())} classes, {count.sum():,} labelled rows", xlabel=f"rows{left}")
+  caption = "Look for classes too rare to learn from"
   if predicted is not None:
     figure.legend(loc="outside upper left", ncols=2)
+    caption += (", and for those whose predicted count is far below the true one: the classifier gives them up. Both "
+                "counts are of the same labelled rows")
+  figure.set_label(f"{caption}.")
   return figure
 
 
-def roc(run: RunData) -> Figure | None:
-  """Look for curves near the diagonal: the classifier's probability of that class tells little about it. A high area
-  does not make a rare class well predicted; see the counts of the classes.
+def confusion(run: RunData) -> Figure | None:
+  """Look for dark cells off the diagonal: two classes that are taken for each other. On the right, a precision far
+  below the recall is a class that others are taken for; a recall far below the precision one that is missed.
   """
+  table = run.arrays.get("confusion")
+  if table is None or not table.sum():
+    return None
+  count, names = table.sum(axis=1), run.meta["class_names"]
+  order = most_frequent(count, MAX_CONFUSED)
+  K, seen = len(order), table[np.ix_(order, order)]
+  share = seen / np.maximum(count[order], 1)[:, None]
+  figure = new_figure(9, 1.7 + max(0.27 * K, 1.6))
+  left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
+  left.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+  for i, j in np.ndindex(K, K) if K <= 16 else ():
+    if seen[i, j]:
+      left.text(j, i, f"{seen[i, j]:,}", ha="center", va="center", fontsize=7,
+                color="white" if share[i, j] > 0.5 else INK)
+  text = [clip_text(names[k], 18) for k in order]
+  left.set_xticks(range(K), text, rotation=90, fontsize=7.5)
+  left.set_yticks(range(K), text, fontsize=7.5)
+  left.set(xlabel="predicted class", ylabel="true class")
+  left.set_title("rows; shade is the share of the true class", fontsize=8.5)
+  left.grid(visible=False)
+  hits, where = np.diag(table)[order], np.arange(K)
+  for total, offset, color, label in ((table.sum(axis=0)[order], -0.14, HUES[0], "precision"),
+                                      (count[order], 0.14, HUES[1], "recall")):
+    middle, low, high = wilson(hits, total)
+    there = total > 0
+    right.errorbar(middle[there], where[there] + offset, xerr=np.stack([(middle - low)[there], (high - middle)[there]]),
+                   fmt="o", color=color, markersize=4, elinewidth=1.2, label=label)
+  right.set_yticks(where, [f"{name} ({count[k]:,})" for name, k in zip(text, order)], fontsize=7.5)
+  right.set(ylim=(K - 0.5, -0.5), xlim=(-0.02, 1.02), xlabel="precision and recall, with 95 % intervals")
+  figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", ncols=2)
+  rest = int((count > 0).sum()) - K
+  more = f"; the {K} most frequent of {K + rest} classes" if rest else ""
+  text = f"{run.split}, {int(count.sum()):,} labelled rows{more}"
+  figure.suptitle(text, x=0.01, ha="left", fontsize=8.5, color=MUTED)
+  return figure
+
+
+def wilson(hits: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Shares hits / total, and the ends of their 95 % intervals (Wilson 1927)."""
+  z, n = 1.96, np.maximum(total, 1)
+  p = hits / n
+  centre, half = p + z ** 2 / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+  return p, np.minimum((centre - half) / (1 + z ** 2 / n), p), np.maximum((centre + half) / (1 + z ** 2 / n), p)
+
+
+def roc(run: RunData) -> Figure | None:
+  """Look for curves near the diagonal: the classifier's probability of that class tells little about it."""
   arrays = run.arrays
   if not {"auc", "roc_class", "roc_fpr", "roc_tpr", "class_count"} <= arrays.keys() or not len(arrays["roc_class"]):
     return None
+  if np.isfinite(arrays["auc"]).sum() > MAX_CURVES:
+    return sorted_auc(run)
   names, count, auc = run.meta["class_names"], arrays["class_count"], arrays["auc"]
   figure = new_figure(8.2, 4.3)
   ax = figure.subplots()
@@ -73,19 +125,51 @@ def roc(run: RunData) -> Figure | None:
   ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
   ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", anchor="W", xlabel="false positive rate",
          ylabel="true positive rate", title=f"one class against the rest ({run.split}, {count.sum():,} labelled rows)")
-  measured = np.isfinite(auc)
-  scalar = number(run.evals[run.split].get("scalars", {}).get("auc_macro"))
-  note = f"mean over {measured.sum()} classes: {auc[measured].mean() if scalar is None else scalar:.3f}"
-  title = f"AUC, class (rows); {len(arrays['roc_class'])} most frequent of {int((count > 0).sum())}"
-  legend = ax.legend(loc="upper left", bbox_to_anchor=(1.03, 1.0), title=f"{title}\n{note}", alignment="left",
-                     borderaxespad=0, handlelength=1.5)
+  legend = ax.legend(loc="upper left", bbox_to_anchor=(1.03, 1.0), title=f"AUC, class (rows)\n{mean_auc(run)}",
+                     alignment="left", borderaxespad=0, handlelength=1.5)
   legend.get_title().set_color(MUTED)
+  figure.set_label("Look for curves near the diagonal: the classifier's probability of that class tells little about "
+                   "it. A high area does not make a rare class well predicted; see its precision and recall.")
+  return figure
+
+
+def mean_auc(run: RunData) -> str:
+  """The mean AUC over the classes that have one, in words."""
+  measured = np.isfinite(run.arrays["auc"])
+  scalar = number(run.evals[run.split].get("scalars", {}).get("auc_macro"))
+  return f"mean over {measured.sum()} classes: {run.arrays['auc'][measured].mean() if scalar is None else scalar:.3f}"
+
+
+def sorted_auc(run: RunData) -> Figure:
+  """The AUC of each class against the rest, sorted, with intervals; of many classes the lowest and some of the rest."""
+  names, count, auc = run.meta["class_names"], run.arrays["class_count"], run.arrays["auc"]
+  ranked = [int(k) for k in np.argsort(auc, kind="stable") if np.isfinite(auc[k])]
+  shown = ranked if len(ranked) <= MAX_CLASSES else ranked[:MAX_CLASSES]
+  half = run.arrays["auc_half"][shown] if "auc_half" in run.arrays else np.zeros(len(shown))  # an older run has none
+  where = np.arange(len(shown))
+  figure = new_figure(8.2, 1.2 + 0.2 * len(shown))
+  ax = figure.subplots()
+  ax.errorbar(auc[shown], where, xerr=np.stack([half, np.minimum(half, 1 - auc[shown])]), fmt="o", color=BLUE,
+              markersize=4, elinewidth=1.2)
+  low = max(float(np.min(auc[shown] - half)), 0)
+  if low < NEAR_CHANCE:
+    ax.axvline(0.5, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    low = min(low, 0.5)
+  ax.set_yticks(where, [f"{clip_text(names[k], 30)} ({count[k]:,})" for k in shown], color=INK)
+  room = 0.03 * (1 - low) + 1e-3
+  ax.set(ylim=(len(shown) - 0.5, -0.5), xlim=(low - room, 1 + room), xlabel="AUC of a class against the rest",
+         title=f"{run.split}, {count.sum():,} labelled rows; {mean_auc(run)}")
+  rest = len(ranked) - len(shown)
+  figure.set_label("Look for classes near 0.5 (dashed where the axis reaches it), or whose 95 % interval (Hanley & "
+                   "McNeil 1982) holds it: the classifier's probability tells little about them. The lowest stand "
+                   "first; in brackets are the rows of a class."
+                   + f" {rest} classes with higher areas are not shown." * bool(rest))
   return figure
 
 
 def calibration(run: RunData) -> Figure | None:
-  """Look for bars below the dashed line: there the classifier is surer than it is right. The grey bars count the rows;
-  a share of few rows says little.
+  """Look for dots below the dashed line whose interval does not reach it: there the classifier is surer than it is
+  right. Lines are 95 % intervals; the grey bars count the rows.
   """
   bins = run.arrays.get("calibration")
   if bins is None or not bins[0].sum():
@@ -95,19 +179,17 @@ def calibration(run: RunData) -> Figure | None:
   width, middle = edges[1] - edges[0], (edges[:-1] + edges[1:]) / 2
   figure = new_figure(5.2, 4.9)
   top, low = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-  top.bar(middle[there], accuracy[there], 0.94 * width, color=BLUE, alpha=0.75, label="share that is right")
-  top.plot(confidence[there], accuracy[there], "o", color=INK, markersize=3.5, label="at the mean probability")
+  share, least, most = (one[there] for one in wilson(accuracy * rows, rows))
+  top.errorbar(confidence[there], share, yerr=np.stack([share - least, most - share]), fmt="o", color=BLUE,
+               markersize=4.5, elinewidth=1.3, label="share that is right")
   top.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label="calibrated")
   ece = number(run.evals[run.split].get("scalars", {}).get("ece"))
   shown = "" if ece is None else f"; expected calibration error {ece:.3f}"
-  top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="right predictions")
+  top.set(xlim=(0, 1.01), ylim=(-0.02, 1.04), ylabel="share of right predictions")
   top.set_title(f"{run.split}, {int(rows.sum()):,} labelled rows{shown}", fontsize=8.5)
-  top.legend(loc="upper left", fontsize=8)
-  uneven = rows.max() > 100 * rows[there].min()
+  figure.legend(*top.get_legend_handles_labels(), loc="outside upper left", ncols=2)
   low.bar(middle[there], rows[there], 0.94 * width, color=GREY)
-  low.set(xlabel="probability of the predicted class", ylabel="rows, log" if uneven else "rows",
-          yscale="log" if uneven else "linear")
-  low.set_ylim(bottom=0.7 if uneven else 0)
+  low.set(xlabel="probability of the predicted class", ylabel="rows")
   low.yaxis.set_major_formatter(lambda v, _: f"{v:,.12g}")
   return figure
 

@@ -14,7 +14,7 @@ from jaxtrain.jsonable import number
 from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import SPLITS, RunData
 
-MAX_FEATURES, MAX_BARS = 12, 30
+MAX_FEATURES, MAX_BARS, MAX_NAMED = 12, 30, 12
 BLUE, ORANGE, PALE = "#1f6fb4", "#d2580f", "#b5d2ec"
 UNEVEN = 100  # ratio of the largest to the smallest above which an axis is logarithmic
 
@@ -140,9 +140,12 @@ def dataset(run: RunData) -> Figure | None:
     prefixes = by_prefix(groups, total)
     if prefixes:
       word = "expedition" if "lithology" in str(run.meta["table"].get("source")) else "first part of group name"
-      panels.append(lambda ax: draw_bars(ax, prefixes, word))
+      panels.append(lambda ax: draw_bars(ax, prefixes, word, sorted(prefixes)))
   if count is not None and count.sum():
-    panels.append(lambda ax: draw_ranks(ax, sorted(count[count > 0].tolist())[::-1], "class", int(count.sum())))
+    named = {run.meta["class_names"][k]: int(count[k]) for k in np.argsort(-count, kind="stable") if count[k]}
+    few = len(named) <= MAX_NAMED
+    panels.append(lambda ax: draw_bars(ax, named, "class", list(named)) if few else
+                  draw_ranks(ax, list(named.values()), "class", int(count.sum())))
   if not panels:
     return None
   places = [[k, k] if k + 1 == len(panels) else [k, k + 1] for k in range(0, len(panels), 2)]
@@ -193,8 +196,8 @@ def draw_ranks(ax, rows: list[int], word: str, total: int) -> None:
   ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
 
 
-def draw_bars(ax, rows: dict[str, int], word: str) -> None:
-  """Rows by name."""
-  ax.bar(range(len(rows)), [rows[name] for name in sorted(rows)], 0.8, color=BLUE)
-  ax.set_xticks(range(len(rows)), [clip_text(name, 10) for name in sorted(rows)], rotation=90, fontsize=7)
+def draw_bars(ax, rows: dict[str, int], word: str, order: list[str]) -> None:
+  """Rows by name, in this order."""
+  ax.bar(range(len(rows)), [rows[name] for name in order], 0.8, color=BLUE)
+  ax.set_xticks(range(len(rows)), [clip_text(name, 10) for name in order], rotation=90, fontsize=7)
   ax.set(title=f"{sum(rows.values()):,} rows by {word} ({len(rows)})", ylabel="rows", xlim=(-0.7, len(rows) - 0.3))

@@ -22,6 +22,7 @@ from jaxtrain.types import Input, Verb
 
 BLOCK = 16384  # rows per compiled call
 NUM_IMPUTE = 10
+NUM_DRAWS = 32  # from the posterior, for the deviation of imputed cells
 
 
 def posterior_mean(model, variables, x):
@@ -44,6 +45,13 @@ def impute(num_passes: int, model, variables, x):
   missing = jnp.isnan(x)
   fill = lambda _, filled: jnp.where(missing, reconstruct(model, variables, filled), x)
   return jax.lax.fori_loop(0, num_passes, fill, jnp.where(missing, 0.0, x))
+
+
+def decoded_draws(model, noise, variables, x):
+  """Decoder means [B, S, D] for S draws from the posterior of x [B, D], with noise [S, L]."""
+  mean, log_var = model.apply(variables, x, jnp.ones(x.shape[0]), False, method=model.encode)
+  z = mean[:, None] + jnp.exp(0.5 * log_var)[:, None] * noise[None]
+  return decode(model, variables, z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1)
 
 
 def decode(model, variables, z):
@@ -88,6 +96,23 @@ def pick_class(class_names: list[str], columns: dict[str, np.ndarray]) -> dict[s
   return {"pred_label": pred}
 
 
+def doubt(model, meta: dict, state, x: np.ndarray, missing: np.ndarray, key: jax.Array) -> dict[str, np.ndarray]:
+  """Which cells of filled rows x [N, D] were imputed, by name in `imputed`, and `<feature>_sd` of features with such
+  cells: the deviation in raw units of the decoder's means over draws from the posterior, 0 where the cell was measured.
+  """
+  names, scaler, rows = meta["features"], meta["scaler"], missing.any(axis=1)
+  found = {"imputed": np.asarray([";".join(names[d] for d in np.flatnonzero(row)) for row in missing], object)}
+  spread = np.zeros(x.shape)
+  if rows.any():
+    noise = jax.random.normal(key, (NUM_DRAWS, model.latent_dim))
+    draw = functools.partial(decoded_draws, model, noise)
+    draws = in_blocks(draw, variables_of(state), scaling.scale(scaler, x[rows]))
+    raw = scaling.unscale(scaler, draws.reshape(-1, x.shape[1])).reshape(draws.shape)
+    spread[rows] = np.where(missing[rows], raw.std(axis=1, ddof=1), 0.0)
+  return found | {f"{name}_sd": spread[:, d] for d, name in enumerate(names)
+                  if missing[:, d].any() and f"{name}_sd" not in names}
+
+
 def make_verbs(model, meta: dict, masked: bool) -> dict[str, Verb]:
   """The verbs of a model and a table's meta; `classify` only where the model has a classifier.
 
@@ -114,7 +139,7 @@ def make_verbs(model, meta: dict, masked: bool) -> dict[str, Verb]:
     missing = np.isnan(x)
     filled = scaling.unscale(scaler, in_blocks(bind(fill), variables_of(state), scaling.scale(scaler, x)))
     return {name: np.where(missing[:, d], filled[:, d], x[:, d]) for d, name in enumerate(names)} | {
-        "num_imputed": missing.sum(axis=1)}
+        "num_imputed": missing.sum(axis=1)} | doubt(model, meta, state, np.where(missing, filled, x), missing, key)
 
   def run_sample(state, columns, num, key):
     z = np.asarray(jax.random.normal(key, (num, model.latent_dim)))

@@ -1,11 +1,13 @@
-"""Scores and curves of what a tabular VAE has learned, in NumPy alone: classes, latent distances, histograms.
+"""Scores and curves of what a tabular VAE has learned, on the host: classes, latent distances, histograms.
 
-**Source:** AUC: Mann-Whitney's U with ties as halves (Hanley & McNeil 1982, section 3). Expected
+**Source:** AUC: Mann-Whitney's U with ties as halves, and its standard error (Hanley & McNeil 1982). Expected
 calibration error of the predicted class, 15 bins of equal width: Guo et al. 2017, equation 3. UMAP: McInnes, Healy &
 Melville 2018, of the package umap-learn.
 """
 
 import numpy as np
+
+from jaxtrain import statistics
 
 ROC_CLASSES, DISTANCE_CLASSES = 10, 20
 ROC_GRID = np.linspace(0, 1, 201) ** 2  # false positive rates at which curves are kept, denser near 0
@@ -70,6 +72,46 @@ def roc_curve(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
   return tpr[left] + np.clip(share, 0, 1) * (tpr[left + 1] - tpr[left])
 
 
+def auc_half_widths(auc: np.ndarray, count: np.ndarray) -> np.ndarray:
+  """Half the width of the 95 % interval of each class's AUC [K], from the rows of each class: Hanley & McNeil's.
+
+  An AUC of 1 has no spread in their formula; half a wrongly ordered pair is assumed then.
+  """
+  P, M = count.astype(float), count.sum() - count.astype(float)
+  area = np.clip(auc, None, 1 - 0.5 / np.maximum(P * M, 1))
+  one, two = area / (2 - area), 2 * area ** 2 / (1 + area)
+  var = area * (1 - area) + (P - 1) * (one - area ** 2) + (M - 1) * (two - area ** 2)
+  return 1.96 * np.sqrt(np.maximum(var, 0) / np.where(P * M > 0, P * M, np.nan))
+
+
+def intervals(log_prob: np.ndarray, label: np.ndarray, auc_half: np.ndarray) -> dict[str, float]:
+  """Half the widths of 95 % intervals of scores of a classifier, as if labelled rows were independent.
+
+  Accuracy has Wilson's interval. Of classes the right shares are taken as (right + 1) / (rows + 2), so that a class of
+  one row is not taken as certain. The mean AUC has the mean of the widths of the classes, which is the most that it can
+  be, because classes share their rows.
+  """
+  log_prob, label = labelled(log_prob, label)
+  if len(label) < 2 or np.isnan(log_prob.max()):
+    return {}
+  n, K, z = len(label), log_prob.shape[1], 1.96
+  right = log_prob.argmax(axis=1) == label
+  p, count = right.mean(), np.bincount(label, minlength=K)
+  there = count > 0
+  share = (np.bincount(label, right, K)[there] + 1) / (count[there] + 2)
+  widths = auc_half[np.isfinite(auc_half)]
+  found = {"accuracy_ci95": float(z / (1 + z ** 2 / n) * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)),
+           "balanced_accuracy_ci95": float(z * np.sqrt((share * (1 - share) / count[there]).sum()) / there.sum()),
+           "nll_nats_ci95": statistics.t_half_width(-log_prob[np.arange(n), label].astype(np.float64))}
+  return found | ({"auc_macro_ci95": float(widths.mean())} if len(widths) else {})
+
+
+def confusion(log_prob: np.ndarray, label: np.ndarray) -> np.ndarray:
+  """Rows of each true class (first axis) by the predicted one [K, K]."""
+  K = log_prob.shape[1]
+  return np.bincount(label * K + log_prob.argmax(axis=1), minlength=K * K).reshape(K, K)
+
+
 def calibration(log_prob: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
   """Expected calibration error, and rows, mean confidence and accuracy of each bin of confidence [3, bins]."""
   confidence = np.exp(log_prob.max(axis=1).astype(np.float64))
@@ -91,8 +133,10 @@ def classifier_curves(log_prob: np.ndarray, label: np.ndarray) -> tuple[dict, di
   curves = [roc_curve(log_prob[:, k], label == k) for k in top]
   defined = auc[np.isfinite(auc)]
   scalars = {"auc_macro": float(defined.mean()) if len(defined) else float("nan"), "ece": ece}
-  return scalars, {"auc": auc, "roc_class": np.array(top, np.int64), "roc_fpr": ROC_GRID,
+  half = auc_half_widths(auc, np.bincount(label, minlength=len(auc)))
+  return scalars, {"auc": auc, "auc_half": half, "roc_class": np.array(top, np.int64), "roc_fpr": ROC_GRID,
                    "roc_tpr": np.array(curves).reshape(len(top), len(ROC_GRID)), "calibration": bins,
+                   "confusion": confusion(log_prob, label),
                    "predicted_count": np.bincount(log_prob.argmax(axis=1), minlength=log_prob.shape[1])}
 
 

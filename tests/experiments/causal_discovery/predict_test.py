@@ -93,3 +93,29 @@ def test_flags_that_do_not_fit_are_refused(flags, words, trained):
 def test_a_graph_is_no_function_of_rows_to_export(trained):
   with pytest.raises(UserError, match="does not take rows one by one"):
     command.run([f"--workdir={trained / 'run'}", "--verb=graph", f"--export={trained / 'graph.stablehlo'}"])
+
+
+def test_a_graph_is_drawn_and_its_strongest_edges_are_said(trained, capsys):
+  output = str(trained / "graph.html")
+  command.run([f"--workdir={trained / 'run'}", "--verb=graph", f"--input={trained / 'marked'}.csv", f"--output={output}",
+               "--columns=d,b,a"])
+  said = capsys.readouterr().out.splitlines()
+  assert said[1] == "the strongest edges:" and len(said) == 8 and all(" -> " in line for line in said[2:])
+  with open(output, encoding="utf-8") as file:
+    page = file.read()
+  assert "Graph of 3 variables" in page and "<th>d</th><th>b</th><th>a</th>" in page
+
+
+def test_chosen_columns_keep_their_marks_and_give_what_a_smaller_table_gives(trained):
+  table = trained / "few.csv"
+  with open(trained / "marked.csv", encoding="utf-8") as file:
+    rows = list(csv.DictReader(file))
+  kept = ("a", "b", "b_intervened")
+  writing.write(str(table), {name: np.asarray([float(row[name]) for row in rows]) for name in kept})
+  assert apply(trained, "graph", "marked", "--columns=a,b") == apply(trained, "graph", "few")
+
+
+@pytest.mark.parametrize("names, words", [("a,z", "has no column 'z', allowed a, b, c, d"), ("a", "got 1 variables")])
+def test_columns_that_are_not_there(trained, names, words):
+  with pytest.raises(UserError, match=words):
+    apply(trained, "graph", "plain", f"--columns={names}")

@@ -1,0 +1,228 @@
+"""What a run's page says of its results: key results on held-out data, what to look at, and tables of all metrics.
+
+Key results are those that the experiment declares as such in METRICS. They are shown for rows that took no part in
+training, and where there are none the page says so and what to change.
+"""
+
+import math
+from typing import Iterable, NamedTuple
+
+from jaxtrain.jsonable import number
+from jaxtrain.report import figures
+from jaxtrain.report.page import Html, fmt, table, tag, with_interval
+from jaxtrain.workdir import reading
+from jaxtrain.workdir.reading import RunData, best_of, newest_event, time_axis, value_of
+
+HALF = "_ci95"  # ending of the name of half a 95 % interval
+MAX_KEYS = 6
+OPTIMISER = ("lr", "grad_norm", "update_norm")
+NEAR_END = 0.95  # share of training from which on a best state says that more training may help
+APART = 1.5  # ratio of validation to training loss that is worth a sentence
+
+
+class Result(NamedTuple):
+  """A key result: its name, value, half of its 95 % interval (None where not known), and what is said of it."""
+  name: str
+  value: float
+  half: float | None
+  said: dict
+
+
+def held_out(run: RunData) -> str:
+  """The part whose rows took no part in training: test, else val; "" where there is neither."""
+  there = {row["split"] for row in run.rows} | run.evals.keys()
+  return next((split for split in ("test", "val") if split in there), "")
+
+
+def measured(run: RunData, split: str) -> dict[str, float]:
+  """All numbers of a split in the best state by name: those of its assessment, then those of its evaluation."""
+  scalars = run.evals[split]["scalars"] if split in run.evals else {}
+  found = {name: number(value) for name, value in scalars.items()}
+  best = best_of(run).step
+  for row in run.rows:
+    if row["split"] == split and (split == "test" or row["step"] == best):
+      found = {name: value_of(row, name) for name in figures.metric_columns(run)} | found
+  return {name: value for name, value in found.items() if value is not None}
+
+
+def key_results(run: RunData) -> list[Result]:
+  """The key results of the part that is shown, in the order of their declaration; else the metric that is monitored."""
+  split, said = held_out(run) or "train", reading.described(run)
+  values = measured(run, split)
+  names = [name for name, entry in said.items() if entry.get("key") and math.isfinite(values.get(name, math.nan))]
+  monitored = best_of(run).monitor.partition("_")[2]
+  names = names or [name for name in dict.fromkeys(("loss", monitored)) if name in values]
+  return [Result(name, values[name], values.get(name + HALF), reading.description(said, name))
+          for name in names[:MAX_KEYS]]
+
+
+def headline(run: RunData) -> list[Html]:
+  """The key results as tiles, and of which rows they are."""
+  found, split = key_results(run), held_out(run)
+  if not found:
+    return [tag("p", "Nothing has been evaluated yet.", class_="soft")]
+  shown = (tag("div", tag("span", figures.words(one.name), title=one.name), tag("b", *number_parts(one)),
+               tag("span", explained(one.said) or "\u00a0")) for one in found)
+  intervals = any(one.half is not None for one in found)
+  return [tag("div", *shown, class_="tiles keys"), tag("p", basis(run, split, intervals),
+                                                       class_="soft" if split else "warn")]
+
+
+def number_parts(one: Result) -> list[Html | str]:
+  """A key result as text: its value, and smaller its interval."""
+  value, sign, half = with_interval(one.value, one.half).partition(" ± ")
+  return [value, *[tag("em", f" ± {half}")] * bool(sign)]
+
+
+def basis(run: RunData, split: str, intervals: bool) -> str:
+  """Of which rows the key results are, and what their intervals mean."""
+  rows = measured(run, split or "train").get("rows")
+  unit = reading.description(reading.described(run), "rows").get("unit") or "rows"
+  count = f"{rows:,.0f} {unit}" if rows else f"the {unit}"
+  if split == "test":
+    text = f"On {count} held out for the test, in the best state."
+  elif split == "val":
+    text = (f"On {count} of the validation part, in the best state. The best state was chosen on them, so these "
+            "numbers are a little too good; there is no test part.")
+  else:
+    text = f"No data is held out: these numbers are of {count} that were trained on, and say nothing about new data."
+    if "split" in run.config.get("data", {}):
+      text += (" Train with --config.data.split.kind=random, or with group where rows of one group are alike, for "
+               "results on held-out rows.")
+  return text + f" ± is half a 95 % interval, as if {unit} were independent." * intervals
+
+
+def findings(run: RunData) -> list[str]:
+  """What a reader should look at first: alarms, results no better than chance, training that was cut short."""
+  found = [alarm for event in run.events for alarm in event.get("alarms", ())][-1:]
+  for one in key_results(run):
+    chance, direction = one.said.get("chance"), one.said.get("direction")
+    if chance is not None and direction:
+      sign = 1 if direction == "higher" else -1
+      if sign * (one.value - chance) <= (one.half or 0.0):
+        found.append(f"{figures.words(one.name)} ({fmt(one.value)}) is no better than chance ({fmt(chance)}).")
+  if majority := majority_share(run):
+    share, accuracy = majority
+    verdict = "is no better than" if accuracy <= share else "compares with"
+    found.append(f"The accuracy of {fmt(accuracy)} {verdict} {fmt(share)}, the share of the most frequent class.")
+  found += course(run)
+  constant = constant_items(run)
+  if constant:
+    some = ", ".join(constant[:5]) + (f" and {len(constant) - 5} more" if len(constant) > 5 else "")
+    found.append(f"{len(constant)} feature{'s are' if len(constant) > 1 else ' is'} constant in the {run.split} part: "
+                 f"{some}. They have no R² and can be left out of the table.")
+  return found
+
+
+def majority_share(run: RunData) -> tuple[float, float] | None:
+  """The share of the most frequent class among labelled rows, and the accuracy; None without a classifier."""
+  accuracy, count = measured(run, run.split).get("accuracy"), run.arrays.get("class_count")
+  if accuracy is None or count is None or not count.sum():
+    return None
+  return float(count.max() / count.sum()), accuracy
+
+
+def course(run: RunData) -> list[str]:
+  """What the course of training says: a best state at the very end, or a gap between the parts."""
+  found, best, (unit, per_unit) = [], best_of(run), time_axis(run)
+  last = max((row["step"] for row in run.rows), default=0)
+  ended = newest_event(run, "on_train_end")
+  if ended and not ended.get("stopped_early") and best.step and last > 3 * per_unit and best.step >= NEAR_END * last:
+    found.append(f"{best.monitor} was still improving at the end ({unit} {best.step / per_unit:,.6g} of "
+                 f"{last / per_unit:,.6g} is the best): longer training may help.")
+  pair = [measured(run, split).get("loss") for split in ("train", "val")]
+  if None not in pair and pair[0] > 0 and pair[1] > APART * pair[0]:
+    found.append(f"The validation loss ({fmt(pair[1])}) is far above the training loss ({fmt(pair[0])}): the model may "
+                 "have memorised the training rows.")
+  return found
+
+
+def constant_items(run: RunData) -> list[str]:
+  """Features that do not vary in the part that is shown, so that they have no R2."""
+  scalars = run.evals.get(run.split, {}).get("scalars", {})
+  return [name.partition("/")[2] for name, value in scalars.items()
+          if name.startswith("r2_raw/") and math.isnan(number(value) or 0.0)]
+
+
+def look_section(run: RunData) -> list[Html]:
+  """The findings and problems as a list; nothing where there are none."""
+  notes = [tag("li", text) for text in findings(run)]
+  notes += [tag("li", "Note: ", text, class_="warn") for text in run.problems]
+  notes += [tag("li", "Note: passed over ", reason, class_="warn") for start in run.starts
+            for reason in start.get("skipped_checkpoints", ())]
+  return [tag("h3", "What to look at"), tag("ul", *notes)] if notes else []
+
+
+def metrics_section(run: RunData) -> list[Html]:
+  """All metrics in the best state: results, the loss and its terms, schedules and the optimiser, then items."""
+  splits = [split for split in ("train", "val", "test") if measured(run, split)]
+  if not splits:
+    return [tag("p", "None yet.")]
+  values = {split: measured(run, split) for split in splits}
+  names = [name for name in dict.fromkeys(name for split in splits for name in values[split])
+           if "/" not in name and not name.endswith(HALF)]
+  keys = [name for name, said in reading.described(run).items() if said.get("key")]
+  names.sort(key=lambda name: keys.index(name) if name in keys else len(keys))
+  for name in OPTIMISER:
+    rows = [row for row in run.rows if row["split"] == "train" and value_of(row, name) is not None]
+    at_best = [row for row in rows if row["step"] == best_of(run).step] or rows[-1:]
+    if at_best and "train" in values:
+      values["train"][name] = value_of(at_best[0], name)
+      names += [name] * (name not in names)
+  terms = ("loss", *run.config.get("loss", {}).get("weights", {}))
+  schedules = (*figures.SCHEDULES, *OPTIMISER)
+  groups = {"Results": [name for name in names if name not in (*terms, *schedules)],
+            "The loss and its terms, before weighting": [name for name in terms if name in names],
+            "Schedules and the optimiser": [name for name in schedules if name in names]}
+  unit, per_unit = time_axis(run)
+  step = best_of(run).step
+  at = f"{unit} {step / per_unit:,.6g}" if step else "the last state"
+  parts = [tag("p", f"All values are of the best state ({at}). What only training measures is a mean over the steps "
+                    "before it, with any masking and dropout.", class_="note")]
+  for title, group in groups.items():
+    if group:
+      parts += [tag("h3", title), metric_table(run, group, values)]
+  return parts + items_table(run)
+
+
+def metric_table(run: RunData, names: Iterable[str], values: dict[str, dict[str, float]]) -> Html:
+  """A row per metric with what it means, a column per part that has a value; intervals stand beside their values."""
+  said = {name: reading.description(reading.described(run), name) for name in names}
+  columns = [split for split in values if any(name in values[split] for name in said)]
+  first = lambda name: tag("td", name, *[tag("small", meaning(said[name]))] * bool(meaning(said[name])))
+  shown = lambda split, name: with_interval(values[split].get(name), values[split].get(name + HALF))
+  rows = [[first(name), *(shown(split, name) for split in columns)] for name in said]
+  return table(["metric", *columns], rows)
+
+
+def meaning(said: dict) -> str:
+  """What a metric means, its unit, direction and chance level, in a line."""
+  return "; ".join(part for part in (said.get("meaning"), explained(said)) if part)
+
+
+def explained(said: dict) -> str:
+  """Unit, better direction and chance level of a metric in words; empty where nothing is said."""
+  parts = [said.get("unit"), f"{said['direction']} is better" if said.get("direction") else "",
+           f"chance {fmt(said['chance'])}" if said.get("chance") is not None else ""]
+  return ", ".join(part for part in parts if part)
+
+
+def items_table(run: RunData) -> list[Html]:
+  """Measures named `measure/item`, such as those of each feature, as a table; R2 with a bar under it."""
+  record = run.evals.get(run.split, {})
+  values = {tuple(name.split("/", 1)): v for name, v in record.get("scalars", {}).items() if "/" in name}
+  measures = [m for m in dict.fromkeys(measure for measure, _ in values)
+              if m not in ("rmse_scaled", "mae_scaled") and not m.endswith(HALF)]
+  constant = set(constant_items(run))
+
+  def cell(measure: str, item: str) -> Html:
+    value, half = number(values.get((measure, item))), number(values.get((measure + HALF, item)))
+    if item in constant and measure.startswith("r2"):
+      return tag("td", "constant", class_="soft")
+    bar = {"style": f"--v:{100 * value:.1f}%"} if measure.startswith("r2") and value and 0 < value <= 1 else {}
+    return tag("td", with_interval(value, half), **bar)
+
+  items = dict.fromkeys(item for _, item in values)
+  word = "feature" if items.keys() <= set(run.meta.get("features", ())) else "item"
+  rows = [[item, *(cell(measure, item) for measure in measures)] for item in items]
+  return [tag("h3", f"By {word}, {run.split}"), table([word, *map(figures.words, measures)], rows)] if rows else []
