@@ -16,7 +16,7 @@ from jaxtrain.devices import processes
 from jaxtrain.errors import UserError, need
 from jaxtrain.jsonable import digest_json
 from jaxtrain.run import board, carry, checkpoints as checkpoints_lib, feed, fits, packing
-from jaxtrain.run.console import Console, describe_data
+from jaxtrain.run.console import Console, data_warnings, describe_data
 from jaxtrain.run.ledger import Ledger
 from jaxtrain.run.setup import Parts, assemble, compile_step, count_params, shapes
 from jaxtrain.run.single import Run
@@ -194,9 +194,15 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
 
 
 def check_same_data(workdir: str, old: dict, new: dict) -> None:
-  """Raises UserError where what is known of the data is not what it was when a workdir was begun."""
+  """Raises UserError where what is known of the data is not what it was when a workdir was begun.
+
+  What an earlier version did not note of the table is not compared, nor where a file of the same bytes lies.
+  """
   meta, now = dict(jsonable.flatten(old)), dict(jsonable.flatten(config_lib.as_json(new)))
-  changed = [key for key in sorted(meta.keys() | now.keys())
+  moved = "table.sha256" in meta and "table.sha256" in now and meta["table.sha256"] == now["table.sha256"]
+  skip = {"table.source"} if moved else set()
+  skip |= {key for key in now.keys() - meta.keys() if key.startswith("table.")}
+  changed = [key for key in sorted((meta.keys() | now.keys()) - skip)
              if (key in meta) != (key in now) or not same_value(meta[key], now[key])]
   if changed:
     key = changed[0]
@@ -227,6 +233,8 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
     say(f"jaxtrain: {run.taken}")
   if "table" in run.splits.meta:
     say(f"jaxtrain: data: {describe_data(run.splits.meta)}")
+    for words in data_warnings(run.splits.meta["table"]):
+      say(f"jaxtrain: data: warning: {words}")
   if 0 < config.train.microbatch < config.train.batch_size:
     say(f"jaxtrain: gradients added up over micro-batches of {config.train.microbatch:,} rows")
   for section in config_lib.optimisers(config):

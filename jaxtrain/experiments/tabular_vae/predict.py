@@ -72,9 +72,10 @@ def read_features(columns: files.Columns, names: list[str]) -> np.ndarray:
   """The model's features [N, D] float64 of a file, NaN where missing. Raises UserError for a file that does not fit."""
   names = tuple(names)
   for name in names:
+    columns.check(name)
     if name not in columns.values:
       raise UserError(f"{columns.path} has no column {name!r}; the run needs {tables.shorten(list(names))}")
-  x = np.stack([tables.numbers(columns, name) for name in names], axis=1)
+  x = np.stack([columns.numbers(name) for name in names], axis=1)
   for r, d in np.argwhere(np.isinf(x))[:1]:
     raise UserError(f"{columns.path}: column {names[d]!r}, {columns.row(r)}: infinite value")
   return x
