@@ -7,7 +7,7 @@ import datetime
 import functools
 import numbers as number_types
 import re
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple
 
 import numpy as np
 
@@ -46,12 +46,10 @@ class Form(NamedTuple):
 PLAIN = Form()
 
 
-def form_of(data) -> Form:
-  """The form that a config's section `data` declares; the plain one where it declares none, as without tables."""
-  if "separator" not in data:
-    return PLAIN
-  separator = "\t" if data.separator in ("tab", "\\t") else data.separator
-  return Form(tuple(data.missing), separator, data.decimal, data.thousands, data.encoding)
+def form_of(data: Mapping[str, Any]) -> Form:
+  """The form that a config's section `data` declares."""
+  separator = "\t" if data["separator"] in ("tab", "\\t") else data["separator"]
+  return Form(tuple(data["missing"]), separator, data["decimal"], data["thousands"], data["encoding"])
 
 
 @functools.lru_cache(maxsize=64)

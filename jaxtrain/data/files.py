@@ -13,21 +13,16 @@ import functools
 import itertools
 import math
 import os
-import sqlite3
-import urllib.parse
 from typing import Callable, NamedTuple
 
 import numpy as np
 
 from jaxtrain import memory
-from jaxtrain.data import cells, csv_files, hdf5
+from jaxtrain.data import cells, csv_files, hdf5, sqlite_files
 from jaxtrain.errors import UserError, need
 from jaxtrain.workdir import reading
 
 BLOCK = 8192  # rows handled at a time
-MOST_CELL = 1 << 20  # bytes of a text in a database
-IDLE_STEPS = 4_000_000_000  # of SQLite's machine (minutes) in which a query gives no further row: it may have no end
-STEPS = 1_000_000  # after which it is looked at
 
 
 class Columns(NamedTuple):
@@ -122,10 +117,15 @@ def check_path(kind: str, path: str, field: str) -> None:
     raise UserError(f"{field}: cannot read {path!r} as {kind}: {reason}")
 
 
+def has_suffix(path: str) -> bool:
+  """Whether the suffix of a path says of what kind the file is."""
+  return os.path.splitext(path)[1].lower() in SUFFIXES
+
+
 def kind_of(path: str) -> str:
   """The kind of a file by its suffix. Raises UserError for a suffix that no kind has."""
   suffix = os.path.splitext(path)[1].lower()
-  if suffix not in SUFFIXES:
+  if not has_suffix(path):
     raise UserError(f"{path}: the suffix {suffix!r} is not one of {', '.join(SUFFIXES)}")
   return SUFFIXES[suffix]
 
@@ -266,50 +266,11 @@ def split_wide(path: str, arrays: dict[str, tuple[np.ndarray, tuple[str, ...] | 
 
 def read_sqlite(path: str, table: str, form: cells.Form) -> Columns:
   """A table of an SQLite file, in the order of its rows."""
-  database = sqlite3.connect(f"file:{urllib.parse.quote(os.path.abspath(path))}?mode=ro", uri=True)
-  database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_CELL)
-  database.execute("pragma trusted_schema = off")
-  try:
-    found = database.execute("select name from sqlite_master where type in ('table', 'view') order by name")
-    tables = [name for name, in found if not name.startswith("sqlite_")]
-    if (table or len(tables) != 1) and table not in tables:
-      raise UserError(f"config.data.table: got {table!r}, allowed a table of {path}: "
-                      f"{', '.join(tables) or 'it has none'}")
-    names, found = fetch(database, "select * from \"{}\"".format((table or tables[0]).replace('"', '""')))
-  finally:
-    database.close()
+  names, found = sqlite_files.read(path, table)
   columns = zip(*found) if found else [()] * len(names)
   names, bad = tell_apart(names)
   values = {name: csv_files.text_column(column, len(found)) for name, column in zip(names, columns)}
   return Columns(path, values, {}, None, form, bad)
-
-
-def fetch(database: sqlite3.Connection, query: str) -> tuple[list[str], list[tuple]]:
-  """(names, rows) of a query.
-
-  Raises ValueError where they do not fit into memory, or further ones do not come: a view is a program, and may have no
-  end.
-  """
-  found, size, most, idle = [], 0, memory.room(), [0]
-
-  def looked() -> bool:
-    idle[0] += STEPS
-    return idle[0] > IDLE_STEPS
-
-  database.set_progress_handler(looked, STEPS)
-  try:
-    rows = database.execute(query)
-    for row in rows:
-      found.append(row)
-      idle[0] = 0
-      size += memory.CELL_BYTES * len(row) + sum(len(cell) for cell in row if isinstance(cell, (str, bytes)))
-      if len(found) % BLOCK == 0 or size > most:
-        memory.check(size, "what it holds", most)
-  except sqlite3.OperationalError:
-    if idle[0] > IDLE_STEPS:
-      raise ValueError(f"its view gave no row for {IDLE_STEPS:,} steps and may have no end") from None
-    raise
-  return [column[0] for column in rows.description], found
 
 
 READERS: dict[str, Callable[[str, str, cells.Form], Columns]] = {

@@ -73,14 +73,15 @@ def fit_blocks(read: Callable[[int, int], np.ndarray], num_rows: int, transforms
                     "another config.data.split")
   varies = found.high > found.low
   # squares beyond what 64 bits hold, or so small that they lose digits: the column is looked at in a unit of its size
-  extreme = varies & ~((found.square > SMALL_SQUARE) & np.isfinite(found.square) & np.isfinite(found.high - found.low))
+  with np.errstate(over="ignore", invalid="ignore"):
+    extreme = varies & ~((found.square > SMALL_SQUARE) & np.isfinite(found.square + (found.high - found.low)))
   unit = np.where(extreme, np.exp2(np.floor(np.log2(np.where(extreme, largest, 1.0)))), 1.0)
   if extreme.any():
     found = moments(read, num_rows, transforms, columns, unit)
   shift = {"standardise": found.mean * unit, "min_max": found.low * unit, "nothing": np.zeros(len(transforms))}
-  size = {"standardise": np.sqrt(found.square / np.maximum(found.count, 1)), "min_max": found.high - found.low}
   with np.errstate(over="ignore"):
-    size = {kind: value * unit for kind, value in size.items()} | {"nothing": np.ones(len(transforms))}
+    size = {"standardise": np.sqrt(found.square / np.maximum(found.count, 1)) * unit,
+            "min_max": (found.high - found.low) * unit, "nothing": np.ones(len(transforms))}
   kinds = [TRANSFORMS[name].then for name in transforms]
   scaler = {"columns": list(columns), "transforms": list(transforms),
             "mean": [float(shift[kind][d]) for d, kind in enumerate(kinds)],

@@ -12,6 +12,7 @@ import jax
 
 from jaxtrain import config as config_lib, jsonable, rng, step as step_lib
 from jaxtrain.config import with_values
+from jaxtrain.data import tables
 from jaxtrain.devices import processes
 from jaxtrain.errors import UserError, need
 from jaxtrain.jsonable import digest_json
@@ -54,11 +55,24 @@ def look_at(config, workdir: str | None, resume: str) -> tuple[dict, bool]:
   if resume == "never":
     raise UserError(f"--resume=never: {workdir!r} holds a run; choose another workdir")
   old = config_lib.upgraded({key: value for key, value in old.items() if key != "origins"}, config)
+  if is_moved(old, config, workdir):
+    old["data"]["path"] = config.data.path
   flat = dict(jsonable.flatten(old))
   decided = {key: flat[key] for key, open_value in open_values(config).items()
              if key in flat and config_lib.lookup(config, key) == open_value}
   config_lib.check_same(old, config_lib.to_record(with_values(config, decided)), workdir, "a run of another config")
   return decided, True
+
+
+def is_moved(old: dict, config, workdir: str) -> bool:
+  """Whether a config names the file that a workdir's run was trained on by another path: the bytes are the same."""
+  if "data" not in old or "path" not in old["data"] or "data" not in config or "path" not in config.data:
+    return False
+  if old["data"]["path"] == config.data.path or not os.path.isfile(config.data.path):
+    return False
+  meta = records.newest_record(os.path.join(workdir, "checkpoints")).get("meta", {})
+  table = meta["table"] if isinstance(meta, dict) and isinstance(meta.get("table"), dict) else {}
+  return "sha256" in table and table["sha256"] == tables.file_digest(config.data.path)
 
 
 def write_config(config, workdir: str, origins: dict[str, str] | None) -> None:

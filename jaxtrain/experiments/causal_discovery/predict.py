@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.data import files
+from jaxtrain.data import files, inputs
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import training
 from jaxtrain.types import Verb
@@ -48,6 +48,7 @@ def make_verbs(config, model: training.Model) -> dict[str, Verb]:
   def posterior(state, columns, key, num):
     names, task = read_task(columns)
     training.check_sizes(config.model, columns.num_rows)
+    inputs.check_num(num, 64 * len(names) ** 2)
     _, probs, graphs = jax.jit(model.posterior, static_argnums=3)(training.params_of(state), task, key, num)
     pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
     return names, np.asarray(probs[0], np.float64), np.asarray(graphs[0]), pairs

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.data import files, scaling, tables
+from jaxtrain.data import files, inputs, scaling, tables
 from jaxtrain.errors import UserError
 from jaxtrain.types import Input, Verb
 
@@ -82,12 +82,34 @@ def read_features(columns: files.Columns, names: list[str]) -> np.ndarray:
   return x
 
 
+def scaled(scaler: dict, columns: files.Columns, x: np.ndarray, pick: np.ndarray) -> np.ndarray:
+  """The picked rows of x [N, D] in scaled units, float32. Raises UserError, with file and row, as `scaling.scale` does.
+  """
+  rows = np.flatnonzero(pick)
+  try:
+    return scaling.scale(scaler, x[pick], lambda i, d: columns.row(rows[i]))
+  except UserError as error:
+    raise UserError(f"{columns.path}: {error}") from None
+
+
+def exported(scaler: dict, width: int, fn: Callable, state) -> tuple[Callable, int]:
+  """(fn of a state's x [B, width] in raw units, width). Raises UserError where 32 bits do not hold such units."""
+  scaling.exportable(scaler)
+  return functools.partial(fn, state), width
+
+
 def pick_class(class_names: list[str], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """`pred_label`: the most probable class of each row; None where probabilities are missing."""
   prob = np.stack([columns[f"prob_{name}"] for name in class_names], axis=1)
   pred = np.asarray(class_names, object)[np.nan_to_num(prob).argmax(axis=1)]
   pred[np.isnan(prob).any(axis=1)] = None
   return {"pred_label": pred}
+
+
+def name_classes(class_names: list[str], prob: np.ndarray, usable: np.ndarray) -> dict[str, np.ndarray]:
+  """Columns of probabilities [N, K] by class, and the most probable class."""
+  columns = {f"prob_{name}": prob[:, k] for k, name in enumerate(class_names)}
+  return columns | pick_class(class_names, columns)
 
 
 def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
@@ -103,46 +125,35 @@ def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
   with_gaps = functools.partial(scaling.scale_on_device, scaler)
   to_scaled = (lambda x: jnp.where(jnp.isnan(x), 0.0, with_gaps(x))) if holes else with_gaps
 
-  def scaled(columns, x, index):
-    rows = np.flatnonzero(index)
-    try:
-      return scaling.scale(scaler, x[index], lambda i, d: columns.row(rows[i]))
-    except UserError as error:
-      raise UserError(f"{columns.path}: {error}") from None
-
   def over_rows(fn, name_columns):
     def run(state, columns, num, key):
       x = read_features(columns, names)
       usable = ~(np.isnan(x).all(axis=1) if holes else np.isnan(x).any(axis=1))
-      found = np.full((len(x), *jax.eval_shape(fn, variables_of(state), jnp.zeros((1, D))).shape[1:]), np.nan,
-                      np.float32)
+      width = jax.eval_shape(fn, variables_of(state), jnp.zeros((1, D))).shape[1]
+      found = np.full((len(x), width), np.nan, np.float32)
       if usable.any():
-        z = scaled(columns, x, usable)
+        z = scaled(scaler, columns, x, usable)
         found[usable] = in_blocks(fn, variables_of(state), np.nan_to_num(z) if holes else z)
       return name_columns(found, usable)
     return run
 
   def run_impute(state, columns, num, key):
     x = read_features(columns, names)
-    missing, z = np.isnan(x), scaled(columns, x, np.ones(len(x), bool))
+    missing, z = np.isnan(x), scaled(scaler, columns, x, np.ones(len(x), bool))
     filled = scaling.unscale(scaler, in_blocks(bind(fill), variables_of(state), z))
     return {name: np.where(missing[:, d], filled[:, d], x[:, d]) for d, name in enumerate(names)} | {
         "num_imputed": missing.sum(axis=1)}
 
   def run_sample(state, columns, num, key):
+    inputs.check_num(num, 16 * model.latent_dim + 40 * D)
     z = np.asarray(jax.random.normal(key, (num, model.latent_dim)))
     x = scaling.unscale(scaler, in_blocks(bind(decode), variables_of(state), z))
     return {name: x[:, d] for d, name in enumerate(names)}
 
-  def name_features(x, usable):
-    return {f"{name}_recon": column for name, column in zip(names, scaling.unscale(scaler, x).T)}
-
+  name_features = lambda x, _: {f"{name}_recon": x_d for name, x_d in zip(names, scaling.unscale(scaler, x).T)}
   bind = lambda fn: functools.partial(fn, model)
   def pure(fn, width, after=lambda out: out, before=to_scaled):
-    def made(state):
-      scaling.exportable(scaler)
-      return lambda x: after(fn(model, variables_of(state), before(x))), width
-    return made
+    return functools.partial(exported, scaler, width, lambda state, x: after(fn(model, variables_of(state), before(x))))
 
   features = tuple(Input(name, required=not holes) for name in names)
   fillable = tuple(Input(name, required=False) for name in names)
@@ -156,12 +167,7 @@ def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
                      counts=True),
   }
   if model.num_classes:
-    decide = functools.partial(pick_class, meta["class_names"])
-
-    def name_classes(prob, _):
-      columns = {f"prob_{name}": prob[:, k] for k, name in enumerate(meta["class_names"])}
-      return columns | decide(columns)
-
-    verbs["classify"] = Verb(over_rows(bind(classify), name_classes), pure(classify, D), "mean", features,
-                             decide=decide)
+    name_all = functools.partial(name_classes, meta["class_names"])
+    verbs["classify"] = Verb(over_rows(bind(classify), name_all), pure(classify, D), "mean", features,
+                             decide=functools.partial(pick_class, meta["class_names"]))
   return verbs
