@@ -75,7 +75,7 @@ def fit_blocks(read: Callable[[int, int], np.ndarray], num_rows: int, transforms
   # squares beyond what 64 bits hold, or so small that they lose digits: the column is looked at in a unit of its size
   with np.errstate(over="ignore", invalid="ignore"):
     extreme = varies & ~((found.square > SMALL_SQUARE) & np.isfinite(found.square + (found.high - found.low)))
-  unit = np.where(extreme, np.exp2(np.floor(np.log2(np.where(extreme, largest, 1.0)))), 1.0)
+  unit = np.where(extreme, np.ldexp(1.0, np.frexp(np.where(extreme, largest, 1.0))[1] - 1), 1.0)
   if extreme.any():
     found = moments(read, num_rows, transforms, columns, unit)
   shift = {"standardise": found.mean * unit, "min_max": found.low * unit, "nothing": np.zeros(len(transforms))}
@@ -134,13 +134,27 @@ def merge(a: Moments, b: Moments) -> Moments:
                  np.minimum(a.low, b.low), np.maximum(a.high, b.high))
 
 
-def check_spread(scaler: dict, bounds: np.ndarray) -> None:
-  """Raises UserError for a column whose smallest and largest number, [2, D] in raw units, are one once scaled."""
-  low, high = standardised(scaler, apply_transforms(bounds, scaler["transforms"], scaler["columns"]))
-  for d in np.flatnonzero((bounds[0] < bounds[1]) & (low == high)):
-    raise UserError(f"data column {scaler['columns'][d]!r}: its numbers, {bounds[0, d]:.10g} to {bounds[1, d]:.10g}, "
-                    f"are one number by the transform {scaler['transforms'][d]!r} in the 32 bits of training; choose "
-                    "another in config.data.transforms, or other units")
+def check_spread(scaler: dict, bounds: np.ndarray, row: Callable[[int, int], str]) -> None:
+  """Raises UserError for a column whose numbers, but for those at its ends, are one once they are scaled.
+
+  Args:
+    bounds: [4, D] in raw units: the smallest number, the one above, the one below the largest, the largest; infinite
+      where there is none.
+    row: how a message names the row of entry [i, d] of `bounds`.
+  """
+  there = np.isfinite(bounds)
+  t = apply_transforms(np.where(there, bounds, bounds[0]), scaler["transforms"], scaler["columns"])
+  z = standardised(scaler, t)
+  for low, high in ((0, 3), (1, 3), (0, 2), (1, 2)):
+    for d in np.flatnonzero(there[[low, high]].all(axis=0) & (bounds[low] < bounds[high]) & (z[low] == z[high])):
+      far, name = 0 if low else 3, scaler["columns"][d]
+      if (low, high) == (0, 3):
+        raise UserError(f"data column {name!r}: its numbers, {bounds[0, d]:.10g} to {bounds[3, d]:.10g}, are one number "
+                        f"by the transform {scaler['transforms'][d]!r} in the 32 bits of training; choose another in "
+                        "config.data.transforms, or other units")
+      raise UserError(f"data column {name!r}, {row(far, d)}: {bounds[far, d]:g} lies so far from the others that these "
+                      "are one number in the 32 bits of training; leave it out, name it in config.data.missing, or "
+                      "choose another transform in config.data.transforms")
 
 
 def block_rows(num_columns: int) -> int:

@@ -9,6 +9,7 @@ from jaxtrain.errors import UserError
 CODES = (-99.0, -999.0, -999.25, -9999.0, -9999.25, -99999.0, 999.0, 999.25, 9999.0, 99999.0, -32768.0, 1e20, -1e20,
          1e30, -1e30)  # that programs write for missing
 REPEATED = 3  # rows with the same value at an end of a column, to be worth a word
+COUNTED = 8  # rows from which on a column that counts them is no accident
 MOST_WARNINGS = 20
 
 
@@ -17,7 +18,7 @@ class Survey(NamedTuple):
 
   Attributes:
     keep: [N] bool, the rows that are used.
-    bounds: [2, D], the smallest and the largest number of each column in those rows.
+    bounds: [4, D], of each column in those rows: see `bounds_of`.
     missing: [D], missing cells of each column in all rows.
     incomplete: rows that are used with a missing cell.
     warnings: sentences.
@@ -70,9 +71,18 @@ def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: 
       raise UserError(f"{columns.path}: column {names[d]!r} is constant ({low[0, d]:g}) in the {used.sum()} "
                       f"{'used' if masked else 'complete'} rows")
   found = [f"column {names[d]!r} counts the rows, as an index that pandas writes does; leave it out, unless the order "
-           "of the rows means something" for d in np.flatnonzero(counting) if len(used) >= REPEATED]
+           "of the rows means something" for d in np.flatnonzero(counting) if len(used) >= COUNTED]
   found += [words for d, name in enumerate(names) for words in repeats(name, low[:, d], high[:, d])]
-  return Survey(used, np.stack([low[0], -high[0]]), missing, incomplete, shortened(found))
+  return Survey(used, bounds_of(low, high), missing, incomplete, shortened(found))
+
+
+def bounds_of(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+  """The smallest number of each column, the one above, the one below the largest, and the largest, [4, D].
+
+  Args:
+    low, high: ends of the columns, see `end_of`; the upper ones of the negated numbers.
+  """
+  return np.stack([low[0], low[2], -high[2], -high[0]])
 
 
 def no_end(num_columns: int) -> np.ndarray:

@@ -26,7 +26,7 @@ class Table(NamedTuple):
     group: [N] group of each row; None without groups.
     facts: JSON-able facts about the table: source, rows read and dropped, SHA-256 of a file, warnings.
     lines: [N] where each row stands in its file, as messages count; None where they are counted from 1.
-    bounds: [2, D] the smallest and the largest number of each feature; None where nobody looked.
+    bounds: [4, D] as of `surveys.bounds_of`; None where nobody looked.
   """
   features: np.ndarray
   feature_names: tuple[str, ...]
@@ -202,4 +202,7 @@ def first_rows(table: Table, num_rows: int) -> Table:
     facts["rows_unlabelled"] = int((label == -1).sum())
     if "class_rows" in facts:
       facts["class_rows"] = labels.count(label, len(table.class_names))
-  return table._replace(features=features, label=label, group=cut(table.group), facts=facts, lines=cut(table.lines))
+  there = ~np.isnan(features)
+  bounds = surveys.bounds_of(surveys.end_of(features, there), surveys.end_of(-features, there))
+  return table._replace(features=features, label=label, group=cut(table.group), facts=facts, lines=cut(table.lines),
+                        bounds=bounds)

@@ -87,11 +87,9 @@ def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]
   label = table.label if table.label is not None else np.full(num_rows, -1, np.int32)
   in_memory, masked = isinstance(table.features, np.ndarray), config.data.incomplete == "mask"
   if table.bounds is not None:
-    scaling.check_spread(scaler, table.bounds)
+    check_bounds(scaler, table)
   if in_memory:
     columns = host.scaled_rows(scaler, table.features, label, masked, lambda i, d: table.row(i))
-  elif table.bounds is not None:
-    check_bounds(scaler, table)
 
   def source(part, batch_size, shuffled):
     part_rows = rows[part]
@@ -114,15 +112,16 @@ def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]
 
 
 def check_bounds(scaler: dict, table: tables.Table) -> None:
-  """Raises UserError, before any training, for a number of a table in a file that cannot be scaled."""
+  """Raises UserError, before any training, for a number that cannot be scaled, or that lets the others become one."""
   def row(end: int, d: int) -> str:
     step = scaling.block_rows(len(table.feature_names))
-    for start in range(0, len(table.features), step):
-      for i in np.flatnonzero(table.features[start:start + step][:, d] == table.bounds[end, d])[:1]:
-        return table.row(start + i)
-    return "a row"
+    starts = range(0, len(table.features), step)
+    found = (start + int(i) for start in starts
+             for i in np.flatnonzero(table.features[start:start + step][:, d] == table.bounds[end, d]))
+    return table.row(next(found))
 
-  scaling.scale(scaler, table.bounds, row)
+  scaling.scale(scaler, table.bounds[[0, 3]], lambda i, d: row(3 * i, d))
+  scaling.check_spread(scaler, table.bounds, row)
 
 
 def count_epochs(config, num_rows: int) -> int:

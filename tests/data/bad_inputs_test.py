@@ -48,7 +48,7 @@ TEXTS = {
     "clash_recon.csv": GOOD.replace("well", "b_recon", 1),
     "other.csv": "x,y\n1,2\n",
     "negative.csv": with_line(3, "w0,-2,2,clay"),
-    "notes.txt": "a,b\n1,2\n",
+    "notes.txt": "words\nand more\n",
 }
 
 
@@ -220,7 +220,7 @@ PREDICT = {
     "absent input": (EMBED | {"input": "{}/absent.csv"},
                      "--input: cannot read '{}/absent.csv' as csv: there is no such"),
     "input is a folder": (EMBED | {"input": "{}/folder.csv"}, "folder.csv' as csv: it is a folder"),
-    "input suffix": (EMBED | {"input": "{}/notes.txt"}, "notes.txt: the suffix '.txt' is not one of"),
+    "input suffix": (EMBED | {"input": "{}/notes.txt"}, "notes.txt has no column 'a'; the run needs a, b"),
     "damaged input": (EMBED | {"input": "{}/cut_good.parquet"},
                       "--input: cannot read '{}/cut_good.parquet' as parquet"),
     "empty input": (EMBED | {"input": "{}/header.csv"}, "header.csv: the file has no rows"),

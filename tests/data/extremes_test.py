@@ -88,6 +88,16 @@ def test_before_training_they_are_named_also_in_files_read_as_training_goes(colu
     tabular.load(config, {})
 
 
+@pytest.mark.parametrize("out_of_core", [False, True])
+@pytest.mark.parametrize("value", [-1.7976931348623157e308, 1e39])
+def test_a_number_beside_which_the_others_become_one_names_column_and_row(value, out_of_core, tmp_path):
+  with h5py.File(tmp_path / "t.h5", "w") as file:
+    file.update({"a": I % 7.0, "b": np.where(I == 30, value, I)})
+  config = configured(str(tmp_path / "t.h5"), "hdf5", out_of_core=out_of_core)
+  with pytest.raises(UserError, match="'b', row 31: .* lies so far from the others that these are one number"):
+    tabular.load(config, {})
+
+
 def test_an_export_takes_no_column_whose_numbers_32_bits_do_not_tell_apart():
   good = scaling.fit(np.arange(9.0)[:, None], ("standardise",), ("a",))
   scaling.exportable(good)

@@ -234,7 +234,7 @@ def test_rows_with_holes_are_kept_where_they_are_masked(write):
   assert (table.facts["rows"], table.facts["rows_dropped"], table.facts["rows_incomplete"]) == (4, 1, 2)
   assert table.label.tolist() == [0, 0, 1, 1] and [table.row(i) for i in (2, 3)] == ["row 4", "row 6"]
   assert tables.first_rows(table, 2).facts["rows_incomplete"] == 1
-  np.testing.assert_array_equal(table.bounds, [[1, 5], [7, 9]])
+  np.testing.assert_array_equal(table.bounds, [[1, 5], [3, 6], [3, 6], [7, 9]])
 
 
 def test_numbers_beyond_64_bits_are_one_line(tmp_path, write):
