@@ -149,9 +149,9 @@ def check_spread(scaler: dict, bounds: np.ndarray, row: Callable[[int, int], str
     for d in np.flatnonzero(there[[low, high]].all(axis=0) & (bounds[low] < bounds[high]) & (z[low] == z[high])):
       far, name = 0 if low else 3, scaler["columns"][d]
       if (low, high) == (0, 3):
-        raise UserError(f"data column {name!r}: its numbers, {bounds[0, d]:.10g} to {bounds[3, d]:.10g}, are one number "
-                        f"by the transform {scaler['transforms'][d]!r} in the 32 bits of training; choose another in "
-                        "config.data.transforms, or other units")
+        raise UserError(f"data column {name!r}: its numbers, {bounds[0, d]:.10g} to {bounds[3, d]:.10g}, are one "
+                        f"number by the transform {scaler['transforms'][d]!r} in the 32 bits of training; choose another "
+                        "in config.data.transforms, or other units")
       raise UserError(f"data column {name!r}, {row(far, d)}: {bounds[far, d]:g} lies so far from the others that these "
                       "are one number in the 32 bits of training; leave it out, name it in config.data.missing, or "
                       "choose another transform in config.data.transforms")
