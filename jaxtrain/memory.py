@@ -31,8 +31,12 @@ def room() -> int:
   return int(SHARE * free_bytes())
 
 
+class TooMuch(ValueError):
+  """What a file holds does not fit."""
+
+
 def check(claimed: int, what: str, most: int | None = None) -> None:
-  """Raises ValueError where something of a file unfolds to more bytes than may be read; before it is read.
+  """Raises TooMuch where something of a file unfolds to more bytes than may be read; before it is read.
 
   Args:
     claimed: bytes.
@@ -41,5 +45,5 @@ def check(claimed: int, what: str, most: int | None = None) -> None:
   """
   most = room() if most is None else most
   if claimed > most:
-    raise ValueError(f"{what} unfolds to {claimed / 2**30:,.1f} GiB, and {most / 2**30:,.1f} GiB may be read here "
+    raise TooMuch(f"{what} unfolds to {claimed / 2**30:,.1f} GiB, and {most / 2**30:,.1f} GiB may be read here "
                      f"({SHARE:.0%} of the memory that is free)")

@@ -39,6 +39,12 @@ def make_flags() -> absl_flags.FlagValues:
                          flag_values=own)
   absl_flags.DEFINE_integer("num", 0, "Rows to make, for verbs that read no file.", flag_values=own)
   absl_flags.DEFINE_integer("seed", None, "Seed of those rows. Default: the run's.", flag_values=own)
+  for name, words in (("table", "Table of an SQLite input."), ("separator", "Of the cells of a CSV input."),
+                      ("decimal", "What stands before decimals in text."),
+                      ("thousands", "What sets thousands apart in text."), ("encoding", "Of a CSV input.")):
+    absl_flags.DEFINE_string(name, None, f"{words} Default: as of the run's own file.", flag_values=own)
+  absl_flags.DEFINE_list("missing", None, "Words and numbers of the input that mean missing. Default: the run's.",
+                         flag_values=own)
   absl_flags.DEFINE_bool("json", False, "Print the summary as JSON.", flag_values=own)
   return own
 
@@ -59,7 +65,8 @@ def pick_verb(made, name: str, experiment: str) -> Verb:
 
 def check_flags(flags, verb: Verb) -> None:
   """Raises UserError where flags are missing, or given and of no use."""
-  from jaxtrain.data import files, writing
+  from jaxtrain.config import limits
+  from jaxtrain.data import files, inputs, writing
   if flags.export:
     if verb.pure is None:
       raise UserError(f"--export: got {flags.export!r}, allowed nothing with --verb={flags.verb}, which does not take "
@@ -74,9 +81,15 @@ def check_flags(flags, verb: Verb) -> None:
   if flags.columns and (verb.inputs is not None or flags.export):
     raise UserError(f"--columns: got {','.join(flags.columns)}, allowed nothing with --verb={flags.verb}, which reads "
                     "the columns that it was trained on")
-  if verb.counts != bool(flags.num) or flags.num < 0:
-    raise UserError(f"--num: got {flags.num}, allowed {'1 or more' if verb.counts else 'nothing'} with "
+  if verb.counts != bool(flags.num) or not 0 <= flags.num <= limits.MOST_WHOLE:
+    most = f", up to {limits.MOST_WHOLE}" if flags.num > 0 else ""
+    raise UserError(f"--num: got {flags.num}, allowed {f'1 or more{most}' if verb.counts else 'nothing'} with "
                     f"--verb={flags.verb}")
+  if flags.seed is not None and not limits.fits(limits.LIMITS["seed"], flags.seed):
+    raise UserError(f"--seed: got {flags.seed}, allowed {limits.LIMITS['seed'].words}")
+  for name in inputs.FIELDS if not verb.reads else ():
+    if flags[name].value is not None:
+      raise UserError(f"--{name}: got {flags[name].value!r}, allowed nothing with --verb={flags.verb}")
   if not flags.output:
     raise UserError(f"--output: required, a file {' '.join(['.csv .parquet .npz .h5', *verb.writers])}")
   if suffix(flags.output) not in verb.writers and files.kind_of(flags.output) not in writing.WRITERS:
@@ -116,18 +129,23 @@ def apply(flags, verb: Verb, state, config) -> tuple[dict, list[str]]:
   """
   import numpy as np
   from jaxtrain import rng
-  from jaxtrain.data import files, writing
+  from jaxtrain.data import files, inputs, writing
   columns = None
   if verb.reads:
     own = suffix(flags.input) in verb.readers
     columns = verb.readers[suffix(flags.input)](flags.input) if own else \
-        files.read(files.kind_of(flags.input), flags.input, field="--input")
+        inputs.read(flags.input, config.data if "data" in config else {},
+                    {name: tuple(flags.missing) if name == "missing" and flags.missing else flags[name].value
+                     for name in inputs.FIELDS})
     columns = choose(columns, flags.columns, verb) if flags.columns else columns
+  carried = columns.values if verb.carries and isinstance(columns, files.Columns) else {}
+  if suffix(flags.output) not in verb.writers:
+    writing.check(flags.output, carried)
   began = time.perf_counter()
   root = rng.root_key(config.seed if flags.seed is None else flags.seed)
-  found = verb.run(state, columns, flags.num, rng.stream_key(root, "report"))
+  with inputs.spelt_as_flags():
+    found = verb.run(state, columns, flags.num, rng.stream_key(root, "report"))
   seconds = time.perf_counter() - began
-  carried = columns.values if verb.carries and isinstance(columns, files.Columns) else {}
   read = {column.name for column in verb.inputs or ()} if verb.replaces else set()
   clash = [name for name in found if name in carried and name not in read]
   if clash:

@@ -12,7 +12,7 @@ from jax import export as jax_export
 
 import outside
 from jaxtrain import config as config_lib, loop, predict, rng
-from jaxtrain.data import files, tables, writing
+from jaxtrain.data import cells, files, writing
 from jaxtrain.experiments.tabular_vae import predict as vae_predict
 from jaxtrain.run import checkpoints
 from jaxtrain.workdir import records
@@ -183,7 +183,7 @@ def test_rows_with_missing_features_are_empty_and_counted(verb, suffix, run, tmp
   assert (summary["rows"], summary["rows_incomplete"]) == (40, 4)
   assert "40 rows, 4 of them without a result (missing features)" in capsys.readouterr().out
   for name in set(found) - set(table):
-    assert [tables.is_missing(cell) for cell in found[name]] == gaps.any(axis=1).tolist(), name
+    assert [cells.is_missing(cell) for cell in found[name]] == gaps.any(axis=1).tolist(), name
     assert found[name][~gaps.any(axis=1)].tolist() == whole[name].tolist()
 
 

@@ -86,9 +86,16 @@ TABLES: dict[str, Any] = {
     "source": "",  # where the rows come from; the experiment lists what it reads
     "path": "",  # file; name of a scikit-learn table; name or folder of a TFDS dataset
     "table": "",  # table of an SQLite file, split of a TFDS dataset; empty = the only one
-    "features": (),  # names of the feature columns, in the model's order; () = the source's own
+    "features": (),  # names or patterns ('pixel_*') of the feature columns, in the model's order; () = the source's own
+    "leave_out": (),  # names or patterns of columns that are no features, of those that a pattern or () names
     "label": "",  # name of the label column; empty = none
     "group": "",  # name of the column whose values stay in one part of a split; empty = none
+    "missing": (),  # further words and numbers that mean missing, such as (-999.25, '-')
+    "incomplete": "drop",  # drop | mask: rows with missing features are left out | used by what they have
+    "separator": ",",  # of the cells of a CSV file: a character, or tab
+    "decimal": ".",  # . | , in numbers that are text
+    "thousands": "",  # what sets thousands apart in numbers that are text; empty = nothing does
+    "encoding": "utf-8",  # of a CSV file, such as cp1252, latin-1, utf-16
     "transforms": (),  # identity | standardise | min_max | log1p | signed_log1p per feature; () = standardise
     "out_of_core": False,  # features stay in the file and batches are read as training goes: hdf5, tfds
     "num_workers": 0,  # processes that read then; 0 = threads

@@ -95,6 +95,15 @@ def is_dotted(name: str) -> bool:
   return all(part.isidentifier() for part in name.split("."))
 
 
+def is_encoding(name: str) -> bool:
+  """Whether a name is that of an encoding of text."""
+  try:
+    b"".decode(name)
+  except (LookupError, ValueError):
+    return False
+  return True
+
+
 def as_float32(value: float) -> float:
   """The number of 32 bits nearest to a number within their range."""
   return struct.unpack("f", struct.pack("f", value))[0]
@@ -147,6 +156,15 @@ LIMITS: dict[str, Limit] = {
     "data.path": text(),
     "data.table": text(),
     "data.features": names(),
+    "data.leave_out": names(),
+    "data.missing": Limit(lambda v: all(has_kind(entry, str) or has_kind(entry, float) for entry in v),
+                          "words and numbers: -999.25,-", tuple),
+    "data.incomplete": one_of("drop", "mask"),
+    "data.separator": Limit(lambda v: v in ("tab", "\\t") or len(v) == 1 and v not in "\"\r\n", "one character, or tab",
+                            str),
+    "data.decimal": one_of(".", ","),
+    "data.thousands": Limit(lambda v: v in ("", ",", ".", " ", "'"), "'' | , | . | ' | a space", str),
+    "data.encoding": Limit(is_encoding, "the name of a text encoding, such as utf-8, cp1252, utf-16", str),
     "data.label": text(),
     "data.group": text(),
     "data.transforms": names(),

@@ -13,6 +13,7 @@ from jaxtrain.jsonable import digest_json
 
 # type of a default -> types of JSON that a field of it may have
 KINDS = {bool: bool, int: int, float: (int, float), str: str, tuple: list, dict: dict}
+FIRST_OF_TABLES = {"source", "path", "features", "label", "group", "split"}  # fields of tables of all versions
 RETIRED = ("debug",)  # fields of earlier versions that nothing read
 
 
@@ -54,6 +55,8 @@ def upgraded(record: Mapping[str, Any], config: ConfigDict | None = None) -> dic
     return kept
 
   record = {key: value for key, value in filled(record, defaults.DEFAULTS).items() if key not in RETIRED}
+  if "data" in record and isinstance(record["data"], Mapping) and FIRST_OF_TABLES <= record["data"].keys():
+    record["data"] = filled(record["data"], defaults.TABLES)
   if config is None or "data" not in record:
     return record
   new = config.to_dict()

@@ -9,26 +9,20 @@ where that does not fit into memory.
 """
 
 import collections
-import csv
-import gc
+import functools
 import itertools
 import math
 import os
-import sqlite3
-import urllib.parse
 from typing import Callable, NamedTuple
 
 import numpy as np
 
 from jaxtrain import memory
-from jaxtrain.data import hdf5
+from jaxtrain.data import cells, csv_files, hdf5, sqlite_files
 from jaxtrain.errors import UserError, need
 from jaxtrain.workdir import reading
 
 BLOCK = 8192  # rows handled at a time
-MOST_CELL = 1 << 20  # bytes of a text in a database
-IDLE_STEPS = 4_000_000_000  # of SQLite's machine (minutes) in which a query gives no further row: it may have no end
-STEPS = 1_000_000  # after which it is looked at
 
 
 class Columns(NamedTuple):
@@ -39,11 +33,15 @@ class Columns(NamedTuple):
     values: name -> [N], in the order of the file.
     wide: name of a wide column -> names of its parts, which are in `values`.
     lines: [N] line number of each row of a text file; None where rows are counted from 1.
+    form: of its cells.
+    bad: name of a column that may not be used -> why; it matters to nobody who does not use it.
   """
   path: str
   values: dict[str, np.ndarray]
   wide: dict[str, tuple[str, ...]]
   lines: np.ndarray | None = None
+  form: cells.Form = cells.PLAIN
+  bad: dict[str, str] = {}
 
   @property
   def num_rows(self) -> int:
@@ -54,33 +52,58 @@ class Columns(NamedTuple):
     """How a message names row i, 0-based."""
     return f"row {self.lines[i] if self.lines is not None else i + 1}"
 
+  def check(self, name: str) -> None:
+    """Raises UserError for a column that may not be used."""
+    if name in self.bad:
+      raise UserError(f"{self.path}: {self.bad[name]}")
+
+  def fail(self, name: str, row: int | None, words: str) -> UserError:
+    """The error of a column, or of its row, 0-based."""
+    return UserError(f"{self.path}: column {name!r}{'' if row is None else f', {self.row(row)}:'} {words}")
+
+  def numbers(self, name: str) -> np.ndarray:
+    """A column as float64, NaN where missing. Raises UserError at a cell that is no number."""
+    self.check(name)
+    return cells.numbers(self.values[name], self.form, functools.partial(self.fail, name))
+
+  def scalars(self, name: str) -> np.ndarray:
+    """A column as it is. Raises UserError where a cell has more than one value."""
+    self.check(name)
+    cells.check_scalars(self.values[name], functools.partial(self.fail, name))
+    return self.values[name]
+
   def expand(self, names: tuple[str, ...]) -> tuple[str, ...]:
     """Names with each wide column's replaced by its parts'."""
     return tuple(part for name in names for part in (self.wide[name] if name in self.wide else (name,)))
 
 
-def read(kind: str, path: str, table: str = "", field: str = "config.data.path") -> Columns:
-  """All columns of a file.
+def read(kind: str, path: str, table: str = "", field: str = "config.data.path",
+         form: cells.Form = cells.PLAIN) -> Columns:
+  """All columns of a file. What is wrong with a column that is not used does not matter: `Columns.bad` has it.
 
   Args:
     kind: one of `KINDS`.
     path: the file.
     table: name of the table of an SQLite file; "" = the only one.
     field: where the path came from, for messages.
+    form: of the cells.
 
   Raises:
-    UserError: the file is missing, damaged, empty, ragged, or names a column twice.
+    UserError: the file is missing, damaged, empty, ragged, or has a broken quote.
   """
   check_path(kind, path, field)
   try:
     memory.check(os.path.getsize(path), "the file")
-    columns = READERS[kind](path, table)
+    columns = READERS[kind](path, table, form)
+    columns = columns._replace(values={name: cells.decoded(column) for name, column in columns.values.items()})
   except UserError:
     raise
   except Exception as error:  # the libraries raise many types for damaged files: zlib.error, EOFError, RuntimeError
-    lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
-    raise UserError(f"{field}: cannot read {path!r} as {kind}: {lines[0][:200]}") from error
+    reason = getattr(error, "strerror", None) or first_line(error)
+    raise UserError(f"{field}: cannot read {path!r} as {kind}: {reason}") from error
   if not columns.num_rows:
+    for reason in columns.bad.values():
+      raise UserError(f"{path}: {reason}")
     raise UserError(f"{path}: the file has no rows" if columns.values else f"{path}: the file is empty")
   return columns
 
@@ -94,86 +117,62 @@ def check_path(kind: str, path: str, field: str) -> None:
     raise UserError(f"{field}: cannot read {path!r} as {kind}: {reason}")
 
 
+def has_suffix(path: str) -> bool:
+  """Whether the suffix of a path says of what kind the file is."""
+  return os.path.splitext(path)[1].lower() in SUFFIXES
+
+
 def kind_of(path: str) -> str:
   """The kind of a file by its suffix. Raises UserError for a suffix that no kind has."""
   suffix = os.path.splitext(path)[1].lower()
-  if suffix not in SUFFIXES:
+  if not has_suffix(path):
     raise UserError(f"{path}: the suffix {suffix!r} is not one of {', '.join(SUFFIXES)}")
   return SUFFIXES[suffix]
 
 
-def read_csv(path: str, _: str) -> Columns:
-  """A CSV file with a header line, as text."""
-  with open(path, newline="", encoding="utf-8-sig") as file:
-    reader = csv.reader(file)
-    header = [name.strip() for name in next(reader, [])]
-    if not header:
-      return Columns(path, {}, {})
-    if len(header) == 1 and (separator := next((s for s in ";\t|" if s in header[0]), None)):
-      raise UserError(f"{path}: the header is one cell; its cells seem to be separated by {separator!r}, allowed "
-                      "commas")
-    check_names(path, header)
-    parts, counts, plain, most = [[] for _ in header], [], gc.isenabled(), memory.room()
-    gc.disable()  # millions of small lists that all stay: looking at them again and again is half the time
-    try:
-      while rows := list(itertools.islice(reader, BLOCK)):
-        counts.append(len(rows))
-        memory.check(memory.CELL_BYTES * len(header) * sum(counts), "what it holds", most)
-        if set(map(len, rows)) != {len(header)}:
-          return read_ragged(path, header)
-        for part, cells in zip(parts, zip(*rows)):
-          part.append(cells)
-    finally:
-      if plain:
-        gc.enable()
-  values = {name: text_column(itertools.chain.from_iterable(part), sum(counts)) for name, part in zip(header, parts)}
-  return Columns(path, values, {}, np.arange(2, sum(counts) + 2) if reader.line_num == sum(counts) + 1 else
-                 line_numbers(path))
+def read_csv(path: str, _: str, form: cells.Form) -> Columns:
+  """A CSV file with a header line, as text. Columns without a name are called by their place, empty ones are left out.
+  """
+  header, columns, lines = csv_files.read(path, form)
+  named = {}
+  for place, (name, column) in enumerate(zip(header, columns), 1):
+    if name or any(column):
+      named[place] = name or f"column {place}"
+  names, bad = tell_apart(list(named.values()))
+  values = {name: columns[place - 1] for name, place in zip(names, named)}
+  return Columns(path, values, {}, lines, form, bad)
 
 
-def read_ragged(path: str, header: list[str]) -> Columns:
-  """The same with empty lines left out. Raises UserError at a row with another number of cells than the header."""
-  rows, lines = [], []
-  with open(path, newline="", encoding="utf-8-sig") as file:
-    reader = csv.reader(file)
-    next(reader)
-    for row in reader:
-      if row:
-        rows.append(row)
-        lines.append(reader.line_num)
-        if len(row) != len(header):
-          raise UserError(f"{path}: row {reader.line_num} has {len(row)} cells, the header has {len(header)}")
-  cells = zip(*rows) if rows else [()] * len(header)
-  values = {name: text_column(part, len(rows)) for name, part in zip(header, cells)}
-  return Columns(path, values, {}, np.asarray(lines))
+def tell_apart(names: list[str]) -> tuple[list[str], dict[str, str]]:
+  """(names that differ: of those that stand more than once all but the first are numbered, why these may not be used).
+  """
+  counts, seen, found = collections.Counter(names), collections.Counter(), []
+  for name in names:
+    seen[name] += 1
+    number = seen[name]
+    while number > 1 and f"{name} ({number})" in counts:
+      number += 1
+    found.append(name if seen[name] == 1 else f"{name} ({number})")
+  return found, {name: f"column names must differ; {name!r} stands more than once"
+                 for name, count in counts.items() if count > 1}
 
 
-def line_numbers(path: str) -> np.ndarray:
-  """The line on which each row of a CSV file ends; quoted cells may hold line breaks."""
-  with open(path, newline="", encoding="utf-8-sig") as file:
-    reader = csv.reader(file)
-    next(reader)
-    return np.asarray([reader.line_num for _ in reader])
-
-
-def text_column(cells, count: int) -> np.ndarray:
-  """An object array of cells."""
-  return np.fromiter(cells, object, count)
-
-
-def read_parquet(path: str, _: str) -> Columns:
+def read_parquet(path: str, _: str, form: cells.Form) -> Columns:
   """A Parquet file; dates and nested columns are refused when they are used."""
   table = read_batches(path)
+  names, bad = tell_apart(table.column_names)
   values = {}
-  for name in table.column_names:
-    column = table.column(name)
+  for name, column in zip(names, table.columns):
     kind = str(column.type)
-    if kind.startswith(("int", "uint", "float", "double", "half", "bool")) and (
-        not column.null_count or kind.startswith(("float", "double", "half"))):
-      values[name] = column.to_numpy()
-    else:
-      values[name] = np.fromiter(column.to_pylist(), object, len(column))
-  return Columns(path, values, {})
+    try:
+      if kind.startswith(("int", "uint", "float", "double", "half", "bool")) and (
+          not column.null_count or kind.startswith(("float", "double", "half"))):
+        values[name] = column.to_numpy()
+      else:
+        values[name] = np.fromiter(column.to_pylist(), object, len(column))
+    except Exception as error:  # of many types: what Python has no type for, such as times in nanoseconds
+      bad[name] = f"column {name!r} holds {kind}, which cannot be read: {first_line(error)}"
+  return Columns(path, values, {}, None, form, bad)
 
 
 def read_batches(path: str):
@@ -189,116 +188,92 @@ def read_batches(path: str):
     return arrow.Table.from_batches(batches, file.schema_arrow)
 
 
-def read_npz(path: str, _: str) -> Columns:
+def read_npz(path: str, _: str, form: cells.Form) -> Columns:
   """A NumPy archive of arrays with one entry per row."""
   with open(path, "rb") as file:
     if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
       raise UserError(f"{path}: a single array has no column names; save it with numpy.savez(path, name=array)")
-  return split_wide(path, {name: (array, None) for name, array in reading.read_arrays(path).items()})
+  return split_wide(path, {name: (array, None) for name, array in reading.read_arrays(path).items()}, form, {})
 
 
-def read_hdf5(path: str, _: str) -> Columns:
+def read_hdf5(path: str, _: str, form: cells.Form) -> Columns:
   """An HDF5 file of datasets with one entry per row; those in groups are named group/dataset."""
   with need("h5py", "tables").File(path, "r") as file:
-    datasets = hdf5.datasets(path, file)
+    datasets, bad = hdf5.usable(hdf5.datasets(path, file))
     memory.check(sum(dataset.nbytes for dataset in datasets.values()), "what it holds")
-    return split_wide(path, {name: (hdf5.read_rows(dataset), hdf5.part_names(dataset))
-                             for name, dataset in datasets.items()})
+    arrays = {}
+    for name, dataset in datasets.items():
+      try:
+        arrays[name] = hdf5.read_rows(dataset), hdf5.part_names(dataset)
+      except memory.TooMuch:
+        raise
+      except Exception as error:  # of many types: damaged, or packed by a filter that is not installed
+        bad[name] = f"column {name!r} cannot be read: {first_line(error)}"
+    return split_wide(path, arrays, form, bad)
 
 
-def wide_names(path: str, name: str, shape: tuple[int, ...], parts: tuple[str, ...] | None) -> tuple[str, ...]:
-  """Names of the parts of a wide column. Raises UserError where there are not as many as the column is wide."""
-  width = math.prod(shape[1:])
-  parts = parts or tuple(f"{name}_{d}" for d in range(width))
-  if len(parts) != width:
-    raise UserError(f"{path}: {name!r} is {width} wide, its attribute columns has {len(parts)} names")
-  return parts
+def first_line(error: Exception) -> str:
+  """The first line of an error's text, or the name of its type."""
+  return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def split_wide(path: str, arrays: dict[str, tuple[np.ndarray, tuple[str, ...] | None]]) -> Columns:
-  """Columns of arrays [N, ...], text decoded, wide ones taken apart. Raises UserError where N differs."""
+def lay_out(shapes: dict[str, tuple[tuple[int, ...], tuple[str, ...] | None]], bad: dict[str, str]
+            ) -> dict[str, tuple[str, ...]]:
+  """Names of the columns of each array that belongs to the table, by its name; the others go to `bad`, with the reason.
+
+  The table has as many rows as most columns have.
+
+  Args:
+    shapes: name -> (shape, names of its parts or None).
+  """
+  shapes = {name: pair for name, pair in shapes.items() if pair[0]}
+  votes = collections.Counter()
+  for shape, _ in shapes.values():
+    votes[shape[0]] += math.prod(shape[1:])
+  num_rows = max(votes, key=votes.get, default=0)
+  first = next((name for name, (shape, _) in shapes.items() if shape[0] == num_rows), "")
+  laid = {}
+  for name, (shape, parts) in shapes.items():
+    width = math.prod(shape[1:])
+    names = (parts or tuple(f"{name}_{d}" for d in range(width))) if len(shape) > 1 else (name,)
+    if shape[0] != num_rows:
+      bad[name] = f"{name!r} has {shape[0]} rows, {first!r} has {num_rows}; all must have as many"
+      bad.update({part: bad[name] for part in names})
+    elif len(names) != width:
+      bad[name] = f"{name!r} is {width} wide, its attribute columns has {len(names)} names"
+    else:
+      laid[name] = names
+  counts = collections.Counter(itertools.chain.from_iterable(laid.values()))
+  bad.update({name: f"column names must differ; {name!r} stands more than once"
+              for name, count in counts.items() if count > 1})
+  return laid
+
+
+def split_wide(path: str, arrays: dict[str, tuple[np.ndarray, tuple[str, ...] | None]], form: cells.Form,
+               bad: dict[str, str]) -> Columns:
+  """Columns of arrays [N, ...], text decoded, wide ones taken apart; `bad` holds what cannot be used, and why."""
   values, wide = {}, {}
-  arrays = {name: pair for name, pair in arrays.items() if pair[0].ndim}
-  check_lengths(path, {name: len(array) for name, (array, _) in arrays.items()})
-  names = {name: wide_names(path, name, array.shape, parts) if array.ndim > 1 else (name,)
-           for name, (array, parts) in arrays.items()}
-  check_names(path, list(itertools.chain.from_iterable(names.values())))
-  for name, (array, _) in arrays.items():
-    shape = array.shape
-    if array.dtype.kind in "SO":
-      array = np.fromiter((c.decode() if isinstance(c, bytes) else c for c in array.ravel()), object, array.size)
-    elif array.dtype.kind == "U":
-      array = array.astype(object)
-    if len(shape) == 1:
+  laid = lay_out({name: (array.shape, parts) for name, (array, parts) in arrays.items()}, bad)
+  for name, names in laid.items():
+    array = cells.decoded(arrays[name][0])
+    if array.ndim == 1:
       values[name] = array
       continue
-    wide[name] = names[name]
-    values |= dict(zip(wide[name], array.reshape(shape[0], -1).T))
-  return Columns(path, values, wide)
+    wide[name] = names
+    values |= dict(zip(names, array.reshape(array.shape[0], -1).T))
+  return Columns(path, values, wide, None, form, bad)
 
 
-def check_names(path: str, names: list[str]) -> None:
-  """Raises UserError where a name stands twice."""
-  for name, count in collections.Counter(names).items():
-    if count > 1:
-      raise UserError(f"{path}: column names must differ; {name!r} stands more than once")
-
-
-def check_lengths(path: str, lengths: dict[str, int]) -> None:
-  """Raises UserError where columns have different numbers of rows."""
-  for name, length in lengths.items():
-    first = next(iter(lengths))
-    if length != lengths[first]:
-      raise UserError(f"{path}: {name!r} has {length} rows, {first!r} has {lengths[first]}; all must have as many")
-
-
-def read_sqlite(path: str, table: str) -> Columns:
+def read_sqlite(path: str, table: str, form: cells.Form) -> Columns:
   """A table of an SQLite file, in the order of its rows."""
-  database = sqlite3.connect(f"file:{urllib.parse.quote(os.path.abspath(path))}?mode=ro", uri=True)
-  database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_CELL)
-  database.execute("pragma trusted_schema = off")
-  try:
-    found = database.execute("select name from sqlite_master where type in ('table', 'view') order by name")
-    tables = [name for name, in found if not name.startswith("sqlite_")]
-    if (table or len(tables) != 1) and table not in tables:
-      raise UserError(f"config.data.table: got {table!r}, allowed a table of {path}: "
-                      f"{', '.join(tables) or 'it has none'}")
-    names, cells = fetch(database, "select * from \"{}\"".format((table or tables[0]).replace('"', '""')))
-  finally:
-    database.close()
-  columns = zip(*cells) if cells else [()] * len(names)
-  return Columns(path, {name: text_column(column, len(cells)) for name, column in zip(names, columns)}, {})
+  names, found = sqlite_files.read(path, table)
+  columns = zip(*found) if found else [()] * len(names)
+  names, bad = tell_apart(names)
+  values = {name: csv_files.text_column(column, len(found)) for name, column in zip(names, columns)}
+  return Columns(path, values, {}, None, form, bad)
 
 
-def fetch(database: sqlite3.Connection, query: str) -> tuple[list[str], list[tuple]]:
-  """(names, rows) of a query.
-
-  Raises ValueError where they do not fit into memory, or further ones do not come: a view is a program, and may have no
-  end.
-  """
-  cells, size, most, idle = [], 0, memory.room(), [0]
-
-  def looked() -> bool:
-    idle[0] += STEPS
-    return idle[0] > IDLE_STEPS
-
-  database.set_progress_handler(looked, STEPS)
-  try:
-    rows = database.execute(query)
-    for row in rows:
-      cells.append(row)
-      idle[0] = 0
-      size += memory.CELL_BYTES * len(row) + sum(len(cell) for cell in row if isinstance(cell, (str, bytes)))
-      if len(cells) % BLOCK == 0 or size > most:
-        memory.check(size, "what it holds", most)
-  except sqlite3.OperationalError:
-    if idle[0] > IDLE_STEPS:
-      raise ValueError(f"its view gave no row for {IDLE_STEPS:,} steps and may have no end") from None
-    raise
-  return [column[0] for column in rows.description], cells
-
-
-READERS: dict[str, Callable[[str, str], Columns]] = {
+READERS: dict[str, Callable[[str, str, cells.Form], Columns]] = {
     "csv": read_csv, "parquet": read_parquet, "npz": read_npz, "hdf5": read_hdf5, "sqlite": read_sqlite}
 KINDS = tuple(READERS)
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".db": "sqlite",

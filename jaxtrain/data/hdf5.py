@@ -32,6 +32,24 @@ def datasets(path: str, file) -> dict[str, Any]:
   return found
 
 
+def usable(found: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+  """(datasets with one plain value in an entry, why each of the others may not be used)."""
+  h5py, bad = need("h5py", "tables"), {}
+  for name, dataset in found.items():
+    try:
+      dtype = dataset.dtype
+    except TypeError as error:  # NumPy has no such type
+      bad[name] = f"column {name!r} is of a type that cannot be read: {error}"
+      continue
+    if dtype.kind == "V":
+      bad[name] = f"column {name!r} holds records, allowed one value in a cell"
+    elif h5py.check_vlen_dtype(dtype) is not None and h5py.check_string_dtype(dtype) is None:
+      bad[name] = f"column {name!r} holds arrays of different lengths, allowed one value in a cell"
+    elif dtype.kind == "O" and h5py.check_string_dtype(dtype) is None:
+      bad[name] = f"column {name!r} holds references, allowed one value in a cell"
+  return {name: dataset for name, dataset in found.items() if name not in bad}, bad
+
+
 def part_names(dataset) -> tuple[str, ...] | None:
   """Names in the attribute `columns` of a dataset."""
   if "columns" not in dataset.attrs:

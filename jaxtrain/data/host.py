@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from jaxtrain import rng
-from jaxtrain.data import files, hdf5, scaling, shuffle, tables
+from jaxtrain.data import cells, files, hdf5, scaling, shuffle, surveys, tables
 from jaxtrain.data.watched import Watched
 from jaxtrain.errors import UserError, need
 from jaxtrain.types import Source
@@ -56,11 +56,14 @@ class Hdf5Rows:
     parts: where features are read from.
     order: [D] place of each feature among the columns of all parts.
     watched: the file as it was found.
+    form: of its cells.
     index: [n] rows of the file; None = all.
   """
 
-  def __init__(self, path: str, parts: tuple[Part, ...], order: tuple[int, ...], num_rows: int, watched: Watched):
+  def __init__(self, path: str, parts: tuple[Part, ...], order: tuple[int, ...], num_rows: int, watched: Watched,
+               form: cells.Form):
     self.path, self.parts, self.order, self.num_rows, self.watched = path, parts, order, num_rows, watched
+    self.form = form
     self.index: np.ndarray | None = None
     self.opened: Any = None
 
@@ -80,7 +83,7 @@ class Hdf5Rows:
     if self.index is not None:
       rows = self.index[rows]
     blocks = [read_part(self.open(), part, rows) for part in self.parts]
-    return take(blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1), self.order)
+    return cells.blank(self.form, take(blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1), self.order))
 
   def open(self):
     """(The open file, h5py's or None where no part needs it)."""
@@ -129,37 +132,35 @@ def read_chunked(opened, part: Part, rows: np.ndarray) -> np.ndarray:
   return found.reshape(len(unique), part.width)[inverse]
 
 
-def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str) -> tables.Table:
+def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str, *, form: cells.Form = cells.PLAIN,
+              leave_out: tuple[str, ...] = (), masked: bool = False) -> tables.Table:
   """The table of an HDF5 file whose features stay in the file; arguments and errors as of `tables.read_file`."""
   files.check_path("hdf5", path, "config.data.path")
   watched = Watched(path)
   try:
     with need("h5py", "tables").File(path, "r") as file:
-      datasets = hdf5.datasets(path, file)
+      datasets, bad = hdf5.usable(hdf5.datasets(path, file))
       hdf5.check_claims(datasets)
-      files.check_lengths(path, {name: item.shape[0] for name, item in datasets.items()})
-      names = {name: files.wide_names(path, name, item.shape, hdf5.part_names(item)) if item.ndim > 1 else (name,)
-               for name, item in datasets.items()}
-      files.check_names(path, list(itertools.chain.from_iterable(names.values())))
+      names = files.lay_out({name: (item.shape, hdf5.part_names(item)) for name, item in datasets.items()}, bad)
       columns = files.Columns(path, {part: np.empty(0) for parts in names.values() for part in parts},
-                              {name: parts for name, parts in names.items() if datasets[name].ndim > 1})
-      features = tables.pick_features(columns, features, label, group)
+                              {name: parts for name, parts in names.items() if datasets[name].ndim > 1}, None, form,
+                              bad)
+      features = tables.pick_features(columns, features, label, group, leave_out)
       for name, parts in names.items():
         for k, part in enumerate(parts):
           if part in (label, group):
-            cells = hdf5.read_rows(datasets[name], np.unravel_index(k, datasets[name].shape[1:]))
-            columns.values[part] = files.split_wide(path, {part: (cells, None)}).values[part]
-      parts = tuple(describe_part(path, name, item, names[name], features) for name, item in datasets.items()
+            found = hdf5.read_rows(datasets[name], np.unravel_index(k, datasets[name].shape[1:]))
+            columns.values[part] = cells.decoded(found)
+      parts = tuple(describe_part(path, name, datasets[name], names[name], features) for name in names
                     if set(names[name]) & set(features))
   except UserError:
     raise
   except Exception as error:  # h5py raises many types for damaged files
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    raise UserError(f"config.data.path: cannot read {path!r} as hdf5: {reason}") from error
+    raise UserError(f"config.data.path: cannot read {path!r} as hdf5: {files.first_line(error)}") from error
   flat = [names[part.dataset][d] for part in parts for d in part.columns]
-  rows = Hdf5Rows(path, parts, tuple(flat.index(name) for name in features), parts[0].num_rows, watched)
+  rows = Hdf5Rows(path, parts, tuple(flat.index(name) for name in features), parts[0].num_rows, watched, form)
   watched.digests[path] = tables.file_digest(path)
-  return close_over(rows, columns, features, label, group, {"source": path, "sha256": watched.digests[path]})
+  return close_over(rows, columns, features, label, group, {"source": path, "sha256": watched.digests[path]}, masked)
 
 
 def describe_part(path: str, name: str, dataset, names: tuple[str, ...], features: tuple[str, ...]) -> Part:
@@ -172,14 +173,14 @@ def describe_part(path: str, name: str, dataset, names: tuple[str, ...], feature
 
 
 def close_over(rows, columns: files.Columns, features: tuple[str, ...], label: str, group: str,
-               facts: dict) -> tables.Table:
-  """The table of rows that stay where they are: all are looked at once, block by block; incomplete ones are left out.
+               facts: dict, masked: bool) -> tables.Table:
+  """The table of rows that stay where they are: all are looked at once, block by block; those not used are left out.
   """
   size = scaling.block_rows(len(features))
   with unchanged(rows.watched):
-    keep = tables.survey(columns, features, (rows[start:start + size] for start in range(0, len(rows), size)))
-  rows.index = None if keep.all() else np.flatnonzero(keep)
-  return tables.choose_rows(columns, rows, features, keep, label, group, facts)
+    found = surveys.look(columns, features, (rows[start:start + size] for start in range(0, len(rows), size)), masked)
+  rows.index = None if found.keep.all() else np.flatnonzero(found.keep)
+  return tables.choose_rows(columns, rows, features, found, label, group, facts, masked)
 
 
 @contextlib.contextmanager
@@ -189,6 +190,16 @@ def unchanged(watched: Watched) -> Iterator[None]:
     yield
   finally:
     watched.check()
+
+
+def scaled_rows(scaler: dict, x: np.ndarray, label: np.ndarray, masked: bool,
+                row: Callable[[int, int], str] = scaling.row_number) -> dict[str, np.ndarray]:
+  """The columns of a batch but its weight: of features x [n, D] in raw units. Raises as `scaling.scale` does."""
+  z = scaling.scale(scaler, x, row)
+  if not masked:
+    return {"x": z, "label": label}
+  gap = np.isnan(z)
+  return {"x": np.where(gap, np.float32(0), z), "label": label, "observed": (~gap).astype(np.float32)}
 
 
 class Batches:
@@ -201,10 +212,11 @@ class Batches:
     keys: [epochs, rounds] round keys of each epoch's permutation; None = in order.
     num_epochs: passes there are.
     shard: (i, n): this process reads the i-th of n equal slices of each batch.
+    masked: whether batches say which cells are there.
   """
 
-  def __init__(self, rows, part, label, scaler, batch_size, keys, num_epochs=1, shard=(0, 1)):
-    self.rows, self.part, self.label, self.scaler = rows, part, label, scaler
+  def __init__(self, rows, part, label, scaler, batch_size, keys, num_epochs=1, shard=(0, 1), masked=False):
+    self.rows, self.part, self.label, self.scaler, self.masked = rows, part, label, scaler, masked
     self.batch_size, self.keys, self.num_epochs, self.shard = batch_size, keys, num_epochs, shard
     self.num_batches = -(-len(part) // batch_size)
 
@@ -228,7 +240,7 @@ class Batches:
   def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
     """The same, for threads and processes that read ahead: whoever takes a window checks the files."""
     rows = self.part[index]
-    return {"x": scaling.scale(self.scaler, self.rows[rows]), "label": self.label[rows]}
+    return scaled_rows(self.scaler, self.rows[rows], self.label[rows], self.masked)
 
 
 def ignore_interrupts(index: int, count: int) -> None:
@@ -264,7 +276,7 @@ class Windows(NamedTuple):
 
 
 def host_source(table: tables.Table, part: np.ndarray, label: np.ndarray, scaler: dict, batch_size: int, *,
-                shuffled: bool, num_epochs: int, num_workers: int = 0) -> Source:
+                shuffled: bool, num_epochs: int, num_workers: int = 0, masked: bool = False) -> Source:
   """A source of batches read from a file as training goes; the batches of `arrays.table_source`.
 
   Args:
@@ -274,8 +286,9 @@ def host_source(table: tables.Table, part: np.ndarray, label: np.ndarray, scaler
     batch_size: B.
     num_epochs: passes that will be asked for.
     num_workers: processes that read; 0 = threads of this one.
+    masked: whether batches say which cells are there.
   """
-  row_bytes = 4 * len(table.feature_names) + 8
+  row_bytes = 4 * len(table.feature_names) * (2 if masked else 1) + 8
   num_steps = max(1, min(WINDOW_STEPS, WINDOW_BYTES // (row_bytes * batch_size), -(-len(part) // batch_size)))
 
   def batches_of(key) -> Batches:
@@ -284,15 +297,17 @@ def host_source(table: tables.Table, part: np.ndarray, label: np.ndarray, scaler
       of_epoch = jax.vmap(lambda epoch: shuffle.round_keys(rng.step_key(key, epoch), len(part)))
       keys = np.asarray(of_epoch(np.arange(num_epochs)))
     shard = (jax.process_index(), jax.process_count())
-    return Batches(table.features, part, label, scaler, batch_size, keys, num_epochs, shard)
+    return Batches(table.features, part, label, scaler, batch_size, keys, num_epochs, shard, masked)
 
   def batch_at(data, step, key):
     return jax.tree.map(lambda value: value[step - data["start"]], data["batches"])
 
   shape = (num_steps, batch_size)
   empty = {"x": (np.float32, (len(table.feature_names),)), "label": (np.int32, ()), "weight": (np.float32, ())}
+  if masked:
+    empty["observed"] = empty["x"]
   template = {name: np.broadcast_to(dtype(0), shape + more) for name, (dtype, more) in empty.items()}
   num_batches = -(-len(part) // batch_size)
   return Source(data={"batches": template, "start": np.int32(0)}, batch_at=batch_at, num_batches=num_batches,
                 num_rows=len(part), windows=Windows(batches_of, num_steps, num_workers), window_steps=num_steps,
-                rows=Batches(table.features, part, label, scaler, batch_size, None).read_checked)
+                rows=Batches(table.features, part, label, scaler, batch_size, None, masked=masked).read_checked)

@@ -16,9 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain.config.limits import FLOAT32
 from jaxtrain.errors import UserError
 
 BLOCK, BLOCK_BYTES = 65536, 16 << 20  # a block has no more rows, and no more bytes in float64, than these
+SMALL_SQUARE = 1e-280  # sums of squares below this have lost digits
+MOST_RATIO = 2**20  # of a mean and a deviation that are still told apart in 32 bits
 
 
 class Transform(NamedTuple):
@@ -51,10 +54,11 @@ def check_names(transforms: tuple[str, ...], num_columns: int) -> tuple[str, ...
 
 
 def fit(x: np.ndarray, transforms: tuple[str, ...], columns: tuple[str, ...]) -> dict:
-  """Scaler of the columns of x [N, D], float64.
+  """Scaler of the columns of x [N, D], float64, from the numbers that are there: NaN is left out.
 
   Raises:
-    UserError: a column that its transform cannot take (log1p of a value at or below -1), named.
+    UserError: a column that its transform cannot take (log1p of a value at or below -1), or whose numbers are one in 32
+      bits once they are scaled, named.
   """
   return fit_blocks(lambda start, stop: x[start:stop], len(x), transforms, columns)
 
@@ -62,23 +66,95 @@ def fit(x: np.ndarray, transforms: tuple[str, ...], columns: tuple[str, ...]) ->
 def fit_blocks(read: Callable[[int, int], np.ndarray], num_rows: int, transforms: tuple[str, ...],
                columns: tuple[str, ...]) -> dict:
   """Scaler of `num_rows` rows that `read(start, stop)` gives as [n, D], block by block. Raises as `fit` does."""
-  count, mean, square = 0, 0.0, 0.0  # rows so far, their mean, their sum of squared deviations from it
-  low, high = np.inf, -np.inf
-  size = block_rows(len(columns))
-  for start in range(0, num_rows, size):
-    t = apply_transforms(read(start, min(start + size, num_rows)), transforms, columns)
-    block_mean = t.mean(axis=0)
-    gap, total = block_mean - mean, count + len(t)
-    square = square + np.square(t - block_mean).sum(axis=0) + gap ** 2 * (count * len(t) / total)
-    mean, count = mean + gap * (len(t) / total), total
-    low, high = np.minimum(low, t.min(axis=0)), np.maximum(high, t.max(axis=0))
-  varies = high > low  # a constant's standard deviation is the rounding of its mean, not 0
-  shift = {"standardise": mean, "min_max": low, "nothing": np.zeros(len(transforms))}
-  size = {"standardise": np.sqrt(square / count), "min_max": high - low, "nothing": np.ones(len(transforms))}
+  found = moments(read, num_rows, transforms, columns, None)
+  largest = np.maximum(np.abs(found.low), np.abs(found.high))
+  for d in np.flatnonzero(found.low > found.high):
+    raise UserError(f"data column {columns[d]!r}: no training row has a number there; leave the column out, or choose "
+                    "another config.data.split")
+  varies = found.high > found.low
+  # squares beyond what 64 bits hold, or so small that they lose digits: the column is looked at in a unit of its size
+  with np.errstate(over="ignore", invalid="ignore"):
+    extreme = varies & ~((found.square > SMALL_SQUARE) & np.isfinite(found.square + (found.high - found.low)))
+  unit = np.where(extreme, np.ldexp(1.0, np.frexp(np.where(extreme, largest, 1.0))[1] - 1), 1.0)
+  if extreme.any():
+    found = moments(read, num_rows, transforms, columns, unit)
+  shift = {"standardise": found.mean * unit, "min_max": found.low * unit, "nothing": np.zeros(len(transforms))}
+  with np.errstate(over="ignore"):
+    size = {"standardise": np.sqrt(found.square / np.maximum(found.count, 1)) * unit,
+            "min_max": (found.high - found.low) * unit, "nothing": np.ones(len(transforms))}
   kinds = [TRANSFORMS[name].then for name in transforms]
-  return {"columns": list(columns), "transforms": list(transforms),
-          "mean": [float(shift[kind][d]) for d, kind in enumerate(kinds)],
-          "std": [float(size[kind][d]) if varies[d] else 1.0 for d, kind in enumerate(kinds)]}
+  scaler = {"columns": list(columns), "transforms": list(transforms),
+            "mean": [float(shift[kind][d]) for d, kind in enumerate(kinds)],
+            "std": [float(size[kind][d]) if varies[d] else 1.0 for d, kind in enumerate(kinds)]}
+  for d in np.flatnonzero(np.isinf(scaler["std"])):
+    raise UserError(f"data column {columns[d]!r}: its numbers lie further apart than numbers of 64 bits hold; choose "
+                    "other units")
+  return scaler
+
+
+class Moments(NamedTuple):
+  """Of each transformed column, over the numbers that are there: how many, mean, sum of squared deviations, ends."""
+  count: int | np.ndarray
+  mean: np.ndarray
+  square: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+
+
+def moments(read: Callable, num_rows: int, transforms: tuple[str, ...], columns: tuple[str, ...],
+            unit: np.ndarray | None) -> Moments:
+  """Moments of rows read block by block; of the columns divided by `unit` [D], a power of two each, None for 1."""
+  D = len(columns)
+  all_rows = Moments(0, np.zeros(D), np.zeros(D), np.full(D, np.inf), np.full(D, -np.inf))
+  size = block_rows(D)
+  with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+    for start in range(0, num_rows, size):
+      t = apply_transforms(read(start, min(start + size, num_rows)), transforms, columns)
+      all_rows = merge(all_rows, moments_of(t if unit is None else t / unit))
+  return all_rows
+
+
+def moments_of(t: np.ndarray) -> Moments:
+  """Moments of a block [n, D]."""
+  gap = np.isnan(t)
+  if not gap.any():
+    mean = t.mean(axis=0)
+    return Moments(len(t), mean, np.square(t - mean).sum(axis=0), t.min(axis=0), t.max(axis=0))
+  count = (~gap).sum(axis=0)
+  mean = np.where(gap, 0.0, t).sum(axis=0) / np.maximum(count, 1)
+  return Moments(count, mean, np.where(gap, 0.0, np.square(t - mean)).sum(axis=0),
+                 t.min(axis=0, where=~gap, initial=np.inf), t.max(axis=0, where=~gap, initial=-np.inf))
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+  """Moments of two blocks together."""
+  total, gap = np.maximum(a.count + b.count, 1), b.mean - a.mean
+  return Moments(a.count + b.count, a.mean + gap * (b.count / total),
+                 a.square + b.square + gap ** 2 * (a.count * b.count / total),
+                 np.minimum(a.low, b.low), np.maximum(a.high, b.high))
+
+
+def check_spread(scaler: dict, bounds: np.ndarray, row: Callable[[int, int], str]) -> None:
+  """Raises UserError for a column whose numbers, but for those at its ends, are one once they are scaled.
+
+  Args:
+    bounds: [4, D] in raw units: the smallest number, the one above, the one below the largest, the largest; infinite
+      where there is none.
+    row: how a message names the row of entry [i, d] of `bounds`.
+  """
+  there = np.isfinite(bounds)
+  t = apply_transforms(np.where(there, bounds, bounds[0]), scaler["transforms"], scaler["columns"])
+  z = standardised(scaler, t)
+  for low, high in ((0, 3), (1, 3), (0, 2), (1, 2)):
+    for d in np.flatnonzero(there[[low, high]].all(axis=0) & (bounds[low] < bounds[high]) & (z[low] == z[high])):
+      far, name = 0 if low else 3, scaler["columns"][d]
+      if (low, high) == (0, 3):
+        raise UserError(f"data column {name!r}: its numbers, {bounds[0, d]:.10g} to {bounds[3, d]:.10g}, are one "
+                        f"number by the transform {scaler['transforms'][d]!r} in the 32 bits of training; choose "
+                        "another in config.data.transforms, or other units")
+      raise UserError(f"data column {name!r}, {row(far, d)}: {bounds[far, d]:g} lies so far from the others that these "
+                      "are one number in the 32 bits of training; leave it out, name it in config.data.missing, or "
+                      "choose another transform in config.data.transforms")
 
 
 def block_rows(num_columns: int) -> int:
@@ -106,10 +182,48 @@ def apply_transforms(x: np.ndarray, transforms: tuple[str, ...], columns: tuple[
   return t
 
 
-def scale(scaler: dict, x: np.ndarray) -> np.ndarray:
-  """Raw units [N, D] to scaled units [N, D], float32; NaN stays. Raises UserError as `fit` does."""
-  t = apply_transforms(x, scaler["transforms"], scaler["columns"])
-  return ((t - np.asarray(scaler["mean"])) / np.asarray(scaler["std"])).astype(np.float32)
+def row_number(i: int, d: int) -> str:
+  """How a message names row i, 0-based, of an array."""
+  return f"row {i + 1}"
+
+
+def scale(scaler: dict, x: np.ndarray,
+          row: Callable[[int, int], str] = row_number) -> np.ndarray:
+  """Raw units [N, D] to scaled units [N, D], float32; NaN stays.
+
+  Args:
+    row: how a message names row i, 0-based, in which column d is at fault.
+
+  Raises:
+    UserError: as `fit` does, and at a number that lies so far away that 32 bits do not hold it once it is scaled.
+  """
+  z = standardised(scaler, apply_transforms(x, scaler["transforms"], scaler["columns"]))
+  for i, d in np.argwhere(np.isinf(z))[:1]:
+    raise UserError(f"data column {scaler['columns'][d]!r}, {row(i, d)}: {x[i, d]:g} lies so far from the training "
+                    "rows that 32 bits do not hold it once it is scaled; leave it out, or choose another transform in "
+                    "config.data.transforms")
+  return z
+
+
+def standardised(scaler: dict, t: np.ndarray) -> np.ndarray:
+  """Transformed columns [N, D] shifted and scaled, float32; infinite where that is too large."""
+  mean, std = np.asarray(scaler["mean"]), np.asarray(scaler["std"])
+  with np.errstate(over="ignore", invalid="ignore"):
+    z = (t - mean) / std
+    lost = ~np.isfinite(z)
+    if lost.any():  # the difference of large numbers of either sign is larger still
+      z[lost] = (t / std - mean / std)[lost]
+    return z.astype(np.float32)
+
+
+def exportable(scaler: dict) -> None:
+  """Raises UserError for a column whose raw numbers 32 bits do not tell apart: what is exported takes such numbers."""
+  for name, transform, mean, std in zip(scaler["columns"], scaler["transforms"], scaler["mean"], scaler["std"]):
+    size = max(abs(mean), std)
+    holds = FLOAT32[0] < std and size < min(FLOAT32[1], MOST_RATIO * std)
+    if TRANSFORMS[transform].forward is same and not holds:
+      raise UserError(f"--export: column {name!r} has a mean of {mean:.6g} and a deviation of {std:.6g}; numbers of 32 "
+                      "bits, which an export takes, do not tell its rows apart: train on other units")
 
 
 def unscale(scaler: dict, z: np.ndarray) -> np.ndarray:

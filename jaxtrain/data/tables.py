@@ -3,29 +3,30 @@
 Every complaint is one line that names the file, the column and the row.
 """
 
-import contextlib
+import fnmatch
 import hashlib
-from typing import Iterable, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxtrain.data import files
+from jaxtrain.data import cells, files, labels, surveys
 from jaxtrain.errors import UserError
 
 SKLEARN_TABLES = ("digits", "breast_cancer", "iris", "wine")
-MISSING = ("", "na", "n/a", "<na>", "nan", "null", "none")
 
 
 class Table(NamedTuple):
   """Numeric features and what belongs to each row.
 
   Attributes:
-    features: [N, D] float64, raw units, no NaN.
+    features: [N, D] float64, raw units; NaN where a cell is missing, with `config.data.incomplete=mask` alone.
     feature_names: D names.
     label: [N] int32, -1 = unlabelled; None without labels.
     class_names: names of the labels, in order.
     group: [N] group of each row; None without groups.
-    facts: JSON-able facts about the table: source, rows read and dropped, SHA-256 of a file.
+    facts: JSON-able facts about the table: source, rows read and dropped, SHA-256 of a file, warnings.
+    lines: [N] where each row stands in its file, as messages count; None where they are counted from 1.
+    bounds: [4, D] as of `surveys.bounds_of`; None where nobody looked.
   """
   features: np.ndarray
   feature_names: tuple[str, ...]
@@ -33,6 +34,12 @@ class Table(NamedTuple):
   class_names: tuple[str, ...]
   group: np.ndarray | None
   facts: dict
+  lines: np.ndarray | None = None
+  bounds: np.ndarray | None = None
+
+  def row(self, i: int) -> str:
+    """How a message names row i, 0-based."""
+    return f"row {i + 1 if self.lines is None else self.lines[i]}"
 
 
 def read_sklearn(name: str) -> Table:
@@ -46,45 +53,62 @@ def read_sklearn(name: str) -> Table:
                tuple(str(n) for n in bunch.target_names), None, {"source": f"sklearn {name}", "rows": len(bunch.data)})
 
 
-def read_file(kind: str, path: str, table: str, features: tuple[str, ...], label: str, group: str) -> Table:
+def read_file(kind: str, path: str, table: str, features: tuple[str, ...], label: str, group: str, *,
+              form: cells.Form = cells.PLAIN, leave_out: tuple[str, ...] = (), masked: bool = False) -> Table:
   """A table from a file of columns.
 
   Args:
-    kind, path, table: as of `files.read`.
-    features: names of the numeric columns, in the order the model sees them; a wide column stands for its parts. A row
-      with an empty or NaN cell in one of them is dropped and counted.
-    label: name of the label column, "" for none; its values are names; an empty or NaN cell is an unlabelled row.
+    kind, path, table, form: as of `files.read`.
+    features: names or patterns of the numeric columns, in the order the model sees them; a wide column stands for its
+      parts.
+    label: name of the label column, "" for none; its values are names; a missing cell is an unlabelled row.
     group: name of the group column, "" for none.
+    leave_out: names or patterns of columns that are no features.
+    masked: keep rows with missing features, which are NaN then; else they are dropped and counted.
 
   Raises:
     UserError: the file or a column is missing, a cell is no number, a column is constant or all missing, a row has no
       group, there is one class only, or no row is left.
   """
-  columns = files.read(kind, path, table)
-  return from_columns(columns, features, label, group, {"source": path, "sha256": file_digest(path)})
+  columns = files.read(kind, path, table, form=form)
+  return from_columns(columns, features, label, group, {"source": path, "sha256": file_digest(path)},
+                      leave_out=leave_out, masked=masked)
 
 
-def from_columns(columns: files.Columns, features: tuple[str, ...], label: str, group: str, facts: dict) -> Table:
+def from_columns(columns: files.Columns, features: tuple[str, ...], label: str, group: str, facts: dict, *,
+                 leave_out: tuple[str, ...] = (), masked: bool = False) -> Table:
   """The table of named columns; arguments and errors as of `read_file`."""
-  features = pick_features(columns, features, label, group)
-  x = np.stack([numbers(columns, name) for name in features], axis=1)
-  keep = survey(columns, features, [x])
-  return choose_rows(columns, x[keep], features, keep, label, group, facts)
+  features = pick_features(columns, features, label, group, leave_out)
+  x = np.stack([columns.numbers(name) for name in features], axis=1)
+  found = surveys.look(columns, features, [x], masked)
+  return choose_rows(columns, x[found.keep], features, found, label, group, facts, masked)
 
 
-def choose_rows(columns: files.Columns, x, features: tuple[str, ...], keep: np.ndarray, label: str, group: str,
-                facts: dict) -> Table:
+def choose_rows(columns: files.Columns, x, features: tuple[str, ...], found: surveys.Survey, label: str, group: str,
+                facts: dict, masked: bool) -> Table:
   """The table of the kept rows: `x`, their features, and the label and group that `columns` has for all rows [N]."""
-  code, class_names = encode_labels(columns.values[label][keep]) if label else (None, ())
-  if label and len(class_names) < 2:
-    raise UserError(f"{columns.path}: label column {label!r} has {len(class_names)} classes in the complete rows, "
-                    "allowed 2 or more")
-  rows = {"rows": int(keep.sum()), "rows_dropped": int((~keep).sum()),
-          "rows_unlabelled": int((code == -1).sum()) if label else 0}
-  return Table(x, features, code, class_names, encode_groups(columns, group, keep) if group else None, facts | rows)
+  keep, code, class_names = found.keep, None, ()
+  rows = {"rows": int(keep.sum()), "rows_dropped": int((~keep).sum()), "rows_unlabelled": 0}
+  if label:
+    code, class_names = labels.encode(columns.scalars(label)[keep], cells.missing_test(columns.form))
+    if len(class_names) < 2:
+      raise UserError(f"{columns.path}: label column {label!r} has {len(class_names)} classes in the "
+                      f"{'used' if masked else 'complete'} rows, allowed 2 or more")
+    rows["rows_unlabelled"] = int((code == -1).sum())
+    rows["class_rows"] = labels.count(code, len(class_names))
+    rows["label_warnings"] = labels.warn(label, class_names, rows["class_rows"])
+  if masked:
+    rows["rows_incomplete"] = found.incomplete
+  gaps = np.flatnonzero(found.missing)
+  rows["missing"] = {"columns": [features[d] for d in gaps], "cells": found.missing[gaps].tolist()}
+  rows["warnings"] = found.warnings
+  lines = columns.lines[keep] if columns.lines is not None else None if keep.all() else np.flatnonzero(keep) + 1
+  return Table(x, features, code, class_names, encode_groups(columns, group, keep) if group else None, facts | rows,
+               lines, found.bounds)
 
 
-def pick_features(columns: files.Columns, features: tuple[str, ...], label: str, group: str) -> tuple[str, ...]:
+def pick_features(columns: files.Columns, features: tuple[str, ...], label: str, group: str,
+                  leave_out: tuple[str, ...] = ()) -> tuple[str, ...]:
   """Names of the feature columns. Raises UserError where a column is not there, named twice, or none is named."""
   known = [*columns.values, *columns.wide]
   if not features:
@@ -93,9 +117,17 @@ def pick_features(columns: files.Columns, features: tuple[str, ...], label: str,
   for field, names in (("features", features), ("label", (label,) if label else ()),
                        ("group", (group,) if group else ())):
     for name in names:
-      if name not in columns.values and (field != "features" or name not in columns.wide):
+      columns.check(name)
+      if name not in columns.values and (field != "features" or name not in columns.wide and not is_pattern(name)):
         raise UserError(f"config.data.{field}: {columns.path} has no column {name!r}; it has {shorten(known)}")
-  features = columns.expand(features)
+  features = columns.expand(match(known, features, (label, group), columns.path, "features"))
+  if leave_out:
+    dropped = columns.expand(match(known, leave_out, (), columns.path, "leave_out"))
+    features = tuple(name for name in features if name not in dropped)
+    if not features:
+      raise UserError(f"config.data.leave_out: got {leave_out}, which leaves no features of {columns.path}")
+  for name in features:
+    columns.check(name)
   twice = [name for i, name in enumerate(features) if name in features[:i]]
   if twice or label in features:
     raise UserError(f"config.data.features: {twice[0] if twice else label!r} is named "
@@ -103,101 +135,41 @@ def pick_features(columns: files.Columns, features: tuple[str, ...], label: str,
   return features
 
 
+def is_pattern(name: str) -> bool:
+  """Whether a name that no column has may stand for several."""
+  return any(letter in name for letter in "*?[")
+
+
+def match(known: list[str], names: tuple[str, ...], but: tuple[str, ...], source: str, field: str) -> tuple[str, ...]:
+  """Names with each pattern, such as pixel_*, replaced by the names that fit it, but for those of `but`.
+
+  A name that is there stands for itself, whatever its letters. Raises UserError where nothing fits.
+  """
+  found = []
+  for name in names:
+    if name in known:
+      found.append(name)
+      continue
+    fitting = [other for other in known if fnmatch.fnmatchcase(other, name) and other not in (*but, *found)]
+    if not any(fnmatch.fnmatchcase(other, name) for other in known):
+      raise UserError(f"config.data.{field}: {source} has no column {name!r}; it has {shorten(known)}")
+    found += fitting
+  return tuple(found)
+
+
 def shorten(names: list[str], most: int = 12) -> str:
   """Names in a list that stays readable."""
   return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def survey(columns: files.Columns, names: tuple[str, ...], blocks: Iterable[np.ndarray]) -> np.ndarray:
-  """Looks at all features, block [n, D] by block; returns which rows are complete, [N] bool.
-
-  Raises:
-    UserError: an infinite value, a column that is empty or constant, or no row is complete. A part of a wide column,
-      such as a pixel in the corner of an image, may be constant.
-  """
-  keep, seen = [], np.zeros(len(names), bool)
-  low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
-  for x in blocks:
-    for r, d in np.argwhere(np.isinf(x))[:1]:
-      raise UserError(f"{columns.path}: column {names[d]!r}, {columns.row(sum(map(len, keep)) + r)}: infinite value")
-    missing = np.isnan(x)
-    keep.append(~missing.any(axis=1))
-    seen |= ~missing.all(axis=0)
-    low = np.minimum(low, x.min(axis=0, where=keep[-1][:, None], initial=np.inf))
-    high = np.maximum(high, x.max(axis=0, where=keep[-1][:, None], initial=-np.inf))
-  whole = np.concatenate(keep)
-  for d in np.flatnonzero(~seen):
-    raise UserError(f"{columns.path}: column {names[d]!r} is empty in every row")
-  if not whole.any():
-    raise UserError(f"{columns.path}: of {len(whole)} rows none has a number in every feature column")
-  parts = {name for wide in columns.wide.values() for name in wide}
-  for d in np.flatnonzero(low == high):
-    if names[d] not in parts:
-      raise UserError(f"{columns.path}: column {names[d]!r} is constant ({low[d]:g}) in the {whole.sum()} complete "
-                      "rows")
-  return whole
-
-
-def plain_numbers(column: np.ndarray) -> np.ndarray | None:
-  """An object column as float64 in one go; None where a cell is missing or text, which needs a look at each."""
-  try:
-    found = np.fromiter(map(float, column), np.float64, len(column))
-  except (TypeError, ValueError):
-    return None
-  # Python reads 1_000 as a number.
-  return None if "_" in "".join(cell for cell in column if isinstance(cell, str)) else found
-
-
-def numbers(columns: files.Columns, name: str) -> np.ndarray:
-  """A column as float64, NaN where missing. Raises UserError at a cell that is no number."""
-  column = columns.values[name]
-  if column.dtype.kind in "fiub":
-    return column.astype(np.float64)
-  if column.dtype != object:
-    raise UserError(f"{columns.path}: column {name!r} holds {column.dtype}, allowed numbers")
-  plain = plain_numbers(column)
-  if plain is not None:
-    return plain
-  values = np.full(len(column), np.nan)
-  for i, cell in enumerate(column):
-    if is_missing(cell):
-      continue
-    try:
-      if isinstance(cell, str) and "_" in cell:
-        raise ValueError
-      values[i] = float(cell)
-    except (TypeError, ValueError):
-      raise UserError(f"{columns.path}: column {name!r}, {columns.row(i)}: {cell!r} is not a number") from None
-  return values
-
-
-def is_missing(cell) -> bool:
-  """Whether a cell of a file stands for nothing."""
-  if isinstance(cell, str):
-    return cell.strip().lower() in MISSING
-  return cell is None or cell != cell
-
-
-def encode_labels(cells: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-  """Labels [N] int32 by sorted unique name, -1 where missing, and the names; numbers sort as numbers."""
-  cells = cells.tolist()  # once: two NaN of two lists are two keys
-  named = {cell: None if is_missing(cell) else str(cell).strip() for cell in dict.fromkeys(cells)}
-  names = sorted({name for name in named.values() if name is not None})
-  with contextlib.suppress(ValueError):  # not all are numbers: they stay in the order of words
-    names.sort(key=float)
-  code = {name: k for k, name in enumerate(names)}
-  codes = {cell: -1 if name is None else code[name] for cell, name in named.items()}
-  return np.fromiter((codes[cell] for cell in cells), np.int32, len(cells)), tuple(names)
-
-
 def encode_groups(columns: files.Columns, name: str, keep: np.ndarray) -> np.ndarray:
   """Groups of the kept rows by their text, so that they sort alike from all files. Raises UserError at a missing one.
   """
-  cells = columns.values[name]
+  column, is_missing = columns.scalars(name), cells.missing_test(columns.form)
   for i in np.flatnonzero(keep):
-    if is_missing(cells[i]):
+    if is_missing(column[i]):
       raise UserError(f"{columns.path}: group column {name!r}, {columns.row(i)}: no group")
-  return np.asarray([str(cell).strip() for cell in cells[keep].tolist()])
+  return np.asarray([str(cell).strip() for cell in column[keep].tolist()])
 
 
 def file_digest(path: str) -> str:
@@ -206,14 +178,17 @@ def file_digest(path: str) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def select_features(table: Table, names: tuple[str, ...]) -> Table:
-  """The named feature columns, in that order. Raises UserError for a name that is not there."""
-  for name in names:
-    if name not in table.feature_names:
-      raise UserError(f"config.data.features: {table.facts['source']} has no column {name!r}; it has "
-                      f"{shorten(list(table.feature_names))}")
+def select_features(table: Table, names: tuple[str, ...], leave_out: tuple[str, ...]) -> Table:
+  """The named feature columns, in that order, but for those left out. Raises UserError for a name that is not there."""
+  known, source = list(table.feature_names), table.facts["source"]
+  names = match(known, names, (), source, "features") if names else table.feature_names
+  dropped = match(known, leave_out, (), source, "leave_out")
+  names = tuple(name for name in names if name not in dropped)
+  if not names:
+    raise UserError(f"config.data.leave_out: got {leave_out}, which leaves no features of {source}")
   columns = [table.feature_names.index(name) for name in names]
-  return table._replace(features=table.features[:, columns], feature_names=tuple(names))
+  return table._replace(features=table.features[:, columns], feature_names=names,
+                        bounds=None if table.bounds is None else table.bounds[:, columns])
 
 
 def first_rows(table: Table, num_rows: int) -> Table:
@@ -221,6 +196,13 @@ def first_rows(table: Table, num_rows: int) -> Table:
   cut = lambda column: None if column is None else column[:num_rows]
   features, label = table.features[:num_rows], cut(table.label)
   facts = table.facts | {"rows": len(features), "rows_beyond_limit": len(table.features) - len(features)}
+  if "rows_incomplete" in facts:
+    facts["rows_incomplete"] = int(np.isnan(features).any(axis=1).sum())
   if "rows_unlabelled" in facts and label is not None:
     facts["rows_unlabelled"] = int((label == -1).sum())
-  return table._replace(features=features, label=label, group=cut(table.group), facts=facts)
+    if "class_rows" in facts:
+      facts["class_rows"] = labels.count(label, len(table.class_names))
+  there = ~np.isnan(features)
+  bounds = surveys.bounds_of(surveys.end_of(features, there), surveys.end_of(-features, there))
+  return table._replace(features=features, label=label, group=cut(table.group), facts=facts, lines=cut(table.lines),
+                        bounds=bounds)

@@ -9,14 +9,17 @@ import numpy as np
 
 from jaxtrain import config as config_lib
 from jaxtrain.config import limits
+from jaxtrain.config.defaults import TABLES
 from jaxtrain.config.limits import Limit
-from jaxtrain.data import arrays, files, host, scaling, splits, tables, tfds
+from jaxtrain.data import arrays, cells, files, host, scaling, splits, tables, tfds
 from jaxtrain.errors import UserError
 from jaxtrain.types import Splits
 
 SOURCES = (*files.KINDS, "tfds", "sklearn")
-UNUSED = {"sklearn": ("label", "group", "table"), "tfds": (), "sqlite": (), "csv": ("table",), "parquet": ("table",),
-          "npz": ("table",), "hdf5": ("table",)}
+WRITTEN = ("separator", "encoding")  # of CSV files alone
+CELLS = ("missing", "incomplete", "decimal", "thousands", *WRITTEN)  # of what may be missing or text
+UNUSED = {"sklearn": ("label", "group", "table", *CELLS), "tfds": ("decimal", "thousands", *WRITTEN), "sqlite": WRITTEN,
+          "csv": ("table",), "parquet": ("table", *WRITTEN), "npz": ("table", *WRITTEN), "hdf5": ("table", *WRITTEN)}
 OUT_OF_CORE = ("hdf5", "tfds")
 
 
@@ -37,12 +40,13 @@ def read_table(config, generators: dict[str, Callable]) -> tables.Table:
     UserError: the table cannot be read, or a field is set that its source does not use.
   """
   data = config.data
-  source, features = data.source, tuple(map(str, data.features))  # names that are numbers come as numbers
+  source, features, leave_out = data.source, tuple(data.features), tuple(data.leave_out)
   if "." in source:
     return config_lib.load_function("data.source", source)(config)
-  for field in ("path", "label", "group", "table") if source in generators else UNUSED[source]:
-    if data[field]:
-      raise UserError(f"config.data.{field}: got {data[field]!r}, allowed '' with config.data.source={source}")
+  for field in ("path", "label", "group", "table", *CELLS) if source in generators else UNUSED[source]:
+    if data[field] != TABLES[field]:
+      raise UserError(f"config.data.{field}: got {data[field]!r}, allowed {TABLES[field]!r} with "
+                      f"config.data.source={source}")
   if data.out_of_core and source not in OUT_OF_CORE:
     raise UserError(f"config.data.out_of_core: got True, allowed with config.data.source={' | '.join(OUT_OF_CORE)}; "
                     f"got {source!r}")
@@ -51,24 +55,26 @@ def read_table(config, generators: dict[str, Callable]) -> tables.Table:
       raise UserError(f"config.data.{field}: got {data[field]}, allowed 0 with config.data.out_of_core")
   if source in generators:
     table = generators[source](config)
-    return tables.select_features(table, features) if features else table
+    return tables.select_features(table, features, leave_out) if features or leave_out else table
+  more = {"form": cells.form_of(data), "leave_out": leave_out, "masked": data.incomplete == "mask"}
   if source == "sklearn":
     table = tables.read_sklearn(data.path)
-    table = tables.select_features(table, features) if features else table
+    table = tables.select_features(table, features, leave_out) if features or leave_out else table
   elif source == "tfds":
     read = tfds.open_table if data.out_of_core else tfds.read_table
-    table = read(data.path, data.table, features, data.label, data.group)
+    table = read(data.path, data.table, features, data.label, data.group, **more)
   elif data.out_of_core:
-    table = host.open_hdf5(data.path, features, data.label, data.group)
+    table = host.open_hdf5(data.path, features, data.label, data.group, **more)
   else:
-    table = tables.read_file(source, data.path, data.table, features, data.label, data.group)
+    table = tables.read_file(source, data.path, data.table, features, data.label, data.group, **more)
   return tables.first_rows(table, data.row_limit) if data.row_limit else table
 
 
 def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]:
   """Sources of each part, and the table they come from; arguments and errors as of `read_table`.
 
-  Batches hold `x` [B, D] float32 in scaled units, `label` [B] int32 (-1 = unlabelled) and `weight` [B].
+  Batches hold `x` [B, D] float32 in scaled units, `label` [B] int32 (-1 = unlabelled) and `weight` [B]; with
+  `config.data.incomplete=mask` also `observed` [B, D] float32: 1, or 0 where a cell is missing, and `x` is 0 there.
   """
   table = read_table(config, generators)
   num_rows = len(table.features)
@@ -79,16 +85,19 @@ def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]
   scaler = scaling.fit_blocks(lambda start, stop: table.features[train_rows[start:stop]], len(train_rows), transforms,
                               table.feature_names)
   label = table.label if table.label is not None else np.full(num_rows, -1, np.int32)
-  in_memory = isinstance(table.features, np.ndarray)
-  x = scaling.scale(scaler, table.features) if in_memory else None
+  in_memory, masked = isinstance(table.features, np.ndarray), config.data.incomplete == "mask"
+  if table.bounds is not None:
+    check_bounds(scaler, table)
+  if in_memory:
+    columns = host.scaled_rows(scaler, table.features, label, masked, lambda i, d: table.row(i))
 
   def source(part, batch_size, shuffled):
     part_rows = rows[part]
     if len(part_rows) == 0:
       return None
     if in_memory:
-      return arrays.table_source({"x": x[part_rows], "label": label[part_rows]}, batch_size, shuffled)
-    return host.host_source(table, part_rows, label, scaler, batch_size, shuffled=shuffled,
+      return arrays.table_source({name: column[part_rows] for name, column in columns.items()}, batch_size, shuffled)
+    return host.host_source(table, part_rows, label, scaler, batch_size, shuffled=shuffled, masked=masked,
                             num_epochs=count_epochs(config, len(part_rows)) if part == "train" else 1,
                             num_workers=config.data.num_workers if part == "train" else 0)
 
@@ -100,6 +109,19 @@ def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]
   if table.group is not None:
     meta["groups"] = {part: len(np.unique(table.group[r])) for part, r in rows.items()}
   return Splits(train, source("val", eval_size, False), source("test", eval_size, False), meta), table
+
+
+def check_bounds(scaler: dict, table: tables.Table) -> None:
+  """Raises UserError, before any training, for a number that cannot be scaled, or that lets the others become one."""
+  def row(end: int, d: int) -> str:
+    step = scaling.block_rows(len(table.feature_names))
+    starts = range(0, len(table.features), step)
+    found = (start + int(i) for start in starts
+             for i in np.flatnonzero(table.features[start:start + step][:, d] == table.bounds[end, d]))
+    return table.row(next(found))
+
+  scaling.scale(scaler, table.bounds[[0, 3]], lambda i, d: row(3 * i, d))
+  scaling.check_spread(scaler, table.bounds, row)
 
 
 def count_epochs(config, num_rows: int) -> int:

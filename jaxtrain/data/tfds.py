@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.data import files, host, tables
+from jaxtrain.data import cells, files, host, tables
 from jaxtrain.data.watched import Watched
 from jaxtrain.errors import UserError
 
@@ -78,29 +78,28 @@ def first_line(error: Exception) -> str:
   return (lines or [type(error).__name__])[0][:160]
 
 
-def open_columns(path: str, split: str) -> tuple[files.Columns, Any, dict]:
+def open_columns(path: str, split: str, form: cells.Form) -> tuple[files.Columns, Any, dict]:
   """(columns without their values, examples, numeric features by name) of a split."""
   examples, features, _ = open_split(path, split)
   if not len(examples):
     raise UserError(f"config.data.path: TFDS dataset {path!r}: the split has no examples")
-  example, found, wide = examples[0], {}, {}
-  for name in features:
-    value = np.asarray(example[name])
-    found[name] = features[name]
+  example, wide, bad = examples[0], {}, {}
+  found = {name: features[name] for name in features}
+  values = {name: np.asarray(example[name]) for name in found}
+  laid = files.lay_out({name: ((0, *value.shape), None) for name, value in values.items()}, bad)
+  for name, value in values.items():
     if value.ndim:
-      wide[name] = files.wide_names(path, name, (0, *value.shape), None)
-  names = [part for name in found for part in (wide[name] if name in wide else (name,))]
-  files.check_names(path, names)
-  values = {part: np.empty(0) for part in names}
-  return files.Columns(path, values, wide), examples, found
+      wide[name] = laid[name]
+  values = {part: np.empty(0) for parts in laid.values() for part in parts}
+  return files.Columns(path, values, wide, None, form, bad), examples, found
 
 
 def column(examples, features: dict, name: str, place: int) -> np.ndarray:
   """A column of all examples, at its place in the flattened value; a class label by its names."""
-  cells = np.asarray([np.asarray(example[name]).reshape(-1)[place] for example in examples])
-  if hasattr(features[name], "int2str") and cells.dtype.kind in "iu":
-    return np.fromiter((None if cell < 0 else features[name].int2str(int(cell)) for cell in cells), object, len(cells))
-  return np.fromiter((c.decode() if isinstance(c, bytes) else c for c in cells.tolist()), object, len(cells))
+  found = np.asarray([np.asarray(example[name]).reshape(-1)[place] for example in examples])
+  if hasattr(features[name], "int2str") and found.dtype.kind in "iu":
+    return np.fromiter((None if cell < 0 else features[name].int2str(int(cell)) for cell in found), object, len(found))
+  return np.fromiter(map(cells.decode, found.tolist()), object, len(found))
 
 
 def files_in(folder: str) -> list[str]:
@@ -114,12 +113,13 @@ class TfdsRows:
 
   Attributes:
     wanted: (feature, its place in the flattened value) of each column.
+    form: of their numbers.
     watched: the files as they were found.
     index: [n] examples; None = all.
   """
 
-  def __init__(self, path: str, split: str, wanted: tuple[tuple[str, int], ...]):
-    self.path, self.split, self.wanted = path, split, wanted
+  def __init__(self, path: str, split: str, wanted: tuple[tuple[str, int], ...], form: cells.Form):
+    self.path, self.split, self.wanted, self.form = path, split, wanted, form
     self.index: np.ndarray | None = None
     self.examples, _, folder = open_split(path, split)
     self.watched = Watched(*files_in(folder))
@@ -139,8 +139,7 @@ class TfdsRows:
       rows = self.index[rows]
     found = [self.examples[row] for row in rows.tolist()]  # as fast as __getitems__, which tfds.testing lacks
     flat = {name: self.flatten(name, found) for name in dict.fromkeys(name for name, _ in self.wanted)}
-    return np.stack([flat[name][:, d] for name, d in self.wanted], axis=1)
-
+    return cells.blank(self.form, np.stack([flat[name][:, d] for name, d in self.wanted], axis=1))
 
   def flatten(self, name: str, found: list[dict]) -> np.ndarray:
     """A feature of examples [n, width]. Raises UserError where their lengths differ."""
@@ -150,20 +149,22 @@ class TfdsRows:
     return np.stack(values)
 
 
-def open_table(path: str, split: str, features: tuple[str, ...], label: str, group: str) -> tables.Table:
+def open_table(path: str, split: str, features: tuple[str, ...], label: str, group: str, *,
+               form: cells.Form = cells.PLAIN, leave_out: tuple[str, ...] = (), masked: bool = False) -> tables.Table:
   """The table of a split whose features stay in its files.
 
   Args:
     path, split: as of `open_split`.
-    features, label, group: as of `tables.read_file`; no features = all numeric ones but label and group.
+    features, label, group, form, leave_out, masked: as of `tables.read_file`; no features = all numeric ones but label
+      and group.
 
   Raises:
     UserError: as `open_split` and `tables.read_file` do.
   """
-  columns, examples, found = open_columns(path, split)
+  columns, examples, found = open_columns(path, split, form)
   numeric = [name for name in found if np.asarray(examples[0][name]).dtype.kind in "fiub"]
   features = tables.pick_features(columns, features or tuple(n for n in numeric if n not in (label, group)), label,
-                                  group)
+                                  group, leave_out)
   place = {part: (name, d) for name in found
            for d, part in enumerate(columns.wide[name] if name in columns.wide else (name,))}
   for name in features:
@@ -171,11 +172,11 @@ def open_table(path: str, split: str, features: tuple[str, ...], label: str, gro
       raise UserError(f"{path}: column {name!r} holds no numbers")
   for name in {label, group} - {""}:
     columns.values[name] = column(examples, found, *place[name])
-  rows = TfdsRows(path, split, tuple(place[name] for name in features))
-  return host.close_over(rows, columns, features, label, group, {"source": f"tfds {path}"})
+  rows = TfdsRows(path, split, tuple(place[name] for name in features), form)
+  return host.close_over(rows, columns, features, label, group, {"source": f"tfds {path}"}, masked)
 
 
-def read_table(path: str, split: str, features: tuple[str, ...], label: str, group: str) -> tables.Table:
+def read_table(path: str, split: str, features: tuple[str, ...], label: str, group: str, **more) -> tables.Table:
   """The same with the features in memory."""
-  table = open_table(path, split, features, label, group)
+  table = open_table(path, split, features, label, group, **more)
   return table._replace(features=table.features[:])

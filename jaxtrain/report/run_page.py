@@ -10,6 +10,7 @@ import pathlib
 import shlex
 import statistics
 import time
+from typing import Any
 
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures, page, results
@@ -77,15 +78,29 @@ def data_section(run: RunData) -> list[Html]:
   rows = [("source", source)] + [(k.replace(".", " of "), fmt(n)) for k, n in flatten({"rows": meta.get("rows")}) if n]
   groups = {part: n for part, n in (meta.get("groups") or {}).items() if n}
   rows += [("groups per part", ", ".join(f"{part} {fmt(n)}" for part, n in groups.items()))] if groups else []
-  rows += [(key.replace("_", " "), fmt(value)) for key, value in flatten(facts) if key not in ("source", "rows")]
+  listed = ("source", "rows", "missing", "class_rows", "warnings", "label_warnings")
+  rows += [(key.replace("_", " "), fmt(value)) for key, value in flatten(facts) if key.partition(".")[0] not in listed]
+  missing = facts["missing"] if isinstance(facts.get("missing"), dict) else {}
+  gaps = counted(missing.get("columns"), missing.get("cells"))
+  rows += [("missing cells", ", ".join(f"{name} {n}" for name, n in gaps))] * bool(gaps)
   rows += [(word, fmt(len(some))) for word, some in (("features", meta.get("features")), ("classes", names)) if some]
   parts.append(table(["", ""], rows, "text"))
   if {"transforms", "mean", "std"} <= scaler.keys():
     scaling = zip(meta["features"], scaler["transforms"], map(fmt, scaler["mean"]), map(fmt, scaler["std"]))
     parts += [tag("h3", "Features as the model sees them"),
               table(["feature", "transform", "mean, transformed", "std, transformed"], scaling)]
-  listed = tag("summary", "Names of the classes"), tag("p", ", ".join(map(str, names)))
-  return parts + [tag("details", *listed)] * bool(names)
+  parts += [tag("p", "Note: ", words, class_="warn")
+            for key in ("warnings", "label_warnings") if isinstance(facts.get(key), list) for words in facts[key]]
+  pairs = counted(names, facts.get("class_rows")) or [(str(name), "") for name in names]
+  classes = ", ".join(f"{name} {n}".strip() for name, n in pairs)
+  return parts + [tag("details", tag("summary", "Classes and their rows"), tag("p", classes))] * bool(names)
+
+
+def counted(names: Any, counts: Any) -> list[tuple[str, str]]:
+  """Names with their counts as text; [] where a run did not note one count for each."""
+  if not isinstance(names, (list, tuple)) or not isinstance(counts, list) or len(names) != len(counts):
+    return []
+  return [(str(name), fmt(n)) for name, n in zip(names, counts)]
 
 
 def config_section(run: RunData) -> list[Html]:

@@ -111,17 +111,43 @@ class Console:
 
 def describe_data(meta: dict) -> str:
   """What the facts of a table and its split say, in a line."""
-  return describe_table(meta["table"]) + describe_parts(meta)
+  return describe_table(meta["table"]) + describe_classes(meta) + describe_parts(meta)
 
 
 def describe_table(table: dict) -> str:
-  """What a table's facts say of its rows: how many there are, were dropped, have no label."""
+  """What a table's facts say of its rows: how many there are, were dropped, have holes, have no label; the classes."""
   dropped = table["rows_dropped"] if "rows_dropped" in table else 0
   unlabelled = table["rows_unlabelled"] if "rows_unlabelled" in table else 0
   words = [f"{table['source']}, {table['rows']:,} rows"]
   beyond = table["rows_beyond_limit"] if "rows_beyond_limit" in table else 0
-  words += [f"{dropped:,} of {table['rows'] + beyond + dropped:,} rows dropped for missing features"] * bool(dropped)
+  missing = describe_missing(table["missing"]) if "missing" in table else ""
+  holes = table["rows_incomplete"] if "rows_incomplete" in table else None
+  why = "missing features" if holes is None else "missing all features"
+  why += missing if holes is None else ""
+  words += [f"{dropped:,} of {table['rows'] + beyond + dropped:,} rows dropped for {why}"] * bool(dropped)
+  words += [f"{holes or 0:,} rows with missing features used by what they have{missing}"] * (holes is not None)
   return "; ".join(words + [f"{unlabelled:,} rows unlabelled"] * bool(unlabelled))
+
+
+def describe_missing(missing: dict) -> str:
+  """The columns with the most missing cells, in brackets; nothing where none is missing."""
+  pairs = sorted(zip(missing["cells"], missing["columns"]), key=lambda pair: -pair[0])
+  more = f" and {len(pairs) - SHOWN} columns more" if len(pairs) > SHOWN else ""
+  return f" ({', '.join(f'{name} {count:,}' for count, name in pairs[:SHOWN])}{more})" if pairs else ""
+
+
+def describe_classes(meta: dict) -> str:
+  """Classes with their rows; nothing where there are none, or a run of before did not count them."""
+  if "class_rows" not in meta["table"]:
+    return ""
+  pairs = list(zip(meta["class_names"], meta["table"]["class_rows"]))
+  more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+  return f"; {len(pairs)} classes: {', '.join(f'{name} {count:,}' for name, count in pairs[:SHOWN])}{more}"
+
+
+def data_warnings(table: dict) -> list[str]:
+  """What a table's facts warn of."""
+  return [words for name in ("warnings", "label_warnings") if name in table for words in table[name]]
 
 
 def describe_parts(meta: dict) -> str:

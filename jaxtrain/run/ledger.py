@@ -44,6 +44,7 @@ class Ledger:
   num_bad_evals: int = 0  # evaluations since the best
   saved_step: int | None = None
   last_means: dict[str, float] = dataclasses.field(default_factory=dict)
+  alarmed: set[str] = dataclasses.field(default_factory=set)  # alarms of the experiment that were printed
   guard: Guard | None = None  # what the state's guard had seen after the last dispatch, on the host
   evaluated: tuple[str, ...] = ()  # names of the metrics that an evaluation gives
   segment_seconds: float = 0.0  # training time since the last report
@@ -184,7 +185,9 @@ class Ledger:
     if self.experiment.alarms is not None:
       own = self.experiment.alarms(by_split(means, val))
       for text in own:
-        self.console.say(f"jaxtrain: alarm: {text}")
+        if text not in self.alarmed:
+          self.console.say(f"jaxtrain: alarm: {text}")
+      self.alarmed |= set(own)
       found += own
     return found
 

@@ -12,11 +12,12 @@ import jax
 
 from jaxtrain import config as config_lib, jsonable, rng, step as step_lib
 from jaxtrain.config import with_values
+from jaxtrain.data import tables
 from jaxtrain.devices import processes
 from jaxtrain.errors import UserError, need
 from jaxtrain.jsonable import digest_json
 from jaxtrain.run import board, carry, checkpoints as checkpoints_lib, feed, fits, packing
-from jaxtrain.run.console import Console, describe_data
+from jaxtrain.run.console import Console, data_warnings, describe_data
 from jaxtrain.run.ledger import Ledger
 from jaxtrain.run.setup import Parts, assemble, compile_step, count_params, shapes
 from jaxtrain.run.single import Run
@@ -54,11 +55,24 @@ def look_at(config, workdir: str | None, resume: str) -> tuple[dict, bool]:
   if resume == "never":
     raise UserError(f"--resume=never: {workdir!r} holds a run; choose another workdir")
   old = config_lib.upgraded({key: value for key, value in old.items() if key != "origins"}, config)
+  if is_moved(old, config, workdir):
+    old["data"]["path"] = config.data.path
   flat = dict(jsonable.flatten(old))
   decided = {key: flat[key] for key, open_value in open_values(config).items()
              if key in flat and config_lib.lookup(config, key) == open_value}
   config_lib.check_same(old, config_lib.to_record(with_values(config, decided)), workdir, "a run of another config")
   return decided, True
+
+
+def is_moved(old: dict, config, workdir: str) -> bool:
+  """Whether a config names the file that a workdir's run was trained on by another path: the bytes are the same."""
+  if "data" not in old or "path" not in old["data"] or "data" not in config or "path" not in config.data:
+    return False
+  if old["data"]["path"] == config.data.path or not os.path.isfile(config.data.path):
+    return False
+  meta = records.newest_record(os.path.join(workdir, "checkpoints")).get("meta", {})
+  table = meta["table"] if isinstance(meta, dict) and isinstance(meta.get("table"), dict) else {}
+  return "sha256" in table and table["sha256"] == tables.file_digest(config.data.path)
 
 
 def write_config(config, workdir: str, origins: dict[str, str] | None) -> None:
@@ -195,9 +209,15 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
 
 
 def check_same_data(workdir: str, old: dict, new: dict) -> None:
-  """Raises UserError where what is known of the data is not what it was when a workdir was begun."""
+  """Raises UserError where what is known of the data is not what it was when a workdir was begun.
+
+  What an earlier version did not note of the table is not compared, nor where a file of the same bytes lies.
+  """
   meta, now = dict(jsonable.flatten(old)), dict(jsonable.flatten(config_lib.as_json(new)))
-  changed = [key for key in sorted(meta.keys() | now.keys())
+  moved = "table.sha256" in meta and "table.sha256" in now and meta["table.sha256"] == now["table.sha256"]
+  skip = {"table.source"} if moved else set()
+  skip |= {key for key in now.keys() - meta.keys() if key.startswith("table.")}
+  changed = [key for key in sorted((meta.keys() | now.keys()) - skip)
              if (key in meta) != (key in now) or not same_value(meta[key], now[key])]
   if changed:
     key = changed[0]
@@ -228,6 +248,8 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
     say(f"jaxtrain: {run.taken}")
   if "table" in run.splits.meta:
     say(f"jaxtrain: data: {describe_data(run.splits.meta)}")
+    for words in data_warnings(run.splits.meta["table"]):
+      say(f"jaxtrain: data: warning: {words}")
   if 0 < config.train.microbatch < config.train.batch_size:
     say(f"jaxtrain: gradients added up over micro-batches of {config.train.microbatch:,} rows")
   for section in config_lib.optimisers(config):

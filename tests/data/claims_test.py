@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from jaxtrain import memory
-from jaxtrain.data import files, host, tables
+from jaxtrain.data import files, host, sqlite_files, tables
 from jaxtrain.errors import UserError
 from jaxtrain.workdir import jsonfile, lines, reading
 
@@ -133,7 +133,7 @@ def test_a_view_without_an_end(small, tmp_path):
 
 
 def test_a_view_without_an_end_and_without_a_row(tmp_path, monkeypatch):
-  monkeypatch.setattr(files, "IDLE_STEPS", 3 * files.STEPS)
+  monkeypatch.setattr(sqlite_files, "IDLE_STEPS", 3 * sqlite_files.STEPS)
   path = database(tmp_path / "a.db", ENDLESS + " where i < 0")
   assert "its view gave no row for 3,000,000 steps and may have no end" in refusal(files.read, "sqlite", path)
 
@@ -144,8 +144,8 @@ def test_a_cell_of_a_gigabyte(tmp_path):
 
 
 def test_a_query_may_take_its_time_where_rows_come(tmp_path, monkeypatch):
-  monkeypatch.setattr(files, "IDLE_STEPS", 20_000)
-  monkeypatch.setattr(files, "STEPS", 10_000)
+  monkeypatch.setattr(sqlite_files, "IDLE_STEPS", 20_000)
+  monkeypatch.setattr(sqlite_files, "STEPS", 10_000)
   path = database(tmp_path / "a.db", f"{ENDLESS} limit 9000")  # some 100,000 steps
   assert files.read("sqlite", path).num_rows == 9000
 

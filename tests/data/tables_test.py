@@ -48,7 +48,9 @@ def test_columns_are_picked_by_name(write):
   assert table.label.tolist() == [0, 1, 0, -1] and table.label.dtype == np.int32
   assert table.group.tolist() == ["346-U1422-A"] * 2 + ["351-U1438-B"] * 2
   assert table.facts == {"source": path, "sha256": hashlib.sha256(GOOD.encode()).hexdigest(), "rows": 4,
-                         "rows_dropped": 0, "rows_unlabelled": 1}
+                         "rows_dropped": 0, "rows_unlabelled": 1, "class_rows": [2, 1],
+                         "missing": {"columns": [], "cells": []}, "warnings": [], "label_warnings": [
+                             "label column 'lithology': 1 class of one row: 'nannofossil ooze, with clay'"]}
 
 
 def test_label_and_group_are_optional(write):

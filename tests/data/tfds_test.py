@@ -41,7 +41,9 @@ def test_columns_of_every_kind(read, folder):
   assert table.class_names == ("clay", "sand")
   assert table.label.tolist() == [i % 2 if i % 5 else -1 for i in range(NUM_ROWS)]
   assert table.group.tolist() == [f"é{i % 4}" for i in range(NUM_ROWS)]
-  assert table.facts == {"source": f"tfds {folder}", "rows": NUM_ROWS, "rows_dropped": 0, "rows_unlabelled": 8}
+  assert table.facts == {"source": f"tfds {folder}", "rows": NUM_ROWS, "rows_dropped": 0, "rows_unlabelled": 8,
+                         "class_rows": [16, 16], "missing": {"columns": [], "cells": []}, "warnings": [],
+                         "label_warnings": []}
 
 
 def test_rows_in_any_order(folder):

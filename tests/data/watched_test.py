@@ -104,13 +104,13 @@ def test_other_rights_or_another_name_change_nothing(how, tmp_path, after_steps)
 
 
 def test_a_file_that_changes_while_it_is_looked_through_is_refused(tmp_path, monkeypatch):
-  path, real = write_file(tmp_path / "x.h5"), host.tables.survey
+  path, real = write_file(tmp_path / "x.h5"), host.surveys.look
 
   def survey(*args):
     os.utime(path)
     return real(*args)
 
-  monkeypatch.setattr(host.tables, "survey", survey)
+  monkeypatch.setattr(host.surveys, "look", survey)
   with pytest.raises(UserError, match="it was written to"):
     loop.train(configured(path), str(tmp_path / "run"))
 

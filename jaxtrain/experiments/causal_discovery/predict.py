@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.data import files, graphs, tables
+from jaxtrain.data import files, graphs, inputs
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import training
 from jaxtrain.types import Verb
@@ -29,12 +29,12 @@ def read_task(columns: files.Columns) -> tuple[list[str], dict[str, jax.Array]]:
   if len(names) < 2 or columns.num_rows < 2:
     raise UserError(f"{columns.path}: got {len(names)} variables and {columns.num_rows} rows, allowed 2 or more of "
                     "each")
-  x = np.stack([tables.numbers(columns, name) for name in names], axis=1)
+  x = np.stack([columns.numbers(name) for name in names], axis=1)
   for r, d in np.argwhere(~np.isfinite(x))[:1]:
     raise UserError(f"{columns.path}: column {names[d]!r}, {columns.row(r)}: {x[r, d]}, allowed a finite number")
   for d in np.flatnonzero(x.std(0) <= 1e-9 * np.abs(x).max(0))[:1]:
     raise UserError(f"{columns.path}: column {names[d]!r} is constant")
-  marks = np.stack([tables.numbers(columns, name + SUFFIX) if name in marked else np.zeros(len(x)) for name in names],
+  marks = np.stack([columns.numbers(name + SUFFIX) if name in marked else np.zeros(len(x)) for name in names],
                    axis=1)
   for r, d in np.argwhere((marks != 0) & (marks != 1))[:1]:
     raise UserError(f"{columns.path}: column {names[d] + SUFFIX!r}, {columns.row(r)}: {marks[r, d]}, allowed 0 or 1")
@@ -49,6 +49,7 @@ def make_verbs(config, model: training.Model) -> dict[str, Verb]:
   def posterior(state, columns, key, num):
     names, task = read_task(columns)
     training.check_sizes(config.model, columns.num_rows)
+    inputs.check_num(num, 64 * len(names) ** 2)
     _, probs, drawn = jax.jit(model.posterior, static_argnums=3)(training.params_of(state), task, key, num)
     pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
     return names, np.asarray(probs[0], np.float64), np.asarray(drawn[0]), pairs

@@ -46,27 +46,39 @@ def pick_rows(source, width: int, key) -> np.ndarray:
 
 
 def errors(x: np.ndarray, x_mean: np.ndarray, names: list[str], suffix: str) -> dict[str, float]:
-  """R2, root mean squared and mean absolute error of each column [N, D], in float64."""
+  """R2, root mean squared and mean absolute error of each column [N, D], in float64, over the entries that are no NaN.
+  """
   x, x_mean = np.asarray(x, np.float64), np.asarray(x_mean, np.float64)
-  square = np.square(x - x_mean).mean(axis=0)
-  var = np.maximum(x.var(axis=0), 1e-300)
-  absolute = np.abs(x - x_mean).mean(axis=0)
   scalars = {}
   for d, name in enumerate(names):
-    scalars |= {f"r2_{suffix}/{name}": float(1 - square[d] / var[d]) if x[:, d].std() > 0 else float("nan"),
-                f"rmse_{suffix}/{name}": float(square[d] ** 0.5), f"mae_{suffix}/{name}": float(absolute[d])}
+    there = ~np.isnan(x[:, d])
+    column, found = (x[:, d], x_mean[:, d]) if there.all() else (x[there, d], x_mean[there, d])
+    r2, rmse, mae = column_errors(column, found) if len(column) else (float("nan"),) * 3
+    scalars |= {f"r2_{suffix}/{name}": r2, f"rmse_{suffix}/{name}": rmse, f"mae_{suffix}/{name}": mae}
   return scalars
+
+
+def column_errors(x: np.ndarray, x_mean: np.ndarray) -> tuple[float, float, float]:
+  """R2 (NaN for a constant), root mean squared and mean absolute error of a column [N], float64."""
+  largest = np.abs(x).max()
+  unit = 1.0 if largest == 0 or 1e-100 < largest < 1e100 else 2.0 ** np.floor(np.log2(largest))  # squares stay numbers
+  x, x_mean = x / unit, x_mean / unit
+  square, var = np.square(x - x_mean).mean(), x.var()
+  r2 = float(1 - square / max(var, 1e-300)) if x.std() > 0 else float("nan")
+  return r2, float(square ** 0.5 * unit), float(np.abs(x - x_mean).mean() * unit)
 
 
 def mean_r2(x: np.ndarray, x_mean: np.ndarray) -> dict[str, float]:
   """Mean R2 of the columns [N, D] that vary, and half of its 95 % interval over independent rows; {} where none varies.
+  Rows with a NaN are left out.
 
   The interval is that of the linearised estimator: R2 = 1 - mean s / mean v with squared errors s and squared
   deviations v, so that a row moves it by (mean s / mean v) v / mean v - s / mean v.
   """
-  x, x_mean = np.asarray(x, np.float64), np.asarray(x_mean, np.float64)
+  there = ~np.isnan(x).any(axis=1)
+  x, x_mean = np.asarray(x, np.float64)[there], np.asarray(x_mean, np.float64)[there]
   varies = x.std(axis=0) > 0
-  if not varies.any():
+  if not len(x) or not varies.any():
     return {}
   x, x_mean = x[:, varies], x_mean[:, varies]
   deviation = np.square(x - x.mean(axis=0))
@@ -106,14 +118,20 @@ def sample_prior(model, state, key) -> np.ndarray:
   return predict.in_blocks(functools.partial(predict.decode, model), predict.variables_of(state), z)
 
 
+def seen_features(rows: dict[str, np.ndarray]) -> np.ndarray:
+  """The features of rows [N, D] in scaled units, NaN where a cell is missing."""
+  return np.where(rows["observed"] > 0, rows["x"], np.float32(np.nan)) if "observed" in rows else rows["x"]
+
+
 def assess_part(model, meta: dict, state, rows: dict[str, np.ndarray], key, with_umap: bool) -> tuple[dict, dict]:
   """Scalars and arrays of the rows of one part; `with_umap` adds the map that takes long."""
   names, classes, x, label = meta["features"], meta["class_names"], rows["x"], rows["label"]
   out = apply_model(model, state, x)
-  raw, raw_mean = scaling.unscale(meta["scaler"], x), scaling.unscale(meta["scaler"], out["x_mean"])
+  seen = seen_features(rows)
+  raw, raw_mean = scaling.unscale(meta["scaler"], seen), scaling.unscale(meta["scaler"], out["x_mean"])
   use, kl_nats = latent_use(out["mean"], out["log_var"])
-  scalars = {"rows": len(x)} | use | mean_r2(x, out["x_mean"])
-  scalars |= errors(raw, raw_mean, names, "raw") | errors(x, out["x_mean"], names, "scaled")
+  scalars = {"rows": len(x)} | use | mean_r2(seen, out["x_mean"])
+  scalars |= errors(raw, raw_mean, names, "raw") | errors(seen, out["x_mean"], names, "scaled")
   pick = np.sort(np.asarray(jax.random.permutation(key, len(x))[:SAMPLE]))
   components, share = principal_components(out["mean"][pick])
   arrays = {"sample_x": raw[pick], "sample_x_mean": raw_mean[pick], "sample_latent_mean": out["mean"][pick],
@@ -155,12 +173,13 @@ def compare_splits(model, meta: dict, state, sources: dict, key) -> dict[str, np
   found = {}
   for name, source in sources.items():
     rows = source.rows(pick_rows(source, len(meta["features"]), key))
+    seen = seen_features(rows)
     if not found:
-      edges = scores.bin_edges(rows["x"])
+      edges = scores.bin_edges(seen)
       prior = sample_prior(model, state, key)
       found |= {"hist_edges": scaling.unscale(meta["scaler"], edges.T).T,
                 "hist_generated": scores.histograms(prior, edges)}
-    found[f"hist_{name}"] = scores.histograms(rows["x"], edges)
+    found[f"hist_{name}"] = scores.histograms(seen, edges, ~np.isnan(seen))
     if meta["class_names"]:
       count = np.bincount(rows["label"][rows["label"] >= 0], minlength=len(meta["class_names"]))
       found["class_count_all"] = found["class_count_all"] + count if "class_count_all" in found else count

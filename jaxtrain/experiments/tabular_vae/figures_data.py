@@ -109,7 +109,7 @@ def generated(run: RunData) -> Figure | None:
   """
   if not {"hist_edges", "hist_generated", f"hist_{run.split}"} <= run.arrays.keys():
     return None
-  rows, drawn = (run.arrays[name][0].sum() for name in (f"hist_{run.split}", "hist_generated"))
+  rows, drawn = (run.arrays[name].sum(axis=1).max() for name in (f"hist_{run.split}", "hist_generated"))
   series = [(f"hist_{run.split}", BLUE, f"data: {run.split}, {rows:,} rows"),
             ("hist_generated", ORANGE, f"decoder means of {drawn:,} prior samples")]
   return feature_panels(run, series, "raw units; outside: share of data | samples beyond the bins")
@@ -122,7 +122,7 @@ def distributions(run: RunData) -> Figure | None:
   parts = [part for part in SPLITS[::-1] if f"hist_{part}" in run.arrays]
   if not parts or "hist_edges" not in run.arrays:
     return None
-  rows = {part: run.arrays[f"hist_{part}"][0].sum() for part in parts}
+  rows = {part: run.arrays[f"hist_{part}"].sum(axis=1).max() for part in parts}
   series = [(f"hist_{part}", COLORS[part], f"{part}, {rows[part]:,} rows") for part in parts]
   return feature_panels(run, series, f"raw units; outside: share of {' | '.join(parts)} beyond the bins")
 

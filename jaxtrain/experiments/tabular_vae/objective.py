@@ -4,7 +4,8 @@ With x~ the input whose masked entries are 0 and r the reconstruction from a sam
   mean reduction (hybrid): mean (r-x)^2 + w_masked mean_masked (r-x)^2 + beta_t mean KL_nats + w_class mean CE
   sum reduction (standard): sum (r-x)^2 + beta sum KL_nats + w_class sum CE, over the batch
 Masked targets are the unmasked values; KL is averaged over latent dimensions in the mean reduction; the mean of the
-masked term is over the masked entries, 0 where there are none; CE runs over labelled rows.
+masked term is over the masked entries, 0 where there are none; CE runs over labelled rows. In batches
+that hold `observed`, missing entries are 0 in the input, and the terms of x run over the entries that are there.
 
 **Source:** Kingma & Welling 2014, eq. 10; the recipes are those of the lithology VAE.
 """
@@ -85,17 +86,24 @@ def term_counts(o: Objective, batch: Batch) -> dict[str, jax.Array]:
   """Entries of the whole batch that each term runs over."""
   num_rows = jnp.sum(batch["weight"])
   counts = {"recon": num_rows * o.model.num_features, "kl": num_rows * o.model.latent_dim}
+  if "observed" in batch:
+    counts["recon"] = jnp.sum(losses.sum_rows(batch["weight"], batch["observed"]))
   if "mask" in batch:
-    counts["masked"] = jnp.sum(losses.sum_rows(batch["weight"], batch["mask"]))
+    counts["masked"] = jnp.sum(losses.sum_rows(batch["weight"], of_observed(batch, batch["mask"])))
   if o.classifying:
     counts["class"] = jnp.sum(batch["weight"] * (batch["label"] >= 0))
   return counts | {name: num_rows for name in o.extra_terms}
 
 
+def of_observed(batch: Batch, entries: jax.Array) -> jax.Array:
+  """Entries [B, D] with 0 where a cell of the table is missing; themselves where none can be."""
+  return entries * batch["observed"] if "observed" in batch else entries
+
+
 def term_sums(o: Objective, batch: Batch, out: nets.Output) -> tuple[dict[str, jax.Array], Metrics]:
   """Sums of each term over the rows of a chunk, and extra metrics with their counts."""
   row, kl_nats = batch["weight"], losses.gaussian_kl_nats(out.mean, out.log_var)
-  square = jnp.square(batch["x"] - out.x_mean)
+  square = of_observed(batch, jnp.square(batch["x"] - out.x_mean))
   sums = {"recon": jnp.sum(losses.sum_rows(row, square)), "kl": jnp.sum(losses.sum_rows(row, kl_nats))}
   extras = {"kl_nats": (sums["kl"], jnp.sum(row))}
   if "mask" in batch:

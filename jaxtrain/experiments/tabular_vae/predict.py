@@ -1,9 +1,10 @@
 """What a trained tabular VAE does with new rows: embed, reconstruct, classify, impute, and sample without any.
 
-Rows are scaled by the run's stored transforms. A row with a missing feature gets empty results, except from `impute`,
-which fills it: missing entries start at 0, where training masks them, and are replaced by their reconstruction: once
-where the model was trained with masking, else `NUM_IMPUTE` times. Measured on the lithology table with 30 % of R left
-out, RMSE of log(1 + R): hybrid recipe 0.065 after one pass and 0.098 after ten; standard recipe 0.247 and 0.183.
+Rows are scaled by the run's stored transforms. A row with a missing feature gets empty results, but where the run was
+trained on such rows (`config.data.incomplete=mask`): there it is used by what it has. `impute` fills it in any case:
+missing entries start at 0, where training masks them, and are replaced by their reconstruction: once where the model
+was trained with masking or holes, else `NUM_IMPUTE` times. Measured on the lithology table with 30 % of R left out,
+RMSE of log(1 + R): hybrid recipe 0.065 after one pass and 0.098 after ten; standard recipe 0.247 and 0.183.
 
 **Source:** imputation: Rezende, Mohamed & Wierstra 2014 (Stochastic Backpropagation), appendix F, with the posterior
 mean in place of a sample. Samples are means of p(x | z) for z from the prior.
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.data import files, scaling, tables
+from jaxtrain.data import files, inputs, scaling, tables
 from jaxtrain.errors import UserError
 from jaxtrain.types import Input, Verb
 
@@ -80,12 +81,29 @@ def read_features(columns: files.Columns, names: list[str]) -> np.ndarray:
   """The model's features [N, D] float64 of a file, NaN where missing. Raises UserError for a file that does not fit."""
   names = tuple(names)
   for name in names:
+    columns.check(name)
     if name not in columns.values:
       raise UserError(f"{columns.path} has no column {name!r}; the run needs {tables.shorten(list(names))}")
-  x = np.stack([tables.numbers(columns, name) for name in names], axis=1)
+  x = np.stack([columns.numbers(name) for name in names], axis=1)
   for r, d in np.argwhere(np.isinf(x))[:1]:
     raise UserError(f"{columns.path}: column {names[d]!r}, {columns.row(r)}: infinite value")
   return x
+
+
+def scaled(scaler: dict, columns: files.Columns, x: np.ndarray, pick: np.ndarray) -> np.ndarray:
+  """The picked rows of x [N, D] in scaled units, float32. Raises UserError, with file and row, as `scaling.scale` does.
+  """
+  rows = np.flatnonzero(pick)
+  try:
+    return scaling.scale(scaler, x[pick], lambda i, d: columns.row(rows[i]))
+  except UserError as error:
+    raise UserError(f"{columns.path}: {error}") from None
+
+
+def exported(scaler: dict, width: int, fn: Callable, state) -> tuple[Callable, int]:
+  """(fn of a state's x [B, width] in raw units, width). Raises UserError where 32 bits do not hold such units."""
+  scaling.exportable(scaler)
+  return functools.partial(fn, state), width
 
 
 def pick_class(class_names: list[str], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -113,64 +131,68 @@ def doubt(model, meta: dict, state, x: np.ndarray, missing: np.ndarray, key: jax
                   if missing[:, d].any() and f"{name}_sd" not in names}
 
 
-def make_verbs(model, meta: dict, masked: bool) -> dict[str, Verb]:
+def name_classes(class_names: list[str], prob: np.ndarray, usable: np.ndarray) -> dict[str, np.ndarray]:
+  """Columns of probabilities [N, K] by class, and the most probable class."""
+  columns = {f"prob_{name}": prob[:, k] for k, name in enumerate(class_names)}
+  return columns | pick_class(class_names, columns)
+
+
+def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
   """The verbs of a model and a table's meta; `classify` only where the model has a classifier.
 
-  `masked`: whether the model was trained with masked entries.
+  Args:
+    masked: whether the model was trained with masked entries.
+    holes: whether it was trained on rows with missing features, which then get results by what they have.
   """
-  fill = functools.partial(impute, 1 if masked else NUM_IMPUTE)
+  fill = functools.partial(impute, 1 if masked or holes else NUM_IMPUTE)
   names, scaler, D = meta["features"], meta["scaler"], meta["num_features"]
   to_raw = functools.partial(scaling.unscale_on_device, scaler)
-  to_scaled = functools.partial(scaling.scale_on_device, scaler)
+  with_gaps = functools.partial(scaling.scale_on_device, scaler)
+  to_scaled = (lambda x: jnp.where(jnp.isnan(x), 0.0, with_gaps(x))) if holes else with_gaps
 
   def over_rows(fn, name_columns):
     def run(state, columns, num, key):
       x = read_features(columns, names)
-      complete = ~np.isnan(x).any(axis=1)
-      found = np.full((len(x), *jax.eval_shape(fn, variables_of(state), jnp.zeros((1, D))).shape[1:]), np.nan,
-                      np.float32)
-      if complete.any():
-        found[complete] = in_blocks(fn, variables_of(state), scaling.scale(scaler, x[complete]))
-      return name_columns(found, complete)
+      usable = ~(np.isnan(x).all(axis=1) if holes else np.isnan(x).any(axis=1))
+      width = jax.eval_shape(fn, variables_of(state), jnp.zeros((1, D))).shape[1]
+      found = np.full((len(x), width), np.nan, np.float32)
+      if usable.any():
+        z = scaled(scaler, columns, x, usable)
+        found[usable] = in_blocks(fn, variables_of(state), np.nan_to_num(z) if holes else z)
+      return name_columns(found, usable)
     return run
 
   def run_impute(state, columns, num, key):
     x = read_features(columns, names)
-    missing = np.isnan(x)
-    filled = scaling.unscale(scaler, in_blocks(bind(fill), variables_of(state), scaling.scale(scaler, x)))
+    missing, z = np.isnan(x), scaled(scaler, columns, x, np.ones(len(x), bool))
+    filled = scaling.unscale(scaler, in_blocks(bind(fill), variables_of(state), z))
     return {name: np.where(missing[:, d], filled[:, d], x[:, d]) for d, name in enumerate(names)} | {
         "num_imputed": missing.sum(axis=1)} | doubt(model, meta, state, np.where(missing, filled, x), missing, key)
 
   def run_sample(state, columns, num, key):
+    inputs.check_num(num, 16 * model.latent_dim + 40 * D)
     z = np.asarray(jax.random.normal(key, (num, model.latent_dim)))
     x = scaling.unscale(scaler, in_blocks(bind(decode), variables_of(state), z))
     return {name: x[:, d] for d, name in enumerate(names)}
 
-  def name_features(x, complete):
-    return {f"{name}_recon": column for name, column in zip(names, scaling.unscale(scaler, x).T)}
-
+  name_features = lambda x, _: {f"{name}_recon": x_d for name, x_d in zip(names, scaling.unscale(scaler, x).T)}
   bind = lambda fn: functools.partial(fn, model)
   def pure(fn, width, after=lambda out: out, before=to_scaled):
-    return lambda state: (lambda x: after(fn(model, variables_of(state), before(x))), width)
+    return functools.partial(exported, scaler, width, lambda state, x: after(fn(model, variables_of(state), before(x))))
 
-  features = tuple(Input(name) for name in names)
+  features = tuple(Input(name, required=not holes) for name in names)
+  fillable = tuple(Input(name, required=False) for name in names)
   verbs = {
       "embed": Verb(over_rows(bind(posterior_mean), lambda z, _: {f"emb_{k}": z[:, k] for k in range(z.shape[1])}),
                     pure(posterior_mean, D), "each", features),
       "reconstruct": Verb(over_rows(bind(reconstruct), name_features), pure(reconstruct, D, to_raw), "mean",
                           features),
-      "impute": Verb(run_impute, pure(fill, D, to_raw), "mean", tuple(f._replace(required=False) for f in features),
-                     replaces=True),
+      "impute": Verb(run_impute, pure(fill, D, to_raw, with_gaps), "mean", fillable, replaces=True),
       "sample": Verb(run_sample, pure(decode, model.latent_dim, to_raw, lambda z: z), "turns", (),
                      counts=True),
   }
   if model.num_classes:
-    decide = functools.partial(pick_class, meta["class_names"])
-
-    def name_classes(prob, _):
-      columns = {f"prob_{name}": prob[:, k] for k, name in enumerate(meta["class_names"])}
-      return columns | decide(columns)
-
-    verbs["classify"] = Verb(over_rows(bind(classify), name_classes), pure(classify, D), "mean", features,
-                             decide=decide)
+    name_all = functools.partial(name_classes, meta["class_names"])
+    verbs["classify"] = Verb(over_rows(bind(classify), name_all), pure(classify, D), "mean", features,
+                             decide=functools.partial(pick_class, meta["class_names"]))
   return verbs

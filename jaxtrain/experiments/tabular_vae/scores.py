@@ -166,6 +166,8 @@ def bin_edges(x: np.ndarray) -> np.ndarray:
   """
   edges = np.empty((x.shape[1], NUM_BINS + 1))
   for d, column in enumerate(x.T.astype(np.float64)):
+    column = column[~np.isnan(column)]
+    column = column if len(column) else np.zeros(1)
     low, high = column.min(), column.max()
     values = np.unique(np.round((column - low) / max(high - low, 1e-300), 5))
     gap = np.diff(values).min() if len(values) > 1 else 0.0
@@ -180,11 +182,15 @@ def bin_edges(x: np.ndarray) -> np.ndarray:
   return edges
 
 
-def histograms(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
-  """Rows of x [N, D] in each bin, after those below and before those above all bins: [D, bins + 2]."""
+def histograms(x: np.ndarray, edges: np.ndarray, there: np.ndarray | None = None) -> np.ndarray:
+  """Rows of x [N, D] in each bin, after those below and before those above all bins: [D, bins + 2].
+
+  Entries that are not `there` [N, D] are not counted; None = all are.
+  """
   B = edges.shape[1] - 1
   found = np.empty((x.shape[1], B + 2), np.int64)
   for d, column in enumerate(x.T.astype(np.float64)):
+    column = column if there is None else column[there[:, d]]
     low, high = edges[d, 0], edges[d, -1]
     place = np.floor((column - low) / (high - low) * B)
     place[column == high] = B - 1

@@ -97,8 +97,8 @@ def test_a_graph_is_no_function_of_rows_to_export(trained):
 
 def test_a_graph_is_drawn_and_its_strongest_edges_are_said(trained, capsys):
   output = str(trained / "graph.html")
-  command.run([f"--workdir={trained / 'run'}", "--verb=graph", f"--input={trained / 'marked'}.csv", f"--output={output}",
-               "--columns=d,b,a"])
+  command.run([f"--workdir={trained / 'run'}", "--verb=graph", f"--input={trained / 'marked'}.csv",
+               f"--output={output}", "--columns=d,b,a"])
   said = capsys.readouterr().out.splitlines()
   assert said[1] == "the strongest edges:" and len(said) == 8 and all(" -> " in line for line in said[2:])
   with open(output, encoding="utf-8") as file:

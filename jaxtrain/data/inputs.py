@@ -1,0 +1,57 @@
+"""The file that a trained run is applied to, read as the run's own file was, where nothing else is said."""
+
+import contextlib
+import re
+from typing import Iterator, Mapping
+
+from jaxtrain import memory
+from jaxtrain.config import limits
+from jaxtrain.config.defaults import TABLES
+from jaxtrain.data import cells, files, sqlite_files
+from jaxtrain.errors import UserError
+
+FIELDS = ("table", "missing", "separator", "decimal", "thousands", "encoding")  # of config.data, and flags of predict
+NAMED = re.compile(rf"config\.data\.({'|'.join(FIELDS)})")
+
+
+def read(path: str, data: Mapping, given: Mapping[str, object]) -> files.Columns:
+  """The columns of a file.
+
+  Args:
+    path: the file. Its suffix says of what kind it is; another suffix stands for the kind of the run's own file.
+    data: the section `data` of the run's config.
+    given: what is said of this file in place of the run's fields, by name; None where nothing is.
+
+  Raises:
+    UserError: as `files.read` does, and for a value that its field would not take.
+  """
+  fields = {name: data[name] if name in data else TABLES[name] for name in FIELDS}
+  for name, value in given.items():
+    if value is not None:
+      limit = limits.LIMITS[f"data.{name}"]
+      if limits.plain(value) or not limits.fits(limit, value):
+        raise UserError(f"--{name}: got {value!r}, allowed {limit.words}")
+      fields[name] = value
+  own = data["source"] if "source" in data else ""
+  with spelt_as_flags():
+    kind = own if own in files.KINDS and not files.has_suffix(path) else files.kind_of(path)
+    table = fields["table"] if kind == "sqlite" else ""
+    if table and given["table"] is None:
+      table = sqlite_files.table_there(path, table)
+    return files.read(kind, path, table, field="--input", form=cells.form_of(fields))
+
+
+@contextlib.contextmanager
+def spelt_as_flags() -> Iterator[None]:
+  """Turns fields of a config that a message names into the flags that say the same of the input."""
+  try:
+    yield
+  except UserError as error:
+    raise UserError(NAMED.sub(r"--\1", error.message), error.hint) from error.__cause__
+
+
+def check_num(num: int, row_bytes: int) -> None:
+  """Raises UserError where so many rows as --num asks for do not fit into memory."""
+  if num * row_bytes > memory.room():
+    raise UserError(f"--num: got {num}, allowed up to {memory.room() // row_bytes:,} with the memory that is free; "
+                    "make several files, with other seeds")

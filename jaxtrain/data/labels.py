@@ -1,0 +1,73 @@
+"""Labels of a table as numbers, and what about their names may be a slip: pure functions of the cells."""
+
+import collections
+import contextlib
+from typing import Any, Callable
+
+import numpy as np
+
+MOST_NAMED = 5  # classes in a message
+UNIQUE_ROWS, UNIQUE_SHARE = 20, 0.5  # labels are nearly unique from so many rows on, with so many classes to a row
+
+
+def encode(column: np.ndarray, is_missing: Callable[[Any], bool]) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Labels [N] int32 by sorted unique name, -1 where missing, and the names; numbers sort as numbers."""
+  cells = column.tolist()  # once: two NaN of two lists are two keys
+  named = {cell: None if is_missing(cell) else str(cell).strip() for cell in dict.fromkeys(cells)}
+  names = sorted({name for name in named.values() if name is not None})
+  with contextlib.suppress(ValueError):  # not all are numbers: they stay in the order of words
+    names.sort(key=float)
+  code = {name: k for k, name in enumerate(names)}
+  codes = {cell: -1 if name is None else code[name] for cell, name in named.items()}
+  return np.fromiter((codes[cell] for cell in cells), np.int32, len(cells)), tuple(names)
+
+
+def warn(column: str, names: tuple[str, ...], counts: list[int]) -> list[str]:
+  """What may be wrong with the classes of a label column, a sentence for each kind.
+
+  Args:
+    column: its name.
+    names, counts: the classes and their rows.
+  """
+  found, where = [], f"label column {column!r}"
+  for key, what in ((lambda name: " ".join(name.split()).casefold(), "differ in case or spaces only"),
+                    (number_of, "are the same number")):
+    for same in alike(names, key):
+      found.append(f"{where}: the classes {quoted(same)} {what}; write them alike where they mean the same")
+  numbers = [name for name in names if number_of(name) is not None]
+  if 0 < len(numbers) < len(names):
+    words = [name for name in names if name not in numbers]
+    found.append(f"{where}: some classes are numbers ({quoted(numbers)}), others words ({quoted(words)})")
+  rows = sum(counts)
+  if rows >= UNIQUE_ROWS and len(names) > UNIQUE_SHARE * rows:
+    found.append(f"{where}: {len(names):,} classes in {rows:,} rows: nearly every row is a class of its own")
+  elif single := [name for name, count in zip(names, counts) if count == 1]:
+    found.append(f"{where}: {len(single):,} class{'es' * (len(single) > 1)} of one row: {quoted(single)}")
+  return found
+
+
+def alike(names: tuple[str, ...], key: Callable[[str], Any]) -> list[list[str]]:
+  """Names with the same key, where there are several; those whose key is None are like no other."""
+  groups = collections.defaultdict(list)
+  for name in names:
+    groups[key(name)].append(name)
+  return [same for value, same in groups.items() if value is not None and len(same) > 1]
+
+
+def number_of(name: str) -> float | None:
+  """A name as a number; None where it is none."""
+  try:
+    return None if "_" in name else float(name)
+  except ValueError:
+    return None
+
+
+def quoted(names: list[str]) -> str:
+  """Names in quotes in a list that stays readable."""
+  shown = ", ".join(repr(name) for name in names[:MOST_NAMED])
+  return shown + (f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else "")
+
+
+def count(label: np.ndarray, num_classes: int) -> list[int]:
+  """Rows of each class."""
+  return np.bincount(label[label >= 0], minlength=num_classes).tolist()
