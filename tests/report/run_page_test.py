@@ -159,6 +159,13 @@ def test_time_is_split_into_what_it_went_into(tmp_path):
   assert "drawing figures" in said
 
 
+def test_a_measure_that_says_nothing_more_has_no_column_and_counts_are_whole(tmp_path):
+  folder = make_run(tmp_path / "run", config=MINIMAL)
+  with_scalars(folder, "test", active_dims_sd=10, **{"r2_scaled/depth": 0.9 + 1e-9, "r2_scaled/mass": 0.89})
+  page = page_of(folder)
+  assert ["feature", "R² raw", "RMSE raw", "MAE raw"] in page.rows and ["active_dims_sd", "2", "2", "10"] in page.rows
+
+
 def test_long_tables_are_folded_between_rows(tmp_path):
   page = page_of(make_run(tmp_path / "run", features=[f"f{k}" for k in range(64)], config=MINIMAL))
   assert "The other 24 rows" in page.text and "max-height" not in page.source[:page.source.index("</style>")]
