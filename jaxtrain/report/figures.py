@@ -35,9 +35,10 @@ LEGEND = {"train": "training", "val": "validation"}
 HUES = ("#1f6fb4", "#d2580f", "#0b8a62", "#c9468f", "#e3ac00", "#58b7e6", "#6b4fb3", "#8c5a2b", "#8fae1b", "#22262b")
 # Parts of names of metrics, as a person says them
 WORDS = {"train": "training", "val": "validation", "lr": "learning rate", "grad": "gradient", "kl": "KL",
-         "recon": "reconstruction", "class": "classifier", "auc": "AUC", "auroc": "AUROC", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "f1": "F1",
-         "nll": "negative log-likelihood", "ece": "calibration error", "dims": "dimensions", "top5": "in the top 5",
-         "prob": "probability", "nats": "in nats", "e": "expected", "sd": "by deviation", "macro": "(mean of classes)"}
+         "recon": "reconstruction", "class": "classifier", "auc": "AUC", "auroc": "AUROC", "rmse": "RMSE", "mae": "MAE",
+         "r2": "R²", "f1": "F1", "nll": "negative log-likelihood", "ece": "calibration error", "dims": "dimensions",
+         "top5": "in the top 5", "prob": "probability", "nats": "in nats", "e": "expected", "sd": "by deviation",
+         "macro": "(mean of classes)"}
 INK, MUTED, FAINT = "#22262b", "#667079", "#e3e7eb"
 STYLE = {"font.size": 8.5, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "text.color": INK,
          "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.edgecolor": "#9aa3ab",
