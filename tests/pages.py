@@ -2,7 +2,7 @@
 
 import html.parser
 
-VOID = ("meta", "img", "input")
+VOID = ("meta", "img", "input", "source")
 
 
 class Page(html.parser.HTMLParser):

@@ -7,6 +7,7 @@ in `FULL_FAMILIES`.
 Files that a killed run left short are read as far as they go. No JAX here, nor in anything that this module imports.
 """
 
+import contextlib
 import errno
 import inspect
 import os
@@ -33,10 +34,11 @@ LEGEND = {"train": "training", "val": "validation"}
 # Ten hues that stay apart for most kinds of colour blindness
 HUES = ("#1f6fb4", "#d2580f", "#0b8a62", "#c9468f", "#e3ac00", "#58b7e6", "#6b4fb3", "#8c5a2b", "#8fae1b", "#22262b")
 # Parts of names of metrics, as a person says them
-WORDS = {"val": "validation", "lr": "learning rate", "grad": "gradient", "kl": "KL", "recon": "reconstruction",
-         "class": "classifier", "auc": "AUC", "auroc": "AUROC", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "f1": "F1",
-         "nll": "negative log-likelihood", "ece": "calibration error", "dims": "dimensions", "top5": "in the top 5",
-         "prob": "probability", "nats": "in nats", "e": "expected", "sd": "by deviation", "macro": "(mean of classes)"}
+WORDS = {"train": "training", "val": "validation", "lr": "learning rate", "grad": "gradient", "kl": "KL",
+         "recon": "reconstruction", "class": "classifier", "auc": "AUC", "auroc": "AUROC", "rmse": "RMSE", "mae": "MAE",
+         "r2": "R²", "f1": "F1", "nll": "negative log-likelihood", "ece": "calibration error", "dims": "dimensions",
+         "top5": "in the top 5", "prob": "probability", "nats": "in nats", "e": "expected", "sd": "by deviation",
+         "macro": "(mean of classes)"}
 INK, MUTED, FAINT = "#22262b", "#667079", "#e3e7eb"
 STYLE = {"font.size": 8.5, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "text.color": INK,
          "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.edgecolor": "#9aa3ab",
@@ -44,6 +46,14 @@ STYLE = {"font.size": 8.5, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.lab
          "grid.color": FAINT, "grid.linewidth": 0.7, "axes.axisbelow": True, "lines.linewidth": 1.6,
          "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.formatter.useoffset": False,
          "legend.frameon": False, "figure.facecolor": "white", "axes.facecolor": "white", "savefig.dpi": 150}
+
+
+@contextlib.contextmanager
+def styled():
+  """The style of all figures; glyphs that a font lacks and the like are no reason to lose one."""
+  with matplotlib.rc_context(STYLE), np.errstate(all="ignore"), warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    yield
 
 
 def clip_text(text: Any, width: int) -> str:
@@ -149,16 +159,20 @@ def draw_terms(ax, run: RunData, names: list[str]) -> None:
   ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.6)
 
 
-def draw_panels(run: RunData, mosaic: list[list[str]], width: float, height: float,
+def draw_panels(run: RunData, mosaic: list[list[str]], width: float, height: float, narrow: bool,
                 drawing: Callable[[Any, RunData, str], None] = draw_curves) -> Figure:
-  """A panel of curves for each metric of a mosaic, and one legend above them."""
+  """A panel of curves for each metric of a mosaic, and one legend above them; `narrow`: one below the other."""
+  if narrow:
+    mosaic = [[name] for row in mosaic for name in row if name != "."]
+    width, height = 4.2, 0.9 + 2.3 * len(mosaic)
   figure = new_figure(width, height)
   axes = figure.subplot_mosaic(mosaic)
   for name, ax in axes.items():
     drawing(ax, run, name)
   handles = {label: handle for ax in axes.values() for handle, label in zip(*ax.get_legend_handles_labels())
              if ax.get_legend() is None}
-  figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=4, handlelength=1.8)
+  figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=1 if narrow else 4,
+                handlelength=1.8)
   return figure
 
 
@@ -209,14 +223,14 @@ def in_proportion(run: RunData, name: str, other: str) -> bool:
   return bool(np.ptp(one / two) < 1e-4 * np.abs(one / two).max())
 
 
-def losses(run: RunData) -> Figure | None:
+def losses(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for a loss that no longer falls."""
   names = curve_names(run)[0]
   if not names:
     return None
   terms = worth_drawing(run, names[1:], names[:1])[0][:len(HUES)]
   drawing = lambda ax, run, name: draw_terms(ax, run, terms) if name == "terms" else draw_curves(ax, run, name)
-  figure = draw_panels(run, [names[:1] + ["terms"] * bool(terms)], 9 if terms else 6, 3.6, drawing)
+  figure = draw_panels(run, [names[:1] + ["terms"] * bool(terms)], 9 if terms else 6, 3.6, narrow, drawing)
   validated, shade = reading.curve(run, "val", names[0]), annealed(run)
   text = ("Look for a validation loss that flattens or turns up while training still falls: from there on the model "
           "only memorises. Training is measured as it trains, with any masking and dropout, and validation without, so "
@@ -235,7 +249,7 @@ def losses(run: RunData) -> Figure | None:
   return figure
 
 
-def metrics(run: RunData) -> Figure | None:
+def metrics(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for metrics that stop improving before the loss does."""
   terms, names = curve_names(run)
   names, left = worth_drawing(run, names, terms)
@@ -243,7 +257,8 @@ def metrics(run: RunData) -> Figure | None:
   if not names:
     return None
   height = 0.5 + 2.1 * -(-len(names) // 3)
-  figure = draw_panels(run, rows_of(names, min(3, len(names))), min(9, 1.6 + 3.2 * len(names)), height)
+  figure = draw_panels(run, rows_of(names, min(3, len(names))), min(9, 1.6 + 3.2 * len(names)), height,
+                       narrow)
   gap = any(reading.curve(run, "val", name) and reading.curve(run, "train", name) for name in names)
   left += [f"{len(more)} more"] * bool(more)
   figure.set_label("Look for metrics that stop improving before the loss does" + ", and for a gap between training and "
@@ -251,13 +266,13 @@ def metrics(run: RunData) -> Figure | None:
   return figure
 
 
-def learning_rate(run: RunData) -> Figure | None:
+def learning_rate(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for a learning rate cut too early, and for a gradient norm that grows or jumps: the loss is unstable there."""
   there = [name for name in ("lr", *SCHEDULES, "grad_norm") if reading.curve(run, "train", name)]
   names, left = worth_drawing(run, there, [])
   if not names:
     return None
-  figure = draw_panels(run, [names], 3 * max(len(names), 1.7), 2.6)
+  figure = draw_panels(run, [names], 3 * max(len(names), 1.7), 2.6, narrow)
   by_name = dict(zip(names, figure.axes))
   rate = reading.curve(run, "train", "lr")
   if "lr" in names and np.nanmin(rate[1]) > 0:
@@ -316,8 +331,7 @@ def draw(run: RunData, moment: str, asked: bool = False) -> list[tuple[str, str,
   for name, family in select(run.config, moment, asked).items():
     path = os.path.join(run.folder, "figures", f"{name}-{moment}-{when}.png")
     try:
-      with matplotlib.rc_context(STYLE), np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # glyphs that a font lacks and the like are no reason to lose a figure
+      with styled():
         figure = family(run)
         if figure is not None:
           if not os.path.isdir(os.path.dirname(path)):

@@ -53,7 +53,8 @@ code,pre{font:.86rem/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre-w
 @media(max-width:40rem){main{padding:1.2rem .9rem}h1{font-size:1.5rem}.tiles{grid-template-columns:minmax(0,1fr)
 minmax(0,1fr)}
 figure img{max-width:none;width:max(100%,min(44rem,var(--w)))}
-th,td:first-child{white-space:normal}th,td{padding:.36rem .6rem}}:checked+img{max-width:none;width:auto}"""
+th,td:first-child{white-space:normal}th,td{padding:.36rem .6rem}}:checked+img,:checked+picture img{max-width:none;
+width:auto}"""
 
 
 class Html(str):
@@ -64,7 +65,7 @@ def tag(name: str, /, *content: Any, **attributes: str) -> Html:
   """An element; content that is not HTML already is escaped."""
   given = "".join(f' {key.strip("_").replace("_", "-")}="{html.escape(value)}"' for key, value in attributes.items())
   inner = "".join(part if isinstance(part, Html) else html.escape(str(part)) for part in content)
-  return Html(f"<{name}{given}>" if name in ("img", "input", "meta") else f"<{name}{given}>{inner}</{name}>")
+  return Html(f"<{name}{given}>" if name in ("img", "input", "meta", "source") else f"<{name}{given}>{inner}</{name}>")
 
 
 def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], kind: str = "numbers", most: int = MAX_ROWS) -> Html:

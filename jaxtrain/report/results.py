@@ -37,7 +37,8 @@ def held_out(run: RunData) -> str:
 def measured(run: RunData, split: str) -> dict[str, float]:
   """All numbers of a split in the best state by name: those of its assessment, then those of its evaluation."""
   scalars = run.evals[split]["scalars"] if split in run.evals else {}
-  found = {name: number(value) for name, value in scalars.items()}
+  whole = lambda value: isinstance(value, int) and not isinstance(value, bool)
+  found = {name: value if whole(value) else number(value) for name, value in scalars.items()}
   best = best_of(run).step
   for row in run.rows:
     if row["split"] == split and (split == "test" or row["step"] == best):
@@ -214,6 +215,9 @@ def items_table(run: RunData) -> list[Html]:
   measures = [m for m in dict.fromkeys(measure for measure, _ in values)
               if m not in ("rmse_scaled", "mae_scaled") and not m.endswith(HALF)]
   constant = set(constant_items(run))
+  items = dict.fromkeys(item for _, item in values)
+  if all(fmt(number(values.get(("r2_scaled", item)))) == fmt(number(values.get(("r2_raw", item)))) for item in items):
+    measures = [measure for measure in measures if measure != "r2_scaled"]  # says nothing more
 
   def cell(measure: str, item: str) -> Html:
     value, half = number(values.get((measure, item))), number(values.get((measure + HALF, item)))
@@ -222,7 +226,6 @@ def items_table(run: RunData) -> list[Html]:
     bar = {"style": f"--v:{100 * value:.1f}%"} if measure.startswith("r2") and value and 0 < value <= 1 else {}
     return tag("td", with_interval(value, half), **bar)
 
-  items = dict.fromkeys(item for _, item in values)
   word = "feature" if items.keys() <= set(run.meta.get("features", ())) else "item"
   rows = [[item, *(cell(measure, item) for measure in measures)] for item in items]
   return [tag("h3", f"By {word}, {run.split}"), table([word, *map(figures.words, measures)], rows)] if rows else []

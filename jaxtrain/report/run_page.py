@@ -5,6 +5,7 @@ that compares them (`sweep_page`). A run's page holds no script and fetches noth
 """
 
 import base64
+import io
 import os
 import pathlib
 import shlex
@@ -54,15 +55,34 @@ def header(run: RunData) -> list[Html]:
           *results.look_section(run), tag("h3", "Training"), tiles(run)]
 
 
-def figures_section(drawn: list[tuple[str, str, str]]) -> list[Html]:
-  """The figures with their captions; a click or a tap shows one at full size."""
+def png_source(data: bytes) -> str:
+  """The bytes of a picture as an address that holds them."""
+  return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def stacked(run: RunData, drawn: list[tuple[str, str, str]]) -> dict[str, bytes]:
+  """The pictures of the curves that were drawn, for narrow screens: their panels stand one below the other."""
+  found = {}
+  for name, _, _ in drawn:
+    if name in figures.FAMILIES:
+      buffer = io.BytesIO()
+      with figures.styled():
+        figures.FAMILIES[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
+      found[name] = buffer.getvalue()
+  return found
+
+
+def figures_section(drawn: list[tuple[str, str, str]], narrow: dict[str, bytes]) -> list[Html]:
+  """The figures with their captions; a click or a tap shows one at full size. Narrow screens take those of `narrow`."""
   parts = []
   for family, path, caption in drawn:
     data = pathlib.Path(path).read_bytes()
     width = int.from_bytes(data[16:20], "big") * 4 // 5  # of what its header says: text is of one size in all
-    wide = f"--w:{width if width > NARROW else 0}px"  # on a phone it scrolls sideways, so that it can be read
-    source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    wide = f"--w:{0 if width <= NARROW or family in narrow else width}px"  # else it scrolls sideways on a phone
+    source = png_source(data)
     image = tag("img", src=source, width=str(width), style=wide, alt=f"{family}: {caption}")
+    if family in narrow:
+      image = tag("picture", tag("source", media="(max-width:40rem)", srcset=png_source(narrow[family])), image)
     image = tag("label", tag("input", type="checkbox", aria_label=f"{family} at full size"), image)
     parts.append(tag("figure", image, tag("figcaption", tag("b", family.replace("_", " ")), ". ", caption)))
   return parts or [tag("p", "None were drawn.")]
@@ -169,7 +189,7 @@ def stages_section(run: RunData, stages: list[tuple[RunData, list]]) -> list[Htm
     settings = {str(k): given for k, given in enumerate(run.config.get("stages", ()))}.get(name, {})
     changes = ", ".join(f"{key} = {exact(value)}" for key, value in flatten(settings))
     parts += [tag("h3", f"Stage {name} ", tag("span", word, class_=f"badge {color}"), sentence),
-              tag("p", changes, class_="soft"), tiles(stage), *figures_section(drawn[:1]),
+              tag("p", changes, class_="soft"), tiles(stage), *figures_section(drawn[:1], stacked(stage, drawn[:1])),
               tag("p", tag("a", f"Report of stage {name}", href=f"stages/{name}/report.html"))]
   return parts
 
@@ -197,7 +217,8 @@ def write_run(workdir: str, moment: str, asked: bool = False) -> str | None:
   if moment == "train":
     return None
   drawing = time.perf_counter() - began
-  paths = [write_page(each, figures_section(pictures), each, drawing / len(drawn)) for each, pictures in drawn]
+  paths = [write_page(each, figures_section(pictures, stacked(each, pictures)), each, drawing / len(drawn))
+           for each, pictures in drawn]
   if not stages:
     return paths[0]
   note = f"the numbers above and under Metrics are of stage {os.path.basename(stages[-1].folder)}, the newest"

@@ -1,5 +1,6 @@
 """The report page on small run folders: self-contained, escaped, and true to the files; the command that writes it."""
 
+import base64
 import html.parser
 import json
 import os
@@ -47,6 +48,15 @@ def test_page_fits_phones_and_dark_screens(tmp_path):
   assert page.source.count("<table") == page.source.count('<div class="scroll" tabindex="0"><table') > 4
   used = set(" ".join(value for _, attrs in page.elements for name, value in attrs.items() if name == "class").split())
   assert used - {"numbers"} <= set(re.findall(r"\.([a-z]+)", style))
+
+
+def test_panels_of_curves_stand_below_each_other_on_a_phone(tmp_path):
+  folder = make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": ["losses", "classes"]}})
+  page = page_of(folder)
+  assert page.all("source", "media") == ["(max-width:40rem)"] and len(page.all("img", "src")) == 2
+  size = lambda address: [int.from_bytes(base64.b64decode(address.partition(",")[2])[k:k + 4], "big") for k in (16, 20)]
+  (narrow, tall), (wide, low) = size(page.all("source", "srcset")[0]), size(page.all("img", "src")[0])
+  assert narrow < 0.6 * wide and tall > low and page.all("img", "style") == ["--w:0px", "--w:0px"]
 
 
 def test_text_of_the_run_is_escaped(tmp_path):
@@ -147,6 +157,13 @@ def test_time_is_split_into_what_it_went_into(tmp_path):
   assert said["training steps"] == "2.000 s" and said["evaluation during training"] == "1.500 s"
   assert said["evaluation of the best state"] == "4.000 s" and said["saving"] == "0.2500 s"
   assert "drawing figures" in said
+
+
+def test_a_measure_that_says_nothing_more_has_no_column_and_counts_are_whole(tmp_path):
+  folder = make_run(tmp_path / "run", config=MINIMAL)
+  with_scalars(folder, "test", active_dims_sd=10, **{"r2_scaled/depth": 0.9 + 1e-9, "r2_scaled/mass": 0.89})
+  page = page_of(folder)
+  assert ["feature", "R² raw", "RMSE raw", "MAE raw"] in page.rows and ["active_dims_sd", "2", "2", "10"] in page.rows
 
 
 def test_long_tables_are_folded_between_rows(tmp_path):

@@ -92,9 +92,7 @@ def draw_feature(ax, x: np.ndarray, x_mean: np.ndarray, logarithmic: bool) -> No
 
 
 def latent(run: RunData) -> Figure | None:
-  """Look for classes that keep apart in the map, and for dimensions without a bar: their posterior has collapsed to the
-  prior, and they carry nothing.
-  """
+  """Look for dimensions without a bar: their posterior has collapsed to the prior, and they carry nothing."""
   points, kl_nats = run.arrays.get("sample_components"), run.arrays.get("kl_nats_per_dim")
   if points is None or kl_nats is None:
     return None
@@ -116,6 +114,9 @@ def latent(run: RunData) -> Figure | None:
             ylabel=f"KL (nats), mean of {rows:,} rows")
   right.set_title(f"{active.sum()} of {len(order)} active (> {ACTIVE_NATS:g} nats)", fontsize=8.5)
   right.grid(axis="x", visible=False)
+  first = "classes that keep apart" if run.meta["class_names"] else "groups of rows that keep apart"
+  figure.set_label(f"Look for {first} in the map, and for dimensions without a bar: their posterior has collapsed to "
+                   "the prior, and they carry nothing.")
   return figure
 
 

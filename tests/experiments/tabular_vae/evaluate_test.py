@@ -173,3 +173,16 @@ def test_the_moving_average_is_what_is_assessed(trained):
   mean = lambda of: evaluate.apply_model(model, of, x)["mean"]
   np.testing.assert_array_equal(mean(averaged), mean(replaced))
   assert not np.array_equal(mean(averaged), mean(state))
+
+
+def test_the_mean_r2_leaves_out_constant_features_and_has_the_width_of_a_bootstrap():
+  random = np.random.default_rng(0)
+  x = np.column_stack([random.normal(size=400), random.exponential(size=400), np.full(400, 3.0)])
+  x_mean = x + random.normal(size=x.shape) * [0.5, 0.3, 0.1]
+  found = evaluate.mean_r2(x, x_mean)
+  each = lambda x, y: np.mean(1 - ((x - y) ** 2).mean(0)[:2] / x.var(0)[:2])
+  assert found["r2_mean"] == pytest.approx(each(x, x_mean))
+  again = (random.integers(0, 400, 400) for _ in range(2000))
+  spread = np.std([each(x[rows], x_mean[rows]) for rows in again])
+  assert found["r2_mean_ci95"] == pytest.approx(1.966 * spread, rel=0.1)
+  assert evaluate.mean_r2(x[:, 2:], x_mean[:, 2:]) == {}

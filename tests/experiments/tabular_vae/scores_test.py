@@ -146,3 +146,31 @@ def test_umap_is_deterministic_and_bounded():
   assert first.shape == (60, 2) and np.isfinite(first).all()
   assert scores.umap_map(mean[:9]) is None and scores.umap_map(np.full((60, 4), np.nan)) is None
   assert np.isfinite(scores.umap_map(np.zeros((40, 4), np.float32))).all()  # a collapsed posterior
+
+
+def test_intervals_of_a_classifier():
+  """8 right of 10: Wilson's interval is 0.4902 to 0.9433 (Newcombe 1998, method 3, by its formula)."""
+  label = np.array([0] * 5 + [1] * 5)
+  log_prob = np.log(np.where((np.arange(2) == label[:, None]) ^ np.isin(np.arange(10), (0, 9))[:, None], 0.8, 0.2))
+  scalars, arrays = scores.classifier_curves(log_prob, label)
+  found = scores.intervals(log_prob, label, arrays["auc_half"])
+  assert found["accuracy_ci95"] == pytest.approx((0.94332 - 0.49016) / 2, abs=1e-4)
+  share = 5 / 7  # (4 + 1) / (5 + 2) in both classes
+  assert found["balanced_accuracy_ci95"] == pytest.approx(1.96 * (2 * share * (1 - share) / 5) ** 0.5 / 2)
+  own = -np.log([0.2] + [0.8] * 8 + [0.2])
+  assert found["nll_nats_ci95"] == pytest.approx(2.26216 * own.std(ddof=1) / 10 ** 0.5, rel=1e-4)  # t of 9 degrees
+  assert found["auc_macro_ci95"] == pytest.approx(arrays["auc_half"].mean()) and scalars["auc_macro"] == 0.8
+
+
+def test_half_widths_of_areas_are_those_of_hanley_and_mcneil():
+  """Their formula for an area of 0.8 with 20 and 20, in fractions; an area of 1 is taken as short of one half pair."""
+  area, n = 0.8, 20
+  first, second = area / (2 - area), 2 * area ** 2 / (1 + area)
+  var = (area * (1 - area) + (n - 1) * (first - area ** 2) + (n - 1) * (second - area ** 2)) / (n * n)
+  half = scores.auc_half_widths(np.array([area, 1.0, np.nan]), np.array([20, 20, 0]))
+  assert half[0] == pytest.approx(1.96 * var ** 0.5) and 0 < half[1] < 0.02 and np.isnan(half[2])
+
+
+def test_confusion_counts_rows_by_true_and_predicted_class():
+  log_prob = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4]]))
+  assert scores.confusion(log_prob, np.array([0, 1, 0, 1])).tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
