@@ -21,6 +21,7 @@ from jaxtrain.errors import UserError
 
 BLOCK, BLOCK_BYTES = 65536, 16 << 20  # a block has no more rows, and no more bytes in float64, than these
 SMALL_SQUARE = 1e-280  # sums of squares below this have lost digits
+SKEWED = 2.0  # skewness of an exponential distribution
 MOST_RATIO = 2**20  # of a mean and a deviation that are still told apart in 32 bits
 
 
@@ -214,6 +215,32 @@ def standardised(scaler: dict, t: np.ndarray) -> np.ndarray:
     if lost.any():  # the difference of large numbers of either sign is larger still
       z[lost] = (t / std - mean / std)[lost]
     return z.astype(np.float32)
+
+
+def suggest(x: np.ndarray) -> list[str]:
+  """The transform that suits each column of x [N, D], NaN left out: of those that make it less skewed than it is.
+
+  `standardise` where its skewness is within `SKEWED`, or no logarithm lessens it by half.
+  """
+  found = []
+  for column in np.asarray(x, np.float64).T:
+    column = column[~np.isnan(column)]
+    names = [name for name in ("standardise", "log1p", "signed_log1p")
+             if len(column) and (name != "log1p" or column.min() >= 0)]
+    skews = {name: abs(skewness(TRANSFORMS[name].forward(np, column))) for name in names}
+    best = min(skews, key=skews.get, default="standardise")
+    helps = best != "standardise" and skews["standardise"] > SKEWED and 2 * skews[best] < skews["standardise"]
+    found.append(best if helps else "standardise")
+  return found
+
+
+def skewness(values: np.ndarray) -> float:
+  """The third moment of standardised values; 0 for a constant."""
+  largest = np.abs(values).max()
+  centred = values / (largest or 1.0)
+  centred = centred - centred.mean()
+  std = centred.std()
+  return float(np.mean((centred / std) ** 3)) if std > 0 else 0.0
 
 
 def exportable(scaler: dict) -> None:

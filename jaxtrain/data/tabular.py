@@ -86,6 +86,8 @@ def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]
                               table.feature_names)
   label = table.label if table.label is not None else np.full(num_rows, -1, np.int32)
   in_memory, masked = isinstance(table.features, np.ndarray), config.data.incomplete == "mask"
+  if in_memory and not masked and np.isnan(table.features).any():  # of a function of the user's
+    raise UserError("config.data.incomplete: got 'drop', allowed mask with a table that has missing cells of its own")
   if table.bounds is not None:
     check_bounds(scaler, table)
   if in_memory:

@@ -104,3 +104,22 @@ def test_an_export_takes_no_column_whose_numbers_32_bits_do_not_tell_apart():
   for x in (1.7e18 + 1e6 * np.arange(9.0), 1e-200 * np.arange(9.0), 1e200 * np.arange(9.0)):
     with pytest.raises(UserError, match="--export: column 't' has a mean of"):
       scaling.exportable(scaling.fit(x[:, None], ("standardise",), ("t",)))
+
+
+def test_a_transform_is_suggested_for_skewed_columns():
+  random = np.random.RandomState(0)
+  heavy = np.exp(random.normal(0, 2, 2000))
+  x = np.stack([random.normal(size=2000), heavy, heavy * np.where(random.uniform(size=2000) < 0.2, -1, 1),
+                np.where(random.uniform(size=2000) < 0.01, 1.0, 0.0), np.full(2000, 3.0), np.full(2000, np.nan)],
+               axis=1)
+  x[:5, 1] = np.nan
+  assert scaling.suggest(x) == ["standardise", "log1p", "signed_log1p", "standardise", "standardise", "standardise"]
+
+
+def test_a_table_of_ones_own_with_holes_needs_masks(monkeypatch):
+  from jaxtrain.data import tables as tables_lib
+  table = tables_lib.Table(np.array([[1.0, np.nan], [2.0, 3.0], [4.0, 5.0]]), ("a", "b"), None, (), None,
+                           {"source": "own", "rows": 3})
+  config = configured("", "own", **{"split.kind": "none", "features": ()})
+  with pytest.raises(UserError, match="config.data.incomplete: got 'drop', allowed mask"):
+    tabular.load(config, {"own": lambda _: table})
