@@ -78,10 +78,20 @@ def read_file(kind: str, path: str, table: str, features: tuple[str, ...], label
 def from_columns(columns: files.Columns, features: tuple[str, ...], label: str, group: str, facts: dict, *,
                  leave_out: tuple[str, ...] = (), masked: bool = False) -> Table:
   """The table of named columns; arguments and errors as of `read_file`."""
-  features = pick_features(columns, features, label, group, leave_out)
-  x = np.stack([columns.numbers(name) for name in features], axis=1)
+  named, features = features, pick_features(columns, features, label, group, leave_out)
+  x = np.stack([feature_numbers(columns, name, named) for name in features], axis=1)
   found = surveys.look(columns, features, [x], masked)
   return choose_rows(columns, x[found.keep], features, found, label, group, facts, masked)
+
+
+def feature_numbers(columns: files.Columns, name: str, named: tuple[str, ...]) -> np.ndarray:
+  """A feature [N]; the error at a cell that is no number says how a column is left out that a pattern has named."""
+  try:
+    return columns.numbers(name)
+  except UserError as error:
+    if name in named or not any(map(is_pattern, named)):
+      raise
+    raise UserError(f"{error.message}; a column that is no feature is named in config.data.leave_out") from None
 
 
 def choose_rows(columns: files.Columns, x, features: tuple[str, ...], found: surveys.Survey, label: str, group: str,

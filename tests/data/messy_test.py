@@ -182,7 +182,9 @@ def test_columns_by_pattern_and_columns_left_out(write):
   assert read(path, ("*",), "rock").feature_names == ("pixel_0", "pixel_1", "pixel_10", "x [m]")
   assert read(path, ("x [m]", "pixel_?")).feature_names == ("x [m]", "pixel_0", "pixel_1")
   assert read(path, ("*",), "rock", leave_out=("pixel_1*",)).feature_names == ("pixel_0", "x [m]")
-  for fields, words in (({"features": ("voxel_*",)}, "config.data.features: .* no column 'voxel_"),
+  for fields, words in (({"features": ("*",)}, "column 'rock', row 2: 'a' is not a number.*config.data.leave_out$"),
+                        ({"features": ("rock",)}, "column 'rock', row 2: 'a' is not a number.*config.data.missing$"),
+                        ({"features": ("voxel_*",)}, "config.data.features: .* no column 'voxel_"),
                         ({"features": ("*",), "leave_out": ("rok",)}, "config.data.leave_out: .* 'rok'"),
                         ({"features": ("pixel_*",), "leave_out": ("*",)}, "leaves no features")):
     with pytest.raises(UserError, match=words):
