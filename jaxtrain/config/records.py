@@ -15,6 +15,7 @@ from jaxtrain.jsonable import digest_json
 KINDS = {bool: bool, int: int, float: (int, float), str: str, tuple: list, dict: dict}
 FIRST_OF_TABLES = {"source", "path", "features", "label", "group", "split"}  # fields of tables of all versions
 RETIRED = ("debug",)  # fields of earlier versions that nothing read
+RETIRED_DATA = {"source": "simulated"}  # and what a field of `data` said there, where an experiment has it no longer
 
 
 def to_record(config: ConfigDict) -> dict:
@@ -60,7 +61,9 @@ def upgraded(record: Mapping[str, Any], config: ConfigDict | None = None) -> dic
   if config is None or "data" not in record:
     return record
   new = config.to_dict()
-  return record | {"data": read(record["data"], new["data"] if "data" in new else {}, defaults.TABLES)}
+  new = new["data"] if "data" in new else {}
+  old = {key: value for key, value in record["data"].items() if key in new or (key, value) not in RETIRED_DATA.items()}
+  return record | {"data": read(old, new, defaults.TABLES)}
 
 
 def from_workdir(record: Mapping[str, Any] | None, workdir: str) -> ConfigDict:
