@@ -54,12 +54,23 @@ def digest_record(record: dict) -> str:
   return digest_json({key: value for key, value in record.items() if key != "record_digest"})
 
 
+def check_step(found: int, step: int) -> None:
+  """Raises ValueError where what a checkpoint's folder holds is not of the step that it is named after."""
+  if found != step:
+    raise ValueError(f"it is that of step {found}; its folder was renamed")
+
+
 def read_checked(folder: str, step: int) -> dict:
-  """The JSON item of a checkpoint. Raises ValueError or OSError where it is missing, damaged or changed."""
+  """The JSON item of a checkpoint. Raises ValueError or OSError where it is missing, damaged, changed, or of another
+  step.
+  """
   record = read_record(folder, step)
   if "record_digest" not in record or record["record_digest"] != digest_record(record):
     raise ValueError("the digest of its record does not hold; the file has changed")
-  return schema.check_checkpoint(record)
+  schema.check_checkpoint(record)
+  if "step" in record:
+    check_step(record["step"], step)
+  return record
 
 
 def records(folder: str) -> dict[int, dict]:
