@@ -115,6 +115,19 @@ def test_a_record_of_another_shape_is_as_a_damaged_checkpoint(change, run, capsy
   assert (run / "victim").read_text() == "mine"
 
 
+def test_checkpoints_of_another_run_are_refused(run, tmp_path):
+  """Of equal shapes, trained with another seed; and not where it is not known whose the folder is."""
+  config = configured()
+  config.seed = 5
+  loop.train(config, str(tmp_path / "other"))
+  shutil.rmtree(run / "checkpoints")
+  shutil.copytree(tmp_path / "other" / "checkpoints", run / "checkpoints", symlinks=True)
+  for command in ("train", "eval", "inspect", "restore"):
+    assert "it is that of another run" in refused(command, run)
+  shutil.rmtree(run / "facts")
+  assert trained.restore(str(run), "last", CODE).step == 120
+
+
 @pytest.mark.parametrize("has_step", [True, False])
 def test_a_renamed_checkpoint_is_not_taken_for_another_step(has_step, run, capsys):
   """Records of older runs have no step: its leaf tells."""
