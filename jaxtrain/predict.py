@@ -20,7 +20,7 @@ from absl import flags as absl_flags
 from jaxtrain import commands, streams
 from jaxtrain.errors import UserError, need
 from jaxtrain.types import Verb
-from jaxtrain.workdir import atomic, records
+from jaxtrain.workdir import atomic, outputs, records
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -188,6 +188,9 @@ def run(argv: list[str]) -> dict:
   for name in ("workdir", "verb"):
     if not flags[name].value:
       raise UserError(f"--{name}: required")
+  for name in ("output", "export"):
+    if flags[name].value:
+      outputs.check_free(f"--{name}", flags[name].value)
   from jaxtrain.run import trained
   run = trained.restore(flags.workdir, flags.checkpoint, (flags.experiment, *flags.code))
   verb = pick_verb(run.experiment, flags.verb, run.config.experiment)

@@ -13,7 +13,7 @@ from jaxtrain import commands, streams
 from jaxtrain.config import must_fit
 from jaxtrain.errors import UserError
 from jaxtrain.report import collection, run_page, sweep_page
-from jaxtrain.workdir import journal
+from jaxtrain.workdir import journal, outputs
 
 
 def make_flags() -> flags.FlagValues:
@@ -40,6 +40,9 @@ def write_members(paths: list[str]) -> None:
 def write_page(paths: list[str], output: str, members: bool) -> str | None:
   """Writes the page of these folders and returns its path. Raises UserError where it cannot."""
   one = paths[0] if len(paths) == 1 else ""
+  own = os.path.join(one, "report.html") if one and journal.is_sweep(one) else ""
+  if output and not (own and os.path.realpath(output) == os.path.realpath(own)):
+    outputs.check_page("--output", output)
   try:
     if one and not output and not journal.is_sweep(one) and os.path.exists(os.path.join(one, "config.json")):
       if members:

@@ -45,6 +45,8 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
       check_claims(reader.metadata(path).item_metadata.tree)
       arrays = reader.restore(path)
     leaves = packing.unpack(arrays, record["layout"])
+    if "step" not in record and "state/step" in leaves and leaves["state/step"].shape == ():  # a wave has several
+      records.check_step(int(leaves["state/step"]), step)
     _, every = packing.digest_leaves(leaves)
     changed = [path for path, value in record["leaf_digests"].items() if path not in every or every[path] != value]
   except Exception as error:  # orbax raises many types for damaged files
@@ -173,7 +175,7 @@ class Checkpoints:
     began = time.thread_time()
     try:
       for step, leaves, record in copies:
-        self.write(step, *prepare(leaves, record))
+        self.write(step, *prepare(leaves, record | {"step": step}))
     except BaseException as error:
       self.error = error
     self.cpu_seconds += time.thread_time() - began

@@ -21,7 +21,7 @@ from jaxtrain.run.console import Console, data_warnings, describe_data
 from jaxtrain.run.ledger import Ledger
 from jaxtrain.run.setup import Parts, assemble, compile_step, count_params, shapes
 from jaxtrain.run.single import Run
-from jaxtrain.workdir import facts as facts_lib, jsonfile, records
+from jaxtrain.workdir import facts as facts_lib, journal, jsonfile, records
 
 
 def open_values(config) -> dict[str, int]:
@@ -35,8 +35,8 @@ def claim(config, workdir: str | None, resume: str):
   A resumed run keeps the schedule horizon and the size of micro-batches that it was first started with.
 
   Raises:
-    UserError: the folder holds a run of another config (the differences are listed), or `resume` forbids or demands a
-      run.
+    UserError: the folder holds a run of another config (the differences are listed), or a sweep, or `resume` forbids or
+      demands a run.
   """
   decided, held_run = processes.on_first(lambda: look_at(config, workdir, resume))
   return config_lib.resolve(with_values(config, decided)) if decided else config, held_run
@@ -44,6 +44,8 @@ def claim(config, workdir: str | None, resume: str):
 
 def look_at(config, workdir: str | None, resume: str) -> tuple[dict, bool]:
   """(what the workdir's run decided at its start, whether it holds one) for `claim`, whose errors it raises."""
+  if workdir and journal.is_sweep(workdir):
+    raise UserError(f"--workdir: {workdir!r} is the folder of a sweep; its members are in runs/")
   old = records.read_config(workdir) if workdir else None
   if resume == "required" and old is None:
     raise UserError(f"--resume=required: {workdir!r} holds no run")

@@ -185,15 +185,16 @@ def train_members(asked_for: Asked, settings: list[dict], folder: str, log: Log)
   left = lambda reason: Stopped(f"{reason}: the members are done, their page is not; the same command draws it")
   with stops.Stop(0) as stop, stop.at_once(left):
     write_report(folder)
-  say_best(journal, asked_for.config.train)
-  conclude(asked)
+  changed = find_changed(journal, asked_for)
+  say_best(journal, asked_for.config.train, changed)
+  conclude(asked, changed)
 
 
-def say_best(journal, train) -> None:
-  """Prints the member of the sweep, those of earlier calls included, with the best monitored value."""
+def say_best(journal, train, changed: set[int]) -> None:
+  """Prints the member of the sweep with the best monitored value: those of earlier calls count, changed ones do not."""
   from jaxtrain.workdir import reading
   values = {member.number: reading.best_value(journal.workdir(member)) for member in journal.members
-            if member.outcome == "done"}
+            if member.outcome == "done" and member.number not in changed}
   values = {number: value for number, value in values.items() if value is not None}
   if values:
     number = (min if train.monitor_mode == "min" else max)(values, key=values.get)
@@ -211,8 +212,28 @@ def write_report(folder: str) -> None:
     streams.say(f"jaxtrain: no report: {error}", error=True)
 
 
-def conclude(members: list) -> None:
-  """Raises Stopped or MembersFailed where members that were asked for are not done."""
+def find_changed(journal, asked_for: Asked) -> set[int]:
+  """Numbers of members that are done and no longer as the sweep left them; says on stderr what each of them is."""
+  from jaxtrain.run import start
+  from jaxtrain.workdir import records
+  changed = set()
+  for member in (member for member in journal.members if member.outcome == "done"):
+    folder = journal.workdir(member)
+    try:
+      if journal.is_lost(member):
+        raise UserError("it has no config.json")
+      start.look_at(member_config(asked_for.config, member.values), folder, "auto")
+      if not records.committed_steps(os.path.join(records.last_stage(folder), "checkpoints")):
+        raise UserError("it holds no checkpoint")
+    except UserError as error:
+      changed.add(member.number)
+      streams.say(f"jaxtrain: member {member.label} is not as the sweep left it, and is not compared: "
+                  f"{error.message.splitlines()[-1]}", error=True)
+  return changed
+
+
+def conclude(members: list, changed: set[int]) -> None:
+  """Raises Stopped or MembersFailed where members that were asked for are not done, or have changed since."""
   left = [member for member in members if member.outcome == "started"]
   if left:
     raise Stopped(f"{len(left)} of {len(members)} members have saved and are not done; the same command goes "
@@ -221,6 +242,10 @@ def conclude(members: list) -> None:
   if failed:
     raise MembersFailed(f"{len(failed)} of {len(members)} members failed, the first {failed[0].label}: "
                         f"{failed[0].reason}", hint="--retry_failed trains them again")
+  others = [member for member in members if member.number in changed]
+  if others:
+    raise MembersFailed(f"{len(others)} of {len(members)} members are not as the sweep left them, the first "
+                        f"{others[0].label}", hint="remove its folder, and the same command trains it again")
 
 
 def list_members(settings: list[dict]) -> None:
@@ -231,17 +256,21 @@ def list_members(settings: list[dict]) -> None:
 
 
 def launch(journal, asked_for: Asked, settings: list[dict], stop: stops.Stop) -> list:
-  """Adds members of these settings and trains those that are not done; returns all of them."""
+  """Adds members of these settings and trains those that are not done, or were removed; returns all of them."""
   from jaxtrain import config as config_lib
   members = journal.add([(values, config_lib.digest(member_config(asked_for.config, values), config_lib.HOW))
                          for values in settings])
-  retry = [m for m in members if m.outcome == "failed" and asked_for.flags.retry_failed]
+  lost = [m for m in members if journal.is_lost(m)]
+  retry = lost + [m for m in members if m.outcome == "failed" and asked_for.flags.retry_failed]
   todo = [m for m in members if m.outcome in ("added", "started")] + retry
   say = streams.say
   words = {"done": "done", "failed": "failed", "started": "begun"}
-  counts = {what: sum(member.outcome == outcome for member in members) for outcome, what in words.items()}
+  counts = {what: sum(member.outcome == outcome and member not in lost for member in members)
+            for outcome, what in words.items()}
   before = "".join(f", {count} {what} before" for what, count in counts.items() if count)
   say(f"jaxtrain: sweep of {len(members)} members{before}, in {journal.folder}, launcher {asked_for.flags.launcher}")
+  for member in lost:
+    say(f"jaxtrain: member {member.label}: was done, and its folder is gone: it is trained again")
   if not todo:
     return members
   if asked_for.flags.launcher == "vmap":

@@ -39,9 +39,9 @@ def run(axes: list[axes_lib.Axis], num_trials: int, seed: int, journal, train,
   while True:
     known = [m for m in journal.members if m.values.keys() == space.keys()]
     done |= {m.number: reading.best_value(journal.workdir(m)) for m in known
-             if m.outcome == "done" and m.number not in done}
-    open_ones = [dict(m.values) for m in known if m.outcome in ("added", "started")]
-    if open_ones:  # of a killed search
+             if m.outcome == "done" and m.number not in done and not journal.is_lost(m)}
+    open_ones = [dict(m.values) for m in known if m.outcome in ("added", "started") or journal.is_lost(m)]
+    if open_ones:  # of a killed search, or removed
       launch(open_ones)
       continue
     if len(known) >= num_trials:

@@ -34,7 +34,7 @@ def run(journal: journal_lib.Journal, todo: list, retry: list, config_of: Callab
 
   Args:
     journal: of the sweep.
-    todo: members to train; retry: those among them that have failed and start anew.
+    todo: members to train; retry: those among them that have failed or were lost, and start anew.
     config_of: resolved config of a member.
     origins: of the base config's values.
 
@@ -63,6 +63,8 @@ def run(journal: journal_lib.Journal, todo: list, retry: list, config_of: Callab
                       f"{len(jax.devices())}; its members' bits depend on that: choose another workdir")
     compiled = groups[0].compiled(entry["places"], entry["devices"], entry["exact"])
     train(journal, k, compiled, groups[0], stop, say)
+  for number in again:
+    journal.note("started", member=number)  # one that was done, and lost, is no longer
   fresh = [spec(m.number) for m in todo if m.number in again or m.number not in wave_of]
   for one in fresh:
     if one.number not in again and records.committed_steps(os.path.join(one.workdir, "checkpoints")):

@@ -99,6 +99,10 @@ class Sweep:
     """The member's run folder."""
     return os.path.join(self.folder, member.folder)
 
+  def is_lost(self, member: Member) -> bool:
+    """Whether a member was done and its run is no longer there."""
+    return member.outcome == "done" and not os.path.exists(os.path.join(self.workdir(member), "config.json"))
+
 
 def check_entry(entry: dict) -> dict:
   """Returns a line of the journal. Raises ValueError where it does not fit its event."""

@@ -11,6 +11,8 @@ from jaxtrain.errors import UserError
 from jaxtrain.jsonable import digest_json, is_count
 from jaxtrain.workdir import jsonfile, lines, schema
 
+MOST_EVENT = 1 << 20  # characters of a first event that is read
+
 
 def read_config(workdir: str) -> dict | None:
   """What config.json holds; None where there is none. Raises UserError where that is no config."""
@@ -54,12 +56,36 @@ def digest_record(record: dict) -> str:
   return digest_json({key: value for key, value in record.items() if key != "record_digest"})
 
 
+def run_id(workdir: str) -> str:
+  """The name that a run has given itself, as its first event says it; empty where that cannot be read."""
+  try:
+    with open(os.path.join(workdir, "facts", "events.jsonl"), encoding="utf-8") as file:
+      event = lines.parse_object(file.readline(MOST_EVENT))
+  except (OSError, ValueError):
+    return ""
+  return event["run_id"] if isinstance(event.get("run_id"), str) else ""
+
+
+def check_step(found: int, step: int) -> None:
+  """Raises ValueError where what a checkpoint's folder holds is not of the step that it is named after."""
+  if found != step:
+    raise ValueError(f"it is that of step {found}; its folder was renamed")
+
+
 def read_checked(folder: str, step: int) -> dict:
-  """The JSON item of a checkpoint. Raises ValueError or OSError where it is missing, damaged or changed."""
+  """The JSON item of a checkpoint. Raises ValueError or OSError where it is missing, damaged, changed, or of another
+  step or run.
+  """
   record = read_record(folder, step)
   if "record_digest" not in record or record["record_digest"] != digest_record(record):
     raise ValueError("the digest of its record does not hold; the file has changed")
-  return schema.check_checkpoint(record)
+  schema.check_checkpoint(record)
+  if "step" in record:
+    check_step(record["step"], step)
+  own = run_id(os.path.dirname(os.path.abspath(folder)))
+  if own and "run_id" in record and record["run_id"] != own:
+    raise ValueError("it is that of another run")
+  return record
 
 
 def records(folder: str) -> dict[int, dict]:

@@ -132,7 +132,8 @@ OUTCOME: Fields = {"code": Field(WHOLE), "kind": Field(TEXT), "reason": Field(TE
 # The record of a checkpoint: of a run, and of the members of a wave together.
 CHECKPOINT: Fields = {
     "value": Field(NUMBER, or_none=True), "monitor": Field(TEXT), "best_step": Field(WHOLE, or_none=True),
-    "best_value": Field(NUMBER, or_none=True), "metrics": Field(NUMBERS), "digest": Field(TEXT)}
+    "best_value": Field(NUMBER, or_none=True), "metrics": Field(NUMBERS), "digest": Field(TEXT),
+    "step": Field(WHOLE, optional=True)}  # older runs have none
 OF_RUN: Fields = CHECKPOINT | {
     "num_bad_evals": Field(WHOLE), "offsets": Field(OFFSETS), "run_id": Field(TEXT), "meta": Field(OBJECT),
     "config_digest": Field(TEXT), "sample": Field(SAMPLE, optional=True)}

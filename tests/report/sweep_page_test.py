@@ -276,7 +276,7 @@ def test_errors_are_one_line(tmp_path, monkeypatch, capsys):
                           ((tmp_path / "bare",), "journal.jsonl"),
                           ((tmp_path / "broken",), "is no sweep that can be read"),
                           ((folder, f"--output={tmp_path}/file/x.html"), "cannot be written"),
-                          ((folder, f"--output={tmp_path}/neither"), "cannot be written")):
+                          ((folder, f"--output={tmp_path}/neither"), "ends in .html")):
     assert run_main(monkeypatch, *arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("jaxtrain: ") and err.count("\n") == 1 and says in err, err

@@ -45,7 +45,7 @@ COMMANDS = {
     "train": lambda workdir: loop.train(configured(), workdir), "inspect": inspect.inspect,
     "eval": lambda workdir: loop.evaluate(configured(), workdir),
     "restore": lambda workdir: trained.restore(workdir, "best", CODE), "config": from_python,
-    "report": lambda workdir: report.write_page([workdir], "")}
+    "report": lambda workdir: report.write_page([workdir], "", False)}
 READ_CONFIG = ("train", "inspect", "eval", "restore", "config")
 
 
@@ -113,6 +113,36 @@ def test_a_record_of_another_shape_is_as_a_damaged_checkpoint(change, run, capsy
   refused("restore", run)
   refused("eval", run)
   assert (run / "victim").read_text() == "mine"
+
+
+def test_checkpoints_of_another_run_are_refused(run, tmp_path):
+  """Of equal shapes, trained with another seed; and not where it is not known whose the folder is."""
+  config = configured()
+  config.seed = 5
+  loop.train(config, str(tmp_path / "other"))
+  shutil.rmtree(run / "checkpoints")
+  shutil.copytree(tmp_path / "other" / "checkpoints", run / "checkpoints", symlinks=True)
+  for command in ("train", "eval", "inspect", "restore"):
+    assert "it is that of another run" in refused(command, run)
+  shutil.rmtree(run / "facts")
+  assert trained.restore(str(run), "last", CODE).step == 120
+
+
+@pytest.mark.parametrize("has_step", [True, False])
+def test_a_renamed_checkpoint_is_not_taken_for_another_step(has_step, run, capsys):
+  """Records of older runs have no step: its leaf tells."""
+  os.rename(run / "checkpoints" / "120", run / "checkpoints" / "130")
+  if not has_step:
+    def without(record):
+      record = {key: value for key, value in record.items() if key != "step"}
+      return record | {"record_digest": records.digest_record(record)}
+    rewrite(run / "checkpoints" / "130" / "record" / "metadata", without)
+  says = "checkpoint 130 cannot be read: it is that of step 120"
+  with pytest.raises(UserError, match=says):
+    trained.restore(str(run), "130", CODE)
+  assert inspect.inspect(str(run))["step"] == 80 and says in capsys.readouterr().err
+  loop.train(configured(), str(run))
+  assert inspect.inspect(str(run))["steps_kept"] == "80 120"
 
 
 def test_a_state_that_claims_more_than_fits_is_not_read(run, monkeypatch):

@@ -60,6 +60,40 @@ def test_the_best_is_of_all_members_whichever_were_asked_for(swept, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_removed_member_is_trained_again(swept, tmp_path):
+  """By another launcher than the one before; the other member is left as it is."""
+  folder = tmp_path / "sweep"
+  shutil.copytree(swept[0], folder, symlinks=True)
+  first, second = journal_lib.Journal(str(folder)).members
+  shutil.rmtree(folder / first.folder)
+  before = (folder / second.folder / "run.json").read_bytes()
+  answer, = forked.ask([{"command": "sweep", "argv": [CONFIG, *SMALL, *GRID, f"--workdir={folder}"]}])
+  assert answer["code"] == 0 and "2 members, 1 done before" in answer["out"], answer["err"]
+  assert f"member {first.label}: was done, and its folder is gone: it is trained again" in answer["out"]
+  assert child.facts(str(folder / first.folder))[0] and (folder / second.folder / "run.json").read_bytes() == before
+  assert "best of 2" in answer["out"] and len(members(folder)) == 2
+
+
+def test_a_changed_member_is_told_and_not_compared(swept, tmp_path):
+  """One whose config was edited, and one whose checkpoints are gone."""
+  folder = tmp_path / "sweep"
+  shutil.copytree(swept[0], folder, symlinks=True)
+  first, second = journal_lib.Journal(str(folder)).members
+  command = {"command": "sweep", "argv": [CONFIG, *SMALL, *GRID, "--launcher=local", f"--workdir={folder}"]}
+  shutil.rmtree(folder / second.folder / "checkpoints")
+  answer, = forked.ask([command])
+  assert answer["code"] == 1 and "best of 1" in answer["out"], answer
+  assert f"member {second.label} is not as the sweep left it, and is not compared: it holds no ch" in answer["err"]
+  config = json.loads((folder / first.folder / "config.json").read_text(encoding="utf-8"))
+  config["optim"]["learning_rate"] = 0.5
+  (folder / first.folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+  answer, = forked.ask([command])
+  assert answer["code"] == 1 and "best of" not in answer["out"] and "2 of 2 members" in answer["err"], answer
+  assert f"member {first.label} is not as the sweep left it" in answer["err"]
+  assert "config.optim.learning_rate: 0.5 -> 0.001" in answer["err"] and answer["err"].count("\n") == 3
+
+
+@pytest.mark.slow
 def test_one_program_on_two_devices_gives_the_same_members(swept, tmp_path):
   """In turn, to the bit; two CPU devices, because there are two cores or more."""
   environ = {"JAX_NUM_CPU_DEVICES": "2"}

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -171,6 +172,17 @@ def test_what_fails_in_the_end_of_one_is_its_own_and_can_be_trained_again(tmp_pa
   journal, _ = sweep(tmp_path / "sweep", SETTINGS[:2], retry=(1,))
   assert [m.outcome for m in journal.members] == ["done"] * 2
   assert same(journal.workdir(journal.members[1]), alone(tmp_path / "alone", SETTINGS[1]))
+
+
+def test_a_member_that_was_removed_is_trained_anew(tmp_path):
+  journal, _ = sweep(tmp_path / "sweep", SETTINGS[:2])
+  first, second = journal.members
+  before = child.facts(journal.workdir(first))
+  shutil.rmtree(journal.workdir(first))
+  assert [journal.is_lost(member) for member in (first, second)] == [True, False]
+  journal, _ = sweep(tmp_path / "sweep", SETTINGS[:2], retry=(0,))
+  assert [m.outcome for m in journal.members] == ["done"] * 2 and not journal.is_lost(journal.members[0])
+  assert child.facts(journal.workdir(first)) == before
 
 
 @pytest.mark.slow

@@ -139,8 +139,8 @@ def write_record(folder, step, record):
   """The record of a checkpoint that holds nothing else."""
   os.makedirs(os.path.join(folder, "checkpoints", str(step), "record"))
   record = {"value": None, "best_step": 30, "best_value": None, "monitor": "val_loss", "metrics": {}, "digest": "ab",
-            "num_bad_evals": 0, "offsets": {"events.jsonl": 0, "scalars.csv": 0}, "run_id": "a", "config_digest": "cd",
-            **record}
+            "num_bad_evals": 0, "offsets": {"events.jsonl": 0, "scalars.csv": 0}, "run_id": "made",
+            "config_digest": "cd", **record}
   write_json(folder, f"checkpoints/{step}/record/metadata", record | {"record_digest": digest_json(record)})
 
 
