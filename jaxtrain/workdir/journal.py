@@ -157,7 +157,7 @@ class Journal(Sweep):
     """Reads the lines there are, and cuts off half a line that a killed process left.
 
     Raises:
-      UserError: a line is damaged, or a member is missing.
+      UserError: a line is damaged, a member is missing, or all are while their folders are there.
     """
     data = lines.read(self.path)
     whole = data[:data.rfind(b"\n") + 1]
@@ -165,6 +165,10 @@ class Journal(Sweep):
       with atomic.open_own(self.path, "ab") as file:
         file.truncate(len(whole))
     lines.parse(whole, lambda line: self.take(check_entry(lines.parse_object(line))), self.path, strict=True)
+    runs = os.path.join(self.folder, "runs")
+    if not self.numbered and os.path.isdir(runs) and os.listdir(runs):
+      raise UserError(f"{self.path} is missing or empty, and {runs} holds members; restore the file, or choose another "
+                      "workdir")
     if list(self.numbered) != list(range(len(self.numbered))):
       raise UserError(f"{self.path}: a member that was added is missing; restore the file, or choose another workdir")
 
