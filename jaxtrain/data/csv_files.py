@@ -78,8 +78,8 @@ def read(path: str, form: cells.Form) -> tuple[list[str], list[np.ndarray], np.n
   """(header, object columns of text, the line number of each row) of a CSV file.
 
   Raises:
-    UserError: a broken quote, an empty first line, a header of one cell in which another separator stands, a row with another number of
-      cells than the header. ValueError: another encoding, or more than fits into memory.
+    UserError: a broken quote, an empty first line, a header of one cell in which another separator stands, a row with
+      another number of cells than the header. ValueError: another encoding, or more than fits into memory.
   """
   with opened(path, form) as (reader, header):
     if not header and reader.line_num:
