@@ -157,9 +157,12 @@ class Journal(Sweep):
     """Reads the lines there are, and cuts off half a line that a killed process left.
 
     Raises:
-      UserError: a line is damaged, a member is missing, or all are while their folders are there.
+      UserError: the file cannot be read, a line is damaged, a member is missing, or all are while their folders are there.
     """
-    data = lines.read(self.path)
+    try:
+      data = lines.read(self.path)
+    except (OSError, ValueError) as error:
+      raise UserError(f"{self.path} cannot be read: {error}") from None
     whole = data[:data.rfind(b"\n") + 1]
     if len(whole) < len(data):
       with atomic.open_own(self.path, "ab") as file:

@@ -129,6 +129,14 @@ def test_a_journal_that_is_gone_is_told_from_one_not_begun(text, tmp_path):
     journal.Journal(str(tmp_path))
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_journal_that_is_no_file_is_refused(make, tmp_path):
+  begun(tmp_path)
+  make(tmp_path / "journal.jsonl")
+  with pytest.raises(UserError, match="journal.jsonl cannot be read"):
+    journal.Journal(str(tmp_path))
+
+
 @pytest.mark.parametrize("about", [None, "{", "[]"])
 def test_pages_refuse_a_folder_without_a_sweep(tmp_path, about):
   (tmp_path / "journal.jsonl").write_text("")
