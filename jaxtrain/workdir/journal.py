@@ -157,7 +157,8 @@ class Journal(Sweep):
     """Reads the lines there are, and cuts off half a line that a killed process left.
 
     Raises:
-      UserError: the file cannot be read, a line is damaged, a member is missing, or all are while their folders are there.
+      UserError: the file cannot be read, a line is damaged, a member is missing, or all are while their folders
+        are there.
     """
     try:
       data = lines.read(self.path)
