@@ -103,7 +103,8 @@ def parse(own: absl_flags.FlagValues, argv: Sequence[str], about: str, takes_arg
     takes_arguments: whether there may be arguments that are no flags.
 
   Raises:
-    UserError: an unknown flag (with a suggestion), a value of another type, or an argument that is left over.
+    UserError: an unknown flag (with a suggestion), a value of another type, an empty --workdir, or an argument that is
+      left over.
   """
   if any(argument in HELP for argument in argv[1:]):
     streams.answer(about.strip(), "", *(flag_line(name, own) for name in sorted(own)), "--help: print this.")
@@ -112,6 +113,8 @@ def parse(own: absl_flags.FlagValues, argv: Sequence[str], about: str, takes_arg
     rest = own(argv, known_only=True)[1:]
   except (absl_flags.Error, TypeError, ValueError) as error:
     raise UserError(" ".join(str(error).split())) from None
+  if "workdir" in own and own["workdir"].present and not own["workdir"].value:
+    raise UserError("--workdir: got '', allowed the path of a folder")
   given = Given(own, *separate(rest, own))
   if given.arguments and not takes_arguments:
     left = given.arguments[0]

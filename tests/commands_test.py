@@ -13,8 +13,9 @@ import pytest
 from absl import flags
 
 import child
-from jaxtrain import __main__ as package_main, commands, config as config_lib, errors
+from jaxtrain import __main__ as package_main, commands, config as config_lib, errors, main, predict
 from jaxtrain.errors import GoneFolder, InUse, LostProcess, MembersFailed, NonFinite, StopReason, Stopped, UserError
+from jaxtrain.sweep import __main__ as sweep
 
 CONFIG = """
 from jaxtrain.config import common, tables
@@ -77,6 +78,14 @@ def test_a_bad_command_line_is_one_line(argv, has_config, says):
   with pytest.raises(UserError) as refused:
     parse(*argv, has_config=has_config)
   assert str(refused.value) == says
+
+
+@pytest.mark.parametrize("make", [main.make_flags, sweep.make_flags, predict.make_flags])
+def test_a_workdir_that_is_typed_is_not_empty(make):
+  for argv in (["--workdir="], ["--workdir", ""]):
+    with pytest.raises(UserError, match="^--workdir: got '', allowed the path of a folder$"):
+      commands.parse(make(), ["command", *argv], "About.")
+  assert commands.parse(make(), ["command"], "About.").flags.workdir == ""
 
 
 @pytest.mark.parametrize("asked", ["--help", "-help", "-h"])

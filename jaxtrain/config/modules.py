@@ -10,10 +10,11 @@ import functools
 import importlib
 import pathlib
 import re
+import traceback
 from typing import Any, Iterable, Iterator, NamedTuple
 
-from jaxtrain import jsonable
-from jaxtrain.errors import UserError
+from jaxtrain import errors, jsonable
+from jaxtrain.errors import Told, UserError
 
 PACKAGE = "jaxtrain.experiments"
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "experiments"
@@ -107,8 +108,10 @@ def named_code(config) -> list[tuple[str, str]]:
 def load_function(field: str, name: str):
   """The function named by a dotted path, MODULE.FUNCTION, such as a user's own metric, loss or loader.
 
+  What it raises when it is called becomes a UserError that names the field, the function and the line at fault.
+
   Raises:
-    UserError: naming the config field, where there is no such module or function.
+    UserError: naming the config field, where there is no such module or function, or the module fails.
   """
   admit(field, name)
   module, _, function = name.rpartition(".")
@@ -116,13 +119,32 @@ def load_function(field: str, name: str):
     found = getattr(importlib.import_module(module), function) if module else None
   except ModuleNotFoundError as error:
     if error.name is not None and not name.startswith(error.name):
-      raise
+      raise failed(field, f"module {module}", error) from error
     found = None
   except AttributeError:
     found = None
+  except Exception as error:
+    raise failed(field, f"module {module}", error) from error
   if not callable(found):
     raise UserError(f"config.{field}: got {name!r}, allowed MODULE.FUNCTION of a module on PYTHONPATH")
-  return found
+
+  @functools.wraps(found)
+  def told(*arguments):
+    try:
+      return found(*arguments)
+    except Told:
+      raise
+    except Exception as error:
+      raise failed(field, name, error) from error
+  return told
+
+
+def failed(field: str, name: str, error: Exception) -> UserError:
+  """The complaint about the user's own code that has failed; the line is that of its outermost call."""
+  here = [frame for frame in traceback.extract_tb(error.__traceback__)
+          if frame.filename != __file__ and "importlib" not in frame.filename]
+  place = f" (line {here[0].lineno} of {here[0].filename})" if here else ""
+  return UserError(f"config.{field}: {name} failed: {type(error).__name__}: {errors.reason(error)[:200]}{place}")
 
 
 def load_companion(experiment: str, name: str):

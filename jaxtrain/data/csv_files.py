@@ -78,10 +78,12 @@ def read(path: str, form: cells.Form) -> tuple[list[str], list[np.ndarray], np.n
   """(header, object columns of text, the line number of each row) of a CSV file.
 
   Raises:
-    UserError: a broken quote, a header of one cell in which another separator stands, a row with another number of
-      cells than the header. ValueError: another encoding, or more than fits into memory.
+    UserError: a broken quote, an empty first line, a header of one cell in which another separator stands, a row with
+      another number of cells than the header. ValueError: another encoding, or more than fits into memory.
   """
   with opened(path, form) as (reader, header):
+    if not header and reader.line_num:
+      raise UserError(f"{path}: its first line is empty, allowed the names of the columns")
     if len(header) == 1:
       check_separator(path, form, header[0])
     parts, counts, plain, most = [[] for _ in header], [], gc.isenabled(), memory.room()

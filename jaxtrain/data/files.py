@@ -113,7 +113,8 @@ def check_path(kind: str, path: str, field: str) -> None:
   if not path:
     raise UserError(f"{field}: got '', allowed the path of a {kind} file")
   if not os.path.isfile(path):
-    reason = "it is a folder" if os.path.isdir(path) else "there is no such file"
+    other = "it is no regular file" if os.path.exists(path) else "there is no such file"
+    reason = "it is a folder" if os.path.isdir(path) else other
     raise UserError(f"{field}: cannot read {path!r} as {kind}: {reason}")
 
 

@@ -42,7 +42,7 @@ def read_table(config, generators: dict[str, Callable]) -> tables.Table:
   data = config.data
   source, features, leave_out = data.source, tuple(data.features), tuple(data.leave_out)
   if "." in source:
-    return config_lib.load_function("data.source", source)(config)
+    return check_made(source, config_lib.load_function("data.source", source)(config))
   for field in ("path", "label", "group", "table", *CELLS) if source in generators else UNUSED[source]:
     if data[field] != TABLES[field]:
       raise UserError(f"config.data.{field}: got {data[field]!r}, allowed {TABLES[field]!r} with "
@@ -68,6 +68,25 @@ def read_table(config, generators: dict[str, Callable]) -> tables.Table:
   else:
     table = tables.read_file(source, data.path, data.table, features, data.label, data.group, **more)
   return tables.first_rows(table, data.row_limit) if data.row_limit else table
+
+
+def check_made(source: str, table) -> tables.Table:
+  """Returns the table that a loader of the user's own gave. Raises UserError where it is none, or its parts disagree.
+  """
+  words = f"config.data.source: {source}(config) returned"
+  if not isinstance(table, tables.Table):
+    raise UserError(f"{words} {type(table).__name__}, allowed jaxtrain.data.tables.Table")
+  if len(getattr(table.features, "shape", ())) != 2:
+    raise UserError(f"{words} a table whose features are no array [rows, columns]")
+  rows, columns = table.features.shape
+  if len(table.feature_names) != columns:
+    raise UserError(f"{words} a table of {columns} columns with {len(table.feature_names)} names")
+  for name, part in (("labels", table.label), ("groups", table.group)):
+    if part is not None and len(part) != rows:
+      raise UserError(f"{words} a table of {rows} rows with {len(part)} {name}")
+  if not isinstance(table.facts, dict):
+    raise UserError(f"{words} a table whose facts are {type(table.facts).__name__}, allowed dict")
+  return table
 
 
 def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]:

@@ -73,8 +73,10 @@ def read_newest(folder: str) -> tuple[int, dict[str, np.ndarray], dict, list[str
   raise UserError("\n".join([none_left(folder), *list(damaged.values())[:3]]))
 
 
-def none_left(folder: str) -> str:
-  """What to say where no checkpoint can be read."""
+def none_left(folder: str, whole: bool = False) -> str:
+  """What to say where no checkpoint can be used; `whole`: one can be read, and facts that it knows of cannot."""
+  if whole:
+    return f"{folder}: a checkpoint can be read, and not the facts that it goes on from; restore the file named here:"
   return f"{folder}: no checkpoint can be used; start a new workdir"
 
 
@@ -245,16 +247,17 @@ class Checkpoints:
     Raises:
       UserError: there are checkpoints and none can be used.
     """
-    skipped = []
+    skipped, whole = [], False
     for step in reversed(records.committed_steps(self.folder)):
       try:
         leaves, record = read(self.folder, step)
+        whole = True
         check(record)
         return step, {name: packing.fill(tree, leaves, name) for name, tree in template.items()}, record, skipped
       except UserError as error:
         skipped.append(str(error))
     if skipped:
-      raise UserError("\n".join([none_left(self.folder), *skipped[:3]]))
+      raise UserError("\n".join([none_left(self.folder, whole), *skipped[:3]]))
     return None
 
   def drop_after(self, step: int) -> None:

@@ -44,8 +44,10 @@ def claim(config, workdir: str | None, resume: str):
 
 def look_at(config, workdir: str | None, resume: str) -> tuple[dict, bool]:
   """(what the workdir's run decided at its start, whether it holds one) for `claim`, whose errors it raises."""
-  if workdir and journal.is_sweep(workdir):
-    raise UserError(f"--workdir: {workdir!r} is the folder of a sweep; its members are in runs/")
+  if workdir:
+    if journal.is_sweep(workdir):
+      raise UserError(f"--workdir: {workdir!r} is the folder of a sweep; its members are in runs/")
+    records.check_places(workdir)
   old = records.read_config(workdir) if workdir else None
   if resume == "required" and old is None:
     raise UserError(f"--resume=required: {workdir!r} holds no run")
@@ -110,6 +112,7 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
     if not read_only:
       if config.log.tensorboard:
         need("tensorboardX", "tensorboard")
+      lost = resumed and run.state is None
       if run.state is None:
         start(run, parts, stage, init_from, carry_over)
     run.state, run.totals = devices.put(run.state), devices.put(run.totals)
@@ -121,6 +124,8 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
       if run.ledger.writes:  # not before: a step that needs too much memory is refused, and may be made smaller
         write_config(config, workdir, origins)
     announce(run, parts.threads, skipped)
+    if not read_only and lost:
+      run.ledger.console.say(f"jaxtrain: {workdir} holds facts of a run and no checkpoint: it starts again from step 0")
     yield run
   finally:
     run.close()

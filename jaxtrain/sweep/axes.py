@@ -117,6 +117,8 @@ def call_values(kind: str, inside: str, key: str, whole: bool, seed: int, text: 
     return ([round(value) for value in values] if whole else values), None
   if (kind == "randint") != whole:
     raise UserError(f"{text}: allowed {'randint' if whole else 'uniform or loguniform'} for this field")
+  if whole and not low.is_integer() & high.is_integer():
+    raise UserError(f"{text}: allowed whole numbers as low and high")
   return draw_values(kind, low, high, num, f"{seed}/{key}"), (kind, low, high)
 
 

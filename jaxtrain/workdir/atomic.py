@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from typing import IO, Any, Iterator
 
 from jaxtrain.errors import UserError
@@ -39,12 +40,22 @@ def replacing(path: str) -> Iterator[str]:
 
 
 def open_own(path: str, mode: str, **settings: Any) -> IO:
-  """`open` for a file of a workdir that is added to. Raises UserError where a link lies in its place."""
+  """`open` for a file of a workdir that is added to.
+
+  Raises UserError where a link lies in its place, or what is no file, such as a pipe, which would be waited for.
+  """
   def opener(name: str, flags: int) -> int:
+    no_file = UserError(f"{name}: is no regular file; remove it, or choose another workdir")
     try:
-      return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+      opened = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
       if error.errno == errno.ELOOP:
         raise UserError(f"{name}: is a link, through which nothing is written; put the file itself there") from None
+      if error.errno in (errno.ENXIO, errno.EISDIR):  # a pipe that nobody reads, a folder
+        raise no_file from None
       raise
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+      os.close(opened)
+      raise no_file
+    return opened
   return open(path, mode, opener=opener, **settings)

@@ -161,14 +161,22 @@ class Journal(Sweep):
     """Reads the lines there are, and cuts off half a line that a killed process left.
 
     Raises:
-      UserError: a line is damaged, or a member is missing.
+      UserError: the file cannot be read, a line is damaged, a member is missing, or all are while their folders
+        are there.
     """
-    data = lines.read(self.path)
+    try:
+      data = lines.read(self.path)
+    except (OSError, ValueError) as error:
+      raise UserError(f"{self.path} cannot be read: {error}") from None
     whole = data[:data.rfind(b"\n") + 1]
     if len(whole) < len(data):
       with atomic.open_own(self.path, "ab") as file:
         file.truncate(len(whole))
     lines.parse(whole, lambda line: self.take(check_entry(lines.parse_object(line))), self.path, strict=True)
+    runs = os.path.join(self.folder, "runs")
+    if not self.numbered and os.path.isdir(runs) and os.listdir(runs):
+      raise UserError(f"{self.path} is missing or empty, and {runs} holds members; restore the file, or choose another "
+                      "workdir")
     if list(self.numbered) != list(range(len(self.numbered))):
       raise UserError(f"{self.path}: a member that was added is missing; restore the file, or choose another workdir")
 

@@ -12,6 +12,21 @@ from jaxtrain.jsonable import digest_json, is_count
 from jaxtrain.workdir import jsonfile, lines, schema
 
 MOST_EVENT = 1 << 20  # characters of a first event that is read
+FOLDERS = ("checkpoints", "facts", "eval", "figures", "stages", "tensorboard")  # of a run, if they are there
+FILES = ("config.json", "run.json", "history.json", "log.txt", "report.html", "facts/events.jsonl",
+         "facts/scalars.csv", "facts/process.jsonl")
+
+
+def check_places(workdir: str) -> None:
+  """Raises UserError where something else lies in the place of a file or folder that a run writes."""
+  for name in FOLDERS:
+    path = os.path.join(workdir, name)
+    if os.path.lexists(path) and not os.path.isdir(path):
+      raise UserError(f"--workdir: {path!r} is no folder; remove it, or choose another workdir")
+  for name in FILES:
+    path = os.path.join(workdir, name)
+    if os.path.exists(path) and not os.path.isfile(path):
+      raise UserError(f"--workdir: {path!r} is no regular file; remove it, or choose another workdir")
 
 
 def read_config(workdir: str) -> dict | None:

@@ -1,5 +1,7 @@
 """Tables as people have them: what is read, what is refused in one line, and what is warned of."""
 
+import os
+
 import h5py
 import numpy as np
 import pyarrow
@@ -40,6 +42,19 @@ def test_a_broken_quote_is_refused_with_the_line_where_it_opens(text, line, writ
 def test_quotes_within_a_cell_and_doubled_ones_are_text(write):
   columns = files.read("csv", write(rows('1,5,6" pipe', '2,7,"a ""b"""', '3,9,""')))
   assert columns.values["note"].tolist() == ['6" pipe', 'a "b"', ""]
+
+
+@pytest.mark.parametrize("text", ["\n", "\na,b\n1,2\n", "\r\n\r\na,b\n1,2\n"])
+def test_an_empty_first_line_is_no_empty_file(text, write):
+  with pytest.raises(UserError, match="its first line is empty, allowed the names of the columns"):
+    read(write(text))
+
+
+@pytest.mark.parametrize("kind", files.KINDS)
+def test_a_pipe_is_no_file(kind, tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  with pytest.raises(UserError, match="pipe' as .*: it is no regular file"):
+    files.read(kind, str(tmp_path / "pipe"))
 
 
 def test_a_cell_larger_than_a_csv_cell_may_be_is_one_line(write):

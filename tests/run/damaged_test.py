@@ -193,8 +193,26 @@ def test_facts_damaged_before_all_checkpoints_are_refused_and_nothing_is_changed
   path.write_bytes(damage(path.read_bytes()))
   before = path.read_bytes()
   said = refused("train", run)
-  assert name in said and "restore the file" in said
+  assert name in said and "restore the file" in said.splitlines()[0] and "no checkpoint" not in said
   assert path.read_bytes() == before and records.committed_steps(str(run / "checkpoints")) == [80, 120]
+
+
+def test_a_run_whose_checkpoints_are_gone_says_that_it_starts_again(run, capsys):
+  shutil.rmtree(run / "checkpoints")
+  loop.train(configured(), str(run))
+  assert "holds facts of a run and no checkpoint: it starts again from step 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name, kind", [
+    ("checkpoints", "file"), ("facts", "file"), ("history.json", "folder"), ("log.txt", "pipe"),
+    ("facts/scalars.csv", "folder"), ("run.json", "pipe")])
+def test_something_else_in_the_place_of_a_file_is_refused_at_the_start(name, kind, tmp_path):
+  path = tmp_path / name
+  path.parent.mkdir(exist_ok=True)
+  {"file": path.touch, "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[kind]()
+  said = refused("train", tmp_path)
+  assert repr(str(path)) in said and ("is no folder" if kind == "file" else "is no regular file") in said
+  assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"split": "test"}', '{"scalars": 5, "split": "test", "step": 1}'])

@@ -33,6 +33,7 @@ def test_forms(text, values):
     ("optim.learning_rate=uniform(a,b,2)", "two numbers"), ("optim.learning_rate=randint(1,3,2)", "allowed uniform"),
     ("seed=uniform(0,9,3)", "allowed randint"), ("seed=randint(0,2,4)", "4 different whole numbers"),
     ("seed=linspace(0,1,3)", "whole numbers, which the field needs"), ("optim.learning_rate=uniform(0,inf,3)", "two"),
+    ("seed=randint(0,4.5,3)", "whole numbers as low and high"), ("seed=randint(0.5,4,3)", "whole numbers as low"),
     ("seed=1e3", "allowed a value of type int"), ("optim.learning_rate=uniform(0,1,999999999)", "a count")])
 def test_mistakes(text, words):
   with pytest.raises(UserError, match="sweep|config") as caught:

@@ -111,6 +111,14 @@ def test_nothing_is_added_to_or_cut_through_a_link_in_a_workdir(name, tmp_path):
   assert victim.read_text() == "mine\nhalf"
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_nothing_is_added_to_what_is_no_file(make, tmp_path):
+  make(tmp_path / "log.txt")
+  for mode in ("a", "a+"):
+    with pytest.raises(UserError, match="log.txt: is no regular file"):
+      atomic.open_own(str(tmp_path / "log.txt"), mode)
+
+
 def argued(folder):
   log = predict.commands.Log()
   log.folder = str(folder)

@@ -115,6 +115,28 @@ def test_a_sweep_is_not_gone_on_with_where_a_member_is_missing(tmp_path):
     journal.Journal(str(tmp_path))
 
 
+@pytest.mark.parametrize("text", [None, ""])
+def test_a_journal_that_is_gone_is_told_from_one_not_begun(text, tmp_path):
+  made = begun(tmp_path)
+  made.add([({"seed": 0}, "a")])
+  assert journal.Journal(str(tmp_path)).members  # as it was left
+  os.remove(tmp_path / "journal.jsonl")
+  assert journal.Journal(str(tmp_path)).members == []  # nothing has started
+  os.makedirs(made.workdir(made.members[0]))
+  if text is not None:
+    (tmp_path / "journal.jsonl").write_text(text)
+  with pytest.raises(UserError, match="journal.jsonl is missing or empty, and .* holds members; restore the file"):
+    journal.Journal(str(tmp_path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_journal_that_is_no_file_is_refused(make, tmp_path):
+  begun(tmp_path)
+  make(tmp_path / "journal.jsonl")
+  with pytest.raises(UserError, match="journal.jsonl cannot be read"):
+    journal.Journal(str(tmp_path))
+
+
 @pytest.mark.parametrize("about", [None, "{", "[]"])
 def test_pages_refuse_a_folder_without_a_sweep(tmp_path, about):
   (tmp_path / "journal.jsonl").write_text("")
