@@ -45,7 +45,7 @@ COMMANDS = {
     "train": lambda workdir: loop.train(configured(), workdir), "inspect": inspect.inspect,
     "eval": lambda workdir: loop.evaluate(configured(), workdir),
     "restore": lambda workdir: trained.restore(workdir, "best", CODE), "config": from_python,
-    "report": lambda workdir: report.write_page([workdir], "")}
+    "report": lambda workdir: report.write_page([workdir], "", False)}
 READ_CONFIG = ("train", "inspect", "eval", "restore", "config")
 
 
