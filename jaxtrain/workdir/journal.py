@@ -52,8 +52,9 @@ class Member:
 
 
 def describe(values: dict[str, Any]) -> str:
-  """Settings in words, fields by their last part."""
-  text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value).replace(" ", "")
+  """Settings in words, fields by their last part; a tuple, which the journal keeps as a list, reads alike from both."""
+  plain = lambda value: str(tuple(value) if isinstance(value, list) else value).replace(" ", "")
+  text = lambda value: f"{value:.4g}" if isinstance(value, float) else plain(value)
   return ", ".join(f"{key.rpartition('.')[2]}={text(value)}" for key, value in values.items()) or "base"
 
 

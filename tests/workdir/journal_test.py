@@ -144,3 +144,7 @@ def test_pages_refuse_a_folder_without_a_sweep(tmp_path, about):
     (tmp_path / "sweep.json").write_text(about)
   with pytest.raises(UserError, match="is no sweep that can be read"):
     journal.read_sweep(str(tmp_path))
+
+
+def test_a_tuple_reads_alike_before_and_after_it_was_in_the_journal():
+  assert {journal.describe({"model.hidden_dims": value}) for value in ((8,), [8])} == {"hidden_dims=(8,)"}
