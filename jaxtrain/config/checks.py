@@ -37,8 +37,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
     raise UserError(f"config.stages: got {fields.shown(config.stages)}, allowed override dicts, set in the config file")
   check_value("experiment", config.experiment, limits_lib.LIMITS["experiment"])
   module = modules.load_experiment(config.experiment)
-  modules.check_code(config)
   check_limits(config, limits_lib.LIMITS | modules.declared(module, "LIMITS"))
+  modules.check_code(config)
   check_length(config, modules.declared(module, "TRAINS"))
   if "data" in config and "split" in config.data:
     check_fold(config.data.split)

@@ -71,9 +71,10 @@ class Hdf5Rows:
     return self.__dict__ | {"opened": None}
 
   def __del__(self):
-    for file in self.opened or ():
-      if file is not None:
-        file.close()
+    if self.opened is not None:
+      os.close(self.opened[0])
+      if self.opened[1] is not None:
+        self.opened[1].close()
 
   def __len__(self) -> int:
     return self.num_rows if self.index is None else len(self.index)
@@ -86,10 +87,13 @@ class Hdf5Rows:
     return cells.blank(self.form, take(blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1), self.order))
 
   def open(self):
-    """(The open file, h5py's or None where no part needs it)."""
+    """(Descriptor of the open file, h5py's file or None where no part needs it).
+
+    A descriptor and no file object: in a cycle that is collected, that may go first and warns that nobody closed it.
+    """
     if self.opened is None:
       needs_hdf5 = any(part.offset is None for part in self.parts)
-      self.opened = (open(self.path, "rb", buffering=0),
+      self.opened = (os.open(self.path, os.O_RDONLY | os.O_CLOEXEC),
                      need("h5py", "tables").File(self.path, "r") if needs_hdf5 else None)
     return self.opened
 
@@ -112,7 +116,7 @@ def take(rows: np.ndarray, columns: tuple[int, ...]) -> np.ndarray:
 
 def read_contiguous(opened, part: Part, rows: np.ndarray) -> np.ndarray:
   """Rows [n, width] of a dataset that lies in the file as in memory."""
-  descriptor, size = opened[0].fileno(), part.width * part.dtype.itemsize
+  descriptor, size = opened[0], part.width * part.dtype.itemsize
   if (np.diff(rows) == 1).all():
     data = os.pread(descriptor, size * len(rows), part.offset + size * int(rows[0]))
   else:

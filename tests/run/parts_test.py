@@ -154,8 +154,9 @@ def test_by_cadence_it_is_in_the_facts_and_a_stopped_run_has_the_same(tmp_path, 
   assert read(stopped.workdir, "test") == read(straight.workdir, "test")
 
 
-@pytest.mark.parametrize("declared, words", [({}, "assessed test, 16 rows: mse 0.5"),
-                                             ({"rows": {"unit": "tasks"}}, "assessed test, 16 tasks: mse 0.5")])
+@pytest.mark.parametrize("declared, words", [
+    ({}, "assessed test, 16 rows: mse 0.5"),
+    ({"rows": {"unit": "tasks", "key": False}}, "assessed test, 16 tasks: mse 0.5")])
 def test_what_was_assessed_is_counted_in_its_own_word(declared, words):
   said = []
   ledger = types.SimpleNamespace(declared_metrics=lambda: declared, facts=types.SimpleNamespace(rows=[]),
