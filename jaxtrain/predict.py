@@ -201,7 +201,7 @@ def run(argv: list[str]) -> dict:
   if flags.json:
     streams.answer(json.dumps(summary))
   else:
-    empty = summary.get("rows_incomplete", 0)
+    empty = 0 if flags.export else summary["rows_incomplete"]
     state = records.describe_state(run.step, run.epoch, run.digest)
     found = f"{summary['takes']} -> {summary['gives']}" if flags.export else f"{summary['rows']:,} rows"
     found += f", {empty:,} of them without a result (missing features)" * bool(empty)

@@ -118,21 +118,14 @@ def test_an_ensemble_resumes_and_predicts(tmp_path):
 
 def diverging(monkeypatch, members):
   """Lets these members of the regression outside diverge at their steps ({number: step}), known by their keys."""
-  make = outside.make
+  def spoil(config, state, new, metrics):
+    for k, at in members.items():
+      key_of_member = jax.random.key_data(rng.step_key(rng.root_key(config.seed), k))
+      hit = (jax.random.key_data(state.key) == key_of_member).all() & (state.step == at)
+      new = new.replace(params=jax.tree.map(lambda leaf: jnp.where(hit, jnp.inf, leaf), new.params))
+    return new, metrics
 
-  def spoilt(config, meta):
-    one = make(config, meta)
-
-    def train_step(state, batch, key, over):
-      new, metrics = one.train_step(state, batch, key, over)
-      for k, at in members.items():
-        key_of_member = jax.random.key_data(rng.step_key(rng.root_key(config.seed), k))
-        hit = (jax.random.key_data(state.key) == key_of_member).all() & (state.step == at)
-        new = new.replace(params=jax.tree.map(lambda leaf: jnp.where(hit, jnp.inf, leaf), new.params))
-      return new, metrics
-    return one._replace(train_step=train_step)
-
-  monkeypatch.setattr(outside, "make", spoilt)
+  outside.change_steps(monkeypatch, spoil)
 
 
 def ensemble_of_three(workdir=None, **fields):

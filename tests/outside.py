@@ -78,3 +78,17 @@ def make(config, meta):
                                     ema_decay=config.optim.ema_decay)
   observe = lambda state, means: state.replace(opt_state=tx.observe(state.opt_state, means))
   return Experiment(init, train_step, eval_step, observe=observe)
+
+
+def change_steps(monkeypatch, change) -> None:
+  """Lets a test change what a step gives: `change(config, state before, new state, metrics)` returns the last two."""
+  original = make
+
+  def changed(config, meta):
+    made = original(config, meta)
+
+    def train_step(state, batch, key, over):
+      return change(config, state, *made.train_step(state, batch, key, over))
+    return made._replace(train_step=train_step)
+
+  monkeypatch.setitem(globals(), "make", changed)

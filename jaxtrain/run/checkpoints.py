@@ -42,7 +42,10 @@ def read(folder: str, step: int) -> tuple[dict[str, np.ndarray], dict]:
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone(ocp))
     with Plain(folder) as path, ocp.Checkpointer(handler, multiprocessing_options=alone(ocp)) as reader:
       path = os.path.join(path, str(step), "state")
-      check_claims(reader.metadata(path).item_metadata.tree)
+      described = reader.metadata(path).item_metadata
+      if described is None:
+        raise ValueError("its arrays are not there")
+      check_claims(described.tree)
       arrays = reader.restore(path)
     leaves = packing.unpack(arrays, record["layout"])
     if "step" not in record and "state/step" in leaves and leaves["state/step"].shape == ():  # a wave has several

@@ -90,17 +90,10 @@ def test_with_skip_it_is_an_alarm(evaluation_fails, tmp_path):
 
 
 def test_a_training_step_that_is_not_finite_leaves_the_best_too(tmp_path, monkeypatch):
-  make = outside.make
+  def late(config, state, new, metrics):
+    return new, metrics | {"loss": (jnp.where(state.step > 16, jnp.nan, metrics["loss"][0]), metrics["loss"][1])}
 
-  def failing(config, meta):
-    made = make(config, meta)
-
-    def train_step(state, batch, key, over):
-      new, metrics = made.train_step(state, batch, key, over)
-      return new, metrics | {"loss": (jnp.where(state.step > 16, jnp.nan, metrics["loss"][0]), metrics["loss"][1])}
-    return made._replace(train_step=train_step)
-
-  monkeypatch.setattr(outside, "make", failing)
+  outside.change_steps(monkeypatch, late)
   with pytest.raises(NonFinite, match="step 17: loss is not finite"):
     loop.train(configured(), str(tmp_path))
   assert records.find_step(str(tmp_path), "best") == 14 and os.readlink(tmp_path / "checkpoints" / "best") == "14"
