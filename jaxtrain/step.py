@@ -143,15 +143,19 @@ def make_train_step(loss_sums: Callable, term_counts: Callable[[Batch], dict[str
   gradient = make_gradient(loss_sums, term_counts, weights, reduction=reduction)
 
   def train_step(state, batch, key, over: Over):
-    found = gradient(state, batch, key, over)
-    params, opt_state, optim_metrics = tx.update(found.grads, state.opt_state, state.params, state.step,
-                                                 found.metrics["loss"])
-    new = state.replace(step=state.step + 1, params=params, opt_state=opt_state,
-                        model_state=with_averages(state.model_state, found.averages),
-                        ema=optim_lib.update_ema(state.ema, params, ema_decay))
-    return new, found.metrics | counted(optim_metrics)
+    return apply_gradient(gradient(state, batch, key, over), state, tx, ema_decay)
 
   return train_step
+
+
+def apply_gradient(found: Gradient, state: Any, tx: optim_lib.Optimizer, ema_decay=0.0) -> tuple[Any, Metrics]:
+  """(state after one update of all its parameters, metrics): how a step ends that has one optimiser."""
+  params, opt_state, optim_metrics = tx.update(found.grads, state.opt_state, state.params, state.step,
+                                               found.metrics["loss"])
+  new = state.replace(step=state.step + 1, params=params, opt_state=opt_state,
+                      model_state=with_averages(state.model_state, found.averages),
+                      ema=optim_lib.update_ema(state.ema, params, ema_decay))
+  return new, found.metrics | counted(optim_metrics)
 
 
 def counted(values: dict[str, jax.Array]) -> Metrics:

@@ -228,3 +228,8 @@ class TrainState(flax.struct.PyTreeNode):
   opt_state: Any
   ema: Any
   guard: Guard
+
+  @property
+  def applied(self) -> Any:
+    """The parameters to judge and to apply: the averaged ones where the run keeps them."""
+    return self.params if self.ema is None else self.ema

@@ -12,7 +12,7 @@ from jax import export as jax_export
 
 import outside
 from jaxtrain import config as config_lib, loop, predict, rng
-from jaxtrain.data import cells, files, writing
+from jaxtrain.data import blocks, cells, files, writing
 from jaxtrain.experiments.tabular_vae import predict as vae_predict
 from jaxtrain.run import checkpoints
 from jaxtrain.workdir import records
@@ -259,7 +259,7 @@ def test_every_format_gives_the_same_and_carries_all_columns(source, target, run
 def test_many_blocks_are_one_result(run, tmp_path, monkeypatch):
   table = columns(50, 1)
   _, whole = call(run, "embed", tmp_path, table)
-  monkeypatch.setattr(vae_predict, "BLOCK", 16)  # 16, 16, 16 and 2
+  monkeypatch.setattr(blocks, "BLOCK", 16)  # 16, 16, 16 and 2
   _, parts = call(run, "embed", tmp_path, table)
   np.testing.assert_allclose(parts["emb_1"], whole["emb_1"], rtol=1e-5, atol=1e-6)
 

@@ -10,13 +10,15 @@ from jaxtrain.errors import UserError
 from jaxtrain.types import Source
 
 
-def table_source(arrays: dict[str, np.ndarray], batch_size: int, shuffled: bool) -> Source:
+def table_source(arrays: dict[str, np.ndarray], batch_size: int, shuffled: bool,
+                 beside: dict[str, np.ndarray] | None = None) -> Source:
   """A source of batches from a table, each row once an epoch, the last batch padded.
 
   Args:
     arrays: name -> [N, ...], all with the same N. The name `weight` is taken.
     batch_size: rows per batch, B.
     shuffled: rows in a new random order each epoch; otherwise in the order of the table.
+    beside: name -> [N, ...], more columns of `Source.rows` that no batch holds.
 
   Returns:
     A `Source` whose batches hold the named rows [B, ...] and `weight` [B] float32.
@@ -41,5 +43,6 @@ def table_source(arrays: dict[str, np.ndarray], batch_size: int, shuffled: bool)
     batch = jax.tree.map(lambda column: column.at[index].get(mode="promise_in_bounds"), data)
     return batch | {"weight": (row < N).astype(jnp.float32)}
 
-  rows = lambda index: {name: np.asarray(column)[index] for name, column in arrays.items()}
+  kept = arrays | (beside or {})
+  rows = lambda index: {name: np.asarray(column)[index] for name, column in kept.items()}
   return Source(data=dict(arrays), batch_at=batch_at, num_batches=num_batches, num_rows=N, rows=rows)

@@ -4,10 +4,12 @@ import contextlib
 import re
 from typing import Iterator, Mapping
 
+import numpy as np
+
 from jaxtrain import memory
 from jaxtrain.config import limits
 from jaxtrain.config.defaults import TABLES
-from jaxtrain.data import cells, files, sqlite_files
+from jaxtrain.data import cells, files, scaling, sqlite_files, tables
 from jaxtrain.errors import UserError
 
 FIELDS = ("table", "missing", "separator", "decimal", "thousands", "encoding")  # of config.data, and flags of predict
@@ -55,3 +57,26 @@ def check_num(num: int, row_bytes: int) -> None:
   if num * row_bytes > memory.room():
     raise UserError(f"--num: got {num}, allowed up to {memory.room() // row_bytes:,} with the memory that is free; "
                     "make several files, with other seeds")
+
+
+def read_features(columns: files.Columns, names: list[str]) -> np.ndarray:
+  """The model's features [N, D] float64 of a file, NaN where missing. Raises UserError for a file that does not fit."""
+  names = tuple(names)
+  for name in names:
+    columns.check(name)
+    if name not in columns.values:
+      raise UserError(f"{columns.path} has no column {name!r}; the run needs {tables.shorten(list(names))}")
+  x = np.stack([columns.numbers(name) for name in names], axis=1)
+  for r, d in np.argwhere(np.isinf(x))[:1]:
+    raise UserError(f"{columns.path}: column {names[d]!r}, {columns.row(r)}: infinite value")
+  return x
+
+
+def scaled(scaler: dict, columns: files.Columns, x: np.ndarray, pick: np.ndarray) -> np.ndarray:
+  """The picked rows of x [N, D] in scaled units, float32. Raises UserError, with file and row, as `scaling.scale` does.
+  """
+  rows = np.flatnonzero(pick)
+  try:
+    return scaling.scale(scaler, x[pick], lambda i, d: columns.row(rows[i]))
+  except UserError as error:
+    raise UserError(f"{columns.path}: {error}") from None

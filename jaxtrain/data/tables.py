@@ -27,6 +27,7 @@ class Table(NamedTuple):
     facts: JSON-able facts about the table: source, rows read and dropped, SHA-256 of a file, warnings.
     lines: [N] where each row stands in its file, as messages count; None where they are counted from 1.
     bounds: [4, D] as of `surveys.bounds_of`; None where nobody looked.
+    truth: name -> [N, ...], what is known of each row of a simulated table and no batch holds; `Source.rows` gives it.
   """
   features: np.ndarray
   feature_names: tuple[str, ...]
@@ -36,6 +37,7 @@ class Table(NamedTuple):
   facts: dict
   lines: np.ndarray | None = None
   bounds: np.ndarray | None = None
+  truth: dict[str, np.ndarray] = {}
 
   def row(self, i: int) -> str:
     """How a message names row i, 0-based."""
@@ -215,4 +217,4 @@ def first_rows(table: Table, num_rows: int) -> Table:
   there = ~np.isnan(features)
   bounds = surveys.bounds_of(surveys.end_of(features, there), surveys.end_of(-features, there))
   return table._replace(features=features, label=label, group=cut(table.group), facts=facts, lines=cut(table.lines),
-                        bounds=bounds)
+                        bounds=bounds, truth={name: column[:num_rows] for name, column in table.truth.items()})

@@ -117,7 +117,8 @@ def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]
     if len(part_rows) == 0:
       return None
     if in_memory:
-      return arrays.table_source({name: column[part_rows] for name, column in columns.items()}, batch_size, shuffled)
+      of_part = lambda named: {name: column[part_rows] for name, column in named.items()}
+      return arrays.table_source(of_part(columns), batch_size, shuffled, of_part(table.truth))
     return host.host_source(table, part_rows, label, scaler, batch_size, shuffled=shuffled, masked=masked,
                             num_epochs=count_epochs(config, len(part_rows)) if part == "train" else 1,
                             num_workers=config.data.num_workers if part == "train" else 0)

@@ -35,7 +35,7 @@ def make_assess(config, meta, model: training.Model) -> dict[str, Callable]:
     return values, defined, {"random_edge_nll_nats": random_nll, "empty_edge_nll_nats": empty_nll}, probs
 
   def assess(name, state, splits: Splits, key):
-    return assess_part(getattr(splits, name), jax.jit(one_batch), training.params_of(state), key, meta)
+    return assess_part(getattr(splits, name), jax.jit(one_batch), state.applied, key, meta)
   return {name: functools.partial(assess, name) for name in ("val", "test")}
 
 

@@ -50,7 +50,7 @@ def make_verbs(config, model: training.Model) -> dict[str, Verb]:
     names, task = read_task(columns)
     training.check_sizes(config.model, columns.num_rows)
     inputs.check_num(num, 64 * len(names) ** 2)
-    _, probs, drawn = jax.jit(model.posterior, static_argnums=3)(training.params_of(state), task, key, num)
+    _, probs, drawn = jax.jit(model.posterior, static_argnums=3)(state.applied, task, key, num)
     pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
     return names, np.asarray(probs[0], np.float64), np.asarray(drawn[0]), pairs
 

@@ -103,11 +103,6 @@ def bind(net: Any) -> tuple[Callable, Callable]:
   return init, apply
 
 
-def params_of(state: Any) -> Any:
-  """The parameters to judge and apply: the averaged ones where the run keeps them."""
-  return state.params if state.ema is None else state.ema
-
-
 def density_of(meta: dict) -> Callable:
   """`node_mask [D] -> []`, the probability of an ordered pair's edge in training graphs of so many nodes."""
   sizes = jnp.asarray([int(d) for d in meta["edge_probs"]])
@@ -204,7 +199,7 @@ def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -
                                                 for word, value in (("dual", dual.weight), ("average", dual.average))}
 
   def eval_step(state, batch, key, over):
-    judge_chunk = lambda chunk, chunk_key: evaluate(model, params_of(state), chunk, chunk_key,
+    judge_chunk = lambda chunk, chunk_key: evaluate(model, state.applied, chunk, chunk_key,
                                                     config.eval.val_num_samples)
     return over(judge_chunk, batch, key)
 

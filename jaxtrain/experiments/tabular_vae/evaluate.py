@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import statistics
-from jaxtrain.data import scaling
+from jaxtrain.data import blocks, scaling
 from jaxtrain.experiments.tabular_vae import predict, scores
 
 SAMPLE = 5000  # rows kept for figures
@@ -34,7 +34,7 @@ def apply_model(model, state, x: np.ndarray) -> dict[str, np.ndarray]:
     named = {"x_mean": out.x_mean, "mean": out.mean, "log_var": out.log_var}
     return named if out.logits is None else named | {"log_prob": jax.nn.log_softmax(out.logits)}
 
-  return predict.in_blocks(outputs, predict.variables_of(state), x)
+  return blocks.in_blocks(outputs, predict.variables_of(state), x)
 
 
 def pick_rows(source, width: int, key) -> np.ndarray:
@@ -115,7 +115,7 @@ def sample_prior(model, state, key) -> np.ndarray:
   """Decoder means [`PRIOR_ROWS`, D] in scaled units for draws from the prior."""
   random = np.random.default_rng([*np.asarray(jax.random.key_data(key)).tolist(), 1])  # 1: not that of pick_rows
   z = random.normal(size=(PRIOR_ROWS, model.latent_dim)).astype(np.float32)
-  return predict.in_blocks(functools.partial(predict.decode, model), predict.variables_of(state), z)
+  return blocks.in_blocks(functools.partial(predict.decode, model), predict.variables_of(state), z)
 
 
 def seen_features(rows: dict[str, np.ndarray]) -> np.ndarray:

@@ -11,17 +11,15 @@ mean in place of a sample. Samples are means of p(x | z) for z from the prior.
 """
 
 import functools
-from typing import Any, Callable
+from typing import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.data import files, inputs, scaling, tables
-from jaxtrain.errors import UserError
+from jaxtrain.data import blocks, inputs, scaling
 from jaxtrain.types import Input, Verb
 
-BLOCK = 16384  # rows per compiled call
 NUM_IMPUTE = 10
 NUM_DRAWS = 32  # from the posterior, for the deviation of imputed cells
 
@@ -62,42 +60,7 @@ def decode(model, variables, z):
 
 def variables_of(state) -> dict:
   """What the model is applied with: the averaged parameters where the run kept them."""
-  return {"params": state.params if state.ema is None else state.ema, **state.model_state}
-
-
-def in_blocks(fn: Callable, variables, x: np.ndarray) -> Any:
-  """fn(variables, block), an array [n, ...] or a tree of such, over x [N, D]; compiled once."""
-  size = min(BLOCK, len(x))
-  compiled, found = jax.jit(fn), []
-  for start in range(0, len(x), size):
-    block = x[start:start + size]
-    if len(block) < size:
-      block = np.concatenate([block, np.zeros((size - len(block), x.shape[1]), x.dtype)])
-    found.append(compiled(variables, block))  # the next block is prepared while this one is computed
-  return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts])[:len(x)], *found)
-
-
-def read_features(columns: files.Columns, names: list[str]) -> np.ndarray:
-  """The model's features [N, D] float64 of a file, NaN where missing. Raises UserError for a file that does not fit."""
-  names = tuple(names)
-  for name in names:
-    columns.check(name)
-    if name not in columns.values:
-      raise UserError(f"{columns.path} has no column {name!r}; the run needs {tables.shorten(list(names))}")
-  x = np.stack([columns.numbers(name) for name in names], axis=1)
-  for r, d in np.argwhere(np.isinf(x))[:1]:
-    raise UserError(f"{columns.path}: column {names[d]!r}, {columns.row(r)}: infinite value")
-  return x
-
-
-def scaled(scaler: dict, columns: files.Columns, x: np.ndarray, pick: np.ndarray) -> np.ndarray:
-  """The picked rows of x [N, D] in scaled units, float32. Raises UserError, with file and row, as `scaling.scale` does.
-  """
-  rows = np.flatnonzero(pick)
-  try:
-    return scaling.scale(scaler, x[pick], lambda i, d: columns.row(rows[i]))
-  except UserError as error:
-    raise UserError(f"{columns.path}: {error}") from None
+  return {"params": state.applied, **state.model_state}
 
 
 def exported(scaler: dict, width: int, fn: Callable, state) -> tuple[Callable, int]:
@@ -124,7 +87,7 @@ def doubt(model, meta: dict, state, x: np.ndarray, missing: np.ndarray, key: jax
   if rows.any():
     noise = jax.random.normal(key, (NUM_DRAWS, model.latent_dim))
     draw = functools.partial(decoded_draws, model, noise)
-    draws = in_blocks(draw, variables_of(state), scaling.scale(scaler, x[rows]))
+    draws = blocks.in_blocks(draw, variables_of(state), scaling.scale(scaler, x[rows]))
     raw = scaling.unscale(scaler, draws.reshape(-1, x.shape[1])).reshape(draws.shape)
     spread[rows] = np.where(missing[rows], raw.std(axis=1, ddof=1), 0.0)
   return found | {f"{name}_sd": spread[:, d] for d, name in enumerate(names)
@@ -152,27 +115,27 @@ def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
 
   def over_rows(fn, name_columns):
     def run(state, columns, num, key):
-      x = read_features(columns, names)
+      x = inputs.read_features(columns, names)
       usable = ~(np.isnan(x).all(axis=1) if holes else np.isnan(x).any(axis=1))
       width = jax.eval_shape(fn, variables_of(state), jnp.zeros((1, D))).shape[1]
       found = np.full((len(x), width), np.nan, np.float32)
       if usable.any():
-        z = scaled(scaler, columns, x, usable)
-        found[usable] = in_blocks(fn, variables_of(state), np.nan_to_num(z) if holes else z)
+        z = inputs.scaled(scaler, columns, x, usable)
+        found[usable] = blocks.in_blocks(fn, variables_of(state), np.nan_to_num(z) if holes else z)
       return name_columns(found, usable)
     return run
 
   def run_impute(state, columns, num, key):
-    x = read_features(columns, names)
-    missing, z = np.isnan(x), scaled(scaler, columns, x, np.ones(len(x), bool))
-    filled = scaling.unscale(scaler, in_blocks(bind(fill), variables_of(state), z))
+    x = inputs.read_features(columns, names)
+    missing, z = np.isnan(x), inputs.scaled(scaler, columns, x, np.ones(len(x), bool))
+    filled = scaling.unscale(scaler, blocks.in_blocks(bind(fill), variables_of(state), z))
     return {name: np.where(missing[:, d], filled[:, d], x[:, d]) for d, name in enumerate(names)} | {
         "num_imputed": missing.sum(axis=1)} | doubt(model, meta, state, np.where(missing, filled, x), missing, key)
 
   def run_sample(state, columns, num, key):
     inputs.check_num(num, 16 * model.latent_dim + 40 * D)
     z = np.asarray(jax.random.normal(key, (num, model.latent_dim)))
-    x = scaling.unscale(scaler, in_blocks(bind(decode), variables_of(state), z))
+    x = scaling.unscale(scaler, blocks.in_blocks(bind(decode), variables_of(state), z))
     return {name: x[:, d] for d, name in enumerate(names)}
 
   name_features = lambda x, _: {f"{name}_recon": x_d for name, x_d in zip(names, scaling.unscale(scaler, x).T)}

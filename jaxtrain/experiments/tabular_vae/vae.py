@@ -144,8 +144,7 @@ def make(config, meta) -> Experiment:
     return new, metrics | {"beta": (objective.beta(o, state.step), jnp.ones(()))}
 
   def eval_step(state, batch, key, over):
-    params = state.params if state.ema is None else state.ema
-    return objective.evaluate(o, params, state.model_state, batch, key, over)
+    return objective.evaluate(o, state.applied, state.model_state, batch, key, over)
 
   def observe(state, means):
     return state.replace(opt_state=tx.observe(state.opt_state, means))

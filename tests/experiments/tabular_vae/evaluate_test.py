@@ -94,7 +94,7 @@ def test_rows_are_applied_in_blocks_without_changing_a_row(trained, monkeypatch)
   model, state, meta, raw = trained
   x = scaling.scale(meta["scaler"], raw)
   whole = evaluate.apply_model(model, state, x)
-  monkeypatch.setattr(evaluate.predict, "BLOCK", 10)  # 10, 10 and 3
+  monkeypatch.setattr(evaluate.blocks, "BLOCK", 10)  # 10, 10 and 3
   for name, value in evaluate.apply_model(model, state, x).items():
     assert value.shape[0] == 23
     np.testing.assert_allclose(value, whole[name], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,138 @@
+"""Causal consistency: effects of a treatment that is recorded for some rows only.
+
+  python -m jaxtrain.main --config=configs/causal_consistency.py              # simulated, half of the treatments hidden
+  python -m jaxtrain.main --config=configs/causal_consistency.py:csv --config.data.path=table.csv \
+      --config.data.features=age,dose --config.data.treatment=drug --config.data.outcomes=pressure
+
+Variants: base (default), multiclass, mar, mnar, iv, hetero: simulated tables whose effects are known; csv: your file (or
+data.source=parquet, npz, hdf5, sqlite); svi, hard, seed: other ways to learn from rows without a treatment; smoke: the
+default, seconds long. Sweeps (--name of jaxtrain.sweep): seeds, draws, missing, objectives.
+"""
+
+from jaxtrain.config import common, pick_variant, tables
+
+
+def base():
+  """One covariate, two treatments, half of them hidden at random, by the free energy."""
+  config = common()
+  config.experiment = "jaxtrain.experiments.causal_consistency.joint"
+  config.data = tables()
+  for name in ("label", "incomplete", "out_of_core", "num_workers", "row_limit"):  # this family does not read them
+    del config.data[name]
+  config.data.source = "base"
+  config.data.treatment = ""  # column of the treatment; its empty cells are rows without one
+  config.data.outcomes = ()  # columns that the treatment acts on
+  config.data.instruments = ()  # columns that act on the treatment alone
+  config.data.seed = 0  # of a simulated table; -1 = the run's own seed
+  config.data.num_samples = 1000  # simulated rows that train; the other parts have theirs beside them
+  config.data.num_classes = 2  # treatments, K
+  config.data.noise_std = 0.1  # deviation of the outcome's noise
+  config.data.confounding = 1.0  # slope of the treatment's logit in x; 0 = randomised, large = little overlap
+  config.data.missing_mechanism = "mcar"  # mcar | mar (by x) | mnar (by y itself) | mar_z (by z)
+  config.data.missing_rate = 0.5  # share of treatments that are hidden, at most where it depends on something
+  config.data.mnar_strength = 0.5  # of the dependence on y
+  config.data.instrument_dim = 1  # instruments of source iv; they act through their mean
+  config.data.instrument_strength = 1.0  # of the instrument on the treatment's logit
+  config.data.hidden_confounding = 1.0  # of the hidden confounder of source iv on treatment and outcome
+  config.data.split.kind = "random"
+  config.data.split.fractions = (0.4, 0.2, 0.4)
+  config.data.transforms = ("identity", "identity")  # outcomes, instruments, covariates; () = standardise
+  config.model.hidden_dims = (32, 32)  # of every network
+  config.model.activation = "gelu"  # relu | gelu | tanh
+  config.model.dropout_rate = 0.0  # after each activation
+  config.model.min_sd = 0.01  # floor of standard deviations, in scaled units
+  config.model.bayesian = False  # parameters of the outcome networks are latent; effects get posterior intervals
+  config.model.prior_sd = 1.0  # of their prior, over the root of a layer's inputs
+  config.loss.objective = "free_energy"  # free_energy | marginal | stopgrad | hard | seed
+  config.loss.weights = {
+      "z_yx": 1.0,  # of -log p(z | x, y)
+      "y_xz": 1.0,  # of -log p(y | x, z), the imputing head
+      "x_yz": 1.0,  # of -log p(x | y, z)
+      "y_x": 1.0,  # of -log p(y | x), the propensity
+      "w_x": 1.0,  # of -log p(w | x), with instruments
+      "consistency_y": 0.1,  # of the gap between the imputing head and Bayes' rule
+      "consistency_x": 0.1,  # of the gap between p(x | y, z) and Bayes' rule
+      "kl": 1.0,  # of the divergence from the prior, of a Bayesian model
+  }
+  config.loss.consistency = "y"  # none | y | both: gaps that are penalised
+  config.loss.tau = 1.0  # temperature of the treatment's posterior at the end; 0 = hard EM
+  config.loss.beta = 1.0  # weight of rows without a treatment at the end
+  for name in ("tau", "beta"):
+    config.loss[f"{name}_schedule"] = {
+        "shape": "constant",  # constant | linear | sigmoid | cyclical | exponential
+        "start": 1.0,  # value at epoch 0
+        "num_epochs": 0,  # epochs from start to end
+    }
+  config.loss.warmup_epochs = 40  # epochs on recorded treatments alone
+  config.train.backend = "em"  # em | svi (NumPyro) | trainer (em with patience)
+  config.train.batch_size = 100
+  config.train.num_epochs = 200
+  config.train.monitor_from_epoch = 40  # before, rows without a treatment do not count
+  config.train.patience = 100
+  config.optim.learning_rate = 5e-3
+  config.optim.schedule = "cosine"
+  config.checkpoint.every_epochs = 1
+  return config
+
+
+def changed(**fields):
+  """The default with other values at dotted keys, written with __ for dots."""
+  config = base()
+  for key, value in fields.items():
+    section, name = config, key.split("__")
+    for part in name[:-1]:
+      section = section[part]
+    section[name[-1]] = value
+  return config
+
+
+def iv():
+  """An instrument, and a confounder that is hidden."""
+  return changed(data__source="iv", data__transforms=("identity",) * 3)
+
+
+def hetero():
+  """Five covariates, an effect that depends on two of them."""
+  return changed(data__source="hetero", data__transforms=("identity",) * 6, data__noise_std=0.5)
+
+
+def csv():
+  """A file of your own: set data.path, data.features, data.treatment and data.outcomes."""
+  return changed(data__source="csv", data__transforms=(), data__split__fractions=(0.6, 0.2, 0.2))
+
+
+def smoke():
+  """The default with 300 rows for 4 epochs."""
+  return changed(data__num_samples=300, train__num_epochs=4, train__monitor_from_epoch=1, loss__warmup_epochs=1)
+
+
+VARIANTS = {
+    "base": base,
+    "multiclass": lambda: changed(data__source="multiclass", data__num_classes=3),
+    "mar": lambda: changed(data__missing_mechanism="mar", data__missing_rate=0.8),
+    "mnar": lambda: changed(data__missing_mechanism="mnar", data__missing_rate=0.8),
+    "iv": iv,
+    "hetero": hetero,
+    "csv": csv,
+    "svi": lambda: changed(train__backend="svi", loss__objective="marginal"),
+    "hard": lambda: changed(loss__objective="hard"),
+    "seed": lambda: changed(loss__objective="seed"),
+    "smoke": smoke,
+}
+
+SWEEPS = {
+    "seeds": {"seed": range(10)},
+    "draws": {"seed": range(12), "data.seed": (-1,)},  # a table of its own for each seed
+    "missing": {"data.missing_rate": (0.0, 0.5, 0.9, 0.98), "seed": range(3)},
+    "objectives": {"loss.objective": ("free_energy", "marginal", "stopgrad", "hard", "seed"), "seed": range(3)},
+}
+
+
+def sweep(name):
+  """The settings of a named sweep, --name=NAME of jaxtrain.sweep."""
+  return pick_variant(name, SWEEPS, "--name")
+
+
+def get_config(variant="base"):
+  """The config of a variant."""
+  return pick_variant(variant, VARIANTS)()

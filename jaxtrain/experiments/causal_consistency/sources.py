@@ -1,0 +1,148 @@
+"""Where tables come from: simulated, shipped with Python packages, or the user's own; and their columns by role.
+
+A table's features stand in the order outcomes, instruments, covariates; its label is the treatment, -1 where that is
+not recorded. Outcomes keep their scale up to a shift and a factor, because effects are differences of their means.
+"""
+
+import functools
+from typing import Callable
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxtrain import config as config_lib
+from jaxtrain.config.defaults import TABLES
+from jaxtrain.data import tables, tabular
+from jaxtrain.errors import UserError
+from jaxtrain.experiments.causal_consistency import generators
+from jaxtrain.types import Batch, Splits
+
+ROLES = ("outcomes", "instruments", "covariates")
+AFFINE = ("identity", "standardise", "min_max")
+
+
+def read_simulated(config) -> tables.Table:
+  """The table of a generator: `data.num_samples` rows that train beside those of the other parts."""
+  data = config.data
+  check_dials(data)
+  share = data.split.fractions[0] if data.split.kind == "random" else 1.0
+  num_rows = round(data.num_samples / max(share, 1e-6))
+  made, named = generators.draw(data, num_rows, data.seed if data.seed >= 0 else config.seed), generators.names(data)
+  label = np.where(made.observed, made.y, -1).astype(np.int32)
+  facts = {"source": f"simulated, {data.source}", "rows": num_rows, "rows_unlabelled": int((label < 0).sum()),
+           "class_rows": np.bincount(label[label >= 0], minlength=data.num_classes).tolist(),
+           "columns": {role: list(named[role]) for role in ROLES} | {"treatment": "y"}}
+  return tables.Table(np.concatenate([made.z, made.w, made.x], axis=1), sum((named[role] for role in ROLES), ()), label,
+                      tuple(map(str, range(data.num_classes))), None, facts,
+                      truth={"true_label": made.y, "true_mean": made.mean})
+
+
+def check_dials(data) -> None:
+  """Raises UserError for dials that a generator does not have."""
+  if data.source in ("base", "hetero") and data.num_classes != 2:
+    raise UserError(f"config.data.num_classes: got {data.num_classes}, allowed 2 with config.data.source={data.source}; "
+                    "config.data.source=multiclass has more")
+  if data.source != "iv" and (data.instrument_dim != 1 or data.hidden_confounding != 1.0):
+    raise UserError("config.data.instrument_dim and hidden_confounding: allowed 1 with config.data.source="
+                    f"{data.source}; iv has instruments")
+
+
+GENERATORS: dict[str, Callable] = dict.fromkeys(generators.GENERATORS, read_simulated)
+
+
+def split_columns(columns: dict[str, list[str]], batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """(x, w, z) of a batch's columns [B, D]: covariates, instruments, outcomes."""
+  first = len(columns["outcomes"])
+  second = first + len(columns["instruments"])
+  return batch["x"][:, second:], batch["x"][:, first:second], batch["x"][:, :first]
+
+
+def table_config(config, columns: dict[str, tuple[str, ...]]):
+  """The config as families with one table have it: features of all roles, the treatment as label."""
+  data = ConfigDict(TABLES)
+  with data.ignore_type():
+    data.update({name: config.data[name] for name in TABLES if name in config.data})
+  data.features, data.label = sum((columns[role] for role in ROLES), ()), config.data.treatment
+  whole = ConfigDict({"data": data, "train": config.train, "eval": config.eval})
+  return whole.lock()
+
+
+def load(config) -> Splits:
+  """Sources of each part; `meta` has `columns`, the names by role. Raises UserError."""
+  data = config.data
+  if data.source in GENERATORS:
+    for field in ("treatment", "outcomes", "instruments"):
+      if data[field]:
+        raise UserError(f"config.data.{field}: got {data[field]!r}, allowed nothing with config.data.source="
+                        f"{data.source}, whose columns are known")
+    table = choose_covariates(GENERATORS[data.source](config), tuple(data.features), tuple(data.leave_out))
+    none = {role: () for role in ROLES}  # are named: all that the table has
+    found, table = tabular.load(table_config(config, none), {data.source: lambda _: table})
+    columns = table.facts["columns"]
+  else:
+    wanted = {"outcomes": tuple(data.outcomes), "instruments": tuple(data.instruments),
+              "covariates": tuple(data.features)}
+    for field, value in (("treatment", data.treatment), ("outcomes", data.outcomes), ("features", data.features)):
+      if not value:
+        raise UserError(f"config.data.{field}: got {value!r}, allowed the name of a column, such as "
+                        f"--config.data.{field}={'treated' if field == 'treatment' else 'a,b'}")
+    read = {data.source: lambda _: read_function(config, wanted)} if "." in data.source else {}
+    found, table = tabular.load(table_config(config, wanted), read)
+    columns = by_role(table.feature_names, wanted) | {"treatment": data.treatment}
+  check_outcomes(found.meta["scaler"], columns["outcomes"])
+  check_classes(found.train, table.class_names)
+  return found._replace(meta=found.meta | {"columns": columns})
+
+
+def choose_covariates(table: tables.Table, names: tuple[str, ...], leave_out: tuple[str, ...]) -> tables.Table:
+  """A table of known columns with the named covariates alone, but for those left out."""
+  if not names and not leave_out:
+    return table
+  columns = table.facts["columns"]
+  fixed = (*columns["outcomes"], *columns["instruments"])
+  chosen = tables.match(columns["covariates"], names or tuple(columns["covariates"]), (), table.facts["source"],
+                        "features")
+  chosen = tuple(name for name in chosen if name not in leave_out)
+  table = tables.select_features(table, (*fixed, *chosen), ())
+  return table._replace(facts=table.facts | {"columns": columns | {"covariates": list(chosen)}})
+
+
+def read_function(config, wanted: dict[str, tuple[str, ...]]) -> tables.Table:
+  """The table of a function of the user's, its columns by role; its labels are the treatment."""
+  source = config.data.source
+  table = tabular.check_made(source, config_lib.load_function("data.source", source)(config))
+  if table.label is None:
+    raise UserError(f"config.data.source: {source}(config) returned a table without labels, which are the treatment")
+  return tables.select_features(table, sum((wanted[role] for role in ROLES), ()), tuple(config.data.leave_out))
+
+
+def by_role(names: tuple[str, ...], wanted: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
+  """Names of a table's features by role. Patterns are of covariates alone; raises UserError for another."""
+  outcomes, instruments = len(wanted["outcomes"]), len(wanted["instruments"])
+  found = {"outcomes": list(names[:outcomes]), "instruments": list(names[outcomes:outcomes + instruments]),
+           "covariates": list(names[outcomes + instruments:])}
+  for role in ("outcomes", "instruments"):
+    if tuple(found[role]) != wanted[role]:
+      raise UserError(f"config.data.{role}: got {wanted[role]}, allowed the names of columns, no patterns")
+  if not found["covariates"]:
+    raise UserError(f"config.data.features: got {wanted['covariates']}, which leaves no covariates")
+  return found
+
+
+def check_outcomes(scaler: dict, outcomes: list[str]) -> None:
+  """Raises UserError for an outcome that is not scaled by a shift and a factor."""
+  for name, transform in zip(outcomes, scaler["transforms"]):
+    if transform not in AFFINE:
+      raise UserError(f"config.data.transforms: got {transform!r} for the outcome {name!r}, allowed "
+                      f"{' | '.join(AFFINE)}: effects are differences of its mean; write the other scale into a column")
+
+
+def check_classes(train, class_names: tuple[str, ...]) -> None:
+  """Raises UserError where the training rows have no recorded treatment of a class: nothing would say which it is."""
+  label = train.rows(np.arange(train.num_rows))["label"]
+  rows = np.bincount(label[label >= 0], minlength=len(class_names))
+  empty = [name for name, count in zip(class_names, rows) if not count]
+  if empty:
+    raise UserError(f"data: no training row has the recorded treatment {empty[0]!r}; without one nothing says which "
+                    f"class it is ({int(rows.sum())} of {len(label)} training rows have a recorded treatment)")
