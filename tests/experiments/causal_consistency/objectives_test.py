@@ -1,0 +1,226 @@
+"""The loss against float64 NumPy that writes each sum out, its limits, and NumPyro against it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numpyro.infer import SVI, TraceEnum_ELBO
+from scipy import integrate, stats
+
+import consistency_cases as cases
+from jaxtrain import config as config_lib, rng, step as step_lib
+from jaxtrain.devices import parallel
+from jaxtrain.experiments.causal_consistency import bayes, consistency, joint, nets, objectives, svi
+
+WEIGHTS = {"z_yx": 0.7, "y_xz": 1.3, "x_yz": 0.4, "y_x": 1.1}
+K = 3
+
+
+def random_output(seed=0, num_rows=6):
+  """Log-probabilities of rows, normalised where they have to be."""
+  random = np.random.RandomState(seed)
+  normal = lambda: random.normal(size=(num_rows, K)).astype(np.float32)
+  normalised = lambda a: np.asarray(jax.nn.log_softmax(a))
+  return nets.Output(normalised(normal()), normal(), normalised(2 * normal()), normal(), np.zeros(num_rows, np.float32))
+
+
+def by_hand(objective, out, tau, beta):
+  """What each row adds without a treatment, class by class, in float64; gradients are another test's."""
+  found = []
+  for prior, z, head, x in zip(*(np.asarray(part, np.float64) for part in out[:4])):
+    q = [np.exp(h) for h in head]
+    z_cost, prior_cost = [-WEIGHTS["z_yx"] * v for v in z], [-WEIGHTS["y_x"] * v for v in prior]
+    x_cost, entropy = [-WEIGHTS["x_yz"] * v for v in x], -sum(a * np.log(a) for a in q)
+    cost = [beta * (a + b) for a, b in zip(z_cost, prior_cost)]
+    if objective == "seed":
+      found.append(beta * sum(a * (b + c) for a, b, c in zip(q, z_cost, x_cost)) - tau * entropy)
+    elif objective == "hard":
+      best = int(np.argmax(head))
+      found.append(beta * (z_cost[best] + prior_cost[best] + x_cost[best]))
+    elif objective == "stopgrad":
+      soft = [a ** (1 / tau) for a in q]
+      found.append(beta * sum(a / sum(soft) * (b + c + d) for a, b, c, d in zip(soft, z_cost, prior_cost, x_cost)))
+    elif objective == "free_energy":
+      found.append(sum(a * (b + beta * c) for a, b, c in zip(q, cost, x_cost)) - tau * entropy)
+    else:
+      shares = [np.exp(-c / tau) for c in cost]
+      found.append(-tau * np.log(sum(shares)) + sum(
+          s / sum(shares) * (beta * b - WEIGHTS["y_xz"] * h) for s, b, h in zip(shares, x_cost, head)))
+  return found
+
+
+def rows(objective, out, tau, beta=1.0):
+  """The same by the code."""
+  dials = objectives.Dials(jnp.float32(tau), jnp.float32(beta), jnp.ones(()))
+  return objectives.unlabelled_rows(objective, out, WEIGHTS, dials)
+
+
+@pytest.mark.parametrize("tau,beta", [(1.0, 1.0), (0.3, 0.6)])
+@pytest.mark.parametrize("objective", objectives.OBJECTIVES)
+def test_rows_without_a_treatment(objective, tau, beta):
+  out = random_output()
+  np.testing.assert_allclose(rows(objective, out, tau, beta), by_hand(objective, out, tau, beta), rtol=2e-5, atol=1e-6)
+
+
+def test_cold_is_hard():
+  """At tau = 0 `stopgrad` is `hard` to the bit, and near 0 it tends to it; `marginal` tends to the cheapest class."""
+  out = random_output()
+  np.testing.assert_array_equal(rows("stopgrad", out, 0.0), rows("hard", out, 1.0))
+  np.testing.assert_allclose(rows("stopgrad", out, 0.02), rows("hard", out, 1.0), rtol=1e-4)
+  cost = -WEIGHTS["z_yx"] * out.outcome - WEIGHTS["y_x"] * out.prior
+  np.testing.assert_allclose(objectives.smallest(cost, jnp.zeros(())), cost.min(axis=1), rtol=1e-6)
+  np.testing.assert_allclose(objectives.smallest(cost, jnp.float32(0.01)), cost.min(axis=1), atol=0.02)
+  loss = lambda tau: lambda z: jnp.sum(rows("marginal", out._replace(outcome=z), tau))
+  for tau, moved in ((0.0, 1), (1.0, K)):  # hard EM moves one class, soft EM all; none of it is NaN
+    gradient = np.asarray(jax.grad(loss(tau))(out.outcome))
+    assert (np.count_nonzero(gradient, axis=1) == moved).all() and np.isfinite(gradient).all()
+
+
+def test_entropy_of_the_seed_is_subtracted():
+  """At uniform q the term is -tau ln 2, the original's own check."""
+  even = np.full((1, 2), np.log(0.5), np.float32)
+  out = nets.Output(even, 0 * even, even, 0 * even, np.zeros(1, np.float32))
+  np.testing.assert_allclose(rows("seed", out, 0.7), -0.7 * np.log(2), rtol=1e-6)
+
+
+def test_the_free_energy_is_least_at_the_posterior():
+  """At q = posterior it is -log p(z), so the likelihood; at any other q it is more."""
+  out = random_output()._replace(covariates=np.zeros((6, K), np.float32))
+  plain = dict.fromkeys(WEIGHTS, 1.0)
+  dials = objectives.Dials(*[jnp.ones(())] * 3)
+  energy = lambda head: objectives.unlabelled_rows("free_energy", out._replace(head=head), plain, dials)
+  np.testing.assert_allclose(energy(out.posterior), -np.logaddexp.reduce(out.prior + out.outcome, axis=1), rtol=1e-5)
+  assert (energy(out.head) > energy(out.posterior)).all()
+
+
+@pytest.mark.parametrize("objective,through", [("seed", True), ("free_energy", True), ("stopgrad", False),
+                                               ("hard", False), ("marginal", True)])
+def test_where_gradients_flow(objective, through):
+  """Through the imputing head where the objective says so; in `marginal` it is only pulled to the shares."""
+  out = random_output()
+  gradient = jax.grad(lambda head: jnp.sum(rows(objective, out._replace(head=head), 1.0)))(jnp.asarray(out.head))
+  assert bool((np.asarray(gradient) != 0).any()) == through
+  if objective == "marginal":
+    shares = np.exp(-np.asarray(WEIGHTS["z_yx"] * -out.outcome + WEIGHTS["y_x"] * -out.prior))
+    np.testing.assert_allclose(gradient, -WEIGHTS["y_xz"] * shares / shares.sum(1, keepdims=True), rtol=1e-4)
+
+
+def test_normals():
+  normals = nets.Normals(jnp.array([[0.5, -1.0]]), jnp.array([[0.2, 3.0]]))
+  want = stats.norm.logpdf(0.7, 0.5, 0.2) + stats.norm.logpdf(2.0, -1.0, 3.0)
+  np.testing.assert_allclose(normals.log_prob(jnp.array([[0.7, 2.0]])), [want], rtol=1e-5)
+
+
+def parts(**fields):
+  """(config, problem, state, batch of training rows) of a small config."""
+  config = config_lib.resolve(cases.configured(**fields))
+  found = joint.load(config)
+  config = config_lib.with_values(config, {"optim.decay_steps": 100})
+  experiment = joint.make(config, found.meta)
+  split = __import__("functools").partial(joint.sources.split_columns, found.meta["columns"])
+  problem = objectives.Problem(joint.make_model(config, found.meta), split, config.loss, 2)
+  batch = found.train.batch_at(jax.device_put(found.train.data), jnp.int32(0), cases.KEY)
+  return config, problem, experiment.init(rng.root_key(1), {}), batch, experiment
+
+
+@pytest.mark.parametrize("source", ["base", "iv"])
+@pytest.mark.parametrize("objective", svi.OBJECTIVES)
+@pytest.mark.parametrize("rate", [0.0, 0.5, 0.9])
+def test_numpyro_gives_the_same_loss(source, objective, rate):
+  """At equal parameters, weights that differ from 1, some rows hidden or none, to 1e-5."""
+  more = {"data.transforms": ("identity",) * 3} if source == "iv" else {}
+  _, p, state, batch, _ = parts(**{"data.source": source, "loss.objective": objective, "data.missing_rate": rate,
+                                   "loss.weights.z_yx": 0.7, "loss.weights.y_x": 1.2, "loss.weights.x_yz": 0.5,
+                                   "loss.weights.w_x": 0.6, "loss.warmup_epochs": 0}, **more)
+  batch = consistency.with_anchors(batch)
+  both = [step_lib.make_gradient(lambda params, s, chunk, key, lib=lib: lib.loss_sums(p, params, s, chunk, key),
+                                 lambda b, lib=lib: lib.term_counts(p, b), lambda s, lib=lib: lib.weights(p, s.step))
+          for lib in (objectives, svi)]
+  own, numpyro_s = [jax.jit(lambda s, b, fn=fn: fn(s, b, cases.KEY, parallel.over_whole)[:2])(state, batch)
+                    for fn in both]
+  np.testing.assert_allclose(own[0], numpyro_s[0], rtol=1e-5)
+  for a, b in zip(jax.tree.leaves(own[1]), jax.tree.leaves(numpyro_s[1])):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6)
+
+
+def test_a_step_is_that_of_numpyro_svi():
+  """One step of plain gradient descent and `SVI.update` of NumPyro on the same bound give the same parameters."""
+  config, p, state, batch, experiment = parts(**{
+      "train.backend": "svi", "loss.objective": "marginal", "loss.consistency": "none", "loss.warmup_epochs": 0,
+      "optim.name": "sgd", "optim.betas": (0.0, 0.0), "optim.schedule": "constant", "optim.learning_rate": 0.1})
+  new, _ = jax.jit(lambda s, b: experiment.train_step(s, b, cases.KEY, parallel.over_whole))(state, batch)
+
+  def model(rows_):
+    params = __import__("numpyro").param("joint", state.params)
+    svi.row_model(p, p.model.bind({"params": params}), rows_, jnp.ones(()))
+
+  with jax.numpy_rank_promotion("allow"):
+    inference = SVI(model, lambda rows_: None, optax.sgd(0.1 / len(batch["x"])), TraceEnum_ELBO())
+    updated, _ = inference.update(inference.init(cases.KEY, batch), batch)
+  for a, b in zip(jax.tree.leaves(new.params), jax.tree.leaves(inference.get_params(updated)["joint"])):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_gaps_are_zero_in_one_joint():
+  """For x ~ N(0, 1), y ~ Bernoulli(1/2), z = x + y + e the exact p(x | y, z) has no gap, and a shifted one has."""
+  noise, random = 0.5, np.random.RandomState(0)
+  x = random.normal(size=(64, 1))
+  y = random.randint(2, size=64)
+  z = x + y[:, None] + noise * random.normal(size=(64, 1))
+
+  class Exact:
+    shift = 0.0
+
+    def given_outcomes(self, z):
+      gain = 1 / (1 + noise ** 2)
+      mean = gain * (z[:, None] - jnp.arange(2.0)[None, :, None]) + self.shift
+      return nets.Normals(mean, jnp.full(mean.shape, (gain * noise ** 2) ** 0.5))
+
+    def outcomes(self, x):
+      mean = x[:, None] + jnp.arange(2.0)[None, :, None]
+      return nets.Normals(mean, jnp.full(mean.shape, noise))
+
+    def propensity(self, x, w):
+      return jnp.full((len(x), 2), jnp.log(0.5))
+
+    def impute(self, x, w, z):
+      return jax.nn.log_softmax(nets.Normals(*self.outcomes(x)).log_prob(z[:, None]))
+
+  split = lambda batch: (batch["x"][:, 1:], batch["x"][:, :0], batch["x"][:, :1])
+  batch = consistency.with_anchors({"x": jnp.asarray(np.concatenate([z, x], 1), jnp.float32),
+                                    "label": jnp.asarray(y, jnp.int32), "weight": jnp.ones(64)})
+  model = Exact()
+  xs, ws, zs = split(batch)
+  out = nets.Output(model.propensity(xs, ws), model.outcomes(xs).log_prob(zs[:, None]), model.impute(xs, ws, zs),
+                    model.given_outcomes(zs).log_prob(xs[:, None]), jnp.zeros(64))
+  assert float(jnp.max(jnp.abs(consistency.gap_y(out)))) < 1e-5
+  exact = float(jnp.mean(consistency.gap_x(model, out, split, batch)))
+  model.shift = 1.0
+  shifted = float(jnp.mean(consistency.gap_x(model, out, split, batch)))
+  assert exact < 0.1 < 1.0 < shifted, (exact, shifted)  # p(x) is an estimate from 16 rows: not quite 0
+
+
+def test_kl_of_the_bayesian_network():
+  """Against the integral of q log(q / p), parameter by parameter; priors by inputs of each layer."""
+  params = {"mean": {"l": {"kernel": jnp.full((2, 4, 8), 0.3), "bias": jnp.full((2, 8), -0.2)}},
+            "log_sd": {"l": {"kernel": jnp.full((2, 4, 8), -1.0), "bias": jnp.full((2, 8), -2.0)}}}
+
+  def one(mean, sd, prior):
+    q = stats.norm(mean, sd)
+    return integrate.quad(lambda t: q.pdf(t) * (q.logpdf(t) - stats.norm.logpdf(t, 0, prior)), mean - 12 * sd,
+                          mean + 12 * sd)[0]
+
+  want = 64 * one(0.3, np.exp(-1), 1.5 / 2) + 16 * one(-0.2, np.exp(-2), 1.5 / 2)  # 4 inputs, prior_sd 1.5
+  np.testing.assert_allclose(bayes.kl_nats(params, 1.5), want, rtol=1e-5)
+
+
+def test_a_bayesian_step_draws_once_for_all_rows():
+  """Two halves of a batch in turn see the draw that the whole sees, and the KL counts once."""
+  _, _, state, batch, experiment = parts(**{"model.bayesian": True, "loss.warmup_epochs": 0})
+  whole = experiment.train_step(state, batch, cases.KEY, parallel.over_whole)
+  halves = experiment.train_step(state, batch, cases.KEY, lambda fn, b, key: jax.tree.map(
+      jnp.add, *(fn(step_lib.part(b, k, 2), key) for k in range(2))))
+  for a, b in zip(jax.tree.leaves(whole[0].params), jax.tree.leaves(halves[0].params)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(whole[1]["kl"][0], halves[1]["kl"][0], rtol=1e-6)
