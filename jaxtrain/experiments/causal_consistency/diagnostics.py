@@ -30,7 +30,15 @@ def overlap(log_prior: np.ndarray) -> dict[str, float]:
 
 def inverse_weights(log_prior: np.ndarray, q: np.ndarray) -> np.ndarray:
   """Inverse-propensity weights [N, C] of rows as members of each class."""
-  return q / np.maximum(np.exp(log_prior), effects.LEAST_PROPENSITY)
+  return q / np.maximum(np.exp(log_prior), effects.least_propensity(effects.effective_size(q.sum(axis=1))))
+
+
+def arm_sizes(log_prior: np.ndarray, q: np.ndarray) -> np.ndarray:
+  """Effective number of rows of each class [C] after inverse-propensity weighting: Kish's, where a row that is one of a
+  class with probability q adds q times the squared weight of one that is.
+  """
+  weight = inverse_weights(log_prior, np.ones_like(q))
+  return (q * weight).sum(axis=0) ** 2 / np.maximum((q * weight ** 2).sum(axis=0), 1e-300)
 
 
 def propensity_counts(log_prior: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -89,7 +97,7 @@ def class_scores(log_prob: np.ndarray, label: np.ndarray) -> tuple[dict[str, flo
 def kl_divergence(log_p: np.ndarray, log_q: np.ndarray) -> float:
   """Mean over rows of KL(p || q) in nats, of log probabilities [N, C]."""
   p = np.exp(log_p)
-  return float(np.where(p > 0, p * (log_p - log_q), 0).sum(axis=1).mean())
+  return float((p * np.subtract(log_p, log_q, out=np.zeros_like(p), where=p > 0)).sum(axis=1).mean())
 
 
 def e_value(effect: float, deviation: float) -> float:
@@ -100,7 +108,7 @@ def e_value(effect: float, deviation: float) -> float:
   and these into a risk ratio of 0.91 in its logarithm for one.
   """
   ratio = np.exp(min(RISK_RATIO_PER_SD * abs(effect) / deviation, 700.0))
-  return float(ratio + np.sqrt(ratio * (ratio - 1)))
+  return float(ratio * (1 + np.sqrt(1 - 1 / ratio)))  # ratio + sqrt(ratio (ratio - 1))
 
 
 def e_value_of_limit(estimate: effects.Estimate, deviation: float) -> float:

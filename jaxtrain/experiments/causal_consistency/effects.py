@@ -12,7 +12,8 @@ Student's t at as many degrees of freedom as rows count (Kish's effective sample
 
 **Source:** Robins, Rotnitzky & Zhao, Estimation of regression coefficients when some regressors are not always
 observed, 1994; Chernozhukov et al., Double/debiased machine learning, 2018 (cross-fitting); Welch 1947; White 1980
-(robust errors of two-stage least squares); Stock & Yogo 2005 (a first-stage F below 10 is weak).
+(robust errors of two-stage least squares); Stock & Yogo 2005 (a first-stage F below 10 is weak); Gruber et al.,
+Data-adaptive selection of the propensity score truncation level, 2022.
 """
 
 from typing import NamedTuple
@@ -24,9 +25,9 @@ from jaxtrain import statistics
 
 NUM_FOLDS, FOLD_SEED = 5, 0
 MIN_ARM_ROWS = NUM_FOLDS  # recorded rows of a class below which its effect is not estimated
-LEAST_PROPENSITY = 0.01  # smaller ones count as this
+MOST_FLOOR = 0.1  # of propensities, whatever the number of rows
 LEAST_RECORDED = 0.1  # of the mean probability of being recorded: no row counts more than ten times the average
-ROWS_PER_FEATURE = 5  # of the smallest class, for squares and products of covariates to be added
+ROWS_PER_FEATURE = 20  # of the smallest class, for squares and products of covariates to be added
 PENALTIES = np.logspace(-3, 3, 13)  # of ridge, chosen by leave-one-out
 WEAK_F = 10.0
 
@@ -120,16 +121,24 @@ def effective_size(weight: np.ndarray) -> float:
   return float(weight.sum() ** 2 / max((weight ** 2).sum(), 1e-300))
 
 
+def least_propensity(num_rows: float) -> float:
+  """What smaller propensities count as: 5 / (sqrt(n) ln n) of so many effective rows, at most MOST_FLOOR.
+
+  No row then outweighs the rest; where propensities are that small, the effect is of the rows that can be compared.
+  """
+  return min(MOST_FLOOR, 5 / (np.sqrt(num_rows) * np.log(num_rows))) if num_rows > 2 else MOST_FLOOR
+
+
 def aipw_with(mean: np.ndarray, log_prior: np.ndarray, q: np.ndarray, z: np.ndarray) -> Effects:
   """Doubly robust effects with given nuisances: mean [N, C] of the outcome and log_prior [N, C] = log p(y|x).
 
   The nuisances must not have seen these rows: sample splitting, as held-out rows give it. Either of them may be wrong
   where q [N, C] is right. Rows that are not recorded enter through q: with the model's responsibilities
   (`responsibilities`) this assumes that what is missing depends on x and z alone and that the model's p(y|x,z) is
-  right, and the interval leaves out the error of p(y|x,z). Propensities below LEAST_PROPENSITY count as it.
+  right, and the interval leaves out the error of p(y|x,z). Small propensities count as `least_propensity`.
   """
-  prior = np.maximum(np.exp(log_prior), LEAST_PROPENSITY)
-  degrees = effective_size(q.sum(axis=1)) - 1
+  size = effective_size(q.sum(axis=1))
+  prior, degrees = np.maximum(np.exp(log_prior), least_propensity(size)), size - 1
   residual = q * (z[:, None] - mean)
   score = mean + residual / prior
   ate, att, atc = [], [], []
@@ -191,7 +200,7 @@ def class_probabilities(features: np.ndarray, label: np.ndarray, weight: np.ndar
   if features.shape[1] == 0:
     share = np.bincount(label, weight, num_classes) / weight.sum()
     return np.tile(share, (len(at), 1))
-  model = LogisticRegression(max_iter=1000).fit(features, label, sample_weight=weight)
+  model = LogisticRegression(solver="newton-cholesky").fit(features, label, sample_weight=weight / weight.mean())
   found = np.zeros((len(at), num_classes))
   found[:, model.classes_] = model.predict_proba(at)
   return found
@@ -224,7 +233,7 @@ def aipw(x: np.ndarray, y: np.ndarray, z: np.ndarray, num_classes: int, seed: in
   The outcome is a ridge regression for each class, the propensity a logistic regression; both take standardised
   covariates, with squares and products where rows are many for them. They are fast, the same on every machine, and
   stand with ten rows of a class, where trees and networks do not; the flexible alternative is the model itself
-  (`aipw_with`), and the two check each other. Propensities below LEAST_PROPENSITY count as it.
+  (`aipw_with`), and the two check each other. Small propensities count as `least_propensity`.
 
   Rows whose treatment is not recorded count with their covariates; those that are recorded also stand for similar ones
   that are not, by `recording_weights`, in the fits and in the score. This assumes that what is missing depends on x and
@@ -234,7 +243,7 @@ def aipw(x: np.ndarray, y: np.ndarray, z: np.ndarray, num_classes: int, seed: in
   """
   N, count = len(y), np.bincount(y[y >= 0], minlength=num_classes)
   enough = count >= MIN_ARM_ROWS
-  mean, prior = np.full((N, num_classes), np.nan), np.full((N, num_classes), LEAST_PROPENSITY)
+  mean, prior = np.full((N, num_classes), np.nan), np.full((N, num_classes), 1 / num_classes)
   if enough.sum() < 2:
     none = tuple(nothing() for _ in range(num_classes - 1))
     return CrossFitted(Effects(none, none, none), mean, np.log(prior), np.where(y >= 0, 1.0, 0.0))
@@ -251,7 +260,7 @@ def aipw(x: np.ndarray, y: np.ndarray, z: np.ndarray, num_classes: int, seed: in
         mean[own, j] = model.predict(features[own])
       else:
         mean[own, j] = np.average(z[arm], weights=weight[arm])
-  log_prior = np.log(np.maximum(prior, LEAST_PROPENSITY))
+  log_prior = np.log(np.maximum(prior, 1e-300))
   q = weight[:, None] * (np.arange(num_classes) == y[:, None])
   found = (tuple(one if enough[0] and enough[j] else nothing() for j, one in enumerate(target, 1))
            for target in aipw_with(mean, log_prior, q, z))

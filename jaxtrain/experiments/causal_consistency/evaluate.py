@@ -202,8 +202,7 @@ def imputation(rows: dict, predicted: Predicted) -> tuple[dict, dict]:
 def weighting(rows: dict, predicted: Predicted, q: np.ndarray, facts: dict) -> tuple[dict, dict]:
   """Overlap, effective rows and balance of covariates by the model's propensity, as scalars and arrays."""
   before, after = diagnostics.balance(rows["x"], predicted.log_prior, q)
-  weight = diagnostics.inverse_weights(predicted.log_prior, q)
-  size = [effects.effective_size(column) for column in weight.T]
+  size = diagnostics.arm_sizes(predicted.log_prior, q).tolist()
   scalars = diagnostics.overlap(predicted.log_prior) | {"ess_min": min(size)}
   scalars |= {f"ess_arm/{name}": one for name, one in zip(facts["class_names"], size)}
   for name, table in (("smd_before_max", before), ("smd_after_max", after)):

@@ -73,11 +73,11 @@ def draw_estimates(ax, scalars: dict, end: str) -> None:
     ax.annotate(f"{value:.3g}", (value, at), (0, 6), textcoords="offset points", ha="center", fontsize=7.5, color=INK)
   truth = finite(scalars, f"ate_truth{end}")
   if truth is not None:
-    ax.axvline(truth, color=HUES[2], linewidth=1.3, label=f"truth {truth:.3g}")
-    ax.legend(loc="lower right")
+    ax.axvline(truth, color=HUES[2], linewidth=1.3)
   ax.axvline(0, color=GREY, linewidth=1, zorder=0)
   ax.set_yticks(range(len(there)), [ESTIMATORS[name] for name in there], color=INK)
-  ax.set(ylim=(len(there) - 0.5, -0.7), xlabel="average effect, in units of the outcome")
+  known = "" if truth is None else f"; green line: truth {truth:.3g}"
+  ax.set(ylim=(len(there) - 0.5, -0.7), xlabel=f"average effect, in units of the outcome{known}")
   ax.grid(axis="y", visible=False)
 
 

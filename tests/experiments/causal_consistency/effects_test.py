@@ -66,7 +66,7 @@ def test_score_by_a_loop():
   random = np.random.default_rng(5)
   N, C = 30, 3
   mean, z = random.normal(size=(N, C)), random.normal(size=N)
-  e, q = random.dirichlet(np.full(C, 3.0), N), random.dirichlet(np.ones(C), N)
+  e, q = random.dirichlet(np.full(C, 30.0), N), random.dirichlet(np.ones(C), N)
   found = effects.aipw_with(mean, np.log(e), q, z)
   for j in (1, 2):
     psi, treated, control = np.zeros((3, N))
@@ -81,6 +81,15 @@ def test_score_by_a_loop():
     half = stats.t.ppf(0.975, N - 1) * np.std(treated - att * q[:, j], ddof=1) / q[:, j].mean() / N ** 0.5
     assert found.att[j - 1] == pytest.approx((att, att - half, att + half), rel=1e-9)
     assert found.atc[j - 1].value == pytest.approx(control.sum() / q[:, 0].sum(), rel=1e-9)
+
+
+def test_small_propensities_count_as_the_floor_of_their_number_of_rows():
+  floor = effects.least_propensity
+  assert floor(10_000) == pytest.approx(5 / (100 * 9.2103404)) and floor(50) == floor(1.5) == 0.1
+  mean, z, q = np.zeros((400, 2)), np.ones(400), np.eye(2)[np.arange(400) % 2]
+  at = lambda e: effects.aipw_with(mean, np.log(np.tile([e, 1 - e], (400, 1))), q, z).ate[0]
+  assert at(1e-9).value == pytest.approx(0.5 / (1 - 1e-9) - 0.5 / floor(400))
+  assert at(0.2).value == pytest.approx(0.5 / 0.8 - 0.5 / 0.2)
 
 
 def test_either_nuisance_may_be_wrong_but_not_both():
@@ -108,7 +117,8 @@ def test_plug_in_is_the_mean_of_effects_with_the_width_of_aipw():
 
 def test_responsibilities_stand_in_for_what_is_not_recorded():
   log_posterior = np.log([[0.2, 0.8], [0.3, 0.7], [0.6, 0.4]])
-  np.testing.assert_allclose(effects.responsibilities(np.array([0, -1, 1]), log_posterior), [[1, 0], [0.3, 0.7], [0, 1]])
+  found = effects.responsibilities(np.array([0, -1, 1]), log_posterior)
+  np.testing.assert_allclose(found, [[1, 0], [0.3, 0.7], [0, 1]])
 
 
 def test_exact_responsibilities_make_hidden_rows_count():
