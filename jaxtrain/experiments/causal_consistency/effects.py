@@ -197,7 +197,7 @@ def stratified_folds(y: np.ndarray, seed: int) -> np.ndarray:
 def class_probabilities(features: np.ndarray, label: np.ndarray, weight: np.ndarray, at: np.ndarray,
                         num_classes: int) -> np.ndarray:
   """Probabilities [M, num_classes] at rows `at` of a logistic regression of a label on features, 0 for absent ones."""
-  if features.shape[1] == 0:
+  if features.shape[1] == 0 or np.ptp(label) == 0:
     share = np.bincount(label, weight, num_classes) / weight.sum()
     return np.tile(share, (len(at), 1))
   model = LogisticRegression(solver="newton-cholesky").fit(features, label, sample_weight=weight / weight.mean())

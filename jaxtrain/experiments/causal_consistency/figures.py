@@ -76,8 +76,8 @@ def draw_estimates(ax, scalars: dict, end: str) -> None:
     ax.axvline(truth, color=HUES[2], linewidth=1.3)
   ax.axvline(0, color=GREY, linewidth=1, zorder=0)
   ax.set_yticks(range(len(there)), [ESTIMATORS[name] for name in there], color=INK)
-  known = "" if truth is None else f"; green line: truth {truth:.3g}"
-  ax.set(ylim=(len(there) - 0.5, -0.7), xlabel=f"average effect, in units of the outcome{known}")
+  known = "" if truth is None else f" (green: truth {truth:.3g})"
+  ax.set(ylim=(len(there) - 0.5, -0.7), xlabel=f"effect in units of the outcome{known}")
   ax.grid(axis="y", visible=False)
 
 

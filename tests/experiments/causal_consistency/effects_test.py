@@ -151,6 +151,14 @@ def test_rows_hidden_at_random_still_count():
   assert error_of(one, 1.0) < 4 and one.high - one.low < 0.6
 
 
+@pytest.mark.parametrize("num_hidden", [1, 3])
+def test_few_hidden_rows_hardly_matter(num_hidden):
+  x, y, z = made(200, 20)
+  whole, = effects.aipw(x, y, z, 2).effects.ate
+  found, = effects.aipw(x, np.where(np.arange(200) < num_hidden, -1, y), z, 2).effects.ate
+  assert found.value == pytest.approx(whole.value, abs=0.1)
+
+
 def test_classes_of_too_few_rows_have_no_effect():
   x, y, z = made(300, 12, 3)
   few = np.where((y == 2) & (np.cumsum(y == 2) > 4), -1, y)

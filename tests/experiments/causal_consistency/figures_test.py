@@ -55,7 +55,8 @@ def narrow_enough(figure):
   return figure.get_size_inches()[0] * 120 <= 640
 
 
-@pytest.mark.parametrize(("num_classes", "num_outcomes", "truth"), [(2, 1, True), (3, 1, False)])
+@pytest.mark.parametrize(("num_classes", "num_outcomes", "truth"), [
+    (2, 1, True), pytest.param(3, 2, False, marks=pytest.mark.slow)])
 def test_all_are_drawn_and_fit_a_phone(tmp_path, num_classes, num_outcomes, truth):
   run = run_of(tmp_path, num_classes=num_classes, num_outcomes=num_outcomes, truth=truth)
   with report_figures.styled():
