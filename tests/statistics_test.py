@@ -136,3 +136,22 @@ def test_undecided_needs_at_least_one_more():
   pairs = statistics.against(values, list(range(30)), False)
   undecided = (pairs.verdict == 0) & ~np.isnan(pairs.p)
   assert undecided.any() and (pairs.more[undecided] >= 1).all() and np.isnan(pairs.more[~undecided]).all()
+
+
+def test_calibration_by_a_loop():
+  random = np.random.default_rng(5)
+  label = random.integers(0, 8, 2000)
+  logits = random.normal(size=(2000, 8)) + 1.5 * np.eye(8)[label]
+  log_prob = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+  log_prob[:3] = [0] + [-np.inf] * 7  # sure: the last bin
+  ece, (rows, confidence, accuracy) = statistics.calibration(log_prob, label)
+  prob = np.exp(log_prob.astype(np.float64))
+  best, want, num = prob.max(axis=1), 0.0, len(label)
+  right = prob.argmax(axis=1) == label
+  for b in range(15):
+    inside = (best > b / 15) & (best <= (b + 1) / 15)
+    assert rows[b] == inside.sum()
+    if inside.any():
+      assert (confidence[b], accuracy[b]) == pytest.approx((best[inside].mean(), right[inside].mean()))
+      want += inside.sum() / num * abs(right[inside].mean() - best[inside].mean())
+  assert ece == pytest.approx(want, rel=1e-10) and 0.01 < ece < 0.5

@@ -38,7 +38,7 @@ WORDS = {"train": "training", "val": "validation", "lr": "learning rate", "grad"
          "recon": "reconstruction", "class": "classifier", "auc": "AUC", "auroc": "AUROC", "rmse": "RMSE", "mae": "MAE",
          "r2": "R²", "f1": "F1", "nll": "negative log-likelihood", "ece": "calibration error", "dims": "dimensions",
          "top5": "in the top 5", "prob": "probability", "nats": "in nats", "e": "expected", "sd": "by deviation",
-         "macro": "(mean of classes)"}
+         "macro": "(mean of classes)", "ate": "ATE", "cate": "CATE", "aipw": "AIPW", "2sls": "2SLS"}
 INK, MUTED, FAINT = "#22262b", "#667079", "#e3e7eb"
 STYLE = {"font.size": 8.5, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "text.color": INK,
          "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.edgecolor": "#9aa3ab",

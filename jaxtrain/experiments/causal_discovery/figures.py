@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from jaxtrain.jsonable import number
 from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure, words
+from jaxtrain.report.reliability import wilson
 from jaxtrain.workdir.reading import RunData
 
 BLUE, GREY = COLORS["train"], "#b9c0c7"
@@ -77,10 +78,9 @@ def reliability(run: RunData) -> Figure | None:
   figure = new_figure(4.6, 4.6)
   upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
   upper.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-  z, n, p = 1.96, count[kept], true[kept]  # Wilson's interval
-  middle, half = p + z ** 2 / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
-  ends = np.stack([p - (middle - half) / (1 + z ** 2 / n), (middle + half) / (1 + z ** 2 / n) - p])
-  upper.errorbar(predicted[kept], p, yerr=np.maximum(ends, 0), fmt="o", color=BLUE, markersize=4)
+  share, least, most = wilson((true * count)[kept], count[kept])
+  upper.errorbar(predicted[kept], share, yerr=np.stack([share - least, most - share]), fmt="o", color=BLUE,
+                 markersize=4)
   upper.set(ylabel="share with the edge", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
   upper.set_title(f"expected calibration error {error:.3f}, {count.sum():,} pairs of {run.split}", fontsize=8.5)
   lower.bar(((np.arange(len(count)) + 0.5) / len(count))[kept], count[kept], width=0.9 / len(count), color=GREY)

@@ -2,7 +2,7 @@
 
 Distances are of known classes, to their own centroid and to the next one; no class is held out.
 
-**Source:** intervals of shares: Wilson 1927; of areas under ROC curves: Hanley & McNeil 1982.
+**Source:** intervals of areas under ROC curves: Hanley & McNeil 1982.
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from jaxtrain.jsonable import number
 from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
+from jaxtrain.report.reliability import draw_reliability, wilson
 from jaxtrain.workdir.reading import RunData
 
 MAX_CLASSES, MAX_CONFUSED = 30, 20
@@ -101,14 +102,6 @@ def confusion(run: RunData) -> Figure | None:
   return figure
 
 
-def wilson(hits: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Shares hits / total, and the ends of their 95 % intervals (Wilson 1927)."""
-  z, n = 1.96, np.maximum(total, 1)
-  p = hits / n
-  centre, half = p + z ** 2 / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
-  return p, np.minimum((centre - half) / (1 + z ** 2 / n), p), np.maximum((centre + half) / (1 + z ** 2 / n), p)
-
-
 def roc(run: RunData) -> Figure | None:
   """Look for curves near the diagonal: the classifier's probability of that class tells little about it."""
   arrays = run.arrays
@@ -174,24 +167,9 @@ def calibration(run: RunData) -> Figure | None:
   bins = run.arrays.get("calibration")
   if bins is None or not bins[0].sum():
     return None
-  rows, confidence, accuracy = bins
-  edges, there = np.linspace(0, 1, len(rows) + 1), rows > 0
-  width, middle = edges[1] - edges[0], (edges[:-1] + edges[1:]) / 2
-  figure = new_figure(5.2, 4.9)
-  top, low = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-  share, least, most = (one[there] for one in wilson(accuracy * rows, rows))
-  top.errorbar(confidence[there], share, yerr=np.stack([share - least, most - share]), fmt="o", color=BLUE,
-               markersize=4.5, elinewidth=1.3, label="share that is right")
-  top.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label="calibrated")
   ece = number(run.evals[run.split].get("scalars", {}).get("ece"))
   shown = "" if ece is None else f"; expected calibration error {ece:.3f}"
-  top.set(xlim=(0, 1.01), ylim=(-0.02, 1.04), ylabel="share of right predictions")
-  top.set_title(f"{run.split}, {int(rows.sum()):,} labelled rows{shown}", fontsize=8.5)
-  figure.legend(*top.get_legend_handles_labels(), loc="outside upper left", ncols=2)
-  low.bar(middle[there], rows[there], 0.94 * width, color=GREY)
-  low.set(xlabel="probability of the predicted class", ylabel="rows")
-  low.yaxis.set_major_formatter(lambda v, _: f"{v:,.12g}")
-  return figure
+  return draw_reliability(bins, f"{run.split}, {int(bins[0].sum()):,} labelled rows{shown}")
 
 
 def distances(run: RunData) -> Figure | None:

@@ -1,8 +1,7 @@
 """Scores and curves of what a tabular VAE has learned, on the host: classes, latent distances, histograms.
 
-**Source:** AUC: Mann-Whitney's U with ties as halves, and its standard error (Hanley & McNeil 1982). Expected
-calibration error of the predicted class, 15 bins of equal width: Guo et al. 2017, equation 3. UMAP: McInnes, Healy &
-Melville 2018, of the package umap-learn.
+**Source:** AUC: Mann-Whitney's U with ties as halves, and its standard error (Hanley & McNeil 1982). UMAP: McInnes,
+Healy & Melville 2018, of the package umap-learn.
 """
 
 import numpy as np
@@ -11,7 +10,7 @@ from jaxtrain import statistics
 
 ROC_CLASSES, DISTANCE_CLASSES = 10, 20
 ROC_GRID = np.linspace(0, 1, 201) ** 2  # false positive rates at which curves are kept, denser near 0
-NUM_BINS, CALIBRATION_BINS = 40, 15
+NUM_BINS = 40
 UMAP_ROWS, UMAP_NEIGHBOURS, UMAP_MIN_DIST, UMAP_SEED = 5000, 15, 0.1, 42
 
 
@@ -112,16 +111,6 @@ def confusion(log_prob: np.ndarray, label: np.ndarray) -> np.ndarray:
   return np.bincount(label * K + log_prob.argmax(axis=1), minlength=K * K).reshape(K, K)
 
 
-def calibration(log_prob: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
-  """Expected calibration error, and rows, mean confidence and accuracy of each bin of confidence [3, bins]."""
-  confidence = np.exp(log_prob.max(axis=1).astype(np.float64))
-  right = log_prob.argmax(axis=1) == label
-  bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)  # (lower, upper]
-  rows, sums, hits = (np.bincount(bins, w, CALIBRATION_BINS) for w in (None, confidence, right))
-  mean, accuracy = sums / np.maximum(rows, 1), hits / np.maximum(rows, 1)
-  return float((rows * np.abs(accuracy - mean)).sum() / rows.sum()), np.stack([rows, mean, accuracy])
-
-
 def classifier_curves(log_prob: np.ndarray, label: np.ndarray) -> tuple[dict, dict]:
   """Scalars and arrays of a classifier over labelled rows; both empty where there is none, or a NaN."""
   log_prob, label = labelled(log_prob, label)
@@ -129,7 +118,7 @@ def classifier_curves(log_prob: np.ndarray, label: np.ndarray) -> tuple[dict, di
     return {}, {}
   auc = one_vs_rest_auc(log_prob, label)
   top = [k for k in most_frequent(label, len(auc), ROC_CLASSES) if np.isfinite(auc[k])]
-  ece, bins = calibration(log_prob, label)
+  ece, bins = statistics.calibration(log_prob, label)
   curves = [roc_curve(log_prob[:, k], label == k) for k in top]
   defined = auc[np.isfinite(auc)]
   scalars = {"auc_macro": float(defined.mean()) if len(defined) else float("nan"), "ece": ece}

@@ -83,22 +83,6 @@ def test_classifier_curves():
   assert scores.classifier_curves(log_prob, label) == ({}, {})
 
 
-def test_calibration_by_a_loop():
-  log_prob, label = made(num_rows=2000)
-  log_prob[:3] = [0] + [-np.inf] * 7  # sure: the last bin
-  ece, (rows, confidence, accuracy) = scores.calibration(log_prob, label)
-  prob = np.exp(log_prob.astype(np.float64))
-  best, want, num = prob.max(axis=1), 0.0, len(label)
-  right = prob.argmax(axis=1) == label
-  for b in range(15):
-    inside = (best > b / 15) & (best <= (b + 1) / 15)
-    assert rows[b] == inside.sum()
-    if inside.any():
-      assert (confidence[b], accuracy[b]) == pytest.approx((best[inside].mean(), right[inside].mean()))
-      want += inside.sum() / num * abs(right[inside].mean() - best[inside].mean())
-  assert ece == pytest.approx(want, rel=1e-10) and 0.01 < ece < 0.5
-
-
 def test_distances_to_centroids():
   random = np.random.RandomState(0)
   label = np.repeat([0, 1, 2, 3, -1], [50, 40, 30, 1, 9])
