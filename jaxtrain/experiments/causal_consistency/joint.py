@@ -18,13 +18,33 @@ from jaxtrain.data import tabular
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_consistency import (bayes, consistency, evaluate, generators, nets, objectives,
                                                      outputs, predict, sources, svi)
-from jaxtrain.types import Experiment, Splits, TrainState
+from jaxtrain.types import Experiment, Metric, Splits, TrainState
 
 BACKENDS = ("em", "svi", "trainer")
 INIT_ROWS = 0  # nothing starts from data
 TRACEABLE = ("loss.tau", "loss.beta")
 CODE = ("data.source",)
-METRICS = evaluate.METRICS
+METRICS = {
+    "loss": Metric("nats", "negative log-likelihood of a row: of y and z where the treatment is recorded, else of z",
+                   "lower"),
+    "z_yx": Metric("nats", "-log p(z|x,y) of recorded rows", "lower"),
+    "y_xz": Metric("nats", "-log p(y|x,z) of recorded rows, by the imputing head", "lower"),
+    "x_yz": Metric("nats", "-log p(x|y,z) of recorded rows", "lower"),
+    "y_x": Metric("nats", "-log p(y|x) of recorded rows, the propensity", "lower"),
+    "w_x": Metric("nats", "-log p(w|x), the instruments", "lower"),
+    "marginal": Metric("nats", "-log p(z|x) of rows without a treatment", "lower"),
+    "unlabelled": Metric("nats", "what rows without a treatment add to the objective", "lower"),
+    "bound": Metric("nats", "NumPyro's loss of a row", "lower"),
+    "entropy": Metric("nats", "entropy of imputed treatments"),
+    "consistency_y": Metric("nats", "KL of Bayes' rule against the imputing head", "lower"),
+    "consistency_x": Metric("nats", "KL of Bayes' rule against p(x|y,z), over 16 rows", "lower"),
+    "accuracy": Metric("", "share of recorded rows whose treatment the head finds", "higher"),
+    "kl": Metric("nats", "divergence of the parameters' posterior from their prior"),
+    "tau": Metric("", "temperature of the treatment's posterior"),
+    "beta": Metric("", "weight of rows without a treatment"),
+    "lr": Metric("", "learning rate"),
+    "grad_norm": Metric("", "norm of the gradient before clipping"),
+} | evaluate.METRICS
 SCHEDULE = {"shape": limits.one_of(*schedules.KL_SHAPES), "start": limits.at_least(0, 1e6),
             "num_epochs": limits.whole(0)}
 RATE = limits.Limit(limits.between(0, 1).test, "0 or more and below 1: with no treatment recorded, nothing says which "
@@ -84,9 +104,11 @@ def check_backend(config) -> None:
     if loss[name] != 1.0 or loss[f"{name}_schedule"].shape != "constant":
       raise UserError(f"config.loss.{name}: got {loss[name]} and the schedule {loss[f'{name}_schedule'].shape}, allowed "
                       f"1 throughout {why}")
-  for name in ("z_yx", "y_x", "w_x"):
-    if loss.weights[name] == 0:
-      raise UserError(f"config.loss.weights.{name}: got 0, allowed above 0 with config.train.backend=svi")
+  for name in ("z_yx", "y_x"):
+    if loss.weights[name] != 1.0:
+      raise UserError(f"config.loss.weights.{name}: got {loss.weights[name]}, allowed 1 {why}")
+  if loss.weights.w_x == 0:
+    raise UserError("config.loss.weights.w_x: got 0, allowed above 0 with config.train.backend=svi")
   if config.model.dropout_rate:
     raise UserError(f"config.model.dropout_rate: got {config.model.dropout_rate}, allowed 0 with "
                     "config.train.backend=svi")

@@ -65,14 +65,15 @@ def effect_draws(model: nets.Joint, meta: dict, params: Any, x: np.ndarray, key:
   return Units(meta).factor * np.asarray(found, np.float64)
 
 
-def posterior_intervals(draws: np.ndarray, meta: dict) -> dict[str, float]:
+def posterior_intervals(draws: np.ndarray, facts: dict) -> dict[str, float]:
   """Ends of the 95 % posterior intervals of the mean effects from draws [S, K, Z], under the names of `evaluate`."""
   low, high = np.quantile(draws, [statistics.LEVEL / 2, 1 - statistics.LEVEL / 2], axis=0)
   found = {}
   for k in range(1, draws.shape[1]):
-    for d, outcome in enumerate(meta["columns"]["outcomes"]):
-      name = evaluate.effect_name("ate", meta, k, d)
-      found |= {evaluate.end_name(name, "low"): float(low[k, d]), evaluate.end_name(name, "high"): float(high[k, d])}
+    for d in range(draws.shape[2]):
+      end = evaluate.ending(facts, k, d)
+      found |= {f"ate_low{end}": float(low[k, d]), f"ate_high{end}": float(high[k, d]),
+                f"ate_ci95{end}": float(high[k, d] - low[k, d]) / 2}
   return found
 
 
@@ -96,7 +97,7 @@ def make_assess(model: nets.Joint, meta: dict) -> dict[str, Callable]:
     if bayes.is_bayesian(state.applied):
       x = sources.split_columns(meta["columns"], rows)[0]
       draws = effect_draws(model, meta, state.applied, x, key)
-      scalars |= posterior_intervals(draws, meta)
+      scalars |= posterior_intervals(draws, facts)
       arrays |= {"effect_draws": draws}
     return scalars, arrays
   return {name: functools.partial(assess, name) for name in ("train", "val", "test")}

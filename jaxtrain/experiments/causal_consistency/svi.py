@@ -39,19 +39,15 @@ def row_model(p: objectives.Problem, bound: nets.Joint, chunk: Batch, active: ja
         numpyro.sample("w", dist.Normal(given.mean, given.sd).to_event(1), obs=w)
     if p.loss.objective == "marginal":
       with numpyro.handlers.mask(mask=counts):
-        with numpyro.handlers.scale(scale=weight.y_x):
-          y = numpyro.sample("y", dist.Categorical(logits=out.prior), infer={"enumerate": "parallel"})
+        y = numpyro.sample("y", dist.Categorical(logits=out.prior), infer={"enumerate": "parallel"})
         numpyro.factor("recorded", jnp.where((label >= 0) & (y != label), IMPOSSIBLE, 0.0))
-        with numpyro.handlers.scale(scale=weight.z_yx):
-          numpyro.sample("z", dist.Normal(means.mean[rows, y], means.sd[rows, y]).to_event(1), obs=z)
+        numpyro.sample("z", dist.Normal(means.mean[rows, y], means.sd[rows, y]).to_event(1), obs=z)
     else:
       seen = (chunk["weight"] > 0) & (label >= 0)
       known = jnp.maximum(label, 0)
       with numpyro.handlers.mask(mask=seen):
-        with numpyro.handlers.scale(scale=weight.y_x):
-          numpyro.sample("y", dist.Categorical(logits=out.prior), obs=known)
-        with numpyro.handlers.scale(scale=weight.z_yx):
-          numpyro.sample("z", dist.Normal(means.mean[rows, known], means.sd[rows, known]).to_event(1), obs=z)
+        numpyro.sample("y", dist.Categorical(logits=out.prior), obs=known)
+        numpyro.sample("z", dist.Normal(means.mean[rows, known], means.sd[rows, known]).to_event(1), obs=z)
     numpyro.factor("heads", -head_rows(p, out, chunk, unlabelled * active))
 
 
@@ -59,12 +55,12 @@ def head_rows(p: objectives.Problem, out: nets.Output, chunk: Batch, unlabelled:
   """[B]: what the heads add to the loss of each row, and with `free_energy` the written-out sum over y."""
   labelled, _ = objectives.rows_of(chunk)
   weight, one = p.loss.weights, jnp.ones(())
-  named = {name: weight[name] for name in ("z_yx", "y_x", "y_xz", "x_yz")}
+  named = {"z_yx": 1.0, "y_x": 1.0, "y_xz": weight.y_xz, "x_yz": weight.x_yz}
   recorded = -(weight.y_xz * objectives.own(out.head, chunk["label"])
                + weight.x_yz * objectives.own(out.covariates, chunk["label"]))
   rest = objectives.unlabelled_rows(p.loss.objective, out, named, objectives.Dials(one, one, one))
   if p.loss.objective == "marginal":  # the enumeration has the likelihood already
-    rest = rest - objectives.smallest(-(weight.z_yx * out.outcome + weight.y_x * out.prior), one)
+    rest = rest - objectives.smallest(-out.joint, one)
   return labelled * recorded + unlabelled * rest
 
 
