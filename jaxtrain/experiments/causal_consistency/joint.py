@@ -84,7 +84,7 @@ def load(config) -> Splits:
   """Reads or simulates the table, hides treatments, and makes a source of each part. Raises UserError."""
   check_backend(config)
   found = sources.load(config)
-  if config.loss.consistency == "both" and found.meta["columns"]["instruments"]:
+  if config.loss.consistency == "both" and found.meta["instruments"]:
     raise UserError("config.loss.consistency: got 'both', allowed none | y with instruments: p(y | x) is not modelled "
                     "then")
   if config.train.backend == "trainer" and (found.val is None or not config.train.patience):
@@ -116,16 +116,16 @@ def check_backend(config) -> None:
 
 def make_model(config, meta) -> nets.Joint:
   """The network of a config and a table."""
-  model, columns = config.model, meta["columns"]
-  return nets.Joint(num_classes=len(meta["class_names"]), num_covariates=len(columns["covariates"]),
-                    num_instruments=len(columns["instruments"]), num_outcomes=len(columns["outcomes"]),
+  model = config.model
+  return nets.Joint(num_classes=len(meta["class_names"]), num_covariates=len(meta["covariates"]),
+                    num_instruments=len(meta["instruments"]), num_outcomes=len(meta["outcomes"]),
                     hidden_dims=tuple(model.hidden_dims), activation=model.activation,
                     dropout_rate=model.dropout_rate, min_sd=model.min_sd, precision=config.train.precision)
 
 
 def make(config, meta) -> Experiment:
   """The experiment's pure functions. The learning rate, the loss weights, tau and beta may be tracers."""
-  model, split = make_model(config, meta), functools.partial(sources.split_columns, meta["columns"])
+  model, split = make_model(config, meta), functools.partial(sources.split_columns, meta)
   tx = optim.make(config.optim, meta["steps_per_epoch"])
   p = objectives.Problem(model, split, config.loss, meta["steps_per_epoch"])
   backend = svi if config.train.backend == "svi" else objectives

@@ -23,9 +23,9 @@ class Units:
   """
 
   def __init__(self, meta: dict):
-    columns, scaler = meta["columns"], meta["scaler"]
+    scaler = meta["scaler"]
     mean, std = np.asarray(scaler["mean"]), np.asarray(scaler["std"])
-    sizes = [len(columns[role]) for role in sources.ROLES]
+    sizes = [len(meta[role]) for role in sources.ROLES]
     by_role = dict(zip(sources.ROLES, np.split(np.log(std), np.cumsum(sizes)[:2])))
     self.shift, self.factor = mean[:sizes[0]], std[:sizes[0]]
     self.log_factor = {role: float(part.sum()) for role, part in by_role.items()}
@@ -42,10 +42,10 @@ def describe_rows(model: nets.Joint, split: Callable, variables: Any, x: jax.Arr
 
 def predicted(model: nets.Joint, meta: dict, params: Any, x: np.ndarray) -> evaluate.Predicted:
   """What the model says of rows x [N, columns] in scaled units, in raw units and float64."""
-  split, units = functools.partial(sources.split_columns, meta["columns"]), Units(meta)
+  split, units = functools.partial(sources.split_columns, meta), Units(meta)
   found = blocks.in_blocks(functools.partial(describe_rows, model, split), {"params": bayes.network(params)}, x)
   found = {name: np.asarray(value, np.float64) for name, value in found.items()}
-  with_w = bool(meta["columns"]["instruments"])
+  with_w = bool(meta["instruments"])
   return evaluate.Predicted(
       mean=units.shift + units.factor * found["mean"], sd=units.factor * found["sd"], log_prior=found["log_prior"],
       log_lik=found["log_lik"] - units.log_factor["outcomes"], log_posterior=found["log_posterior"],
@@ -80,7 +80,7 @@ def posterior_intervals(draws: np.ndarray, facts: dict) -> dict[str, float]:
 def rows_of(meta: dict, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Rows of a source in raw units by role, and what is known of them: `x`, `w`, `z`, `y`, `y_true`, `mean_true`."""
   raw = scaling.unscale(meta["scaler"], rows["x"])
-  x, w, z = sources.split_columns(meta["columns"], {"x": raw})
+  x, w, z = sources.split_columns(meta, {"x": raw})
   found = {"x": x, "z": z, "y": rows["label"]} | ({"w": w} if w.shape[1] else {})
   known = {"true_label": "y_true", "true_mean": "mean_true"}
   return found | {known[name]: rows[name] for name in known if name in rows}
@@ -92,12 +92,11 @@ def make_assess(model: nets.Joint, meta: dict) -> dict[str, Callable]:
     source = getattr(splits, name)
     rows = source.rows(np.arange(source.num_rows))
     found = predicted(model, meta, state.applied, rows["x"])
-    facts = meta["columns"] | {"class_names": meta["class_names"]}
-    scalars, arrays = evaluate.assess_rows(rows_of(meta, rows), found, facts)
+    scalars, arrays = evaluate.assess_rows(rows_of(meta, rows), found, meta)
     if bayes.is_bayesian(state.applied):
-      x = sources.split_columns(meta["columns"], rows)[0]
+      x = sources.split_columns(meta, rows)[0]
       draws = effect_draws(model, meta, state.applied, x, key)
-      scalars |= posterior_intervals(draws, facts)
+      scalars |= posterior_intervals(draws, meta)
       arrays |= {"effect_draws": draws}
     return scalars, arrays
   return {name: functools.partial(assess, name) for name in ("train", "val", "test")}

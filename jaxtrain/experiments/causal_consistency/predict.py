@@ -41,10 +41,10 @@ def read_classes(columns: files.Columns, name: str, class_names: list[str]) -> n
 
 def make_verbs(model: nets.Joint, meta: dict) -> dict[str, Verb]:
   """The verbs of a model and a table's meta."""
-  columns, scaler, classes = meta["columns"], meta["scaler"], meta["class_names"]
+  scaler, classes = meta["scaler"], meta["class_names"]
   names, units = meta["features"], outputs.Units(meta)
-  split = functools.partial(sources.split_columns, columns)
-  outcomes, covariates, instruments = (columns[role] for role in ("outcomes", "covariates", "instruments"))
+  split = functools.partial(sources.split_columns, meta)
+  outcomes, covariates, instruments = (meta[role] for role in ("outcomes", "covariates", "instruments"))
 
   def read(found: files.Columns, needed: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """(columns [N, columns] in scaled units with 0 for those not needed, [N] whether a row has what is needed)."""
@@ -70,7 +70,7 @@ def make_verbs(model: nets.Joint, meta: dict) -> dict[str, Verb]:
     return units.shift + units.factor * normals.mean, units.factor * normals.sd
 
   def predict_z(state, found, num, key):
-    y = read_classes(found, columns["treatment"], classes)
+    y = read_classes(found, meta["treatment"], classes)
     mean, sd = means_of(state, found)
     own = lambda values: np.where(y[:, None] >= 0, values[np.arange(len(y)), y], np.nan)
     return {f"{name}_{what}": own(values)[:, d] for d, name in enumerate(outcomes)
@@ -79,9 +79,9 @@ def make_verbs(model: nets.Joint, meta: dict) -> dict[str, Verb]:
   def counterfactual_z(state, found, num, key):
     mean, sd = means_of(state, found)
     result = {f"{name}_if_{c}": mean[:, k, d] for d, name in enumerate(outcomes) for k, c in enumerate(classes)}
-    if columns["treatment"] not in found.values or any(name not in found.values for name in outcomes):
+    if meta["treatment"] not in found.values or any(name not in found.values for name in outcomes):
       return result
-    y, z = read_classes(found, columns["treatment"], classes), inputs.read_features(found, outcomes)
+    y, z = read_classes(found, meta["treatment"], classes), inputs.read_features(found, outcomes)
     rows = np.arange(len(y))
     noise = np.where(y[:, None] >= 0, (z - mean[rows, y]) / sd[rows, y], np.nan)
     return result | {f"{name}_cf_{c}": np.where(y == k, z[:, d], mean[:, k, d] + sd[:, k, d] * noise[:, d])
@@ -106,7 +106,7 @@ def make_verbs(model: nets.Joint, meta: dict) -> dict[str, Verb]:
             for k, c in enumerate(classes) if k}
 
   own = tuple(map(Input, covariates))
-  treatment = Input(columns["treatment"], kind="label", required=False)
+  treatment = Input(meta["treatment"], kind="label", required=False)
   seen = tuple(Input(name, required=False) for name in outcomes)
   return {"predict_z": Verb(predict_z, None, "mean", (*own, treatment)),
           "counterfactual_z": Verb(counterfactual_z, None, "mean", (*own, treatment, *seen)),

@@ -69,7 +69,7 @@ def table_config(config, columns: dict[str, tuple[str, ...]]):
 
 
 def load(config) -> Splits:
-  """Sources of each part; `meta` has `columns`, the names by role. Raises UserError."""
+  """Sources of each part; `meta` has the names of columns by role, and `treatment`. Raises UserError."""
   data = config.data
   if data.source in GENERATORS:
     for field in ("treatment", "outcomes", "instruments"):
@@ -92,7 +92,7 @@ def load(config) -> Splits:
     columns = by_role(table.feature_names, wanted) | {"treatment": data.treatment}
   check_outcomes(found.meta["scaler"], columns["outcomes"])
   check_classes(found.train, table.class_names)
-  return found._replace(meta=found.meta | {"columns": columns})
+  return found._replace(meta=found.meta | {name: columns[name] for name in (*ROLES, "treatment")})
 
 
 def choose_covariates(table: tables.Table, names: tuple[str, ...], leave_out: tuple[str, ...]) -> tables.Table:

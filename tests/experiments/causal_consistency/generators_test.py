@@ -119,7 +119,7 @@ def test_a_run_sees_the_seen_and_no_batch_holds_the_truth():
   assert found.train.num_rows == 200 and found.meta["rows"] == {"train": 200, "val": 100, "test": 200}
   hidden = rows["label"] < 0
   assert 60 < hidden.sum() < 140 and (rows["label"] == rows["true_label"])[~hidden].all()
-  x, w, z = sources.split_columns(found.meta["columns"], rows)
+  x, w, z = sources.split_columns(found.meta, rows)
   np.testing.assert_allclose(z[:, 0] - x[:, 0] - rows["true_label"], 0, atol=0.6)
   assert w.shape == (200, 0) and rows["true_mean"].shape == (200, 2, 1)
 

@@ -121,7 +121,7 @@ def parts(**fields):
   found = joint.load(config)
   config = config_lib.with_values(config, {"optim.decay_steps": 100})
   experiment = joint.make(config, found.meta)
-  split = functools.partial(joint.sources.split_columns, found.meta["columns"])
+  split = functools.partial(joint.sources.split_columns, found.meta)
   problem = objectives.Problem(joint.make_model(config, found.meta), split, config.loss, 2)
   batch = found.train.batch_at(jax.device_put(found.train.data), jnp.int32(0), cases.KEY)
   return config, problem, experiment.init(rng.root_key(1), {}), batch, experiment
