@@ -6,6 +6,7 @@
 Each command defines flags of its own (`new_flags`), so that several commands can be imported into one process.
 """
 
+import contextlib
 import datetime
 import difflib
 import errno
@@ -14,15 +15,16 @@ import io
 import os
 import re
 import sys
+import textwrap
 import threading
 import traceback
 from typing import Any, Callable, NamedTuple, Sequence
 
 from absl import flags as absl_flags, logging
 
-from jaxtrain import config as config_lib, errors, streams
+from jaxtrain import config as config_lib, errors, jsonable, streams
 from jaxtrain.errors import Told, UserError
-from jaxtrain.workdir import atomic, jsonfile, schema
+from jaxtrain.workdir import atomic, journal, jsonfile, records, schema
 
 OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
 MAX_LINES = 4  # of a complaint
@@ -118,7 +120,9 @@ def parse(own: absl_flags.FlagValues, argv: Sequence[str], about: str, takes_arg
   given = Given(own, *separate(rest, own))
   if given.arguments and not takes_arguments:
     left = given.arguments[0]
-    hint = f"; did you mean --config.{left.removeprefix('config.')}?" if "=" in left and "config" in own else ""
+    name, is_set, value = left.removeprefix("config.").partition("=")
+    near = (config_lib.nearest(name, known_fields(own)) or name) if "config" in own else ""
+    hint = f"; did you mean --config.{near}={value}?" if near and is_set else ""
     raise UserError(f"argument {left!r} is left over{hint}")
   return given
 
@@ -126,7 +130,8 @@ def parse(own: absl_flags.FlagValues, argv: Sequence[str], about: str, takes_arg
 def flag_line(name: str, own: absl_flags.FlagValues) -> str:
   """What --help says of a flag."""
   flag = own[name]
-  return f"--{'[no]' * flag.boolean}{name}: {flag.help}{f' Default: {flag.default}.' if flag.default else ''}"
+  text = f"--{'[no]' * flag.boolean}{name}: {flag.help}{f' Default: {flag.default}.' if flag.default else ''}"
+  return "\n".join(textwrap.wrap(text, 110, subsequent_indent="    ", break_on_hyphens=False))
 
 
 def separate(rest: list[str], own: absl_flags.FlagValues) -> tuple[dict[str, str | bool], list[str]]:
@@ -150,11 +155,26 @@ def separate(rest: list[str], own: absl_flags.FlagValues) -> tuple[dict[str, str
 
 
 def suggestion(name: str, own: absl_flags.FlagValues) -> str:
-  """Words that suggest the flag nearest to a name; empty where none is near."""
+  """Words that suggest the field of the config or the flag that a name stands for; empty where none is near."""
+  if "config" in own:
+    if name.startswith("conf") and "." in name:
+      return f"; did you mean --config.{name.split('.', 1)[1]}?"
+    known = known_fields(own)
+    if near := config_lib.nearest(name, known):
+      return f"; did you mean --config.{near}?"
   close = difflib.get_close_matches(name, list(own), n=1)
-  if "config" in own and name.startswith("conf") and "." in name:
-    close = ["config." + name.split(".", 1)[1]]
+  if not close and "config" in own:
+    close = [f"config.{key}" for key in difflib.get_close_matches(name, known, n=1)]
   return f"; did you mean --{close[0]}?" if close else ""
+
+
+def known_fields(own: absl_flags.FlagValues) -> list[str]:
+  """Dotted keys of the config that a command line names; those that all have where it names none that can be read."""
+  config = config_lib.common()
+  config.data = config_lib.tables()
+  with contextlib.suppress(UserError):
+    config = config_lib.read_file(own["config"].value)
+  return [key for key, _ in jsonable.flatten(config)]
 
 
 def read_config(given: Given, environ) -> tuple[Any, dict[str, str]]:
@@ -165,11 +185,33 @@ def read_config(given: Given, environ) -> tuple[Any, dict[str, str]]:
   Raises:
     UserError: no such file or variant, no such field, or a value of another type.
   """
-  config = config_lib.read_file(given.flags.config)
-  for key, text in given.fields.items():
+  return overlaid(config_lib.read_file(given.flags.config), given.fields, environ)
+
+
+def read_run(given: Given, environ) -> tuple[Any, dict[str, str]]:
+  """The same of the run in --workdir, whose folder knows its config and where its values came from.
+
+  Raises:
+    UserError: the folder holds no run, or one whose experiment may not be imported; and as `read_config`.
+  """
+  workdir = given.flags.workdir
+  if journal.is_sweep(workdir):
+    raise UserError(f"--workdir: {workdir!r} is the folder of a sweep; its members are in runs/")
+  record = records.read_config(workdir)
+  if record is None:
+    raise UserError(f"--config: required, such as --config=configs/vae.py; {workdir!r} holds no run that could go on "
+                    "without")
+  config, origins = overlaid(config_lib.from_workdir(record, workdir), given.fields, environ)
+  before = record["origins"] if "origins" in record else {}
+  return config, before | origins
+
+
+def overlaid(config, typed: dict[str, str | bool], environ) -> tuple[Any, dict[str, str]]:
+  """(config, origins) with the environment's values and over them those that were typed. Raises UserError."""
+  for key, text in typed.items():
     config_lib.check_field(config, key)
     config_lib.assign(config, key, field_value(key, config_lib.lookup(config, key), text))
-  from_flags = dict.fromkeys(given.fields, "flag")
+  from_flags = dict.fromkeys(typed, "flag")
   overrides = {key: value for key, value in config_lib.from_environment(config, environ).items()
                if key not in from_flags}
   origins = dict.fromkeys(overrides, "environment") | from_flags

@@ -10,6 +10,7 @@ the same steps and finds the same best again, so nothing is lost and improvement
 
 import contextlib
 import os
+import sys
 import time
 from typing import Any, Callable, ContextManager, NamedTuple
 
@@ -17,6 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxtrain import bits, config as config_lib, jsonable, step as step_lib
+from jaxtrain.config import meanings
 from jaxtrain.devices import parallel, processes
 from jaxtrain.errors import StopReason, Stopped, UserError
 from jaxtrain.jsonable import digest_json
@@ -89,7 +91,7 @@ def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Res
   config, _ = start.claim(config, workdir, resume)
   if processes.is_first():
     start.write_config(config, workdir, origins)
-    provenance.write_process(workdir, [str(d) for d in jax.devices()], {})
+    provenance.write_process(workdir, [str(d) for d in jax.devices()], {}, meanings.of_command(sys.argv))
   for k, stage in enumerate(stages):
     settings = config.stages[k]
     carry = "all" if "carry_optimizer" in settings and settings["carry_optimizer"] else "params"

@@ -1,11 +1,13 @@
-"""The command that applies a trained run to a file.
+"""Applies a trained run to a file: embed, reconstruct, classify, impute, sample, draw a graph, as its model can.
 
-  python -m jaxtrain.predict --workdir=DIR --verb=embed --input=new.csv --output=embedded.parquet
-  python -m jaxtrain.predict --workdir=DIR --verb=sample --num=1000 --output=samples.csv
-  python -m jaxtrain.predict --workdir=DIR --verb=embed --export=embed.stablehlo
+  python -m jaxtrain.predict --workdir=runs/a --verb=embed --input=new.csv --output=embedded.parquet
+  python -m jaxtrain.predict --workdir=runs/a --verb=sample --num=1000 --output=samples.csv
 
-Input and output are .csv .parquet .npz or .h5 (input also .db). Columns of the input are carried through. A workdir is
-data: only modules of jaxtrain.experiments are imported for it, and what --experiment and --code name.
+Take a model elsewhere, without jaxtrain:
+  python -m jaxtrain.predict --workdir=runs/a --verb=embed --export=embed.stablehlo
+
+Input and output are .csv .parquet .npz or .h5 (input also .db). Columns of the input that the model does not use are
+carried through. A run that was trained with code of your own needs --experiment and --code, which name it.
 """
 
 import contextlib

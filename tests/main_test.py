@@ -24,7 +24,7 @@ BAD = {
     "not Python": (("--config=README.md",), {}, "allowed a Python file"),
     "variant": (("--config=configs/vae.py:nope",), {}, "got 'nope', allowed hybrid, standard"),
     "field": ((SMOKE, "--config.train.batch_sze=3"), {}, "did you mean config.train.batch_size?"),
-    "section": ((SMOKE, "--config.trian.batch_size=3"), {}, "did you mean config.train?"),
+    "section": ((SMOKE, "--config.trian.batch_size=3"), {}, "did you mean config.train.batch_size?"),
     "a section as field": ((SMOKE, "--config.train=3"), {}, "a section, not a field"),
     "type int": ((SMOKE, "--config.train.batch_size=abc"), {},
                  "--config.train.batch_size: got 'abc', allowed a value of type int"),

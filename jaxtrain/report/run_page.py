@@ -13,6 +13,7 @@ import statistics
 import time
 from typing import Any
 
+from jaxtrain.config import meanings
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures, page, results
 from jaxtrain.report.page import Html, duration, fmt, table, tag
@@ -124,14 +125,36 @@ def counted(names: Any, counts: Any) -> list[tuple[str, str]]:
 
 
 def config_section(run: RunData) -> list[Html]:
-  """Changed values with their origin, then every field."""
+  """Changed values with their origin, then every field, each with what it means where that is known."""
   flat, origins = dict(flatten(run.config)), run.origins
-  changed = [(key, exact(flat.get(key)), origin) for key, origin in origins.items()]
+  noted = run.process["meanings"] if isinstance(run.process.get("meanings"), dict) else {}
+  said = meanings.explain([*flat, *origins], noted)
+  field = lambda key: tag("td", key, *[tag("small", said[key])] * (key in said))
+  changed = [(field(key), exact(flat.get(key)), origin) for key, origin in origins.items()]
   first = table(["changed field", "value", "set by"], changed, "text") if changed else tag("p", "As the file has it.")
-  rows = [(key, exact(value)) for key, value in flat.items() if key not in origins]
+  rows = [(field(key), exact(value)) for key, value in flat.items() if key not in origins]
   others = table(["field", "value"], rows, "text", most=len(rows))  # folded away already
   rest = f"The other {len(flat) - len(changed)} fields" if changed else f"All {len(flat)} fields"
   return [first, tag("details", tag("summary", rest), others)]
+
+
+def repeated(argvs: list[list[str]], settings: list[str]) -> list[str]:
+  """The command lines that do again what processes of a run did, in a new folder, in their order.
+
+  Those of main lose their folder and stand behind the settings of the environment; one that went on with a run by its
+  folder alone has the flags of the first before its own.
+  """
+  lines, before = {}, []
+  for argv in argvs:
+    if argv and argv[0].replace(os.sep, "/").endswith("jaxtrain/main.py"):
+      names = [part.lstrip("-").split("=")[0] for part in argv]
+      keep = [argv[i] for i in range(1, len(argv)) if not {names[i], argv[i - 1].lstrip("-")} & {"workdir", "resume"}]
+      keep = keep if "config" in names else [*before, *keep]
+      before = before or keep
+      lines[" ".join([*settings, "python -m jaxtrain.main", shlex.join(keep)])] = None
+    elif argv:
+      lines[f"python {shlex.join(argv)}"] = None
+  return list(lines)
 
 
 def time_table(run: RunData, drawing: float) -> Html:
@@ -168,13 +191,7 @@ def environment_section(run: RunData, drawing: float) -> list[Html]:
   typed = lambda value: value if isinstance(value, str) else exact(value)
   settings = [f"{key.upper().replace('.', '__')}={shlex.quote(typed(dict(flatten(run.config)).get(key)))}"
               for key, origin in run.origins.items() if origin == "environment"]
-  for argv in ([str(part) for part in start.get("argv", ())] for start in starts):
-    if argv and argv[0].replace(os.sep, "/").endswith("jaxtrain/main.py"):
-      fields = [part.lstrip("-").split("=")[0] for part in argv]
-      keep = [argv[i] for i in range(1, len(argv)) if not {fields[i], argv[i - 1].lstrip("-")} & {"workdir", "resume"}]
-      lines[" ".join([*settings, "python -m jaxtrain.main", shlex.join(keep)])] = None
-    elif argv:
-      lines[f"python {shlex.join(argv)}"] = None
+  lines |= dict.fromkeys(repeated([[str(part) for part in start.get("argv", ())] for start in starts], settings))
   return [time_table(run, drawing), tag("h3", "Where it was made"),
           table(["", ""], [row for row in rows if row[1]], "text"), tag("h3", "Do it again"),
           tag("pre", "\n".join(lines) or "Not known: no run.json.")]

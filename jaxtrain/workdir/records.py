@@ -42,6 +42,14 @@ def stage_folders(workdir: str) -> list[str]:
   return [folder for folder in folders if os.path.exists(os.path.join(folder, "config.json"))]
 
 
+def whole_run(workdir: str) -> str:
+  """The folder of the run that a folder is a stage of; empty where it is that of no stage."""
+  above, name = os.path.split(os.path.abspath(workdir))
+  top, stages = os.path.split(above)
+  is_stage = is_count(name) and stages == "stages" and os.path.exists(os.path.join(top, "config.json"))
+  return top if is_stage else ""
+
+
 def last_stage(workdir: str) -> str:
   """The folder of a run's last stage that has begun; the workdir itself where there is none."""
   return [workdir, *stage_folders(workdir)][-1]

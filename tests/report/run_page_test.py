@@ -315,3 +315,28 @@ def test_neither_jax_nor_pyplot_is_loaded(tmp_path):
           "assert not {'jax', 'matplotlib.pyplot'} & set(sys.modules)")
   done = command("-c", code, folder)
   assert (done.returncode, done.stderr) == (0, "") and len(os.listdir(os.path.join(folder, "figures"))) == 2
+
+
+def test_fields_are_shown_with_what_they_mean(tmp_path):
+  """What the run noted of its own fields, and what is known of those that all share."""
+  folder = make_run(tmp_path / "run", config=MINIMAL | {"origins": {"loss.weights.kl": "flag", "seed": "flag"}},
+                    process={"meanings": {"loss.weights.kl": "weight of <KL>", "model.kind": 3, "seed": "mine"}})
+  page = page_of(folder)
+  assert ["loss.weights.klweight of <KL>", "0.5", "flag"] in page.rows
+  assert ["seedroot of all randomness of training", "3", "flag"] in page.rows
+  assert ["model.kind", "'semisup'"] in page.rows and ["data.source", "'csv'"] in page.rows
+  assert "<KL>" not in page.source
+  replace_text(folder, "run.json", lambda text: json.dumps({"meanings": 5}))
+  assert ["loss.weights.kl", "0.5", "flag"] in page_of(folder).rows
+
+
+def test_commands_that_do_it_again(tmp_path):
+  """A process that went on by the folder alone is repeated with the flags of the first."""
+  main, first = "/x/jaxtrain/main.py", ["--config=a.py", "--config.seed=3"]
+  start = lambda *flags: [main, *flags]
+  again = lambda *argvs: run_page.repeated(list(argvs), ["SEED=1"])
+  assert again(start(*first, "--workdir=runs/a"), start("--workdir", "runs/a", "--config.train.num_epochs=9")) == [
+      "SEED=1 python -m jaxtrain.main --config=a.py --config.seed=3",
+      "SEED=1 python -m jaxtrain.main --config=a.py --config.seed=3 --config.train.num_epochs=9"]
+  assert again(start(*first), start(*first)) == ["SEED=1 python -m jaxtrain.main --config=a.py --config.seed=3"]
+  assert again(["train.py", "a b"]) == ["python train.py 'a b'"]
