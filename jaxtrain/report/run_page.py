@@ -129,7 +129,7 @@ def config_section(run: RunData) -> list[Html]:
   flat, origins = dict(flatten(run.config)), run.origins
   noted = run.process["meanings"] if isinstance(run.process.get("meanings"), dict) else {}
   said = meanings.explain([*flat, *origins], noted)
-  field = lambda key: tag("td", key, *[tag("small", said[key])] * (key in said))
+  field = lambda key: tag("td", key, *([tag("small", said[key])] if key in said else []))
   changed = [(field(key), exact(flat.get(key)), origin) for key, origin in origins.items()]
   first = table(["changed field", "value", "set by"], changed, "text") if changed else tag("p", "As the file has it.")
   rows = [(field(key), exact(value)) for key, value in flat.items() if key not in origins]

@@ -12,6 +12,7 @@ import pytest
 
 from made_runs import CURVES, make_run, replace_text
 from pages import Page
+from jaxtrain.config import meanings
 from jaxtrain.report import __main__, figures, run_page
 from jaxtrain.report.page import fmt, tag, with_interval
 from jaxtrain.workdir import reading
@@ -201,17 +202,19 @@ def test_wide_tables_show_that_they_scroll(tmp_path):
 
 
 def test_data_and_configuration(tmp_path):
+  said = meanings.of_all()
+  epochs = f"train.num_epochs{said['train.num_epochs']}"
   origins = {"train.num_epochs": "flag", "data.features": "environment"}
   config = MINIMAL | {"origins": origins, "train": {"num_epochs": 4, "monitor": "val_loss"}}
   page = page_of(make_run(tmp_path / "run", config=config | {"data": {"features": ["a"], "source": "csv", "x": []}}))
   for row in (["source", "wells.csv"], ["rows of train", "1,234"], ["rows of val", "99"],
               ["groups per part", "train 8, val 2"], ["rows dropped", "17"],
               ["features", "2"], ["classes", "3"], ["mass", "identity", "0.5000", "1.500"],
-              ["train.num_epochs", "4", "flag"], ["data.features", "('a',)", "environment"], ["data.x", "()"],
-              ["train.monitor", "'val_loss'"]):
+              [epochs, "4", "flag"], ["data.features", "('a',)", "environment"], ["data.x", "()"],
+              [f"train.monitor{said['train.monitor']}", "'val_loss'"]):
     assert row in page.rows
   assert "Synthetic" not in page.text and "ooze, clay, sand" in page.text
-  assert page.rows.index(["train.num_epochs", "4", "flag"]) < page.rows.index(["seed", "3"])
+  assert page.rows.index([epochs, "4", "flag"]) < page.rows.index([f"seed{said['seed']}", "3"])
 
 
 def test_synthetic_data_is_said_to_be(tmp_path):
@@ -271,7 +274,8 @@ def test_stages(tmp_path, num_stages, badge):
   assert re.search(r'<span class="badge \w+">(\w+)</span>', page.source).group(1) == badge
   assert page.all("a", "href")[-2:] == ["stages/0/report.html", "stages/1/report.html"]
   assert "epochs 3 of 4 30 steps" in page.text and page.text.count("epochs 4 of 4 40 steps") == 2
-  assert "optim.learning_rate = 0.1" in page.text and ["seed", "5", "flag"] in page.rows
+  assert "optim.learning_rate = 0.1" in page.text
+  assert ["seedroot of all randomness of training", "5", "flag"] in page.rows
   assert len(page.all("img", "src")) == 2 and page.all("section", "id")[0] == "Stages"
   assert len(Page(tmp_path / "stages" / "0" / "report.html").all("img", "src")) == 1
 
