@@ -203,7 +203,7 @@ def read_run(given: Given, environ) -> tuple[Any, dict[str, str]]:
                     "without")
   config, origins = overlaid(config_lib.from_workdir(record, workdir), given.fields, environ)
   before = record["origins"] if "origins" in record else {}
-  return config, before | origins
+  return config, {key: origin for key, origin in before.items() if isinstance(origin, str)} | origins
 
 
 def overlaid(config, typed: dict[str, str | bool], environ) -> tuple[Any, dict[str, str]]:

@@ -141,20 +141,23 @@ def check_flags(own: flags.FlagValues) -> None:
 
 def run_mode(given: Given, log: Log) -> None:
   """Does what --mode says. Raises UserError and the loop's exceptions."""
-  check_flags(given.flags)
+  own = given.flags
+  check_flags(own)
   with guarded(given):
-    config, origins = read_config(given)
-    if given.flags.mode == "fields":
-      return list_fields(config, origins, given.flags)
-    if given.flags.mode == "inspect":
+    with trusted(given, own.workdir):
+      config, origins = read_config(given)
+      if own.mode == "fields":
+        return list_fields(config, origins, own)
+      if config is not None:
+        check_families(config)
+    if own.mode == "inspect":
       from jaxtrain.run import inspect
-      return show(inspect.inspect(given.flags.workdir), given.flags.json)
-    if config is not None:
-      check_families(config)
+      return show(inspect.inspect(own.workdir), own.json)
     backend.set_up_process()
-    if given.flags.mode == "check":
+    if own.mode == "check":
       from jaxtrain import loop
-      return show(loop.check(config), given.flags.json)
+      with trusted(given, own.workdir):
+        return show(loop.check(config), own.json)
     work_on(given, config, origins, log)
 
 
