@@ -120,7 +120,7 @@ def list_fields(config, origins: dict[str, str], own: flags.FlagValues) -> None:
     said, home = meanings.of_file(own.config.partition(":")[0]), "file"
   else:
     made = jsonfile.read_object(os.path.join(own.workdir, "run.json"), schema.MADE) or {}
-    said, home = made["meanings"] if "meanings" in made else {}, "run"
+    said, home = meanings.of_run(made), "run"
   described = listing.select(listing.describe(config, origins, said, home), own.fields)
   if own.json:
     streams.answer(json.dumps(listing.as_json(described)))

@@ -17,7 +17,7 @@ import io
 import os
 import pathlib
 import tokenize
-from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from jaxtrain.config import defaults, records
 
@@ -146,6 +146,13 @@ def of_command(argv: Sequence[str]) -> dict[str, str]:
       found = of_file((value if is_set else after).partition(":")[0])
       return {key: text for key, text in found.items() if key.startswith("data.") or shared_key(key) not in of_all()}
   return {}
+
+
+def of_run(made: Mapping[str, Any]) -> dict[str, str]:
+  """The same by what a run's run.json holds: as the run has noted it, else of the file that its command line named."""
+  if isinstance(made.get("meanings"), dict):
+    return made["meanings"]
+  return of_command([str(word) for word in made["argv"]]) if isinstance(made.get("argv"), list) else {}
 
 
 @functools.cache

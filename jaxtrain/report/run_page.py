@@ -127,8 +127,7 @@ def counted(names: Any, counts: Any) -> list[tuple[str, str]]:
 def config_section(run: RunData) -> list[Html]:
   """Changed values with their origin, then every field, each with what it means where that is known."""
   flat, origins = dict(flatten(run.config)), run.origins
-  noted = run.process["meanings"] if isinstance(run.process.get("meanings"), dict) else {}
-  said = meanings.explain([*flat, *origins], noted)
+  said = meanings.explain([*flat, *origins], meanings.of_run(run.process))
   field = lambda key: tag("td", key, *([tag("small", said[key])] if key in said else []))
   changed = [(field(key), exact(flat.get(key)), origin) for key, origin in origins.items()]
   first = table(["changed field", "value", "set by"], changed, "text") if changed else tag("p", "As the file has it.")

@@ -176,3 +176,12 @@ def test_the_list_as_json(described):
   found = json.loads(json.dumps(listing.as_json(described)))
   assert found["model.hidden_dims"] == {"value": [64, 32], "meaning": "encoder widths; the decoder mirrors them",
                                         "allowed": "numbers, each 1 to 65536", "origin": "file"}
+
+
+def test_a_run_has_noted_what_its_fields_mean_or_names_the_file_that_says_it(tmp_path):
+  (tmp_path / "mine.py").write_text(SOURCE)
+  argv = ["main", f"--config={tmp_path / 'mine.py'}"]
+  assert meanings.of_run({"meanings": {"a": "b"}, "argv": argv}) == {"a": "b"}
+  assert meanings.of_run({"argv": argv})["model.dim"] == SAID["model.dim"]
+  for made in ({"argv": argv[:1]}, {"argv": 5, "meanings": []}, {}):
+    assert meanings.of_run(made) == {}
