@@ -1,6 +1,7 @@
 """The command: `python -m jaxtrain.main --config=FILE[:variant] [--workdir=DIR] [--mode=...] [--config.a.b=v ...]`.
 
-Trains a run, or goes on with it; --mode=eval assesses it again, check traces a config, and inspect describes a run.
+Trains a run, or goes on with it; --mode=eval assesses it again, check tells of the data, size
+and time of a run before it is made, and inspect describes a run.
 """
 
 import contextlib
@@ -90,7 +91,9 @@ def run_mode(given: Given, log: Log) -> None:
   backend.set_up_process()
   from jaxtrain import loop
   if mode == "check":
-    return show(loop.check(config), given.flags.json)
+    from jaxtrain.run import check
+    described = loop.check(config)
+    return show(described, True) if given.flags.json else streams.answer(*check.lines(described))
   if mode == "train":
     join_processes(config, given.flags)
   workdir = workdir or commands.default_workdir(given.flags.config)

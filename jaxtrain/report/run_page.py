@@ -5,6 +5,7 @@ that compares them (`sweep_page`). A run's page holds no script and fetches noth
 """
 
 import base64
+import inspect
 import io
 import os
 import pathlib
@@ -61,13 +62,15 @@ def png_source(data: bytes) -> str:
 
 
 def stacked(run: RunData, drawn: list[tuple[str, str, str]]) -> dict[str, bytes]:
-  """The pictures of the curves that were drawn, for narrow screens: their panels stand one below the other."""
-  found = {}
+  """Pictures for narrow screens, with panels one below the other, of the families drawn that take `narrow`."""
+  found, experiment = {}, run.config.get("experiment", "")
+  known = figures.FAMILIES | figures.experiment_families(experiment)
+  known |= figures.experiment_families(experiment, "FULL_FAMILIES")
   for name, _, _ in drawn:
-    if name in figures.FAMILIES:
+    if "narrow" in inspect.signature(known[name]).parameters:
       buffer = io.BytesIO()
       with figures.styled():
-        figures.FAMILIES[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
+        known[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
       found[name] = buffer.getvalue()
   return found
 
