@@ -40,7 +40,7 @@ def reconstruction(run: RunData, narrow: bool = False) -> Figure | None:
   shown, chosen = shown_features(run)
   columns = panel_columns(len(shown), narrow)
   rows = -(-len(shown) // columns)
-  width, height = 0.5 + PITCH[0] * max(columns, 2), 0.25 + PITCH[1] * rows
+  width, height = 0.5 + PITCH[0] * max(columns, 2), 0.25 + PITCH[1] * rows + 0.3 * narrow
   figure = new_figure(width, height, layout=None)
   for k, d in enumerate(shown):
     left, top = 0.75 + PITCH[0] * (k % columns), 0.45 + PITCH[1] * (k // columns)
@@ -51,6 +51,7 @@ def reconstruction(run: RunData, narrow: bool = False) -> Figure | None:
   text = f"measured: {len(x):,} of {run.split}'s {record['scalars']['rows']:,} rows, R² over all{chosen}"
   if any(run.meta["scaler"]["transforms"][d].endswith("log1p") for d in shown):
     text += "; axes of log1p features are logarithmic"
+  text = text.replace("; ", ";\n") if narrow else text
   figure.text(0.75 / width, 0.08 / height, text, fontsize=8.5, color=MUTED)
   figure.text(0.1 / width, 0.5, "reconstructed", fontsize=8.5, color=MUTED, rotation=90, va="center")
   return figure

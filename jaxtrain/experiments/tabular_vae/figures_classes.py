@@ -160,7 +160,7 @@ def sorted_auc(run: RunData, narrow: bool) -> Figure:
   ax.set_yticks(where, [f"{clip_text(names[k], 18 if narrow else 30)} ({count[k]:,})" for k in shown], color=INK)
   room = 0.03 * (1 - low) + 1e-3
   ax.set(ylim=(len(shown) - 0.5, -0.5), xlim=(low - room, 1 + room), xlabel="AUC of a class against the rest",
-         title=f"{run.split}, {count.sum():,} labelled rows; {mean_auc(run)}")
+         title=f"{run.split}, {count.sum():,} labelled rows;{chr(10) if narrow else ' '}{mean_auc(run)}")
   rest = len(ranked) - len(shown)
   figure.set_label("Look for classes near 0.5 (dashed where the axis reaches it), or whose 95 % interval (Hanley & "
                    "McNeil 1982) holds it: the classifier's probability tells little about them. The lowest stand "
@@ -218,7 +218,8 @@ def distances(run: RunData, narrow: bool = False) -> Figure | None:
   ax.set(ylim=(len(top) - 0.4, -0.6), xlim=(0, 1.05 * max(own.max(), other.max()) or 1),
          xlabel="mean distance of a class's posterior means"
          + "; on the left: class (rows)  → the nearest other class" * (not narrow),
-         title=f"{run.split}: {count[top].sum():,} rows of the {len(top)} most frequent classes")
+         title=f"{run.split}: {count[top].sum():,} rows of " + ("" if narrow else "the ") + f"{len(top)} "
+         + "most frequent " * (not narrow) + "classes")
   ax.xaxis.label.set(x=1.0, ha="right")
   ax.tick_params(axis="y", length=0)
   figure.legend(loc="outside upper left", ncols=2)
