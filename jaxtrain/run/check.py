@@ -93,7 +93,7 @@ def time_steps(parts: setup.Parts, compiled: Any) -> tuple[float, int]:
   totals = devices.put(step_lib.zero_totals(parts.totals))
   done, size, count, spent = 0, 1, 0, 0.0
   while done < end and spent < TRIED_SECONDS:
-    size = min(size, end - done)
+    size = min(size, end - done, parts.plan.next_due(done) - done)  # no more than a run does in one call
     began = time.perf_counter()
     state, totals = jax.block_until_ready(compiled(state, totals, data, np.int32(size)))
     if done or end == 1:  # the first call is slow
