@@ -15,6 +15,7 @@ from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import SPLITS, RunData
 
 MAX_FEATURES, MAX_BARS, MAX_NAMED = 12, 30, 12
+PANEL, PITCH = (1.75, 1.1), (2.25, 1.75)  # inches: a panel of a feature, distance between two across and down
 BLUE, ORANGE, PALE = "#1f6fb4", "#d2580f", "#b5d2ec"
 UNEVEN = 100  # ratio of the largest to the smallest above which an axis is logarithmic
 
@@ -68,24 +69,24 @@ def feature_panels(run: RunData, series: list[tuple[str, str, str]], text: str, 
   """A panel of histograms for each feature; a series is (name of its array, colour, label), the first one filled."""
   shown, chosen = shown_features(run)
   meta, edges = run.meta, run.arrays["hist_edges"]
-  columns = panel_columns(len(shown), narrow)
-  figure = new_figure(0.4 + 2.25 * max(columns, 2), 0.75 + 1.75 * -(-len(shown) // columns))
-  axes = figure.subplots(-(-len(shown) // columns), columns, squeeze=False).ravel()
-  for ax in axes[len(shown):]:
-    ax.remove()
-  for ax, d in zip(axes, shown):
+  columns, text = panel_columns(len(shown), narrow), f"{text}{chosen}".replace("; ", ";\n" if narrow else "; ")
+  head, foot = 0.15 + 0.18 * (len(series) if narrow else 1), 0.1 + 0.15 * (text.count("\n") + 1)
+  width, height = 0.4 + PITCH[0] * max(columns, 2), head + PITCH[1] * -(-len(shown) // columns) + foot
+  figure = new_figure(width, height, layout=None)  # places are known; to find them takes longer than to draw
+  for k, d in enumerate(shown):
+    left, top = 0.55 + PITCH[0] * (k % columns), head + 0.25 + PITCH[1] * (k // columns)
+    ax = figure.add_axes((left / width, 1 - (top + PANEL[1]) / height, PANEL[0] / width, PANEL[1] / height))
     logarithmic = meta["scaler"]["transforms"][d].endswith("log1p")
     counts = [run.arrays[name][d] for name, _, _ in series]
     draw_histograms(ax, edges[d], counts, series, logarithmic)
     ax.set_title(clip_text(meta["features"][d], 20 if logarithmic else 26) + (" (log)" if logarithmic else ""),
                  fontsize=8)
-  for row in range(0, len(shown), columns):
-    axes[row].set_ylabel("% of rows")
-  figure.align_ylabels()
-  handles, labels = axes[0].get_legend_handles_labels()
-  figure.legend(handles, labels, loc="outside upper left", ncols=1 if narrow else 3)
-  figure.supxlabel(f"{text}{chosen}".replace("; ", ";\n" if narrow else "; "), x=0.01, ha="left", fontsize=8,
-                   color=MUTED)
+    if k % columns == 0:
+      ax.set_ylabel("% of rows")
+      ax.yaxis.set_label_coords(-0.33 / PANEL[0], 0.5)
+  figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0, 1), borderaxespad=0.2,
+                ncols=1 if narrow else 3)
+  figure.text(0.01, 0.05 / height, text, fontsize=8, color=MUTED)
   return figure
 
 
