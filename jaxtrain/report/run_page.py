@@ -14,6 +14,7 @@ import statistics
 import time
 from typing import Any
 
+from jaxtrain import streams
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures, page, results
 from jaxtrain.report.page import Html, duration, fmt, table, tag
@@ -69,9 +70,14 @@ def stacked(run: RunData, drawn: list[tuple[str, str, str]]) -> dict[str, bytes]
   for name, _, _ in drawn:
     if "narrow" in inspect.signature(known[name]).parameters:
       buffer = io.BytesIO()
-      with figures.styled():
-        known[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
-      found[name] = buffer.getvalue()
+      try:
+        with figures.styled():
+          known[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
+        found[name] = buffer.getvalue()
+      except Exception as error:  # whatever it is, the page still comes, with the wide picture
+        words = " ".join(str(error).split())[:200]
+        run.problems.append(f"figure {name} was not drawn for phones: {type(error).__name__}: {words}")
+        streams.say(f"jaxtrain: {run.problems[-1]}", error=True)
   return found
 
 

@@ -64,6 +64,20 @@ def test_panels_stand_below_each_other_on_a_phone(tmp_path):
   assert page.all("img", "style")[:2] == ["--w:0px"] * 2
 
 
+def test_a_picture_for_phones_that_fails_leaves_the_wide_one(tmp_path, monkeypatch, capsys):
+  losses = figures.FAMILIES["losses"]
+
+  def draw(run, narrow=False):
+    if narrow:
+      raise ValueError("too\nnarrow")
+    return losses(run)
+  monkeypatch.setitem(figures.FAMILIES, "losses", draw)
+  page = page_of(make_run(tmp_path / "run", config=MINIMAL))
+  assert not page.all("source", "media") and len(page.all("img", "src")) == 1
+  assert "figure losses was not drawn for phones: ValueError: too narrow" in page.text
+  assert "figure losses was not drawn for phones" in capsys.readouterr().err
+
+
 def test_text_of_the_run_is_escaped(tmp_path):
   bad = "<script>alert('x')</script>&\"<b>"
   folder = make_run(tmp_path / "a<i>&b", features=(bad, "mass"), classes=(bad, "clay"), end="on_exception",
