@@ -99,8 +99,13 @@ def part_facts(name: str, part: Source, meta: dict) -> dict[str, Any]:
 
 
 def look(parts: dict[str, Source], width: int, num_classes: int) -> Seen:
-  """One pass over the rows of all parts, where they can be had: `width` features and the labels."""
-  if any(part.rows is None for part in parts.values()) or not (width or num_classes):
+  """One pass over the rows of all parts, where they can be had: `width` features `x` and the labels, if they hold them.
+  """
+  if any(part.rows is None for part in parts.values()):
+    return Seen({}, [], [])
+  row = parts["train"].rows(np.arange(1))
+  width, num_classes = width if "x" in row else 0, num_classes if "label" in row else 0
+  if not (width or num_classes):
     return Seen({}, [], [])
   low, high, hashes = np.full(width, np.inf), np.full(width, -np.inf), [hashlib.sha256() for _ in range(width)]
   label_rows = {part: np.zeros(num_classes, int) for part in parts if num_classes}

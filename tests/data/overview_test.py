@@ -8,7 +8,7 @@ import pytest
 import child
 import outside
 from jaxtrain import config as config_lib
-from jaxtrain.data import overview, splits, tabular
+from jaxtrain.data import arrays, overview, splits, tabular
 from jaxtrain.experiments.tabular_vae import vae
 
 FRACTIONS = (0.5, 0.25, 0.25)
@@ -90,6 +90,15 @@ def test_a_chosen_transform_stays(tmp_path):
   chosen = ("min_max", "standardise")
   found = overview.describe(table(tmp_path, {"wide": wide, "b": numbers(200, 1)}, transforms=chosen))
   assert found["skewed_columns"] == []
+
+
+def test_batches_of_another_make_are_counted_and_not_looked_into(tmp_path):
+  """A family may hold its rows under names of its own."""
+  made = table(tmp_path, {"a": numbers(), "kind": ["sand", "clay"] * 20}, features=("a",), label="kind")
+  source = arrays.table_source({"signal": np.zeros((40, 7))}, 8, False)
+  found = overview.describe(made._replace(train=source, val=None, test=None))
+  assert found["rows_kept"] == 40 and [one["rows"] for one in found["parts"]] == [40]
+  assert (found["classes"], found["duplicate_columns"], found["suggested_flag"]) == ([], [], None)
 
 
 def test_a_stream_says_that_it_is_one():
