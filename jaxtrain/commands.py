@@ -287,7 +287,7 @@ def tell(error: Exception, log: Log) -> Outcome:
     foreseen = error.errno in (errno.ENOSPC, errno.EDQUOT)
     reason += f": {log.folder}" if foreseen and not error.filename and log.folder else ""
   else:
-    reason = f"{kind}: {errors.reason(error) if str(error) else ''}"
+    reason = f"{kind}: {errors.reason(error) if str(error).strip() else ''}"
     foreseen = False
   complain(reason if foreseen else reason + log.keep_traceback(error))
   return Outcome(errors.FAILED, kind, reason)

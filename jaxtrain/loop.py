@@ -22,7 +22,7 @@ from jaxtrain.config import meanings
 from jaxtrain.devices import parallel, processes
 from jaxtrain.errors import StopReason, Stopped, UserError
 from jaxtrain.jsonable import digest_json
-from jaxtrain.run import cadence, evaluate as evaluate_lib, packing, setup, start, stops
+from jaxtrain.run import cadence, check as check_lib, evaluate as evaluate_lib, packing, setup, start, stops
 from jaxtrain.run.cadence import Pace
 from jaxtrain.run.ledger import Ledger
 from jaxtrain.run.single import Run
@@ -275,8 +275,10 @@ def adopt(config: ConfigDict, workdir: str, init_from: str) -> None:
 
 
 def check(config: ConfigDict) -> dict[str, Any]:
-  """What a run of this config would be (`--mode=check`): traced and compiled, nothing computed, nothing written."""
-  return setup.describe(config)
+  """What a run of this config would be (`--mode=check`): data, sizes, memory, time. Nothing is written; see
+  `run.check.describe`.
+  """
+  return check_lib.describe(config)
 
 
 def make_train(config: ConfigDict, meta: dict[str, Any] | None = None) -> Callable[[jax.Array, dict, Any], Any]:

@@ -7,7 +7,7 @@ Train, each run in a folder of its own; any field of the config is a flag:
 Look before training, which writes nothing:
   python -m jaxtrain.main --config=configs/vae.py --mode=fields                  every field, what it means and allows
   python -m jaxtrain.main --config=configs/vae.py --mode=fields --fields=optim   those that begin so
-  python -m jaxtrain.main --config=configs/vae.py --mode=check                   sizes, memory and time of a run
+  python -m jaxtrain.main --config=configs/vae.py --mode=check                   your data, and size, memory and time of a run
 
 Go on with a run that was stopped, or make it longer; its folder knows its config:
   python -m jaxtrain.main --workdir=runs/a
@@ -157,7 +157,9 @@ def run_mode(given: Given, log: Log) -> None:
     if own.mode == "check":
       from jaxtrain import loop
       with trusted(given, own.workdir):
-        return show(loop.check(config), own.json)
+        described = loop.check(config)
+      from jaxtrain.run import check
+      return show(described, True) if own.json else streams.answer(*check.lines(described))
     work_on(given, config, origins, log)
 
 

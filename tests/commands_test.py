@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 
+import chex
 import pytest
 from absl import flags
 
 import child
-from jaxtrain import __main__ as package_main, commands, config as config_lib, errors, main, predict
+import outside
+from jaxtrain import __main__ as package_main, commands, config as config_lib, errors, loop, main, predict
 from jaxtrain.errors import GoneFolder, InUse, LostProcess, MembersFailed, NonFinite, StopReason, Stopped, UserError
 from jaxtrain.report import __main__ as report
 from jaxtrain.sweep import __main__ as sweep
@@ -230,6 +232,24 @@ def test_a_traceback_without_a_folder_for_it_is_printed(folder, capsys):
   assert commands.run(do) == 1
   said = capsys.readouterr().err
   assert said.startswith("Traceback") and said.splitlines()[-1] == "jaxtrain: RuntimeError: the reason"
+
+
+def test_an_assertion_in_a_loss_is_one_line_with_its_text(tmp_path, monkeypatch, capsys):
+  """It comes out of a trace, as any other mistake in an experiment; what NumPy's say begins with an empty line."""
+  def change(config, state, new, metrics):
+    chex.assert_shape(new.params["slope"], (7, 1))
+    return new, metrics
+  outside.change_steps(monkeypatch, change)
+
+  def do(log):
+    log.folder = str(tmp_path)
+    loop.train(outside.get_config("table"), str(tmp_path / "run"))
+  assert commands.run(do) == 1
+  said = capsys.readouterr().err.splitlines()
+  assert len(said) == 1 and said[0].startswith("jaxtrain: AssertionError: [Chex] Assertion assert_shape failed: ")
+  assert "(3, 1)" in said[0] and "(7, 1)" in said[0] and said[0].endswith(f"(traceback in {tmp_path / 'log.txt'})")
+  assert "Traceback" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+  assert errors.reason(AssertionError("\nNot equal to tolerance\nMismatched")) == "Not equal to tolerance"
 
 
 def test_a_thread_that_fails_is_one_line(tmp_path, monkeypatch, capsys):

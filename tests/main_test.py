@@ -136,7 +136,7 @@ def test_check_writes_nothing_and_inspect_computes_the_digest(tmp_path, shared):
   done = child.run(SMOKE, "--mode=check", "--json", f"--workdir={workdir}")
   described = json.loads(done.stdout)
   assert described["parameters"] == 6426 and described["flops_per_step"] > 0 and not os.path.exists(workdir)
-  assert described["batch x"] == "float32[256, 6]"
+  assert {"name": "x", "dtype": "float32", "shape": [256, 6]} in described["batch"]
   shared.copy(tmp_path / "run", SMOKE, *QUIET)
   done = child.run(SMOKE, "--mode=inspect", f"--workdir={workdir}")
   last = done.stdout.strip().splitlines()[-1]

@@ -5,6 +5,7 @@ that compares them (`sweep_page`). A run's page holds no script and fetches noth
 """
 
 import base64
+import inspect
 import io
 import os
 import pathlib
@@ -13,6 +14,7 @@ import statistics
 import time
 from typing import Any
 
+from jaxtrain import streams
 from jaxtrain.config import meanings
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures, page, results
@@ -62,14 +64,21 @@ def png_source(data: bytes) -> str:
 
 
 def stacked(run: RunData, drawn: list[tuple[str, str, str]]) -> dict[str, bytes]:
-  """The pictures of the curves that were drawn, for narrow screens: their panels stand one below the other."""
-  found = {}
+  """Pictures for narrow screens, with panels one below the other, of the families drawn that take `narrow`."""
+  found, experiment = {}, run.config.get("experiment", "")
+  known = figures.FAMILIES | figures.experiment_families(experiment)
+  known |= figures.experiment_families(experiment, "FULL_FAMILIES")
   for name, _, _ in drawn:
-    if name in figures.FAMILIES:
+    if "narrow" in inspect.signature(known[name]).parameters:
       buffer = io.BytesIO()
-      with figures.styled():
-        figures.FAMILIES[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
-      found[name] = buffer.getvalue()
+      try:
+        with figures.styled():
+          known[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
+        found[name] = buffer.getvalue()
+      except Exception as error:  # whatever it is, the page still comes, with the wide picture
+        words = " ".join(str(error).split())[:200]
+        run.problems.append(f"figure {name} was not drawn for phones: {type(error).__name__}: {words}")
+        streams.say(f"jaxtrain: {run.problems[-1]}", error=True)
   return found
 
 

@@ -51,13 +51,32 @@ def test_page_fits_phones_and_dark_screens(tmp_path):
   assert used - {"numbers"} <= set(re.findall(r"\.([a-z]+)", style))
 
 
-def test_panels_of_curves_stand_below_each_other_on_a_phone(tmp_path):
-  folder = make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": ["losses", "classes"]}})
+def test_panels_stand_below_each_other_on_a_phone(tmp_path):
+  """Of curves, and of an experiment's families that take `narrow`; what does not is one picture that scrolls."""
+  families = ["losses", "latent", "architecture"]
+  folder = make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": families}, "model": {
+      "kind": "unsup", "latent_dim": 3, "hidden_dims": [8, 4], "batch_norm": True, "head_dim": 4}})
   page = page_of(folder)
-  assert page.all("source", "media") == ["(max-width:40rem)"] and len(page.all("img", "src")) == 2
+  assert page.all("source", "media") == ["(max-width:40rem)"] * 2 and len(page.all("img", "src")) == 3
   size = lambda address: [int.from_bytes(base64.b64decode(address.partition(",")[2])[k:k + 4], "big") for k in (16, 20)]
-  (narrow, tall), (wide, low) = size(page.all("source", "srcset")[0]), size(page.all("img", "src")[0])
-  assert narrow < 0.6 * wide and tall > low and page.all("img", "style") == ["--w:0px", "--w:0px"]
+  for one, other in zip(page.all("source", "srcset"), page.all("img", "src")):
+    (narrow, tall), (wide, low) = size(one), size(other)
+    assert narrow < 0.6 * wide and tall > low
+  assert page.all("img", "style")[:2] == ["--w:0px"] * 2
+
+
+def test_a_picture_for_phones_that_fails_leaves_the_wide_one(tmp_path, monkeypatch, capsys):
+  losses = figures.FAMILIES["losses"]
+
+  def draw(run, narrow=False):
+    if narrow:
+      raise ValueError("too\nnarrow")
+    return losses(run)
+  monkeypatch.setitem(figures.FAMILIES, "losses", draw)
+  page = page_of(make_run(tmp_path / "run", config=MINIMAL))
+  assert not page.all("source", "media") and len(page.all("img", "src")) == 1
+  assert "figure losses was not drawn for phones: ValueError: too narrow" in page.text
+  assert "figure losses was not drawn for phones" in capsys.readouterr().err
 
 
 def test_text_of_the_run_is_escaped(tmp_path):
