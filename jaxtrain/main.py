@@ -3,7 +3,6 @@
 Trains a run, or goes on with it; --mode=eval assesses it again, check traces a config, and inspect describes a run.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -11,11 +10,11 @@ import sys
 
 from absl import flags
 
-from jaxtrain import commands, errors, streams
+from jaxtrain import commands, errors, notebook, streams
 from jaxtrain.commands import Given, Log
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import LostProcess, Stopped, Told, UserError
-from jaxtrain.run import stops
+from jaxtrain.notebook import check_families, draw
 
 MODES = ("train", "eval", "check", "inspect")
 RESUME = ("auto", "never", "required")
@@ -38,30 +37,6 @@ def make_flags() -> flags.FlagValues:
   flags.DEFINE_bool("distributed", None, "Let JAX find the other processes (TPU pods, Kubernetes); Slurm and Open MPI "
                     "need no flag, --nodistributed runs alone.", flag_values=own)
   return own
-
-
-def draw(workdir: str, moment: str) -> None:
-  """Figures and report of a run folder; imported here because matplotlib is slow to import.
-
-  Raises:
-    UserError: `log.families` names a figure family that there is not.
-  """
-  from jaxtrain.report import run_page
-  run_page.write_run(workdir, moment)
-
-
-def trusted(config, workdir: str):
-  """Context in which files are read: where the run is known from its folder alone, they may not fit together."""
-  from jaxtrain.config import must_fit
-  return must_fit(workdir) if config is None else contextlib.nullcontext()
-
-
-def check_families(config) -> None:
-  """Refuses an unknown figure family before anything is trained. Raises UserError."""
-  if config.log.families:
-    from jaxtrain import config as config_lib
-    from jaxtrain.report import figures
-    figures.select(config_lib.to_record(config), "end")
 
 
 def read_config(given: Given) -> tuple:
@@ -98,14 +73,10 @@ def run_mode(given: Given, log: Log) -> None:
   if mode == "eval":
     loop.evaluate(config, workdir, given.flags.init_from or None, draw)
   else:
-    loop.train(config, workdir, resume=given.flags.resume, init_from=given.flags.init_from or None, origins=origins,
-               draw=draw)
-  if mode == "train" and processes.is_first():
-    left = lambda reason: Stopped(f"{reason}: the run is done, its page is not; the same command draws it")
-    with stops.Stop(0) as stop, stop.at_once(left), trusted(config, workdir):
-      draw(workdir, "end")
+    notebook.train_whole(config, workdir, draw, resume=given.flags.resume, init_from=given.flags.init_from or None,
+                         origins=origins)
   if processes.is_first():
-    streams.say(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}")
+    notebook.say_report(workdir)
 
 
 def join_processes(config, own: flags.FlagValues) -> None:
