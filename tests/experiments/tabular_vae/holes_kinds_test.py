@@ -63,6 +63,7 @@ def check_verbs(workdir, several=False):
   assert ("m1_emb_0" in run.embed(x)) == several
 
 
+@pytest.mark.slow
 def test_out_of_core_gives_the_weights_of_the_table_in_memory(path, tmp_path):
   inside = loop.train(configured(path))
   outside = loop.train(configured(path, **{"data.out_of_core": True}), str(tmp_path / "run"))
@@ -90,6 +91,7 @@ def test_an_ensemble(path, tmp_path):
 @pytest.mark.slow
 def test_members_of_a_sweep_are_runs_alone(path, tmp_path):
   settings = [{"seed": 0}, {"seed": 1}]
+  (tmp_path / "sweep").mkdir()
   journal = journal_lib.Journal(str(tmp_path / "sweep"))
   journal.begin({"config": "configs/vae.py:csv", "base": {}})
   configs = [configured(path, **values) for values in settings]
