@@ -100,7 +100,7 @@ def test_a_graph_is_drawn_and_its_strongest_edges_are_said(trained, capsys):
   command.run([f"--workdir={trained / 'run'}", "--verb=graph", f"--input={trained / 'marked'}.csv",
                f"--output={output}", "--columns=d,b,a"])
   said = capsys.readouterr().out.splitlines()
-  assert said[0].startswith("jaxtrain: best val_loss ")
+  assert said[0].startswith("jaxtrain: best val_e_edge_f1 ")
   said = said[said.index("the strongest edges:") + 1:]
   assert len(said) == 6 and all(" -> " in line for line in said)
   with open(output, encoding="utf-8") as file:
