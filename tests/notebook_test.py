@@ -13,6 +13,7 @@ import jaxtrain
 from jaxtrain import commands, loop
 from jaxtrain.errors import Stopped, UserError
 from jaxtrain.run import stops
+from jaxtrain.workdir import quality
 
 
 def config(**fields):
@@ -87,6 +88,7 @@ def test_an_interrupt_saves_and_handlers_are_as_before(tmp_path, monkeypatch):
     interrupt_at(patched, 10)
     with pytest.raises(Stopped):
       jaxtrain.train(config(), tmp_path / "run")
+  assert "the run is unfinished (its newest evaluation is at step" in quality.of_workdir(str(tmp_path / "run")).warnings[0]
   assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
   result = jaxtrain.train(config(), tmp_path / "run")
   assert result.digest == loop.train(config()).digest
