@@ -200,3 +200,12 @@ def test_a_changed_checkpoint_is_refused(workdir, tmp_path):
   child.damage(str(tmp_path / "run" / "checkpoints" / step), "one bit flipped")
   assert "cannot be read" in refused(lambda: jaxtrain.load(tmp_path / "run")) or "does not hold" in refused(
       lambda: jaxtrain.load(tmp_path / "run"))
+
+
+def test_a_run_of_stages_that_an_older_version_made():
+  folder = os.path.join(child.ROOT, "tests", "old_runs", "stages")
+  found = jaxtrain.load(folder)
+  with open(os.path.join(folder, "history.json"), encoding="utf-8") as file:
+    assert found.history["val_loss"] == json.load(file)["val_loss"]
+  assert set(found.eval) == {"train", "val", "test"} and found.quality.warnings == ()
+  assert found.quality.value == min(found.history["val_loss"]) and "classify" in found.verbs

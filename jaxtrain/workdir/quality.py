@@ -95,7 +95,7 @@ def unfinished(run: RunData) -> list[str]:
     return [f"the run has failed: {sentence}"]
   last, total = (number(found) for found in (max((row["step"] for row in run.rows), default=0),
                                              newest_event(run, "on_start").get("num_steps")))
-  where = f" (its newest evaluation is at step {last:,.0f} of {total:,.0f})" if total and last < total else ""
+  where = f" (its newest evaluation is at step {last:,.0f} of {total:,.0f})" if total and 0 < last < total else ""
   return [f"the run is unfinished{where}; the command that trained it goes on with it"]
 
 

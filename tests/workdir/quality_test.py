@@ -55,3 +55,8 @@ def test_what_speaks_against_a_run(tmp_path):
 def test_nothing_evaluated(tmp_path):
   worth = quality.of_workdir(make_run(tmp_path / "run", num_epochs=0, parts=()))
   assert worth.value is None and "nothing was evaluated" in worth.lines()[0]
+
+
+def test_a_run_that_was_stopped_before_its_first_evaluation(tmp_path):
+  worth = quality.of_workdir(make_run(tmp_path / "run", num_epochs=0, parts=(), end=None))
+  assert worth.lines()[1:] == ["warning: the run is unfinished; the command that trained it goes on with it"]
