@@ -69,7 +69,7 @@ def test_importing_jaxtrain_imports_no_library():
           "assert not {'jax', 'numpy', 'matplotlib', 'absl', 'ml_collections', 'jaxtrain.loop'} & set(sys.modules)")
   subprocess.run([sys.executable, "-c", code], cwd=child.ROOT, check=True, timeout=60)
   with pytest.raises(AttributeError, match="no attribute 'laod'"):
-    jaxtrain.laod
+    assert jaxtrain.laod
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_mistakes_are_said_in_the_words_of_the_command(workdir, run):
   assert refused(lambda: jaxtrain.load(workdir, "best ")) == "checkpoint: got 'best ', allowed best | last | STEP"
   assert refused(lambda: jaxtrain.load(workdir + "x")).startswith("workdir: ")
   with pytest.raises(AttributeError, match="no verb 'embedd'; this run has classify, embed, impute"):
-    run.embedd
+    assert run.embedd
 
 
 def test_a_run_of_foreign_code_is_loaded_where_it_is_named(tmp_path):

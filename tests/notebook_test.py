@@ -47,7 +47,7 @@ def test_it_gives_what_the_loop_gives_and_leaves_no_file_without_a_workdir(tmp_p
 def test_a_file_is_read_as_the_command_reads_it(tmp_path, monkeypatch):
   (tmp_path / "mine.py").write_text("import outside\nget_config = outside.get_config\n", encoding="utf-8")
   monkeypatch.setenv("TRAIN__NUM_EPOCHS", "3")
-  result = jaxtrain.train(f"{tmp_path / 'mine.py'}:table", tmp_path / "run", **{"seed": 2})
+  result = jaxtrain.train(f"{tmp_path / 'mine.py'}:table", tmp_path / "run", seed=2)
   assert len(result.history["epoch"]) == 3
   with open(tmp_path / "run" / "config.json", encoding="utf-8") as file:
     assert json.load(file)["origins"] == {"train.num_epochs": "environment", "seed": "python"}
@@ -88,7 +88,8 @@ def test_an_interrupt_saves_and_handlers_are_as_before(tmp_path, monkeypatch):
     interrupt_at(patched, 10)
     with pytest.raises(Stopped):
       jaxtrain.train(config(), tmp_path / "run")
-  assert "the run is unfinished (its newest evaluation is at step" in quality.of_workdir(str(tmp_path / "run")).warnings[0]
+  warned = quality.of_workdir(str(tmp_path / "run")).warnings
+  assert "the run is unfinished (its newest evaluation is at step" in warned[0]
   assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
   result = jaxtrain.train(config(), tmp_path / "run")
   assert result.digest == loop.train(config()).digest
