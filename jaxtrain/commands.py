@@ -28,6 +28,7 @@ from jaxtrain.workdir import atomic, journal, jsonfile, records, schema
 
 OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
 MAX_LINES = 4  # of a complaint
+running: list[str] = []  # the command that this process is; empty where Python calls, whose process is not ours to end
 streams.hold_open()  # at once: a file opened later must not get the number of a stream that is closed
 HELP = ("--help", "-help", "-h")
 FIELD = re.compile(r"--?config[.\[]([^=]+)(?:=(.*))?|--?noconfig\.([\w.]+)", re.DOTALL)
@@ -180,8 +181,6 @@ def known_fields(own: absl_flags.FlagValues) -> list[str]:
 def read_config(given: Given, environ) -> tuple[Any, dict[str, str]]:
   """(config, origins): the config file with the environment's values, and over them those of the command line.
 
-  `origins` says of each field that the file did not set whether its value came from a `flag` or the `environment`.
-
   Raises:
     UserError: no such file or variant, no such field, or a value of another type.
   """
@@ -208,13 +207,32 @@ def read_run(given: Given, environ) -> tuple[Any, dict[str, str]]:
 
 def overlaid(config, typed: dict[str, str | bool], environ) -> tuple[Any, dict[str, str]]:
   """(config, origins) with the environment's values and over them those that were typed. Raises UserError."""
+  values = {}
   for key, text in typed.items():
     config_lib.check_field(config, key)
-    config_lib.assign(config, key, field_value(key, config_lib.lookup(config, key), text))
-  from_flags = dict.fromkeys(typed, "flag")
-  overrides = {key: value for key, value in config_lib.from_environment(config, environ).items()
-               if key not in from_flags}
-  origins = dict.fromkeys(overrides, "environment") | from_flags
+    values[key] = field_value(key, config_lib.lookup(config, key), text)
+  return override(config, values, "flag", environ)
+
+
+def override(config: Any, values: dict[str, Any], origin: str, environ) -> tuple[Any, dict[str, str]]:
+  """(config, origins): the config, which is changed and locked, with the environment's values, and over them others.
+
+  Args:
+    values: by dotted key.
+    origin: where these came from, for the record: `flag` or `python`.
+    environ: variables of the environment.
+
+  Returns:
+    `origins` says of each field that the config did not set itself where its value came from.
+
+  Raises:
+    UserError: no such field, or a value of another type.
+  """
+  for key, value in values.items():
+    config_lib.assign(config, key, value)
+  given = dict.fromkeys(values, origin)
+  overrides = {key: value for key, value in config_lib.from_environment(config, environ).items() if key not in given}
+  origins = dict.fromkeys(overrides, "environment") | given
   for key, value in (overrides | config_lib.cleared(origins)).items():
     config_lib.assign(config, key, value)
   return config.lock(), origins
@@ -241,6 +259,7 @@ def run(do: Callable[[Log], None]) -> int:
   """Does what a command does, tells the user what it raises, and returns the exit code for it."""
   log, outcome = Log(), Outcome(errors.DONE, "", "")
   set_up_process(log)
+  running.append(sys.argv[0])
   try:
     do(log)
   except SystemExit as leaving:
@@ -248,6 +267,8 @@ def run(do: Callable[[Log], None]) -> int:
     outcome = Outcome(code, "", "")
   except Exception as error:
     outcome = tell(error, log)
+  finally:
+    running.pop()
   write_outcome(outcome, os.environ)
   streams.flush()
   return outcome.code
@@ -260,12 +281,17 @@ def set_up_process(log: Log) -> None:
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="backslashreplace")
-  absl_flags.FLAGS.mark_as_parsed()  # grain reads flags of its own there
+  set_up_libraries()
   logging.use_absl_handler()
-  logging.set_verbosity(logging.WARNING)  # JAX tells at INFO of every platform that is not there
   if not faulthandler.is_enabled():
     faulthandler.enable(2)
   threading.excepthook = lambda failed: tell_of_thread(failed, log)
+
+
+def set_up_libraries() -> None:
+  """Settings of libraries that hold in a command and in Python alike."""
+  absl_flags.FLAGS.mark_as_parsed()  # grain reads flags of its own there
+  logging.set_verbosity(logging.WARNING)  # JAX tells at INFO of every platform that is not there
 
 
 def tell_of_thread(failed: threading.ExceptHookArgs, log: Log) -> None:

@@ -50,6 +50,10 @@ class Result(NamedTuple):
   state: Any
   digest: str
 
+  def __repr__(self) -> str:  # a state is pages long
+    best = "nothing evaluated" if self.best_value is None else f"best {self.best_value:.6g} at step {self.best_step:,}"
+    return f"<result: {best}, final state sha256:{self.digest}, {self.workdir or 'no files'}>"
+
 
 def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto", init_from: str | None = None,
           origins: dict[str, str] | None = None, draw: Callable[[str, str], None] | None = None) -> Result:

@@ -7,7 +7,7 @@ Train, each run in a folder of its own; any field of the config is a flag:
 Look before training, which writes nothing:
   python -m jaxtrain.main --config=configs/vae.py --mode=fields                  every field, what it means and allows
   python -m jaxtrain.main --config=configs/vae.py --mode=fields --fields=optim   those that begin so
-  python -m jaxtrain.main --config=configs/vae.py --mode=check                   your data, and size, memory and time of a run
+  python -m jaxtrain.main --config=configs/vae.py --mode=check                   your data; size and time of a run
 
 Go on with a run that was stopped, or make it longer; its folder knows its config:
   python -m jaxtrain.main --workdir=runs/a
@@ -28,11 +28,11 @@ import sys
 
 from absl import flags
 
-from jaxtrain import commands, config as config_lib, errors, streams
+from jaxtrain import commands, config as config_lib, errors, notebook, streams
 from jaxtrain.commands import Given, Log
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import LostProcess, Stopped, Told, UserError
-from jaxtrain.run import stops
+from jaxtrain.notebook import check_families, draw
 from jaxtrain.workdir import jsonfile, records, schema
 
 MODES = ("train", "eval", "check", "inspect", "fields")
@@ -64,16 +64,6 @@ def make_flags() -> flags.FlagValues:
   return own
 
 
-def draw(workdir: str, moment: str) -> None:
-  """Figures and report of a run folder; imported here because matplotlib is slow to import.
-
-  Raises:
-    UserError: `log.families` names a figure family that there is not.
-  """
-  from jaxtrain.report import run_page
-  run_page.write_run(workdir, moment)
-
-
 def trusted(given: Given, workdir: str):
   """Context in which files are read: where the run is known from its folder alone, they may not fit together."""
   return contextlib.nullcontext() if given.flags.config else config_lib.must_fit(workdir)
@@ -88,13 +78,6 @@ def guarded(given: Given):
   typed = [text for text in given.fields.values() if isinstance(text, str)]
   names = {name for text in typed for name in (text, *config_lib.parse_like((), text, "--config"))}
   return config_lib.strangers(given.flags.workdir, [name for name in names if isinstance(name, str)])
-
-
-def check_families(config) -> None:
-  """Refuses an unknown figure family before anything is trained. Raises UserError."""
-  if config.log.families:
-    from jaxtrain.report import figures
-    figures.select(config_lib.to_record(config), "end")
 
 
 def read_config(given: Given) -> tuple:
@@ -174,13 +157,10 @@ def work_on(given: Given, config, origins: dict[str, str], log: Log) -> None:
   if own.mode == "eval":
     loop.evaluate(config, workdir, own.init_from or None, draw)
   else:
-    loop.train(config, workdir, resume=own.resume, init_from=own.init_from or None, origins=origins, draw=draw)
-  if own.mode == "train" and processes.is_first():
-    left = lambda reason: Stopped(f"{reason}: the run is done, its page is not; the same command draws it")
-    with stops.Stop(0) as stop, stop.at_once(left), trusted(given, workdir):
-      draw(workdir, "end")
+    notebook.train_whole(config, workdir, draw, bool(own.config), resume=own.resume, init_from=own.init_from or None,
+                         origins=origins)
   if processes.is_first():
-    streams.say(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}")
+    notebook.say_report(workdir)
 
 
 def join_processes(config, own: flags.FlagValues) -> None:
