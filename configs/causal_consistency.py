@@ -4,9 +4,9 @@
   python -m jaxtrain.main --config=configs/causal_consistency.py:csv --config.data.path=table.csv \
       --config.data.features=age,dose --config.data.treatment=drug --config.data.outcomes=pressure
 
-Variants: base (default), multiclass, mar, mnar, iv, hetero: simulated tables whose effects are known; csv: your file (or
-data.source=parquet, npz, hdf5, sqlite); svi, hard, seed: other ways to learn from rows without a treatment; smoke: the
-default, seconds long. Sweeps (--name of jaxtrain.sweep): seeds, draws, missing, objectives.
+Variants: base (default), multiclass, mar, mnar, iv, hetero: simulated tables whose effects are known; csv: your file
+(or data.source=parquet, npz, hdf5, sqlite); svi, hard, seed: other ways to learn from rows without a treatment; smoke:
+the default, seconds long. Sweeps (--name of jaxtrain.sweep): seeds, draws, missing, objectives.
 """
 
 from jaxtrain.config import common, pick_variant, tables

@@ -110,11 +110,12 @@ def test_trains_resumes_and_repeats(case, table, tmp_path):
 
 
 @pytest.mark.parametrize("case", cases(QUICK))
-def test_check_describes_without_computing(case, table):
+def test_check_describes(case, table):
   described = loop.check(small(*case, table))
   assert described["parameters"] > 0 or case[1] == "random"
-  assert any(key.startswith("batch ") and key.endswith("weight") for key in described)
-  assert "loss" in described["metrics"].split(", ")
+  assert "weight" in [leaf["name"] for leaf in described["batch"]] and "loss" in described["metrics"]
+  assert described["data"]["stream"] or sum(part["rows"] for part in described["data"]["parts"]) > 0
+  assert (described["expected_seconds"] is None) == bool(described["not_timed"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)

@@ -4,7 +4,6 @@ A table's features stand in the order outcomes, instruments, covariates; its lab
 not recorded. Outcomes keep their scale up to a shift and a factor, because effects are differences of their means.
 """
 
-import functools
 from typing import Callable
 
 import jax
@@ -41,8 +40,8 @@ def read_simulated(config) -> tables.Table:
 def check_dials(data) -> None:
   """Raises UserError for dials that a generator does not have."""
   if data.source in ("base", "hetero") and data.num_classes != 2:
-    raise UserError(f"config.data.num_classes: got {data.num_classes}, allowed 2 with config.data.source={data.source}; "
-                    "config.data.source=multiclass has more")
+    raise UserError(f"config.data.num_classes: got {data.num_classes}, allowed 2 with config.data.source="
+                    f"{data.source}; config.data.source=multiclass has more")
   if data.source != "iv" and (data.instrument_dim != 1 or data.hidden_confounding != 1.0):
     raise UserError("config.data.instrument_dim and hidden_confounding: allowed 1 with config.data.source="
                     f"{data.source}; iv has instruments")
