@@ -180,8 +180,11 @@ def input_of(verb, num_rows: int) -> dict[str, np.ndarray]:
   if verb.inputs is None:
     return {name: random.normal(size=num_rows) for name in "abcd"}
   bounds = {each.name: (1.0 if each.low is None else each.low, each.high) for each in verb.inputs}
-  return {name: random.uniform(low, low + 1 if high is None else high, num_rows)
-          for name, (low, high) in bounds.items()}
+  numbers = {name: random.uniform(low, low + 1 if high is None else high, num_rows)
+             for name, (low, high) in bounds.items()}
+  named = {each.name: np.asarray(each.values, object)[np.arange(num_rows) % len(each.values)]
+           for each in verb.inputs if each.values}
+  return numbers | named
 
 
 def apply(workdir: str, name: str, verb, folder) -> dict:

@@ -8,9 +8,11 @@ import numpy as np
 BLOCK = 16384  # rows per compiled call
 
 
-def in_blocks(fn: Callable, variables, x: np.ndarray) -> Any:
-  """fn(variables, block), an array [n, ...] or a tree of such, over x [N, D]; compiled once."""
-  size = min(BLOCK, len(x))
+def in_blocks(fn: Callable, variables, x: np.ndarray, most: int | None = None) -> Any:
+  """fn(variables, block), an array [n, ...] or a tree of such, over x [N, D] compiled once for blocks of at most `most`
+  rows (default: BLOCK).
+  """
+  size = min(most or BLOCK, len(x))
   compiled, found = jax.jit(fn), []
   for start in range(0, len(x), size):
     block = x[start:start + size]
