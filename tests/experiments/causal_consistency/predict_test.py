@@ -1,5 +1,6 @@
 """The verbs against a forward pass of the stored parameters in float64 NumPy, and the laws that they obey."""
 
+import functools
 import os
 
 import jax
@@ -171,12 +172,13 @@ def test_numbers_that_mean_the_same_class(cells, want):
   assert found.tolist() == want
 
 
-def untrained(**fields):
+@functools.cache
+def untrained(bayesian=False, hidden_dims=(8,)):
   """(verbs, state, meta, model) of a config at its start."""
-  config = config_lib.resolve(cases.configured(**fields))
+  config = config_lib.resolve(cases.configured(**{"model.bayesian": bayesian, "model.hidden_dims": hidden_dims}))
   meta = joint.load(config).meta
   experiment = joint.make(config_lib.with_values(config, {"optim.decay_steps": 100}), meta)
-  return experiment.predict, experiment.init(rng.root_key(1), {}), meta, joint.make_model(config, meta)
+  return experiment.predict, jax.jit(experiment.init)(rng.root_key(1), {}), meta, joint.make_model(config, meta)
 
 
 def test_units_of_a_table_do_not_matter():
@@ -214,7 +216,7 @@ def test_posterior_intervals_of_a_row(monkeypatch):
   """One linear layer: the effect of a row is Normal with variance x^2 (s0^2 + s1^2) + (b0^2 + b1^2), by the formula; the
   mean is the posterior's, and blocks of rows see the same draws.
   """
-  verbs, state, _, _ = untrained(**{"model.bayesian": True, "model.hidden_dims": ()})
+  verbs, state, _, _ = untrained(bayesian=True, hidden_dims=())
   params = state.params
   x = np.array([-2.0, 0.0, np.nan, 1.5])
   monkeypatch.setattr(outputs, "DRAWS", 4000)
