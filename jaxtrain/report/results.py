@@ -96,6 +96,8 @@ def basis(run: RunData, split: str, intervals: bool) -> str:
 def findings(run: RunData) -> list[str]:
   """What a reader should look at first: alarms, results no better than chance, training that was cut short."""
   found = [alarm for event in run.events for alarm in event.get("alarms", ())][-1:]
+  for say in figures.experiment_families(run.config.get("experiment", ""), "FINDINGS").values():
+    found += say(run)
   for one in key_results(run):
     chance, direction = one.said.get("chance"), one.said.get("direction")
     if chance is not None and direction:

@@ -175,7 +175,8 @@ def test_numbers_that_mean_the_same_class(cells, want):
 @functools.cache
 def untrained(bayesian=False, hidden_dims=(8,)):
   """(verbs, state, meta, model) of a config at its start."""
-  config = config_lib.resolve(cases.configured(**{"model.bayesian": bayesian, "model.hidden_dims": hidden_dims}))
+  fields = {"model.bayesian": bayesian, "model.hidden_dims": hidden_dims}
+  config = config_lib.resolve(cases.configured(**fields))
   meta = joint.load(config).meta
   experiment = joint.make(config_lib.with_values(config, {"optim.decay_steps": 100}), meta)
   return experiment.predict, jax.jit(experiment.init)(rng.root_key(1), {}), meta, joint.make_model(config, meta)
