@@ -97,12 +97,14 @@ class Input(NamedTuple):
     kind: number | label | text.
     low, high: bounds of a number, both allowed; None where there is none.
     required: whether an entry may not be missing.
+    values: the labels that are allowed; () where any is.
   """
   name: str
   kind: str = "number"
   low: float | None = None
   high: float | None = None
   required: bool = True
+  values: tuple[str, ...] = ()
 
 
 class Verb(NamedTuple):

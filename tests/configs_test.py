@@ -38,7 +38,8 @@ NAMES = [f"{os.path.basename(path)[:-3]}-{variant}" for path, variant in CASES]
 QUICK = ("vae-standard_semisup", "vae-csv")
 SIZES = tuple(f"causal_discovery-{variant}" for variant in ("cpu", "avici", "bcnp_local_large", "benchmark"))
 # What is lowered by the fast tests beside `smoke`: each kind of network that differs in shape.
-SHAPES = (*QUICK, "vae-tfds", "vae-digits", "causal_discovery-bcnp_pl", "causal_discovery-random")
+SHAPES = (*QUICK, "vae-tfds", "vae-digits", "causal_discovery-bcnp_pl", "causal_discovery-random",
+          "causal_consistency-iv")
 
 
 def cases(fast: tuple[str, ...], without: tuple[str, ...] = ()) -> list:
@@ -65,9 +66,9 @@ def table(tmp_path_factory):
   random = np.random.RandomState(0)
   with open(path, "w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file)
-    writer.writerow(["well", "a", "b", "c"])
+    writer.writerow(["well", "a", "b", "c", "drug"])
     for i in range(600):
-      writer.writerow([f"w{i // 20}", *random.normal(size=3).round(4)])
+      writer.writerow([f"w{i // 20}", *random.normal(size=3).round(4), ("yes", "no", "")[i % 3]])
   return {"csv": path, "tfds": cores.write("tfds", folder), "hdf5": cores.write("hdf5", folder)}
 
 
@@ -85,6 +86,11 @@ def small(path, variant, table, num_epochs=2, **overrides):
     values["data.row_limit"] = 1500
   if "source" in config.data and config.data.source == "csv":
     values |= {"data.path": table["csv"], "data.features": ("a", "b", "c"), "data.group": "well"}
+  if "treatment" in config.data:
+    values |= {"data.num_samples": 150, "model.hidden_dims": (8,), "loss.warmup_epochs": 1,
+               "optim.decay_steps": 100}
+  if "treatment" in config.data and config.data.source == "csv":
+    values |= {"data.features": ("a", "b"), "data.outcomes": ("c",), "data.treatment": "drug"}
   if "source" in config.data and config.data.source == "tfds":
     values |= {"data.path": table["tfds"], "data.features": cores.FEATURES, "train.batch_size": 64}
   for key, value in (values | overrides).items():
@@ -181,8 +187,11 @@ def input_of(verb, num_rows: int) -> dict[str, np.ndarray]:
   if verb.inputs is None:
     return {name: random.normal(size=num_rows) for name in "abcd"}
   bounds = {each.name: (1.0 if each.low is None else each.low, each.high) for each in verb.inputs}
-  return {name: random.uniform(low, low + 1 if high is None else high, num_rows)
-          for name, (low, high) in bounds.items()}
+  numbers = {name: random.uniform(low, low + 1 if high is None else high, num_rows)
+             for name, (low, high) in bounds.items()}
+  named = {each.name: np.asarray(each.values, object)[np.arange(num_rows) % len(each.values)]
+           for each in verb.inputs if each.values}
+  return numbers | named
 
 
 def apply(workdir: str, name: str, verb, folder) -> dict:

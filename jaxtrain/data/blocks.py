@@ -8,13 +8,13 @@ import numpy as np
 BLOCK, MIN_BLOCK = 16384, 16  # rows per compiled call
 
 
-def in_blocks(fn: Callable, variables, x: np.ndarray) -> Any:
+def in_blocks(fn: Callable, variables, x: np.ndarray, most: int | None = None) -> Any:
   """fn(variables, block), an array [n, ...] or a tree of such, over x [N, D].
 
-  Blocks have a power of two rows up to `BLOCK`, so that tables of any length share a few programs. JAX keeps these for
-  as long as `fn` is the same object.
+  Blocks have a power of two rows up to `most` (default: BLOCK), so that tables of any length share a few programs. JAX
+  keeps these for as long as `fn` is the same object.
   """
-  size = min(BLOCK, max(MIN_BLOCK, 1 << (len(x) - 1).bit_length()))
+  size = min(most or BLOCK, max(MIN_BLOCK, 1 << (len(x) - 1).bit_length()))
   compiled, found = jax.jit(fn), []
   for start in range(0, len(x), size):
     block = x[start:start + size]

@@ -283,7 +283,7 @@ def learning_rate(run: RunData, narrow: bool = False) -> Figure | None:
     by_name["grad_norm"].axhline(clip, color=INK, linewidth=0.9, linestyle=":")
     by_name["grad_norm"].set_ylabel(f"gradient norm\n(dotted: clipped at {clip:g})")
   texts = {"lr": "a learning rate cut too early", "grad_norm": "a gradient norm that grows or jumps, because the loss "
-           "is unstable there", "beta": "a weight of the KL term that rises too fast for the reconstruction to follow"}
+           "is unstable there", "beta": "a weight that rises too fast for the other terms to follow"}
   figure.set_label("Look for " + ", and for ".join(texts[name] for name in names if name in texts) + "." +
                    f" Not drawn: {', '.join(left)}." * bool(left))
   return figure
@@ -292,9 +292,9 @@ def learning_rate(run: RunData, narrow: bool = False) -> Figure | None:
 FAMILIES = {"losses": losses, "metrics": metrics, "learning_rate": learning_rate}
 
 
-def experiment_families(experiment: str, attribute: str = "FAMILIES") -> dict[str, Callable[[RunData], Figure | None]]:
-  """`FAMILIES` or `FULL_FAMILIES` of the module beside an experiment; only modules of ours are imported, because a run
-  folder is data.
+def experiment_families(experiment: str, attribute: str = "FAMILIES") -> dict[str, Callable[[RunData], Any]]:
+  """`FAMILIES`, `FULL_FAMILIES` or `FINDINGS` (sentences for the head of the page) of the module beside an experiment;
+  only modules of ours are imported, because a run folder is data.
   """
   module = modules.load_companion(experiment, "figures")
   return dict(getattr(module, attribute, {}))

@@ -90,6 +90,8 @@ def basis(run: RunData, split: str, intervals: bool) -> str:
 def findings(run: RunData) -> list[str]:
   """What a reader should look at first: alarms, results no better than chance, training that was cut short."""
   found = [alarm for event in run.events for alarm in event.get("alarms", ())][-1:]
+  for say in figures.experiment_families(run.config.get("experiment", ""), "FINDINGS").values():
+    found += say(run)
   for one in key_results(run):
     if is_chance(one.value, one.said, one.half):
       chance = fmt(one.said["chance"])

@@ -198,7 +198,8 @@ def test_a_config_that_lacks_what_all_have_is_refused(break_it, words):
 
 # a config of seconds for each file, and what is put into its fields: small values at which something may divide by zero
 TINY = {"vae.py": {"data.row_limit": 600, "train.num_epochs": 0, "train.num_steps": 2},
-        "causal_discovery.py": {"train.num_steps": 2, "train.batch_size": 8, "eval.max_val_tasks": 8}}
+        "causal_discovery.py": {"train.num_steps": 2, "train.batch_size": 8, "eval.max_val_tasks": 8},
+        "causal_consistency.py": {"data.num_samples": 100, "train.num_epochs": 0, "train.num_steps": 2}}
 EDGES = (0, 1, 2, 3, 5, 64, 1e-30, 1e-12, 0.5, 0.999, 1.0, 1e6, 1e12, -1, True, False, "", "a", "val_loss", "random",
          "canonical", "full", (), (1,), (2, 3), ("a",), (0.5, 0.5), (1.0, 0.0, 0.0), (0.0, 0.5, 0.5))
 NUM_PARTS, PART = 20, 10

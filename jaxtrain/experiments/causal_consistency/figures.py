@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxtrain.experiments.causal_consistency.figures_model import calibration, responsibilities, sigma
-from jaxtrain.jsonable import number
+from jaxtrain.experiments.causal_consistency.findings import (BALANCED, WEAK_F, agrees, contrasts, findings, finite,
+                                                              scalars_of, with_ends)
 from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import RunData
 
@@ -19,29 +20,6 @@ ESTIMATORS = {"ate_unadjusted": "difference of group means\n(unadjusted)", "ate"
               "ate_aipw_model": "the model's means and\npropensity (AIPW)",
               "ate_aipw": "regressions without the\nmodel (cross-fitted AIPW)", "ate_2sls": "instrument (2SLS)"}
 MAX_CONTRASTS, MAX_COVARIATES, MAX_ARMS = 6, 25, 4
-BALANCED, WEAK_F = 0.1, 10
-
-
-def scalars_of(run: RunData) -> dict:
-  """The scalars of the part that is shown; {} where there is none."""
-  return run.evals[run.split].get("scalars", {}) if run.split else {}
-
-
-def finite(scalars: dict, name: str) -> float | None:
-  """A scalar; None where it is absent or not finite."""
-  value = number(scalars.get(name))
-  return value if value is not None and np.isfinite(value) else None
-
-
-def contrasts(run: RunData) -> list[tuple[str, str]]:
-  """(ending of the names of scalars, title) of each class against the control, of each outcome."""
-  classes, outcomes = run.meta.get("class_names") or (), run.meta.get("outcomes") or ()
-  found = []
-  for k, outcome in enumerate(outcomes):
-    for j in range(1, len(classes)):
-      end = f"/{classes[j]}" * (j > 1) + f"/{outcome}" * (k > 0)
-      found.append((end, clip_text(f"{classes[j]} against {classes[0]} on {outcome}", 60)))
-  return found
 
 
 def effects(run: RunData) -> Figure | None:
@@ -70,11 +48,14 @@ def draw_estimates(ax, scalars: dict, end: str) -> None:
     if low is not None and high is not None:
       ax.plot([low, high], [at, at], color=color, linewidth=2)
     ax.plot(value, at, "o", color=color, markersize=5.5)
-    ax.annotate(f"{value:.3g}", (value, at), (0, 6), textcoords="offset points", ha="center", fontsize=7.5, color=INK)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # a line at the truth stays behind the number
+    ax.annotate(with_ends(scalars, name, end), (value, at), (0, 6), textcoords="offset points", ha="center",
+                fontsize=7.5, color=INK, bbox=box)
   truth = finite(scalars, f"ate_truth{end}")
   if truth is not None:
     ax.axvline(truth, color=HUES[2], linewidth=1.3)
   ax.axvline(0, color=GREY, linewidth=1, zorder=0)
+  ax.margins(x=0.16)
   ax.set_yticks(range(len(there)), [ESTIMATORS[name] for name in there], color=INK)
   known = "" if truth is None else f" (green: truth {truth:.3g})"
   ax.set(ylim=(len(there) - 0.5, -0.7), xlabel=f"effect in units of the outcome{known}")
@@ -89,13 +70,11 @@ def effects_caption(scalars: dict, contrast: tuple[str, str]) -> str:
   if low is not None and high is not None:
     text += f" (95 % interval {low:.3g} to {high:.3g}, which leaves out the error of the model itself)"
   text += "."
-  plain, robust = finite(scalars, f"ate_unadjusted{end}"), finite(scalars, f"ate_aipw{end}")
+  plain, agree = finite(scalars, f"ate_unadjusted{end}"), agrees(scalars, end)
   if plain is not None:
     text += f" Group means differ by {plain:.3g}; what is beyond the effect comes from covariates."
-  ends = finite(scalars, f"ate_aipw_low{end}"), finite(scalars, f"ate_aipw_high{end}")
-  if robust is not None and None not in ends:
-    agrees = ends[0] <= value <= ends[1]
-    text += " The estimate without the model agrees." if agrees else (
+  if agree is not None:
+    text += " The estimate without the model agrees." if agree else (
         " The interval of the estimate without the model does not hold it: distrust both until you know why.")
   if (strength := finite(scalars, f"e_value{end}")) is not None:
     limit = finite(scalars, f"e_value_limit{end}")
@@ -173,34 +152,39 @@ def cate(run: RunData) -> Figure | None:
   if found is None or not names or not np.isfinite(found).any():
     return None
   shown = found.shape[1] if found.shape[1] <= MAX_ARMS else MAX_ARMS
-  figure = new_figure(WIDTH, 0.5 + (3.6 if true is not None else 2.2) * shown)
+  varies = true is not None and bool(np.ptp(true, axis=0).max() > 1e-9 * np.abs(true).max())
+  figure = new_figure(WIDTH, 0.5 + (3.6 if varies else 2.2) * shown)
   for j, ax in enumerate(np.ravel(figure.subplots(shown, 1))):
     ax.set_title(clip_text(f"{names[j + 1]} against {names[0]}", 50))
-    if true is None:
-      draw_distribution(ax, found[:, j])
-    else:
+    if varies:
       draw_against_truth(ax, found[:, j], true[:, j])
+    else:
+      draw_distribution(ax, found[:, j], None if true is None else float(true[0, j]))
   scalars = scalars_of(run)
-  if true is None:
+  if true is not None and not varies:
+    text = ("The true effect is the same for every row (green line): all spread of the estimated one is error.")
+  elif true is None:
     text = ("How much the estimated effect differs between rows. A wide spread says that some gain more than others, "
             "as far as the covariates tell; a single spike is a model of one effect for all.")
   else:
     text = ("Look for points off the dashed line of equality. A flat cloud is an effect that differs between rows "
             "where the model sees none.")
-    if (error := finite(scalars, "cate_rmse")) is not None:
-      text += f" The error of a row's effect is {error:.3g} (root mean squared)."
+  if (error := finite(scalars, "cate_rmse")) is not None:
+    text += f" The error of a row's effect is {error:.3g} (root mean squared)."
   figure.set_label(text)
   return figure
 
 
-def draw_distribution(ax, found: np.ndarray) -> None:
-  """A histogram of the effects of rows; one bar where they are all equal."""
+def draw_distribution(ax, found: np.ndarray, true: float | None) -> None:
+  """A histogram of the effects of rows, one bar where they are all equal, and a line at the truth where it is known."""
   found = found[np.isfinite(found)]
   low, high = found.min(), found.max()
   pad = max(1e-6 * abs(low + high), 1e-12)
   edges = np.linspace(low, high, 31) if high - low > pad else np.array([low - 0.5, low + 0.5])
   ax.stairs(np.histogram(found, edges)[0], edges, color=BLUE, fill=True, alpha=0.7)
   ax.axvline(found.mean(), color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"mean {found.mean():.3g}")
+  if true is not None:
+    ax.axvline(true, color=HUES[2], linewidth=1.3, label=f"truth {true:.3g}")
   ax.set(xlabel="estimated effect of a row, in units of the outcome", ylabel="rows")
   ax.legend(loc="upper right")
 
@@ -218,3 +202,4 @@ def draw_against_truth(ax, found: np.ndarray, true: np.ndarray) -> None:
 
 FAMILIES = {"effects": effects, "overlap": overlap, "balance": balance, "cate": cate, "calibration": calibration,
             "sigma": sigma, "responsibilities": responsibilities}
+FINDINGS = {"findings": findings}

@@ -65,6 +65,23 @@ def effect_draws(model: nets.Joint, meta: dict, params: Any, x: np.ndarray, key:
   return Units(meta).factor * np.asarray(found, np.float64)
 
 
+def row_intervals(model: nets.Joint, meta: dict, params: Any, x: np.ndarray, key: jax.Array) -> np.ndarray:
+  """Ends [2, N, K, Z] of the 95 % posterior interval of each row's effects of every class against the first, raw units;
+  x [N, D] are covariates in scaled units.
+  """
+  keys, levels = jax.random.split(key, DRAWS), jnp.array([statistics.LEVEL / 2, 1 - statistics.LEVEL / 2])
+
+  def of_block(params, block):
+    def one(key):
+      means = model.apply({"params": bayes.network(params, bayes.noise_like(params, key))}, block,
+                          method=model.outcomes).mean
+      return means - means[:, :1]
+    return jnp.moveaxis(jnp.quantile(jax.lax.map(one, keys), levels, axis=0), 0, 1)
+  most = max(blocks.BLOCK // (model.num_classes * model.num_outcomes), 1)  # the draws of a block lie in memory
+  found = np.asarray(blocks.in_blocks(of_block, params, x, most), np.float64)
+  return Units(meta).factor * np.moveaxis(found, 1, 0)
+
+
 def posterior_intervals(draws: np.ndarray, facts: dict) -> dict[str, float]:
   """Ends of the 95 % posterior intervals of the mean effects from draws [S, K, Z], under the names of `evaluate`."""
   low, high = np.quantile(draws, [statistics.LEVEL / 2, 1 - statistics.LEVEL / 2], axis=0)

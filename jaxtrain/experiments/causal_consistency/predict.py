@@ -1,27 +1,52 @@
 """What a trained joint model does with new rows.
 
-  predict_z         E[z | x, y] and its deviation, of the row's own treatment
+  predict_z         <z>_mean, <z>_sd: E[z | x, y] and its deviation, of the row's own treatment
   counterfactual_z  <z>_if_<class>: E[z | x, do(y = class)]; <z>_cf_<class>: what this row's z would have been, with the
-                    noise of its own z kept (abduction); empty where y or z is missing
-  impute_y          p(y | x, z) by class, and the most probable; a recorded y is not looked at
-  effect            effect_<class>: E[z | x, do(class)] - E[z | x, do(first class)] of every row
+                    noise of its own z kept (abduction), where the file has treatment and outcomes
+  impute_y          prob_<class>: p(y | x, z), and pred_label, the most probable; a recorded y is not looked at
+  effect            effect_<class>: E[z | x, do(class)] - E[z | x, do(first class)] of every row; of a Bayesian model
+                    also effect_<class>_low and _high, the ends of its 95 % posterior interval
 
-Columns have the names of training. With instruments `impute_y` reads them too.
+Columns have the names of training. With instruments `impute_y` reads them too. A row with an empty cell among what a
+verb needs of it gets empty results. `impute_y` and `effect` can be exported.
 
 **Source:** abduction, action, prediction: Pearl 2009 (Causality), theorem 7.1.7; here the noise is additive and scaled.
 """
 
 import functools
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.data import blocks, cells, files, inputs, labels
+from jaxtrain.data import blocks, cells, files, inputs, labels, scaling
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_consistency import bayes, nets, outputs, sources
 from jaxtrain.types import Input, Verb
+
+Result = dict[str, np.ndarray]
+
+
+class Trained(NamedTuple):
+  """A model and the meta of the table that it was trained on; `functions` of (variables, columns) by name."""
+  model: nets.Joint
+  meta: dict[str, Any]
+  functions: dict[str, Callable]
+
+  @property
+  def classes(self) -> list[str]:
+    """Names of the treatment's classes."""
+    return self.meta["class_names"]
+
+  @property
+  def units(self) -> outputs.Units:
+    """Of the table's columns."""
+    return outputs.Units(self.meta)
+
+  def split(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(covariates, instruments, outcomes) of columns x."""
+    return sources.split_columns(self.meta, {"x": x})
 
 
 def read_classes(columns: files.Columns, name: str, class_names: list[str]) -> np.ndarray:
@@ -39,77 +64,129 @@ def read_classes(columns: files.Columns, name: str, class_names: list[str]) -> n
   return np.append(places, -1).astype(np.int32)[code]
 
 
+def read_columns(t: Trained, found: files.Columns, needed: list[str]) -> tuple[np.ndarray, np.ndarray]:
+  """(columns [N, columns] in scaled units with 0 for those not needed, [N] whether a row has all that is needed)."""
+  scaler, values = t.meta["scaler"], inputs.read_features(found, needed)
+  raw = np.tile(scaling.unscale(scaler, np.zeros((1, len(t.meta["features"])))), (len(values), 1))
+  raw[:, [t.meta["features"].index(name) for name in needed]] = values
+  whole = ~np.isnan(values).any(axis=1)
+  scaled = np.zeros(raw.shape, np.float32)
+  scaled[whole] = inputs.scaled(scaler, found, raw, whole)
+  return scaled, whole
+
+
+def make_functions(model: nets.Joint, meta: dict) -> dict[str, Callable]:
+  """Functions of (variables, columns x in scaled units), made once so that their programs are kept between calls."""
+  split = lambda x: sources.split_columns(meta, {"x": x})
+  return {"outcomes": lambda variables, x: model.apply(variables, split(x)[0], method=model.outcomes),
+          "impute": lambda variables, x: model.apply(variables, *split(x), method=model.impute)}
+
+
+def apply(t: Trained, name: str, state: Any, x: np.ndarray, whole: np.ndarray) -> Any:
+  """The function of that name of rows in blocks, float64; NaN for rows that are not whole."""
+  found = blocks.in_blocks(t.functions[name], {"params": bayes.network(state.applied)}, x)
+  return jax.tree.map(lambda leaf: emptied(leaf, whole), found)
+
+
+def emptied(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
+  """values [N, ...] in float64 with NaN in rows that are not whole."""
+  return np.where(whole.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan).astype(np.float64)
+
+
+def arms(t: Trained, state: Any, found: files.Columns) -> tuple[np.ndarray, np.ndarray]:
+  """(mean, deviation) [N, K, Z] of the outcomes under each class, raw units."""
+  x, whole = read_columns(t, found, t.meta["covariates"])
+  normals = apply(t, "outcomes", state, x, whole)
+  return t.units.shift + t.units.factor * normals.mean, t.units.factor * normals.sd
+
+
+def predict_z(t: Trained, state: Any, found: files.Columns, num: int, key: jax.Array) -> Result:
+  """Mean and deviation of each outcome under the row's own treatment."""
+  y = read_classes(found, t.meta["treatment"], t.classes)
+  own = lambda values: np.where(y[:, None] >= 0, values[np.arange(len(y)), y], np.nan)
+  mean, sd = map(own, arms(t, state, found))
+  return {f"{name}_{what}": values[:, d] for d, name in enumerate(t.meta["outcomes"])
+          for what, values in (("mean", mean), ("sd", sd))}
+
+
+def counterfactual_z(t: Trained, state: Any, found: files.Columns, num: int, key: jax.Array) -> Result:
+  """Means under every class, and what the row's own outcomes would have been."""
+  mean, sd = arms(t, state, found)
+  cells_of = lambda what, values: {f"{name}_{what}_{c}": values[:, k, d] for d, name in enumerate(t.meta["outcomes"])
+                                   for k, c in enumerate(t.classes)}
+  result = cells_of("if", mean)
+  if any(name not in found.values for name in (t.meta["treatment"], *t.meta["outcomes"])):
+    return result
+  y, z = read_classes(found, t.meta["treatment"], t.classes), inputs.read_features(found, t.meta["outcomes"])
+  rows = np.arange(len(y))
+  noise = np.where(y[:, None] >= 0, (z - mean[rows, y]) / sd[rows, y], np.nan)
+  is_own = (y[:, None] == np.arange(len(t.classes)))[:, :, None] & ~np.isnan(noise)[:, None]
+  return result | cells_of("cf", np.where(is_own, z[:, None], mean + sd * noise[:, None]))
+
+
+def impute_y(t: Trained, state: Any, found: files.Columns, num: int, key: jax.Array) -> Result:
+  """Probabilities of the classes, and the most probable one."""
+  x, whole = read_columns(t, found, t.meta["features"])
+  prob = np.exp(apply(t, "impute", state, x, whole))
+  result = {f"prob_{name}": prob[:, k] for k, name in enumerate(t.classes)}
+  return result | pick_class(t.classes, result)
+
+
+def pick_class(classes: list[str], found: Result) -> Result:
+  """`pred_label`: the most probable class; None where probabilities are missing."""
+  prob = np.stack([found[f"prob_{name}"] for name in classes], axis=1)
+  pred = np.asarray(classes, object)[np.nan_to_num(prob).argmax(axis=1)]
+  pred[np.isnan(prob).any(axis=1)] = None
+  return {"pred_label": pred}
+
+
+def effect(t: Trained, state: Any, found: files.Columns, num: int, key: jax.Array) -> Result:
+  """Effects of every class but the first against the first, and posterior intervals of a Bayesian model."""
+  x, whole = read_columns(t, found, t.meta["covariates"])
+  means = apply(t, "outcomes", state, x, whole).mean
+  values = {"": t.units.factor * (means - means[:, :1])}
+  if bayes.is_bayesian(state.applied):
+    low, high = outputs.row_intervals(t.model, t.meta, state.applied, t.split(x)[0], key)
+    values |= {"_low": emptied(low, whole), "_high": emptied(high, whole)}
+  name_of = lambda d, c: f"effect_{c}" if len(t.meta["outcomes"]) == 1 else f"effect_{t.meta['outcomes'][d]}_{c}"
+  return {name_of(d, c) + end: part[:, k, d] for d in range(len(t.meta["outcomes"]))
+          for k, c in enumerate(t.classes) if k for end, part in values.items()}
+
+
+def export_impute(t: Trained, state: Any) -> tuple[Callable, int]:
+  """(function of outcomes, instruments, covariates [B, columns] in raw units to probabilities [B, K], columns)."""
+  scaler = t.meta["scaler"]
+  scaling.exportable(scaler)
+
+  def pure(x):
+    covariates, w, z = t.split(scaling.scale_on_device(scaler, x))
+    return jnp.exp(t.model.apply({"params": bayes.network(state.applied)}, covariates, w, z, method=t.model.impute))
+  return pure, len(t.meta["features"])
+
+
+def export_effect(t: Trained, state: Any) -> tuple[Callable, int]:
+  """(function of covariates [B, D] in raw units to effects [B, Z (K - 1)] in the order of the verb's columns, D)."""
+  D = len(t.meta["covariates"])
+  scaler = {name: part[-D:] for name, part in t.meta["scaler"].items()}
+  scaling.exportable(scaler)
+  factor = jnp.asarray(t.units.factor, jnp.float32)[None, None]
+
+  def pure(x):
+    means = t.model.apply({"params": bayes.network(state.applied)}, scaling.scale_on_device(scaler, x),
+                          method=t.model.outcomes).mean
+    return jnp.moveaxis(factor * (means[:, 1:] - means[:, :1]), 2, 1).reshape(x.shape[0], -1)
+  return pure, D
+
+
 def make_verbs(model: nets.Joint, meta: dict) -> dict[str, Verb]:
   """The verbs of a model and a table's meta."""
-  scaler, classes = meta["scaler"], meta["class_names"]
-  names, units = meta["features"], outputs.Units(meta)
-  split = functools.partial(sources.split_columns, meta)
-  outcomes, covariates, instruments = (meta[role] for role in ("outcomes", "covariates", "instruments"))
-
-  def read(found: files.Columns, needed: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(columns [N, columns] in scaled units with 0 for those not needed, [N] whether a row has what is needed)."""
-    values = inputs.read_features(found, needed)
-    raw = np.tile(np.asarray(scaler["mean"]), (len(values), 1))
-    raw[:, [names.index(name) for name in needed]] = values
-    whole = ~np.isnan(values).any(axis=1)
-    scaled = np.zeros(raw.shape, np.float32)
-    scaled[whole] = inputs.scaled(scaler, found, raw, whole)
-    return scaled, whole
-
-  def apply(fn: Callable, state, x: np.ndarray, whole: np.ndarray) -> Any:
-    """fn(model, covariates, instruments, outcomes) of rows in blocks, NaN for rows that are not whole."""
-    def of_block(variables, block):
-      return fn(model.bind(variables), *split({"x": block}))
-    found = blocks.in_blocks(of_block, {"params": bayes.network(state.applied)}, x)
-    return jax.tree.map(lambda leaf: np.where(whole.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.nan)
-                        .astype(np.float64), found)
-
-  def means_of(state, found):
-    x, whole = read(found, covariates)
-    normals = apply(lambda bound, x, w, z: bound.outcomes(x), state, x, whole)
-    return units.shift + units.factor * normals.mean, units.factor * normals.sd
-
-  def predict_z(state, found, num, key):
-    y = read_classes(found, meta["treatment"], classes)
-    mean, sd = means_of(state, found)
-    own = lambda values: np.where(y[:, None] >= 0, values[np.arange(len(y)), y], np.nan)
-    return {f"{name}_{what}": own(values)[:, d] for d, name in enumerate(outcomes)
-            for what, values in (("mean", mean), ("sd", sd))}
-
-  def counterfactual_z(state, found, num, key):
-    mean, sd = means_of(state, found)
-    result = {f"{name}_if_{c}": mean[:, k, d] for d, name in enumerate(outcomes) for k, c in enumerate(classes)}
-    if meta["treatment"] not in found.values or any(name not in found.values for name in outcomes):
-      return result
-    y, z = read_classes(found, meta["treatment"], classes), inputs.read_features(found, outcomes)
-    rows = np.arange(len(y))
-    noise = np.where(y[:, None] >= 0, (z - mean[rows, y]) / sd[rows, y], np.nan)
-    return result | {f"{name}_cf_{c}": np.where(y == k, z[:, d], mean[:, k, d] + sd[:, k, d] * noise[:, d])
-                     for d, name in enumerate(outcomes) for k, c in enumerate(classes)}
-
-  def impute_y(state, found, num, key):
-    x, whole = read(found, [*outcomes, *instruments, *covariates])
-    prob = np.exp(apply(lambda bound, x, w, z: bound.impute(x, w, z), state, x, whole))
-    result = {f"prob_{name}": prob[:, k] for k, name in enumerate(classes)}
-    return result | decide(result)
-
-  def decide(found):
-    prob = np.stack([found[f"prob_{name}"] for name in classes], axis=1)
-    pred = np.asarray(classes, object)[np.nan_to_num(prob).argmax(axis=1)]
-    pred[np.isnan(prob).any(axis=1)] = None
-    return {"pred_label": pred}
-
-  def effect(state, found, num, key):
-    mean, _ = means_of(state, found)
-    name_of = lambda d, c: f"effect_{c}" if len(outcomes) == 1 else f"effect_{outcomes[d]}_{c}"
-    return {name_of(d, c): mean[:, k, d] - mean[:, 0, d] for d in range(len(outcomes))
-            for k, c in enumerate(classes) if k}
-
-  own = tuple(map(Input, covariates))
-  treatment = Input(meta["treatment"], kind="label", required=False)
-  seen = tuple(Input(name, required=False) for name in outcomes)
-  return {"predict_z": Verb(predict_z, None, "mean", (*own, treatment)),
-          "counterfactual_z": Verb(counterfactual_z, None, "mean", (*own, treatment, *seen)),
-          "impute_y": Verb(impute_y, None, "mean", tuple(map(Input, (*outcomes, *instruments, *covariates))),
-                           decide=decide),
-          "effect": Verb(effect, None, "mean", own)}
+  t = Trained(model, meta, make_functions(model, meta))
+  bind = lambda fn: functools.partial(fn, t)
+  own = tuple(map(Input, meta["covariates"]))
+  treatment = Input(meta["treatment"], kind="label", required=False, values=tuple(meta["class_names"]))
+  seen = tuple(Input(name, required=False) for name in meta["outcomes"])
+  return {"predict_z": Verb(bind(predict_z), None, "mean", (*own, treatment)),
+          "counterfactual_z": Verb(bind(counterfactual_z), None, "mean", (*own, treatment, *seen)),
+          "impute_y": Verb(bind(impute_y), bind(export_impute), "mean", tuple(map(Input, meta["features"])),
+                           decide=functools.partial(pick_class, meta["class_names"])),
+          "effect": Verb(bind(effect), bind(export_effect), "mean", own)}
