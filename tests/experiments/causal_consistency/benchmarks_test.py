@@ -77,7 +77,8 @@ def test_the_real_infants(source):
   real("econml")
   found, named, _ = read(source)
   assert found.x.shape == (747, 25) and found.y.sum() == 139 and found.observed.all()
-  assert named["treatment"] == ("treat",) and named["outcomes"] == ("y",) and named["covariates"][:2] == ("bw", "b.head")
+  assert named["treatment"] == ("treat",) and named["outcomes"] == ("y",)
+  assert named["covariates"][:2] == ("bw", "b.head")
   if source == "ihdp_a":
     np.testing.assert_allclose(effect(found), 4, rtol=1e-12)
   else:
