@@ -16,6 +16,12 @@ The rows of all but csv are written to a file by
 
 from jaxtrain.config import common, pick_variant, tables
 
+SCHEDULE = {
+    "shape": "constant",  # constant | linear | sigmoid | cyclical | exponential: the way from start to the end's value
+    "start": 1.0,  # value at epoch 0
+    "num_epochs": 0,  # epochs from start to end
+}
+
 
 def base():
   """One covariate, two treatments, half of them hidden at random, by the free energy."""
@@ -31,7 +37,7 @@ def base():
   config.data.seed = 0  # of what is simulated or hidden in a table; -1 = the run's own seed
   config.data.num_samples = 1000  # simulated rows that train; the other parts have theirs beside them
   config.data.num_classes = 2  # treatments, K
-  config.data.simulation = 1  # 1 to 10, of source acic2016
+  config.data.simulation = 1  # which of the ten simulations, with source acic2016
   config.data.noise_std = 0.1  # deviation of the outcome's noise
   config.data.confounding = 1.0  # slope of the treatment's logit in x; 0 = randomised, large = little overlap
   config.data.missing_mechanism = "mcar"  # mcar | mar (by x) | mnar (by y itself) | mar_z (by z)
@@ -63,12 +69,8 @@ def base():
   config.loss.consistency = "y"  # none | y | both: gaps that are penalised
   config.loss.tau = 1.0  # temperature of the treatment's posterior at the end; 0 = hard EM
   config.loss.beta = 1.0  # weight of rows without a treatment at the end
-  for name in ("tau", "beta"):
-    config.loss[f"{name}_schedule"] = {
-        "shape": "constant",  # constant | linear | sigmoid | cyclical | exponential
-        "start": 1.0,  # value at epoch 0
-        "num_epochs": 0,  # epochs from start to end
-    }
+  config.loss.tau_schedule = SCHEDULE
+  config.loss.beta_schedule = SCHEDULE
   config.loss.warmup_epochs = 40  # epochs on recorded treatments alone
   config.train.backend = "em"  # em | svi (NumPyro) | trainer (em with patience)
   config.train.batch_size = 100
