@@ -17,6 +17,7 @@ from jax import export as jax_export
 
 import child
 import cores
+import made_benchmarks
 import reads
 import records
 import runs
@@ -60,7 +61,7 @@ NETS = {"model.dim": 8, "model.num_heads": 2, "model.ff_dim": 8, "model.num_bloc
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory):
-  """Tables for the variants that read one, by source."""
+  """Tables for the variants that read one, by source; benchmarks are read from made-up packages."""
   folder = tmp_path_factory.mktemp("table")
   path = str(folder / "table.csv")
   random = np.random.RandomState(0)
@@ -69,7 +70,9 @@ def table(tmp_path_factory):
     writer.writerow(["well", "a", "b", "c", "drug"])
     for i in range(600):
       writer.writerow([f"w{i // 20}", *random.normal(size=3).round(4), ("yes", "no", "")[i % 3]])
-  return {"csv": path, "tfds": cores.write("tfds", folder), "hdf5": cores.write("hdf5", folder)}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(made_benchmarks.write(folder / "packages")))
+    yield {"csv": path, "tfds": cores.write("tfds", folder), "hdf5": cores.write("hdf5", folder)}
 
 
 def small(path, variant, table, num_epochs=2, **overrides):

@@ -19,8 +19,9 @@ import pathlib
 import tokenize
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
-from jaxtrain.config import defaults, records
+from jaxtrain.config import defaults
 
+OF_TABLES = {"source", "path", "features", "split"}  # fields of `data` of every experiment that reads tables
 MOST_BYTES = 1 << 20  # of a config file that is read for its comments
 SECTIONS = ("dict", "ConfigDict")  # functions whose call is a section: of a dict, or of keyword arguments
 
@@ -174,8 +175,8 @@ def shared_key(key: str) -> str:
 
 
 def of_tables(keys: Iterable[str]) -> bool:
-  """Whether the section `data` of a config with these fields is that of `tables()`."""
-  return records.FIRST_OF_TABLES <= {key.split(".")[1] for key in keys if key.startswith("data.")}
+  """Whether the section `data` of a config with these fields is that of `tables()`, perhaps without some of them."""
+  return OF_TABLES <= {key.split(".")[1] for key in keys if key.startswith("data.")}
 
 
 def explain(keys: Iterable[str], own: Mapping[str, str]) -> dict[str, str]:

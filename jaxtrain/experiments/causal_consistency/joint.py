@@ -57,6 +57,7 @@ LIMITS = {
     "data.seed": limits.whole(-1, 2**31 - 1),
     "data.num_samples": limits.whole(10, limits.MOST_ROWS),
     "data.num_classes": limits.whole(2, 256),
+    "data.simulation": limits.whole(1, 10),
     "data.noise_std": limits.at_least(1e-6, 1e6),
     "data.confounding": limits.at_least(0, 1e3),
     "data.missing_mechanism": limits.one_of(*generators.MECHANISMS),
