@@ -4,12 +4,23 @@
   python -m jaxtrain.main --config=configs/causal_consistency.py:csv --config.data.path=table.csv \
       --config.data.features=age,dose --config.data.treatment=drug --config.data.outcomes=pressure
 
-Variants: base (default), multiclass, mar, mnar, iv, hetero: simulated tables whose effects are known; csv: your file (or
-data.source=parquet, npz, hdf5, sqlite); svi, hard, seed: other ways to learn from rows without a treatment; smoke: the
-default, seconds long. Sweeps (--name of jaxtrain.sweep): seeds, draws, missing, objectives.
+Variants: base (default), multiclass, mar, mnar, iv, hetero: simulated tables whose effects are known; csv: your file
+(or data.source=parquet, npz, hdf5, sqlite); ihdp_a, ihdp_b, acic2016, nsw_cps: benchmarks in packages (pip install
+--no-deps econml causallib causaldata pandas); svi, hard, seed: other ways to learn from rows without a treatment;
+smoke: the default, seconds long. Sweeps (--name of jaxtrain.sweep): seeds, draws, missing, objectives.
+
+The rows of all but csv are written to a file by
+
+  python -m jaxtrain.experiments.causal_consistency --config=configs/causal_consistency.py:mnar --output=table.csv
 """
 
 from jaxtrain.config import common, pick_variant, tables
+
+SCHEDULE = {
+    "shape": "constant",  # constant | linear | sigmoid | cyclical | exponential: the way from start to the end's value
+    "start": 1.0,  # value at epoch 0
+    "num_epochs": 0,  # epochs from start to end
+}
 
 
 def base():
@@ -23,9 +34,10 @@ def base():
   config.data.treatment = ""  # column of the treatment; its empty cells are rows without one
   config.data.outcomes = ()  # columns that the treatment acts on
   config.data.instruments = ()  # columns that act on the treatment alone
-  config.data.seed = 0  # of a simulated table; -1 = the run's own seed
+  config.data.seed = 0  # of what is simulated or hidden in a table; -1 = the run's own seed
   config.data.num_samples = 1000  # simulated rows that train; the other parts have theirs beside them
   config.data.num_classes = 2  # treatments, K
+  config.data.simulation = 1  # which of the ten simulations, with source acic2016
   config.data.noise_std = 0.1  # deviation of the outcome's noise
   config.data.confounding = 1.0  # slope of the treatment's logit in x; 0 = randomised, large = little overlap
   config.data.missing_mechanism = "mcar"  # mcar | mar (by x) | mnar (by y itself) | mar_z (by z)
@@ -57,12 +69,8 @@ def base():
   config.loss.consistency = "y"  # none | y | both: gaps that are penalised
   config.loss.tau = 1.0  # temperature of the treatment's posterior at the end; 0 = hard EM
   config.loss.beta = 1.0  # weight of rows without a treatment at the end
-  for name in ("tau", "beta"):
-    config.loss[f"{name}_schedule"] = {
-        "shape": "constant",  # constant | linear | sigmoid | cyclical | exponential
-        "start": 1.0,  # value at epoch 0
-        "num_epochs": 0,  # epochs from start to end
-    }
+  config.loss.tau_schedule = SCHEDULE
+  config.loss.beta_schedule = SCHEDULE
   config.loss.warmup_epochs = 40  # epochs on recorded treatments alone
   config.train.backend = "em"  # em | svi (NumPyro) | trainer (em with patience)
   config.train.batch_size = 100
@@ -101,6 +109,13 @@ def csv():
   return changed(data__source="csv", data__transforms=(), data__split__fractions=(0.6, 0.2, 0.2))
 
 
+def benchmark(source, **fields):
+  """A table of the literature with every treatment recorded, as methods are compared on; data.missing_rate hides some.
+  """
+  settings = dict(data__missing_rate=0.0, data__transforms=(), loss__warmup_epochs=0, train__monitor_from_epoch=0)
+  return changed(data__source=source, **(settings | fields))
+
+
 def smoke():
   """The default with 300 rows for 4 epochs."""
   return changed(data__num_samples=300, train__num_epochs=4, train__monitor_from_epoch=1, loss__warmup_epochs=1)
@@ -114,6 +129,10 @@ VARIANTS = {
     "iv": iv,
     "hetero": hetero,
     "csv": csv,
+    "ihdp_a": lambda: benchmark("ihdp_a"),
+    "ihdp_b": lambda: benchmark("ihdp_b"),
+    "acic2016": lambda: benchmark("acic2016"),
+    "nsw_cps": lambda: benchmark("nsw_cps"),
     "svi": lambda: changed(train__backend="svi", loss__objective="marginal"),
     "hard": lambda: changed(loss__objective="hard"),
     "seed": lambda: changed(loss__objective="seed"),

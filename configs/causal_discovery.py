@@ -19,17 +19,21 @@ def base():
   """What all variants share: the stream of tasks, AdamW at 1e-4 with a cosine, clipping, selection by edge F1."""
   config = common()
   config.data = ConfigDict()
-  config.data.num_nodes = (20,)  # d: numbers of variables; several are drawn evenly
+  config.data.num_nodes = (20,)  # numbers of variables (d); several are drawn evenly
   config.data.pad_to = ()  # padded sizes of the batches; () = each number of variables has batches of its own
-  config.data.num_rows = 256  # n: observational rows of a task
+  config.data.num_rows = 256  # observational rows of a task (n)
   config.data.num_rows_int = 0  # rows of a task in each of which one variable is set
   config.data.p_obs_only = 0.0  # probability that those rows are observational too
   config.data.intervention_value = 0.0  # mean of the values that variables are set to, before standardisation
-  config.data.intervention_scale = 1.0  # and their deviation
-  # Families: name, then PARAMETER=VALUE where it differs from its default; weight is the share.
-  config.data.graphs = ("er edge_prob=0.2", "sf m=2")  # er | sf | sf_directed | sbm | ws | grg
+  config.data.intervention_scale = 1.0  # standard deviation of those values
+  # families of random graphs: er | sf | sf_directed | sbm | ws | grg, each with PARAMETER=VALUE where it differs from
+  # its default; weight is the share
+  config.data.graphs = ("er edge_prob=0.2", "sf m=2")
+  # families of functions from parents to child, written likewise: linear | mlp | gp | bcnp_linear | bcnp_mlp | bcnp_gp
   config.data.mechanisms = ("linear weight=0.34", "mlp weight=0.33", "gp weight=0.33")
-  config.data.noises = ("gaussian",)  # gaussian | laplace | uniform | cauchy; heteroscedastic=1
+  # families of noise, written likewise: gaussian | laplace | uniform | cauchy; with heteroscedastic=1 its size depends
+  # on the parents
+  config.data.noises = ("gaussian",)
   config.data.noise_share = (0.1, 0.9)  # range of a node's share of variance that is noise
   config.data.mixture = "node"  # node | task: what draws a mechanism from the mixture
   config.data.normalize = True  # standardise each variable over the rows of its task
@@ -37,11 +41,11 @@ def base():
   config.data.task_chunk = 8  # tasks made at once; another gives the same tasks to rounding
   config.data.eval_seed = 0  # seed of validation and test tasks, the same for all runs
   config.data.val_seeds = ()  # numbers of the validation tasks; () = 0, 1, ... eval.max_val_tasks - 1
-  config.data.test_seeds = ()  # likewise
+  config.data.test_seeds = ()  # numbers of the test tasks; () = 0, 1, ... eval.max_test_tasks - 1
   config.eval.val_num_samples = 16  # graphs sampled per validation task
-  config.eval.test_num_samples = 100  # and in the assessment at the end
-  config.eval.max_val_tasks = 128
-  config.eval.max_test_tasks = 256  # 0 = no test part
+  config.eval.test_num_samples = 100  # graphs sampled per test task, in the assessment at the end
+  config.eval.max_val_tasks = 128  # validation tasks
+  config.eval.max_test_tasks = 256  # test tasks; 0 = no test part
   config.optim.name, config.optim.learning_rate, config.optim.weight_decay = "adamw", 1e-4, 1e-4
   config.optim.schedule, config.optim.clip_norm, config.optim.warmup_steps = "cosine", 1.0, 500
   config.train.batch_size, config.train.num_steps = 32, 100_000
@@ -58,22 +62,27 @@ def avici():
   config.experiment = "jaxtrain.experiments.causal_discovery.avici"
   config.model.architecture = "official"  # official | lite; their fields differ
   config.model.penalty = "spectral"  # spectral | exponential: the radius of the edge probabilities P, or tr(exp P) - d
-  config.model.dim = 128
+  config.model.dim = 128  # width of the network: numbers per variable and sample
   config.model.num_blocks = 12  # attention blocks in all, by turns over variables and over samples: 2 L of the paper
-  config.model.num_heads, config.model.key_size = 8, 32
-  config.model.ff_dim = 512
-  config.model.dropout_rate = 0.1
-  config.model.tau_init, config.model.beta_init = 2.0, -3.0  # temperature and bias of the logits
+  config.model.num_heads = 8  # heads of each attention
+  config.model.key_size = 32  # width of a head
+  config.model.ff_dim = 512  # hidden width of the feed-forward layers
+  config.model.dropout_rate = 0.1  # share of activations that are dropped in training
+  config.model.tau_init = 2.0  # first value of the temperature of the logits, as a logarithm
+  config.model.beta_init = -3.0  # first value of the bias of the logits
   config.model.remat = False  # recompute blocks in the backward pass: less memory
   config.model.sample_chunk = 0  # samples encoded at once; 0 = all
   config.model.dual = {
       "interval": 250,  # steps between updates of the dual weight
-      "rate": 1e-4,  # its learning rate
-      "average_rate": 0.05,  # of the moving average of the penalty
-      "warmup_steps": 0,  # linear rise of the rate
+      "rate": 1e-4,  # learning rate of the dual weight
+      "average_rate": 0.05,  # rate of the moving average of the penalty
+      "warmup_steps": 0,  # steps of the linear rise of that learning rate
       "init": 0.0,  # first value of the dual weight
   }
-  config.loss.weights = {"edge": 1.0, "acyclic": 1.0}  # acyclic: times the dual weight
+  config.loss.weights = {
+      "edge": 1.0,  # weight of the cross-entropy of the edges
+      "acyclic": 1.0,  # weight of the penalty for cycles, multiplied by the dual weight
+  }
   return config
 
 
@@ -83,7 +92,8 @@ def avici_lite():
   for name in ("num_blocks", "key_size", "tau_init", "beta_init"):
     del config.model[name]
   config.model.architecture, config.model.penalty = "lite", "exponential"
-  config.model.num_layers, config.model.emb_depth = 6, 1
+  config.model.num_layers = 6  # attention layers of the encoder, by turns over samples and over variables; even
+  config.model.emb_depth = 1  # depth of the embedding: 1 gives two linear layers
   config.model.dual.average_rate = 0.1
   return config
 
@@ -93,14 +103,15 @@ def bcnp():
   config = base()
   config.experiment = "jaxtrain.experiments.causal_discovery.bcnp"
   config.model.dim = 128
-  config.model.num_layers, config.model.num_layers_decoder = 4, 4
+  config.model.num_layers = 4
+  config.model.num_layers_decoder = 4  # attention layers for the order and for the edges, half of them each; even
   config.model.num_heads, config.model.ff_dim = 8, 512
   config.model.dropout_rate = 0.1
   config.model.emb_depth = 1
-  config.model.q_before_l = True  # the order's decoder comes first
-  config.model.order = "sinkhorn"  # sinkhorn | plackett_luce
-  config.model.n_perm_samples = 10  # K: orders per task and step
-  config.model.sinkhorn_iter = 20
+  config.model.q_before_l = True  # the layers for the order come before those for the edges
+  config.model.order = "sinkhorn"  # how orders are drawn: sinkhorn | plackett_luce
+  config.model.n_perm_samples = 10  # orders drawn per task and step
+  config.model.sinkhorn_iter = 20  # Sinkhorn iterations, which make a permutation of scores
   config.model.remat = False
   config.model.sample_chunk = 0
   config.loss.weights = {"edge": 1.0}

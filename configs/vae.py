@@ -24,22 +24,27 @@ def base():
   config.data = tables()
   config.train.num_epochs = 100
   config.data.source = "synthetic"
-  config.model.kind = "unsup"  # unsup | semisup (a classifier on the latent)
-  config.model.latent_dim = 10  # L
+  config.model.kind = "unsup"  # unsup | semisup, which adds a classifier on the latent
+  config.model.latent_dim = 10  # dimensions of the latent space
   config.model.hidden_dims = (64, 32)  # encoder widths; the decoder mirrors them
   config.model.batch_norm = True  # BatchNorm after each ReLU
   config.model.head_dim = 64  # hidden width of the classifier
-  config.model.dropout_rate = 0.3  # dropout of the classifier
-  config.loss.reduction = "mean"  # mean over entries | sum over the batch
+  config.model.dropout_rate = 0.3  # share of activations that are dropped in the classifier
+  config.loss.reduction = "mean"  # of the loss terms: mean over entries | sum over the batch
   config.loss.mask_rate = 0.0  # share of input entries set to 0; 0 = no masking and no masked term
-  config.loss.weights = {"recon": 1.0, "masked": 0.5, "kl": 0.5, "class": 0.5}  # kl: beta at the end of its schedule
+  config.loss.weights = {
+      "recon": 1.0,  # weight of the reconstruction error
+      "masked": 0.5,  # weight of the reconstruction error of masked entries
+      "kl": 0.5,  # weight of the KL term (beta) at the end of its schedule
+      "class": 0.5,  # weight of the cross-entropy of the classifier
+  }
   config.loss.extra = ()  # your own terms, MODULE.FUNCTION(batch, out) -> [B]; each needs loss.weights.FUNCTION
   config.eval.metrics = ()  # your own metrics, MODULE.FUNCTION(batch, out) -> (sum, count)
   config.loss.kl_schedule = {
-      "shape": "constant",  # constant | linear | sigmoid | cyclical | exponential
-      "start": 1e-6,  # beta at epoch 0
-      "num_epochs": 30,  # epochs from start to end
-      "num_cycles": 4,  # ramps of cyclical
+      "shape": "constant",  # rise of the KL weight (beta): constant | linear | sigmoid | cyclical | exponential
+      "start": 1e-6,  # KL weight (beta) at epoch 0
+      "num_epochs": 30,  # epochs from the start value to loss.weights.kl
+      "num_cycles": 4,  # how often a cyclical schedule rises
   }
   return config
 

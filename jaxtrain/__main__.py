@@ -1,4 +1,4 @@
-"""The command: `python -m jaxtrain`. Lists the commands, and the configs in configs/ with their variants."""
+"""Lists the commands, and the config files that are here with their variants."""
 
 import glob
 import os
@@ -6,7 +6,7 @@ import sys
 
 from jaxtrain import commands, config as config_lib, streams
 
-COMMANDS = {"main": "train a run, go on with it, assess, check or describe it",
+COMMANDS = {"main": "train a run, go on with it, evaluate it; check a config, list its fields",
             "predict": "apply a trained run to a file",
             "sweep": "train many runs that differ in some fields",
             "report": "write the pages of a run, or one page that compares several"}
@@ -20,7 +20,9 @@ def describe(folder: str) -> str:
   paths = sorted(path for path in glob.glob(os.path.join(folder, "*.py")) if not os.path.basename(path).startswith("_"))
   lines.append("Configs for --config=FILE:variant; the first variant is the default:" if paths
                else f"No configs here: {folder}/ is part of a clone, from which commands are run.")
-  return "\n".join([*lines, *(f"  {path}: {', '.join(config_lib.list_variants(path))}" for path in paths)])
+  lines += [f"  {path}: {', '.join(config_lib.list_variants(path))}" for path in paths]
+  lines.append("Fields of a config, and what they mean: python -m jaxtrain.main --config=FILE:variant --mode=fields")
+  return "\n".join(lines)
 
 
 def work(log: commands.Log) -> None:

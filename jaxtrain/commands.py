@@ -6,6 +6,7 @@
 Each command defines flags of its own (`new_flags`), so that several commands can be imported into one process.
 """
 
+import contextlib
 import datetime
 import difflib
 import errno
@@ -14,18 +15,20 @@ import io
 import os
 import re
 import sys
+import textwrap
 import threading
 import traceback
 from typing import Any, Callable, NamedTuple, Sequence
 
 from absl import flags as absl_flags, logging
 
-from jaxtrain import config as config_lib, errors, streams
+from jaxtrain import config as config_lib, errors, jsonable, streams
 from jaxtrain.errors import Told, UserError
-from jaxtrain.workdir import atomic, jsonfile, schema
+from jaxtrain.workdir import atomic, journal, jsonfile, records, schema
 
 OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
 MAX_LINES = 4  # of a complaint
+running: list[str] = []  # the command that this process is; empty where Python calls, whose process is not ours to end
 streams.hold_open()  # at once: a file opened later must not get the number of a stream that is closed
 HELP = ("--help", "-help", "-h")
 FIELD = re.compile(r"--?config[.\[]([^=]+)(?:=(.*))?|--?noconfig\.([\w.]+)", re.DOTALL)
@@ -118,7 +121,9 @@ def parse(own: absl_flags.FlagValues, argv: Sequence[str], about: str, takes_arg
   given = Given(own, *separate(rest, own))
   if given.arguments and not takes_arguments:
     left = given.arguments[0]
-    hint = f"; did you mean --config.{left.removeprefix('config.')}?" if "=" in left and "config" in own else ""
+    name, is_set, value = left.removeprefix("config.").partition("=")
+    near = (config_lib.nearest(name, known_fields(own)) or name) if "config" in own else ""
+    hint = f"; did you mean --config.{near}={value}?" if near and is_set else ""
     raise UserError(f"argument {left!r} is left over{hint}")
   return given
 
@@ -126,7 +131,8 @@ def parse(own: absl_flags.FlagValues, argv: Sequence[str], about: str, takes_arg
 def flag_line(name: str, own: absl_flags.FlagValues) -> str:
   """What --help says of a flag."""
   flag = own[name]
-  return f"--{'[no]' * flag.boolean}{name}: {flag.help}{f' Default: {flag.default}.' if flag.default else ''}"
+  text = f"--{'[no]' * flag.boolean}{name}: {flag.help}{f' Default: {flag.default}.' if flag.default else ''}"
+  return "\n".join(textwrap.wrap(text, 110, subsequent_indent="    ", break_on_hyphens=False))
 
 
 def separate(rest: list[str], own: absl_flags.FlagValues) -> tuple[dict[str, str | bool], list[str]]:
@@ -150,29 +156,83 @@ def separate(rest: list[str], own: absl_flags.FlagValues) -> tuple[dict[str, str
 
 
 def suggestion(name: str, own: absl_flags.FlagValues) -> str:
-  """Words that suggest the flag nearest to a name; empty where none is near."""
+  """Words that suggest the field of the config or the flag that a name stands for; empty where none is near."""
+  if "config" in own:
+    if name.startswith("conf") and "." in name:
+      return f"; did you mean --config.{name.split('.', 1)[1]}?"
+    known = known_fields(own)
+    if near := config_lib.nearest(name, known):
+      return f"; did you mean --config.{near}?"
   close = difflib.get_close_matches(name, list(own), n=1)
-  if "config" in own and name.startswith("conf") and "." in name:
-    close = ["config." + name.split(".", 1)[1]]
+  if not close and "config" in own:
+    close = [f"config.{key}" for key in difflib.get_close_matches(name, known, n=1)]
   return f"; did you mean --{close[0]}?" if close else ""
+
+
+def known_fields(own: absl_flags.FlagValues) -> list[str]:
+  """Dotted keys of the config that a command line names; those that all have where it names none that can be read."""
+  config = config_lib.common()
+  config.data = config_lib.tables()
+  with contextlib.suppress(UserError):
+    config = config_lib.read_file(own["config"].value)
+  return [key for key, _ in jsonable.flatten(config)]
 
 
 def read_config(given: Given, environ) -> tuple[Any, dict[str, str]]:
   """(config, origins): the config file with the environment's values, and over them those of the command line.
 
-  `origins` says of each field that the file did not set whether its value came from a `flag` or the `environment`.
-
   Raises:
     UserError: no such file or variant, no such field, or a value of another type.
   """
-  config = config_lib.read_file(given.flags.config)
-  for key, text in given.fields.items():
+  return overlaid(config_lib.read_file(given.flags.config), given.fields, environ)
+
+
+def read_run(given: Given, environ) -> tuple[Any, dict[str, str]]:
+  """The same of the run in --workdir, whose folder knows its config and where its values came from.
+
+  Raises:
+    UserError: the folder holds no run, or one whose experiment may not be imported; and as `read_config`.
+  """
+  workdir = given.flags.workdir
+  if journal.is_sweep(workdir):
+    raise UserError(f"--workdir: {workdir!r} is the folder of a sweep; its members are in runs/")
+  record = records.read_config(workdir)
+  if record is None:
+    raise UserError(f"--config: required, such as --config=configs/vae.py; {workdir!r} holds no run that could go on "
+                    "without")
+  config, origins = overlaid(config_lib.from_workdir(record, workdir), given.fields, environ)
+  before = record["origins"] if "origins" in record else {}
+  return config, {key: origin for key, origin in before.items() if isinstance(origin, str)} | origins
+
+
+def overlaid(config, typed: dict[str, str | bool], environ) -> tuple[Any, dict[str, str]]:
+  """(config, origins) with the environment's values and over them those that were typed. Raises UserError."""
+  values = {}
+  for key, text in typed.items():
     config_lib.check_field(config, key)
-    config_lib.assign(config, key, field_value(key, config_lib.lookup(config, key), text))
-  from_flags = dict.fromkeys(given.fields, "flag")
-  overrides = {key: value for key, value in config_lib.from_environment(config, environ).items()
-               if key not in from_flags}
-  origins = dict.fromkeys(overrides, "environment") | from_flags
+    values[key] = field_value(key, config_lib.lookup(config, key), text)
+  return override(config, values, "flag", environ)
+
+
+def override(config: Any, values: dict[str, Any], origin: str, environ) -> tuple[Any, dict[str, str]]:
+  """(config, origins): the config, which is changed and locked, with the environment's values, and over them others.
+
+  Args:
+    values: by dotted key.
+    origin: where these came from, for the record: `flag` or `python`.
+    environ: variables of the environment.
+
+  Returns:
+    `origins` says of each field that the config did not set itself where its value came from.
+
+  Raises:
+    UserError: no such field, or a value of another type.
+  """
+  for key, value in values.items():
+    config_lib.assign(config, key, value)
+  given = dict.fromkeys(values, origin)
+  overrides = {key: value for key, value in config_lib.from_environment(config, environ).items() if key not in given}
+  origins = dict.fromkeys(overrides, "environment") | given
   for key, value in (overrides | config_lib.cleared(origins)).items():
     config_lib.assign(config, key, value)
   return config.lock(), origins
@@ -199,6 +259,7 @@ def run(do: Callable[[Log], None]) -> int:
   """Does what a command does, tells the user what it raises, and returns the exit code for it."""
   log, outcome = Log(), Outcome(errors.DONE, "", "")
   set_up_process(log)
+  running.append(sys.argv[0])
   try:
     do(log)
   except SystemExit as leaving:
@@ -206,6 +267,8 @@ def run(do: Callable[[Log], None]) -> int:
     outcome = Outcome(code, "", "")
   except Exception as error:
     outcome = tell(error, log)
+  finally:
+    running.pop()
   write_outcome(outcome, os.environ)
   streams.flush()
   return outcome.code
@@ -218,12 +281,17 @@ def set_up_process(log: Log) -> None:
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="backslashreplace")
-  absl_flags.FLAGS.mark_as_parsed()  # grain reads flags of its own there
+  set_up_libraries()
   logging.use_absl_handler()
-  logging.set_verbosity(logging.WARNING)  # JAX tells at INFO of every platform that is not there
   if not faulthandler.is_enabled():
     faulthandler.enable(2)
   threading.excepthook = lambda failed: tell_of_thread(failed, log)
+
+
+def set_up_libraries() -> None:
+  """Settings of libraries that hold in a command and in Python alike."""
+  absl_flags.FLAGS.mark_as_parsed()  # grain reads flags of its own there
+  logging.set_verbosity(logging.WARNING)  # JAX tells at INFO of every platform that is not there
 
 
 def tell_of_thread(failed: threading.ExceptHookArgs, log: Log) -> None:
@@ -245,7 +313,7 @@ def tell(error: Exception, log: Log) -> Outcome:
     foreseen = error.errno in (errno.ENOSPC, errno.EDQUOT)
     reason += f": {log.folder}" if foreseen and not error.filename and log.folder else ""
   else:
-    reason = f"{kind}: {errors.reason(error) if str(error) else ''}"
+    reason = f"{kind}: {errors.reason(error) if str(error).strip() else ''}"
     foreseen = False
   complain(reason if foreseen else reason + log.keep_traceback(error))
   return Outcome(errors.FAILED, kind, reason)

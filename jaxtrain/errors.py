@@ -74,7 +74,8 @@ class MembersFailed(Told):
 
 def reason(error: Exception) -> str:
   """The first line of what an error says, without its hint; the name of its class where it says nothing."""
-  lines = (error.message if isinstance(error, Told) else str(error)).splitlines()
+  said = error.message if isinstance(error, Told) else str(error)
+  lines = said.strip().splitlines()  # what NumPy's assertions say begins with an empty line
   return lines[0] if lines else type(error).__name__
 
 

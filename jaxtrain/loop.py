@@ -10,6 +10,7 @@ the same steps and finds the same best again, so nothing is lost and improvement
 
 import contextlib
 import os
+import sys
 import time
 from typing import Any, Callable, ContextManager, NamedTuple
 
@@ -17,10 +18,11 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxtrain import bits, config as config_lib, jsonable, step as step_lib
+from jaxtrain.config import meanings
 from jaxtrain.devices import parallel, processes
 from jaxtrain.errors import StopReason, Stopped, UserError
 from jaxtrain.jsonable import digest_json
-from jaxtrain.run import cadence, evaluate as evaluate_lib, packing, setup, start, stops
+from jaxtrain.run import cadence, check as check_lib, evaluate as evaluate_lib, packing, setup, start, stops
 from jaxtrain.run.cadence import Pace
 from jaxtrain.run.ledger import Ledger
 from jaxtrain.run.single import Run
@@ -47,6 +49,10 @@ class Result(NamedTuple):
   workdir: str | None
   state: Any
   digest: str
+
+  def __repr__(self) -> str:  # a state is pages long
+    best = "nothing evaluated" if self.best_value is None else f"best {self.best_value:.6g} at step {self.best_step:,}"
+    return f"<result: {best}, final state sha256:{self.digest}, {self.workdir or 'no files'}>"
 
 
 def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto", init_from: str | None = None,
@@ -89,7 +95,7 @@ def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Res
   config, _ = start.claim(config, workdir, resume)
   if processes.is_first():
     start.write_config(config, workdir, origins)
-    provenance.write_process(workdir, [str(d) for d in jax.devices()], {})
+    provenance.write_process(workdir, [str(d) for d in jax.devices()], {}, meanings.of_command(sys.argv))
   for k, stage in enumerate(stages):
     settings = config.stages[k]
     carry = "all" if "carry_optimizer" in settings and settings["carry_optimizer"] else "params"
@@ -273,8 +279,10 @@ def adopt(config: ConfigDict, workdir: str, init_from: str) -> None:
 
 
 def check(config: ConfigDict) -> dict[str, Any]:
-  """What a run of this config would be (`--mode=check`): traced and compiled, nothing computed, nothing written."""
-  return setup.describe(config)
+  """What a run of this config would be (`--mode=check`): data, sizes, memory, time. Nothing is written; see
+  `run.check.describe`.
+  """
+  return check_lib.describe(config)
 
 
 def make_train(config: ConfigDict, meta: dict[str, Any] | None = None) -> Callable[[jax.Array, dict, Any], Any]:

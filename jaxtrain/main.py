@@ -1,36 +1,60 @@
-"""The command: `python -m jaxtrain.main --config=FILE[:variant] [--workdir=DIR] [--mode=...] [--config.a.b=v ...]`.
+"""Trains a model as a config file says, goes on with a training, and says what there is to know of either.
 
-Trains a run, or goes on with it; --mode=eval assesses it again, check traces a config, and inspect describes a run.
+Train, each run in a folder of its own; any field of the config is a flag:
+  python -m jaxtrain.main --config=configs/vae.py:csv --config.data.path=table.csv --config.data.features=a,b
+  python -m jaxtrain.main --config=configs/vae.py --workdir=runs/a --config.optim.learning_rate=3e-4
+
+Look before training, which writes nothing:
+  python -m jaxtrain.main --config=configs/vae.py --mode=fields                  every field, what it means and allows
+  python -m jaxtrain.main --config=configs/vae.py --mode=fields --fields=optim   those that begin so
+  python -m jaxtrain.main --config=configs/vae.py --mode=check                   your data; size and time of a run
+
+Go on with a run that was stopped, or make it longer; its folder knows its config:
+  python -m jaxtrain.main --workdir=runs/a
+  python -m jaxtrain.main --workdir=runs/a --config.train.num_epochs=150
+
+Look at a run:
+  python -m jaxtrain.main --workdir=runs/a --mode=inspect                        steps, best value, digest
+  python -m jaxtrain.main --workdir=runs/a --mode=fields                         the config that it was trained with
+  python -m jaxtrain.main --workdir=runs/a --mode=eval                           evaluate it and draw its report again
 """
 
 import contextlib
 import json
 import math
 import os
+import shutil
 import sys
 
 from absl import flags
 
-from jaxtrain import commands, errors, streams
+from jaxtrain import commands, config as config_lib, errors, notebook, streams
 from jaxtrain.commands import Given, Log
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import LostProcess, Stopped, Told, UserError
-from jaxtrain.run import stops
+from jaxtrain.notebook import check_families, draw
+from jaxtrain.workdir import jsonfile, records, schema
 
-MODES = ("train", "eval", "check", "inspect")
+MODES = ("train", "eval", "check", "inspect", "fields")
+OF_RUNS = ("eval", "inspect")  # modes that need a run
 RESUME = ("auto", "never", "required")
+WIDTH = 120  # columns of a listing that goes to no terminal
 
 
 def make_flags() -> flags.FlagValues:
   """The flags of this command."""
   own = commands.new_flags(has_config=True)
-  flags.DEFINE_string("workdir", "", "Folder of the run; the same folder resumes. "
-                      "Default: runs/<config>-<variant>-<UTC time>.", flag_values=own)
-  flags.DEFINE_string("mode", "train", f"{' | '.join(MODES)}.", flag_values=own)
-  flags.DEFINE_string("resume", "auto", "auto | never (refuse a folder that holds a run) | required.", flag_values=own)
+  flags.DEFINE_string("workdir", "", "Folder of the run. A folder that holds a run goes on with it, also without "
+                      "--config. Default: runs/<config>-<variant>-<UTC time>.", flag_values=own)
+  flags.DEFINE_string("mode", "train", "train | eval (evaluate a run again) | check (a config, before training) | "
+                      "inspect (a run) | fields (list them).", flag_values=own)
+  flags.DEFINE_string("fields", "", "With --mode=fields: list those that begin so, such as optim or "
+                      "train.num.", flag_values=own)
+  flags.DEFINE_string("resume", "auto", "What to do with a folder that holds a run: auto (go on) | never (refuse it) | "
+                      "required (refuse a folder that holds none).", flag_values=own)
   flags.DEFINE_string("init_from", "", "WORKDIR[@best|last|STEP]: start from the state of another run; or a file of "
                       "weights.", flag_values=own)
-  flags.DEFINE_bool("json", False, "Print inspect and check as JSON.", flag_values=own)
+  flags.DEFINE_bool("json", False, "Print inspect, check and fields as JSON.", flag_values=own)
   flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where no launcher tells (ssh, loopback).",
                       flag_values=own)
   flags.DEFINE_integer("num_processes", 0, "How many processes share this run; with --coordinator.", flag_values=own)
@@ -40,72 +64,103 @@ def make_flags() -> flags.FlagValues:
   return own
 
 
-def draw(workdir: str, moment: str) -> None:
-  """Figures and report of a run folder; imported here because matplotlib is slow to import.
-
-  Raises:
-    UserError: `log.families` names a figure family that there is not.
-  """
-  from jaxtrain.report import run_page
-  run_page.write_run(workdir, moment)
-
-
-def trusted(config, workdir: str):
+def trusted(given: Given, workdir: str):
   """Context in which files are read: where the run is known from its folder alone, they may not fit together."""
-  from jaxtrain.config import must_fit
-  return must_fit(workdir) if config is None else contextlib.nullcontext()
+  return contextlib.nullcontext() if given.flags.config else config_lib.must_fit(workdir)
 
 
-def check_families(config) -> None:
-  """Refuses an unknown figure family before anything is trained. Raises UserError."""
-  if config.log.families:
-    from jaxtrain import config as config_lib
-    from jaxtrain.report import figures
-    figures.select(config_lib.to_record(config), "end")
+def guarded(given: Given):
+  """Context in which code is imported: where the run is known from its folder alone, what its config names is imported
+  only if it is part of jaxtrain, or typed too.
+  """
+  if given.flags.config or not given.flags.workdir:
+    return contextlib.nullcontext()
+  typed = [text for text in given.fields.values() if isinstance(text, str)]
+  names = {name for text in typed for name in (text, *config_lib.parse_like((), text, "--config"))}
+  return config_lib.strangers(given.flags.workdir, [name for name in names if isinstance(name, str)])
 
 
 def read_config(given: Given) -> tuple:
   """(config, origins) of the command line; (None, {}) where the run's own config will do. Raises UserError."""
-  if given.flags.config or given.flags.mode not in ("eval", "inspect"):
+  own = given.flags
+  if own.config or not own.workdir:
     return commands.read_config(given, os.environ)
-  if given.fields:
-    raise UserError(f"--config: required with --config.{next(iter(given.fields))}")
-  return None, {}
+  if own.mode == "inspect" and given.fields:
+    raise UserError(f"--config.{next(iter(given.fields))}: allowed nothing with --mode=inspect, which describes a run "
+                    "as it is")
+  if own.mode in OF_RUNS and not given.fields:
+    return None, {}
+  if own.mode == "train" and (whole := records.whole_run(own.workdir)):
+    raise UserError(f"--workdir: {own.workdir!r} is a stage of the run in {whole!r}; --workdir={whole} goes on with "
+                    "all of its stages")
+  return commands.read_run(given, os.environ)
+
+
+def list_fields(config, origins: dict[str, str], own: flags.FlagValues) -> None:
+  """Prints the fields of a config, of the config file or of the run that the flags name. Raises UserError."""
+  from jaxtrain.config import listing, meanings
+  if own.config:
+    said, home = meanings.of_file(own.config.partition(":")[0]), "file"
+  else:
+    made = jsonfile.read_object(os.path.join(own.workdir, "run.json"), schema.MADE) or {}
+    said, home = meanings.of_run(made), "run"
+  described = listing.select(listing.describe(config, origins, said, home), own.fields)
+  if own.json:
+    streams.answer(json.dumps(listing.as_json(described)))
+  else:
+    streams.answer(*listing.as_lines(described, shutil.get_terminal_size((WIDTH, 0)).columns))
+
+
+def check_flags(own: flags.FlagValues) -> None:
+  """Raises UserError for a flag whose value is not allowed, or that is missing."""
+  for name, allowed in (("mode", MODES), ("resume", RESUME)):
+    if own[name].value not in allowed:
+      raise UserError(f"--{name}: got {own[name].value!r}, allowed {' | '.join(allowed)}")
+  if own.mode in OF_RUNS and not own.workdir:
+    raise UserError(f"--workdir: required with --mode={own.mode}")
+  if own.fields and own.mode != "fields":
+    raise UserError(f"--fields: got {own.fields!r}, allowed nothing without --mode=fields")
 
 
 def run_mode(given: Given, log: Log) -> None:
   """Does what --mode says. Raises UserError and the loop's exceptions."""
-  mode, workdir = given.flags.mode, given.flags.workdir
-  for name, allowed in (("mode", MODES), ("resume", RESUME)):
-    if given.flags[name].value not in allowed:
-      raise UserError(f"--{name}: got {given.flags[name].value!r}, allowed {' | '.join(allowed)}")
-  if mode in ("eval", "inspect") and not workdir:
-    raise UserError(f"--workdir: required with --mode={mode}")
-  config, origins = read_config(given)
-  if mode == "inspect":
-    from jaxtrain.run import inspect
-    return show(inspect.inspect(workdir), given.flags.json)
-  if config is not None:
-    check_families(config)
-  backend.set_up_process()
+  own = given.flags
+  check_flags(own)
+  with guarded(given):
+    with trusted(given, own.workdir):
+      config, origins = read_config(given)
+      if own.mode == "fields":
+        return list_fields(config, origins, own)
+      if config is not None:
+        check_families(config)
+    if own.mode == "inspect":
+      from jaxtrain.run import inspect
+      return show(inspect.inspect(own.workdir), own.json)
+    backend.set_up_process()
+    if own.mode == "check":
+      from jaxtrain import loop
+      with trusted(given, own.workdir):
+        described = loop.check(config)
+      from jaxtrain.run import check
+      return show(described, True) if own.json else streams.answer(*check.lines(described))
+    work_on(given, config, origins, log)
+
+
+def work_on(given: Given, config, origins: dict[str, str], log: Log) -> None:
+  """Trains or evaluates a run, and draws its page. Raises UserError and the loop's exceptions."""
   from jaxtrain import loop
-  if mode == "check":
-    return show(loop.check(config), given.flags.json)
-  if mode == "train":
-    join_processes(config, given.flags)
-  workdir = workdir or commands.default_workdir(given.flags.config)
+  own = given.flags
+  if own.mode == "train":
+    join_processes(config, own)
+  workdir = own.workdir or commands.default_workdir(own.config)
   log.folder = workdir if processes.is_first() else ""
-  if mode == "eval":
-    loop.evaluate(config, workdir, given.flags.init_from or None, draw)
+  if own.mode == "eval":
+    loop.evaluate(config, workdir, own.init_from or None, draw)
   else:
-    loop.train(config, workdir, resume=given.flags.resume, init_from=given.flags.init_from or None, origins=origins,
-               draw=draw)
-  if mode == "train" and processes.is_first():
-    left = lambda reason: Stopped(f"{reason}: the run is done, its page is not; the same command draws it")
-    with stops.Stop(0) as stop, stop.at_once(left), trusted(config, workdir):
-      draw(workdir, "end")
+    notebook.train_whole(config, workdir, draw, bool(own.config), resume=own.resume, init_from=own.init_from or None,
+                         origins=origins)
   if processes.is_first():
-    streams.say(f"jaxtrain: report: {os.path.join(workdir, 'report.html')}")
+    notebook.say_report(workdir)
 
 
 def join_processes(config, own: flags.FlagValues) -> None:

@@ -1,11 +1,15 @@
-"""The command that applies a trained run to a file.
+"""Applies a trained run to a file: embed, reconstruct, classify, impute, sample, draw a graph, as its model can.
 
-  python -m jaxtrain.predict --workdir=DIR --verb=embed --input=new.csv --output=embedded.parquet
-  python -m jaxtrain.predict --workdir=DIR --verb=sample --num=1000 --output=samples.csv
-  python -m jaxtrain.predict --workdir=DIR --verb=embed --export=embed.stablehlo
+  python -m jaxtrain.predict --workdir=runs/a --verb=embed --input=new.csv --output=embedded.parquet
+  python -m jaxtrain.predict --workdir=runs/a --verb=sample --num=1000 --output=samples.csv
 
-Input and output are .csv .parquet .npz or .h5 (input also .db). Columns of the input are carried through. A workdir is
-data: only modules of jaxtrain.experiments are imported for it, and what --experiment and --code name.
+Take a model elsewhere, without jaxtrain:
+  python -m jaxtrain.predict --workdir=runs/a --verb=embed --export=embed.stablehlo
+
+Input and output are .csv .parquet .npz or .h5 (input also .db). Columns of the input that the model does not use are
+carried through. A run that was trained with code of your own needs --experiment and --code, which name it. The
+first lines say how good the model is: its best monitored value, and a warning where it is no better than chance, where
+its run is unfinished, or where no data was held out.
 """
 
 import contextlib
@@ -13,14 +17,13 @@ import errno
 import json
 import os
 import sys
-import time
 
 from absl import flags as absl_flags
 
-from jaxtrain import commands, streams
+from jaxtrain import commands, jsonable, streams
 from jaxtrain.errors import UserError, need
 from jaxtrain.types import Verb
-from jaxtrain.workdir import atomic, outputs, records
+from jaxtrain.workdir import atomic, outputs, quality, records
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -54,19 +57,10 @@ def suffix(path: str) -> str:
   return os.path.splitext(path)[1].lower()
 
 
-def pick_verb(made, name: str, experiment: str) -> Verb:
-  """The verb of that name. Raises UserError with those there are."""
-  verbs = made.predict or {}
-  if name not in verbs:
-    raise UserError(f"--verb: got {name!r}, allowed {' | '.join(sorted(verbs)) or 'nothing'} for this run of "
-                    f"{experiment}")
-  return verbs[name]
-
-
 def check_flags(flags, verb: Verb) -> None:
   """Raises UserError where flags are missing, or given and of no use."""
-  from jaxtrain.config import limits
   from jaxtrain.data import files, inputs, writing
+  from jaxtrain.run import verbs
   if flags.export:
     if verb.pure is None:
       raise UserError(f"--export: got {flags.export!r}, allowed nothing with --verb={flags.verb}, which does not take "
@@ -81,12 +75,7 @@ def check_flags(flags, verb: Verb) -> None:
   if flags.columns and (verb.inputs is not None or flags.export):
     raise UserError(f"--columns: got {','.join(flags.columns)}, allowed nothing with --verb={flags.verb}, which reads "
                     "the columns that it was trained on")
-  if verb.counts != bool(flags.num) or not 0 <= flags.num <= limits.MOST_WHOLE:
-    most = f", up to {limits.MOST_WHOLE}" if flags.num > 0 else ""
-    raise UserError(f"--num: got {flags.num}, allowed {f'1 or more{most}' if verb.counts else 'nothing'} with "
-                    f"--verb={flags.verb}")
-  if flags.seed is not None and not limits.fits(limits.LIMITS["seed"], flags.seed):
-    raise UserError(f"--seed: got {flags.seed}, allowed {limits.LIMITS['seed'].words}")
+  verbs.check_numbers(flags.verb, verb, flags.num, flags.seed)
   for name in inputs.FIELDS if not verb.reads else ():
     if flags[name].value is not None:
       raise UserError(f"--{name}: got {flags[name].value!r}, allowed nothing with --verb={flags.verb}")
@@ -113,39 +102,26 @@ def refused_in_one_line(flag: str, path: str):
     raise UserError(f"{flag}: cannot write {path!r}: {reason}") from error
 
 
-def choose(columns, names: list[str], verb: Verb):
-  """The columns of these names, in their order, with those that go with them. Raises UserError for a name not there."""
-  for name in names:
-    if name not in columns.values:
-      raise UserError(f"--columns: {columns.path} has no column {name!r}, allowed {', '.join(columns.values)}")
-  kept = [one for name in names for one in (name, *(name + ending for ending in verb.companions))]
-  return columns._replace(values={name: columns.values[name] for name in kept if name in columns.values})
-
-
-def apply(flags, verb: Verb, state, config) -> tuple[dict, list[str]]:
+def apply(flags, verb: Verb, run) -> tuple[dict, list[str]]:
   """Reads, applies, writes; returns the summary and lines for the screen.
 
   Raises UserError for a file that does not fit.
   """
   import numpy as np
-  from jaxtrain import rng
   from jaxtrain.data import files, inputs, writing
-  columns = None
+  from jaxtrain.run import verbs
+  columns, config = None, run.config
   if verb.reads:
     own = suffix(flags.input) in verb.readers
     columns = verb.readers[suffix(flags.input)](flags.input) if own else \
         inputs.read(flags.input, config.data if "data" in config else {},
                     {name: tuple(flags.missing) if name == "missing" and flags.missing else flags[name].value
                      for name in inputs.FIELDS})
-    columns = choose(columns, flags.columns, verb) if flags.columns else columns
+    columns = verbs.choose(columns, flags.columns, verb) if flags.columns else columns
   carried = columns.values if verb.carries and isinstance(columns, files.Columns) else {}
   if suffix(flags.output) not in verb.writers:
     writing.check(flags.output, carried)
-  began = time.perf_counter()
-  root = rng.root_key(config.seed if flags.seed is None else flags.seed)
-  with inputs.spelt_as_flags():
-    found = verb.run(state, columns, flags.num, rng.stream_key(root, "report"))
-  seconds = time.perf_counter() - began
+  found, seconds = verbs.compute(run, verb, columns, flags.num, flags.seed)
   read = {column.name for column in verb.inputs or ()} if verb.replaces else set()
   clash = [name for name in found if name in carried and name not in read]
   if clash:
@@ -191,13 +167,14 @@ def run(argv: list[str]) -> dict:
   for name in ("output", "export"):
     if flags[name].value:
       outputs.check_free(f"--{name}", flags[name].value)
-  from jaxtrain.run import trained
+  from jaxtrain.run import trained, verbs
   run = trained.restore(flags.workdir, flags.checkpoint, (flags.experiment, *flags.code))
-  verb = pick_verb(run.experiment, flags.verb, run.config.experiment)
+  verb = verbs.pick(run, flags.verb)
   check_flags(flags, verb)
-  done, lines = (export(flags, verb, run.state), []) if flags.export else apply(flags, verb, run.state, run.config)
+  worth = quality.of_workdir(flags.workdir)
+  done, lines = (export(flags, verb, run.state), []) if flags.export else apply(flags, verb, run)
   summary = {"workdir": flags.workdir, "step": run.step, "epoch": run.epoch, "digest": f"sha256:{run.digest}",
-             "verb": flags.verb} | done
+             "verb": flags.verb, "quality": jsonable.clean(worth._asdict())} | done
   if flags.json:
     streams.answer(json.dumps(summary))
   else:
@@ -205,6 +182,7 @@ def run(argv: list[str]) -> dict:
     state = records.describe_state(run.step, run.epoch, run.digest)
     found = f"{summary['takes']} -> {summary['gives']}" if flags.export else f"{summary['rows']:,} rows"
     found += f", {empty:,} of them without a result (missing features)" * bool(empty)
+    streams.answer(*(f"jaxtrain: {line}" for line in worth.lines()))
     streams.answer(f"jaxtrain: {flags.verb}, state of {state}: {found}, in {summary['output']}", *lines)
   return summary
 

@@ -5,16 +5,20 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 
+import chex
 import pytest
 from absl import flags
 
 import child
-from jaxtrain import __main__ as package_main, commands, config as config_lib, errors, main, predict
+import outside
+from jaxtrain import __main__ as package_main, commands, config as config_lib, errors, loop, main, predict
 from jaxtrain.errors import GoneFolder, InUse, LostProcess, MembersFailed, NonFinite, StopReason, Stopped, UserError
+from jaxtrain.report import __main__ as report
 from jaxtrain.sweep import __main__ as sweep
 
 CONFIG = """
@@ -68,7 +72,7 @@ def test_arguments_may_stand_before_flags_and_after_two_dashes():
     (("--confg.train.num_epochs=2",), True, "--confg.train.num_epochs: no such flag; did you mean "
                                             "--config.train.num_epochs?"),
     (("--config.seed=2",), False, "--config.seed: no such flag"),
-    (("--noconfig.seed=2",), True, "--noconfig.seed: no such flag; did you mean --config?"),
+    (("--noconfig.seed=2",), True, "--noconfig.seed: no such flag; did you mean --config.seed?"),
     (("config.seed=2",), True, "argument 'config.seed=2' is left over; did you mean --config.seed=2?"),
     (("seed=2",), False, "argument 'seed=2' is left over"), (("-1",), True, "argument '-1' is left over"),
     (("--jobs=many",), True, "flag --jobs=many: invalid literal for int() with base 10: 'many'"),
@@ -132,6 +136,38 @@ def test_a_field_that_does_not_fit_is_one_line(argv, says, read):
   with pytest.raises(UserError) as refused:
     read(*argv)
   assert str(refused.value) == says
+
+
+MEANT = {  # what is typed -> the field that is meant
+    "optim.learning_rate": "optim.learning_rate", "learning_rate": "optim.learning_rate", "lr": "optim.learning_rate",
+    "learning-rate": "optim.learning_rate", "train.lr": "optim.learning_rate", "epochs": "train.num_epochs",
+    "num_epochs": "train.num_epochs", "train.epochs": "train.num_epochs", "batch_size": "train.batch_size",
+    "data": "data.path", "data.file": "data.path", "seed": "seed", "monitor": "train.monitor",
+    "plateau.factor": "optim.plateau.factor", "weights.class": "loss.weights.class"}
+
+
+@pytest.mark.parametrize("typed", MEANT)
+@pytest.mark.parametrize("make", [main.make_flags, sweep.make_flags])
+def test_a_flag_that_is_nearly_right_gets_the_right_one(make, typed, tmp_path):
+  (tmp_path / "mine.py").write_text(CONFIG, encoding="utf-8")
+  for config in [f"--config={tmp_path / 'mine.py'}"] + ["--workdir=a"] * (typed != "weights.class"):
+    with pytest.raises(UserError) as refused:
+      commands.parse(make(), ["command", config, f"--{typed}=1"], "About.")
+    assert str(refused.value) == f"--{typed}: no such flag; did you mean --config.{MEANT[typed]}?"
+
+
+@pytest.mark.parametrize("typed", [typed for typed in MEANT if typed not in MEANT.values()])
+def test_a_field_that_is_nearly_right_gets_the_right_one(typed, read):
+  with pytest.raises(UserError, match=rf"^config\.{typed}: .*; did you mean config\.{MEANT[typed]}\?"):
+    read(f"--config.{typed}=1")
+
+
+def test_a_flag_that_stands_for_nothing_gets_nothing():
+  for typed in ("zzz", "zzz.zzz"):
+    with pytest.raises(UserError, match=f"^--{typed}: no such flag$"):
+      parse(f"--{typed}=1")
+  with pytest.raises(UserError, match=r"left over; did you mean --config\.optim\.learning_rate=3\?"):
+    parse("lr=3")
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "x.csv")
@@ -198,6 +234,24 @@ def test_a_traceback_without_a_folder_for_it_is_printed(folder, capsys):
   assert said.startswith("Traceback") and said.splitlines()[-1] == "jaxtrain: RuntimeError: the reason"
 
 
+def test_an_assertion_in_a_loss_is_one_line_with_its_text(tmp_path, monkeypatch, capsys):
+  """It comes out of a trace, as any other mistake in an experiment; what NumPy's say begins with an empty line."""
+  def change(config, state, new, metrics):
+    chex.assert_shape(new.params["slope"], (7, 1))
+    return new, metrics
+  outside.change_steps(monkeypatch, change)
+
+  def do(log):
+    log.folder = str(tmp_path)
+    loop.train(outside.get_config("table"), str(tmp_path / "run"))
+  assert commands.run(do) == 1
+  said = capsys.readouterr().err.splitlines()
+  assert len(said) == 1 and said[0].startswith("jaxtrain: AssertionError: [Chex] Assertion assert_shape failed: ")
+  assert "(3, 1)" in said[0] and "(7, 1)" in said[0] and said[0].endswith(f"(traceback in {tmp_path / 'log.txt'})")
+  assert "Traceback" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+  assert errors.reason(AssertionError("\nNot equal to tolerance\nMismatched")) == "Not equal to tolerance"
+
+
 def test_a_thread_that_fails_is_one_line(tmp_path, monkeypatch, capsys):
   """The traceback is kept; of orbax's threads nothing is said: their error is raised where they are waited for."""
   orbax_like = type("Thread", (threading.Thread,), {"__module__": "orbax.checkpoint.future"})
@@ -246,7 +300,14 @@ def test_the_package_lists_commands_and_configs():
     spec.loader.exec_module(module)
     default = inspect.signature(module.get_config).parameters["variant"].default
     assert f"  configs/{name}: {default}, " in done.stdout and list(module.VARIANTS)[0] == default
-  assert done.stdout.count("\n") == 2 + len(package_main.COMMANDS) + 2
+  assert done.stdout.count("\n") == 3 + len(package_main.COMMANDS) + 2
+
+
+@pytest.mark.parametrize("module", [package_main, main, predict, sweep, report])
+def test_help_speaks_of_the_task(module):
+  """Examples that can be copied, and no word of files or modules of the source."""
+  assert not re.search(r"\w\.py\b|`", re.sub(r"configs/\w+\.py", "", module.__doc__)), module.__name__
+  assert module is package_main or module.__doc__.count("  python -m jaxtrain.") > 2
 
 
 def test_the_package_lists_every_command_there_is():

@@ -17,6 +17,7 @@ from jax import export as jax_export
 
 import child
 import cores
+import made_benchmarks
 import reads
 import records
 import runs
@@ -60,7 +61,7 @@ NETS = {"model.dim": 8, "model.num_heads": 2, "model.ff_dim": 8, "model.num_bloc
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory):
-  """Tables for the variants that read one, by source."""
+  """Tables for the variants that read one, by source; benchmarks are read from made-up packages."""
   folder = tmp_path_factory.mktemp("table")
   path = str(folder / "table.csv")
   random = np.random.RandomState(0)
@@ -69,7 +70,9 @@ def table(tmp_path_factory):
     writer.writerow(["well", "a", "b", "c", "drug"])
     for i in range(600):
       writer.writerow([f"w{i // 20}", *random.normal(size=3).round(4), ("yes", "no", "")[i % 3]])
-  return {"csv": path, "tfds": cores.write("tfds", folder), "hdf5": cores.write("hdf5", folder)}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(made_benchmarks.write(folder / "packages")))
+    yield {"csv": path, "tfds": cores.write("tfds", folder), "hdf5": cores.write("hdf5", folder)}
 
 
 def small(path, variant, table, num_epochs=2, **overrides):
@@ -116,11 +119,12 @@ def test_trains_resumes_and_repeats(case, table, tmp_path):
 
 
 @pytest.mark.parametrize("case", cases(QUICK))
-def test_check_describes_without_computing(case, table):
+def test_check_describes(case, table):
   described = loop.check(small(*case, table))
   assert described["parameters"] > 0 or case[1] == "random"
-  assert any(key.startswith("batch ") and key.endswith("weight") for key in described)
-  assert "loss" in described["metrics"].split(", ")
+  assert "weight" in [leaf["name"] for leaf in described["batch"]] and "loss" in described["metrics"]
+  assert described["data"]["stream"] or sum(part["rows"] for part in described["data"]["parts"]) > 0
+  assert (described["expected_seconds"] is None) == bool(described["not_timed"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)

@@ -114,9 +114,9 @@ def under(sources: Sources, *folders: str) -> Sources:
 
 
 def room(path: str) -> str:
-  """The room of jaxtrain that a file belongs to."""
+  """The room of jaxtrain that a file belongs to; the command of a family belongs to the family."""
   inner = path.removeprefix("jaxtrain/").removesuffix(".py")
-  return inner if inner.endswith("/__main__") else inner.split("/")[0]
+  return inner if inner.endswith("/__main__") and inner.count("/") == 1 else inner.split("/")[0]
 
 
 def is_picture_of_family(path: str) -> bool:
@@ -323,6 +323,7 @@ GOOD = {
   "jaxtrain/experiments/__init__.py": "",
   "jaxtrain/experiments/a/__init__.py": "",
   "jaxtrain/experiments/a/a.py": DOC + "from jaxtrain.data import arrays\nfrom jaxtrain.experiments.a import nets_b",
+  "jaxtrain/experiments/a/__main__.py": DOC + "from jaxtrain import config\nfrom jaxtrain.experiments.a import a",
   "jaxtrain/experiments/a/nets_b.py": DOC + "import flax.linen as nn",
   "jaxtrain/experiments/a/figures.py": DOC + "from jaxtrain.experiments.a import figures_data",
   "jaxtrain/experiments/a/figures_data.py": DOC + "from jaxtrain import jsonable\nfrom jaxtrain.report import figures",
@@ -363,6 +364,7 @@ BAD = {  # rule -> (file, text that replaces it among the good ones, what the vi
     (f"{A}/a.py", "from jaxtrain.experiments.b import b", "a family"),
     (f"{A}/a.py", "from jaxtrain.experiments.a import figures_data", "a family"),
     (f"{A}/a.py", "from jaxtrain import loop", "experiments (rank 6)"),
+    (f"{A}/__main__.py", "from jaxtrain import loop", "experiments (rank 6)"),
     (f"{A}/figures.py", "from jaxtrain.report import __main__", "figures.py of an"),
     (f"{A}/figures_data.py", "from jaxtrain import statistics", "figures.py of an"),
     ("jaxtrain/__init__.py", "from jaxtrain import types", "outside functions may not import jaxtrain.types"),

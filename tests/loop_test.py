@@ -14,7 +14,7 @@ import outside
 from jaxtrain import config as config_lib, loop, rng
 from jaxtrain.devices import backend
 from jaxtrain.errors import NonFinite, Stopped, UserError
-from jaxtrain.run import packing, setup, stops as stops_lib
+from jaxtrain.run import packing, stops as stops_lib
 from jaxtrain.types import Source
 from jaxtrain.workdir import records
 from jaxtrain.workdir.lock import Lock
@@ -279,10 +279,11 @@ def test_the_largest_microbatch_that_fits(tmp_path, monkeypatch, capsys):
     config.log.progress, config.log.figures = False, "none"
     return config
   def needs(rows):
-    described = setup.describe(smoke(rows))
+    described = loop.check(smoke(rows))
     return described["argument_bytes"] + described["temporary_bytes"]
   assert needs(64) < needs(128) < needs(256)
-  monkeypatch.setattr(backend, "free_bytes", lambda: int(needs(128) / 0.9) + 2)
+  room = int(needs(128) / 0.9) + 2
+  monkeypatch.setattr(backend, "free_bytes", lambda: room)
   workdir = str(tmp_path / "run")
   fitted = loop.train(smoke(-1), workdir)
   assert "micro-batches of 128 rows" in capsys.readouterr().out

@@ -24,7 +24,7 @@ BAD = {
     "not Python": (("--config=README.md",), {}, "allowed a Python file"),
     "variant": (("--config=configs/vae.py:nope",), {}, "got 'nope', allowed hybrid, standard"),
     "field": ((SMOKE, "--config.train.batch_sze=3"), {}, "did you mean config.train.batch_size?"),
-    "section": ((SMOKE, "--config.trian.batch_size=3"), {}, "did you mean config.train?"),
+    "section": ((SMOKE, "--config.trian.batch_size=3"), {}, "did you mean config.train.batch_size?"),
     "a section as field": ((SMOKE, "--config.train=3"), {}, "a section, not a field"),
     "type int": ((SMOKE, "--config.train.batch_size=abc"), {},
                  "--config.train.batch_size: got 'abc', allowed a value of type int"),
@@ -136,7 +136,7 @@ def test_check_writes_nothing_and_inspect_computes_the_digest(tmp_path, shared):
   done = child.run(SMOKE, "--mode=check", "--json", f"--workdir={workdir}")
   described = json.loads(done.stdout)
   assert described["parameters"] == 6426 and described["flops_per_step"] > 0 and not os.path.exists(workdir)
-  assert described["batch x"] == "float32[256, 6]"
+  assert {"name": "x", "dtype": "float32", "shape": [256, 6]} in described["batch"]
   shared.copy(tmp_path / "run", SMOKE, *QUIET)
   done = child.run(SMOKE, "--mode=inspect", f"--workdir={workdir}")
   last = done.stdout.strip().splitlines()[-1]

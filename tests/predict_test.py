@@ -272,6 +272,9 @@ def test_the_summary_as_json(run, tmp_path, capsys):
   said = capsys.readouterr()
   assert json.loads(said.out) == summary and len(said.out.splitlines()) == 1 and said.err == ""
   assert summary.pop("compute_seconds") > 0
+  worth = summary.pop("quality")
+  assert worth["monitor"] == "val_loss" and worth["step"] == steps_of(run)[0]
+  assert worth["warnings"] and all("of the test part" in words for words in worth["warnings"])  # four epochs are few
   step = steps_of(run)[0]
   record = records.read_record(f"{run}/checkpoints", step)
   assert summary == {"workdir": run, "step": step, "epoch": record["epoch"], "digest": f"sha256:{record['digest']}",
@@ -329,3 +332,15 @@ def test_an_exported_verb_gives_what_the_command_gives(verb, run, tmp_path):
     got = np.asarray(loaded.call(given))
     assert got.shape == (num_rows, len(names)) and got.dtype == np.float32
     np.testing.assert_allclose(got, np.column_stack([found[name] for name in names]), rtol=1e-3, atol=1e-3)
+
+
+def test_the_first_lines_say_how_good_the_model_is(run, tmp_path, capsys):
+  capsys.readouterr()
+  call(run, "sample", tmp_path, num=3)
+  best, *warnings, done = capsys.readouterr().out.splitlines()
+  with open(f"{run}/history.json", encoding="utf-8") as file:
+    values = json.load(file)["val_loss"]
+  epoch = values.index(min(values)) + 1
+  assert best == f"jaxtrain: best val_loss {min(values):.6g} at step {steps_of(run)[0]}, epoch {epoch}"
+  assert warnings and all(line.startswith("jaxtrain: warning: ") for line in warnings)  # four epochs are few
+  assert done.startswith("jaxtrain: sample, state of step ")

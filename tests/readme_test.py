@@ -88,11 +88,27 @@ def test_commands_of_the_modes_section_run_in_order(tmp_path):
     assert done.returncode == 0, (line, done.stderr)
 
 
-def test_facts_read_from_pandas(shared, tmp_path, monkeypatch):
+def snippets() -> list:
+  """Blocks of Python that are no modules, as they are (slow) and at a small size."""
+  blocks = lambda page: enumerate(guides.blocks(guides.read(page), "python"))
+  found = [(page, k, block) for page in guides.PAGES for k, block in blocks(page)
+           if not re.match(r"# \S+\.py\n", block)]
+  small = lambda block: re.sub(r'"train.num_epochs": \d+', '"train.num_epochs": 1, "log.figures": "none"', block)
+  cases = [pytest.param(small(block), id=f"{page.removesuffix('/README.md')}-{k}") for page, k, block in found]
+  return cases + [pytest.param(block, id=f"{page.removesuffix('/README.md')}-{k}-whole", marks=pytest.mark.slow)
+                  for page, k, block in found if small(block) != block]
+
+
+@pytest.mark.parametrize("block", snippets())
+def test_each_block_of_python_runs(block, shared, tmp_path, monkeypatch):
+  """In a folder with the configs and a run runs/a."""
   os.mkdir(tmp_path / "runs")
-  os.symlink(shared.run("--config=configs/vae.py:smoke", *QUIET), tmp_path / "runs" / "a")
-  block = guides.blocks(guides.section("jaxtrain/README.md", "### Reading the facts"), "python")[0]
+  os.symlink(guides.ROOT / "configs", tmp_path / "configs")
+  if "runs/a/" in block or '"runs/a"' in block:
+    flags = ("--config=configs/vae.py:breast_cancer", "--config.train.num_epochs=2", *QUIET)
+    os.symlink(shared.run(*flags), tmp_path / "runs" / "a")
   monkeypatch.chdir(tmp_path)
   found = {}
-  exec(block.replace('"val"', '"train"').replace('"val_loss"', '"train_loss"'), found)  # smoke has no validation part
-  assert len(found["rows"]) == 2 and list(found["events"].moment)[0] == "on_start"
+  exec(block, found)
+  if "events.jsonl" in block:
+    assert len(found["rows"]) == 5 and list(found["events"].moment)[0] == "on_start"

@@ -29,11 +29,14 @@ FLAGS = (SMOKE, "--config.log.figures=none", "--config.log.progress=False")
 SWEEP = ("--config=configs/vae.py:breast_cancer", "--config.train.num_epochs=1", "--config.log.figures=none")
 COMMANDS = {
     "inspect": ("main", ("--mode=inspect", "--workdir={}")), "report": ("report", ("{}",)),
-    "eval": ("main", ("--mode=eval", "--workdir={}")),
+    "eval": ("main", ("--mode=eval", "--workdir={}")), "fields": ("main", ("--mode=fields", "--workdir={}")),
+    "check": ("main", ("--mode=check", "--workdir={}")),
     "predict": ("predict", ("--verb=sample", "--num=3", "--workdir={}", "--output={}/out.csv")),
     "sweep": ("sweep", (*SWEEP, "--sweep=seed=0..1", "--workdir={}"))}
-FEW = {"sweep": (0, 1, 3)}  # of the fast tests, where they are not the first three: that of 2 is a sweep that trains
-COUNTS = {"inspect": 500, "report": 500, "eval": 300, "predict": 300, "sweep": 300}  # of the slow tests
+# of the fast tests, where they are not the first three: that of 2 is a sweep that trains
+FEW = {"fields": (0, 155), "check": (0,), "sweep": (0, 1, 3)}
+# of the slow tests
+COUNTS = {"inspect": 500, "report": 500, "eval": 300, "fields": 300, "check": 100, "predict": 300, "sweep": 300}
 PACKAGES = metadata.packages_distributions()
 FAMILIAR = (os.path.join(forked.ROOT, "jaxtrain"), sys.prefix, sys.base_prefix, "<frozen", "<string>", "<unknown>",
             "<__array_function__", "<attrs generated")

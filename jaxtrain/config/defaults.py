@@ -7,76 +7,76 @@ from ml_collections import ConfigDict
 
 
 DEFAULTS: dict[str, Any] = {
-    "experiment": "",  # dotted module with load(config) and make(config, meta)
+    "experiment": "",  # module with load(config) and make(config, meta), by its dotted name
     "seed": 0,  # root of all randomness of training
     "stages": (),  # override dicts, one a stage; each stage starts from the best state of the one before
     "model": {},
     "loss": {},
     "optim": {
-        "name": "adam",  # adam | adamw | sgd | lamb | lion
-        "learning_rate": 1e-3,  # peak
-        "weight_decay": 0.0,  # L2 in the gradient for adam and sgd, decoupled for the others
+        "name": "adam",  # optimiser: adam | adamw | sgd | lamb | lion
+        "learning_rate": 1e-3,  # at the peak of its schedule
+        "weight_decay": 0.0,  # pulls weights to 0: L2 in the gradient for adam and sgd, decoupled for the others
         "betas": (0.9, 0.999),  # decay of the moments; sgd: momentum is the first
-        "eps": 1e-8,  # added to the root of the second moment
-        "clip_norm": 0.0,  # global norm of the gradient; 0 = off
-        "schedule": "constant",  # constant | cosine | step | warmup_cosine
-        "warmup_steps": 0,  # linear warm-up from 0
-        "decay_steps": 0,  # horizon of the schedule; 0 = the run's length when first started
-        "end_value": 0.0,  # fraction of the peak at the horizon
+        "eps": 1e-8,  # number that is added to the root of the second moment
+        "clip_norm": 0.0,  # largest global norm of the gradient; longer ones are shortened; 0 = off
+        "schedule": "constant",  # of the learning rate: constant | cosine | step | warmup_cosine
+        "warmup_steps": 0,  # steps of the linear warm-up from 0
+        "decay_steps": 0,  # steps of the schedule (its horizon); 0 = the run's length when first started
+        "end_value": 0.0,  # learning rate at the horizon, as a fraction of the peak
         "frozen": (),  # patterns of parameter paths that do not train, such as ('encoder/*',)
-        "ema_decay": 0.0,  # moving average of the parameters; 0 = off
+        "ema_decay": 0.0,  # decay of a moving average of the parameters; 0 = off
         "plateau": {
             "factor": 0.0,  # learning rate times this on a plateau; 0 = off
             "patience": 10,  # values without progress before a cut, counted as PyTorch does
             "threshold": 1e-4,  # relative progress that counts
-            "monitor": "train_loss",  # train_loss (decided inside the step) or an evaluated metric
+            "monitor": "train_loss",  # metric that is watched: train_loss (judged inside the step) or an evaluated one
         },
     },
     "train": {
         "batch_size": 256,  # rows per step, over all devices
-        "num_epochs": 0,  # exactly one of num_epochs and num_steps is above 0
-        "num_steps": 0,
-        "precision": "float32",  # float32 | bfloat16 (compute; parameters and losses stay float32)
-        "monitor": "val_loss",  # decides best and patience; train_loss where there is no validation part
-        "monitor_mode": "min",  # min | max
-        "monitor_from_epoch": 0,  # up to here the newest counts as best: its loss is still being annealed
+        "num_epochs": 0,  # passes over the training rows; exactly one of num_epochs and num_steps is above 0
+        "num_steps": 0,  # steps, in the place of num_epochs
+        "precision": "float32",  # of the computation: float32 | bfloat16; parameters and losses stay float32
+        "monitor": "val_loss",  # metric that decides best and patience; train_loss where there is no validation part
+        "monitor_mode": "min",  # whether the lowest or the highest is the best: min | max
+        "monitor_from_epoch": 0,  # up to here the newest state counts as the best: the loss is still being annealed
         "patience": 0,  # evaluations without progress before stopping; 0 = off
         "min_delta": 0.0,  # progress smaller than this does not count
-        "on_nonfinite": "halt",  # halt | skip
+        "on_nonfinite": "halt",  # what happens at a loss or gradient that is not finite: halt | skip the step
         "time_budget_minutes": 0.0,  # save and exit 85 after so long; 0 = no budget
         "num_members": 1,  # members of an ensemble trained as one run
         "microbatch": 0,  # rows per chunk (gradient accumulation); 0 = the whole batch, -1 = the largest that fits
     },
     "eval": {
-        "every_epochs": 1,  # evaluation cadence
-        "every_steps": 0,  # instead of every_epochs where above 0
-        "assess_every_epochs": 0,  # cadence of the assessment; 0 = at the end of the run alone
-        "assess_every_steps": 0,  # instead of assess_every_epochs where above 0
-        "batch_size": 0,  # 0 = as train
+        "every_epochs": 1,  # epochs between evaluations
+        "every_steps": 0,  # steps between evaluations, instead of every_epochs, where above 0
+        "assess_every_epochs": 0,  # epochs between assessments; 0 = at the end of the run alone
+        "assess_every_steps": 0,  # steps between assessments, instead of assess_every_epochs, where above 0
+        "batch_size": 0,  # rows per evaluation step; 0 = as train
     },
     "checkpoint": {
-        "every_epochs": 10,  # saving cadence
-        "every_steps": 0,  # instead of every_epochs where above 0
+        "every_epochs": 10,  # epochs between checkpoints
+        "every_steps": 0,  # steps between checkpoints, instead of every_epochs, where above 0
         "keep_last": 2,  # newest checkpoints kept
         "keep_best": 1,  # best checkpoints kept
-        "asynchronous": True,  # write in the background
+        "asynchronous": True,  # writes in the background
         "init": "params",  # what --init_from takes over: params (parameters and model state) | all (but step and key)
-        "init_paths": (),  # patterns of paths to take over, such as ('tokeniser/*',); () = all of those
+        "init_paths": (),  # patterns of paths that --init_from takes over, such as ('tokeniser/*',); () = all
     },
     "log": {
         "every_steps": 0,  # interval of plain progress lines; 0 = once an epoch
-        "figures": "standard",  # none | minimal | standard | full
+        "figures": "standard",  # which figures are drawn: none | minimal | standard | full
         "families": (),  # figure families to draw; () = those of the preset
-        "save_artifacts": True,  # arrays behind the figures (eval/*.npz)
-        "progress": True,  # progress bar or lines
-        "tensorboard": False,  # event files for TensorBoard (extra tensorboard)
+        "save_artifacts": True,  # keeps the arrays behind the figures (eval/*.npz)
+        "progress": True,  # shows a progress bar, or lines where there is no terminal
+        "tensorboard": False,  # writes event files for TensorBoard (extra tensorboard)
     },
     "parallel": {
-        "mode": "jit",  # jit | pmap | canonical
-        "chunks": 4,  # fixed number of chunks of canonical
-        "platform": "auto",  # auto | cpu | gpu | tpu
+        "mode": "jit",  # how a batch is shared among devices: jit | pmap | canonical
+        "chunks": 4,  # pieces that a batch is cut into in the mode canonical
+        "platform": "auto",  # kind of device: auto | cpu | gpu | tpu
         "cpu_threads": 0,  # XLA's threads on a CPU; 0 = chosen from the work per step
-        "deterministic": False,  # flags that make a GPU repeat its bits
+        "deterministic": False,  # sets flags of XLA with which a GPU repeats its bits
         "watchdog_seconds": 0.0,  # exit 4 when no step completes for so long; 0 = off
     },
 }
@@ -84,27 +84,27 @@ DEFAULTS: dict[str, Any] = {
 # The section `data` of experiments that read tables from files.
 TABLES: dict[str, Any] = {
     "source": "",  # where the rows come from; the experiment lists what it reads
-    "path": "",  # file; name of a scikit-learn table; name or folder of a TFDS dataset
+    "path": "",  # path of the file; name of a scikit-learn table; name or folder of a TFDS dataset
     "table": "",  # table of an SQLite file, split of a TFDS dataset; empty = the only one
     "features": (),  # names or patterns ('pixel_*') of the feature columns, in the model's order; () = the source's own
     "leave_out": (),  # names or patterns of columns that are no features, of those that a pattern or () names
     "label": "",  # name of the label column; empty = none
     "group": "",  # name of the column whose values stay in one part of a split; empty = none
     "missing": (),  # further words and numbers that mean missing, such as (-999.25, '-')
-    "incomplete": "drop",  # drop | mask: rows with missing features are left out | used by what they have
-    "separator": ",",  # of the cells of a CSV file: a character, or tab
-    "decimal": ".",  # . | , in numbers that are text
+    "incomplete": "drop",  # rows with missing features: drop | mask, which trains on the features they have
+    "separator": ",",  # what separates the cells of a CSV file: a character, or tab
+    "decimal": ".",  # what stands before the decimals of numbers that are text: . | ,
     "thousands": "",  # what sets thousands apart in numbers that are text; empty = nothing does
-    "encoding": "utf-8",  # of a CSV file, such as cp1252, latin-1, utf-16
-    "transforms": (),  # identity | standardise | min_max | log1p | signed_log1p per feature; () = standardise
+    "encoding": "utf-8",  # text encoding of a CSV file, such as cp1252, latin-1, utf-16
+    "transforms": (),  # per feature: identity | standardise | min_max | log1p | signed_log1p; () = standardise all
     "out_of_core": False,  # features stay in the file and batches are read as training goes: hdf5, tfds
-    "num_workers": 0,  # processes that read then; 0 = threads
+    "num_workers": 0,  # processes that read with out_of_core; 0 = threads
     "shuffle": True,  # rows in a new order each epoch
     "resample": 0,  # k: train on the k-th bootstrap resample of the training rows; 0 = on the rows themselves
     "row_limit": 0,  # use the first rows only (a generator makes so many); 0 = all
     "split": {
-        "kind": "none",  # none | random | group | entropy_balanced | leave_out
-        "fractions": (0.7, 0.15, 0.15),  # train, val, test
+        "kind": "none",  # how rows are split into parts: none | random | group | entropy_balanced | leave_out
+        "fractions": (0.7, 0.15, 0.15),  # shares of the parts train, val and test
         "num_folds": 5,  # folds of cross-validation
         "fold": 0,  # the fold that is tested on
     },

@@ -5,18 +5,22 @@ import difflib
 import fnmatch
 import re
 import warnings
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from jaxtrain import jsonable
-from jaxtrain.config import modules
+from jaxtrain.config import defaults, modules
 from jaxtrain.errors import UserError
 
 # Float fields of all experiments whose values may be tracers in `make`, beside the learning rates: a sweep over them is
 # one program. A module adds its own as TRACEABLE.
 TRACEABLE = ("loss.weights.*",)
 MOST_SHOWN = 120  # characters of a value in a message
+OTHER_WORDS = {  # that people type for the end of a key
+    "lr": "learning_rate", "epochs": "num_epochs", "epoch": "num_epochs", "steps": "num_steps", "batch": "batch_size",
+    "bs": "batch_size", "data": "data.path", "dataset": "data.path", "file": "data.path", "optimizer": "optim.name",
+    "optimiser": "optim.name", "device": "parallel.platform", "dropout": "dropout_rate", "threads": "cpu_threads"}
 
 
 def check_field(config: ConfigDict, key: str) -> None:
@@ -25,17 +29,38 @@ def check_field(config: ConfigDict, key: str) -> None:
   for depth, part in enumerate(parts):
     if not isinstance(section, ConfigDict) or part not in section:
       known = list(section.keys()) if isinstance(section, ConfigDict) else []
-      hint = respelt(config, key) or suggestion(part, known, ".".join(parts[:depth]))
+      hint = meant(config, key) or suggestion(part, known, ".".join(parts[:depth]))
       raise UserError(f"config.{key}: no such field{hint}")
     section = section[part]
   if isinstance(section, ConfigDict):
-    raise UserError(f"config.{key}: a section, not a field; it has {', '.join(sorted(section.keys()))}")
+    raise UserError(f"config.{key}: a section, not a field{meant(config, key)}; it has "
+                    f"{', '.join(sorted(section.keys()))}")
 
 
-def respelt(config: ConfigDict, key: str) -> str:
-  """Words that suggest a field which the key would name with dots for brackets and underscores for dashes."""
-  path = re.sub(r"[\[\]\"'.]+", ".", key).strip(".").replace("-", "_")
-  return f"; did you mean config.{path}?" if path in dict(jsonable.flatten(config)) else ""
+def meant(config: ConfigDict, key: str) -> str:
+  """Words that suggest the field of a config that a key stands for; empty where there is none."""
+  near = nearest(key, [field for field, _ in jsonable.flatten(config)])
+  return f"; did you mean config.{near}?" if near else ""
+
+
+def nearest(name: str, keys: Sequence[str]) -> str:
+  """The field that a name stands for: a dotted key, or the end of one, in another spelling or by another word.
+
+  Of several fields with the same end it is the one that is nested least, in the first of the common sections. Empty
+  where there is none.
+  """
+  path = re.sub(r"[\[\]\"'.]+", ".", name).strip(".").replace("-", "_").lower()
+  section, _, last = path.rpartition(".")
+  last = OTHER_WORDS[last] if last in OTHER_WORDS else last
+  order = {known: place for place, known in enumerate(defaults.DEFAULTS)}
+  def rank(key: str) -> tuple[int, int]:
+    top = key.partition(".")[0]
+    return key.count("."), order[top] if top in order else len(order)
+  for wanted in filter(None, (path, f"{section}.{last}".strip("."), last)):
+    found = [key for key in keys if f".{key.lower()}".endswith(f".{wanted}")]
+    if found:
+      return min(found, key=rank)
+  return ""
 
 
 def lookup(config: ConfigDict, key: str) -> Any:

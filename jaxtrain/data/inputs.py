@@ -1,8 +1,11 @@
-"""The file that a trained run is applied to, read as the run's own file was, where nothing else is said."""
+"""What a trained run is applied to: a file or values in memory, read as the run's own file was, where nothing else is
+said.
+"""
 
 import contextlib
 import re
-from typing import Iterator, Mapping
+import sys
+from typing import Any, Iterator, Mapping
 
 import numpy as np
 
@@ -14,6 +17,12 @@ from jaxtrain.errors import UserError
 
 FIELDS = ("table", "missing", "separator", "decimal", "thousands", "encoding")  # of config.data, and flags of predict
 NAMED = re.compile(rf"config\.data\.({'|'.join(FIELDS)})")
+FRAME, COLUMNS, ARRAY = "the DataFrame", "the columns", "the array"  # how messages call what is given in Python
+
+
+def fields_of(data: Mapping) -> dict[str, object]:
+  """The fields of the section `data` of a run's config that say how an input is read."""
+  return {name: data[name] if name in data else TABLES[name] for name in FIELDS}
 
 
 def read(path: str, data: Mapping, given: Mapping[str, object]) -> files.Columns:
@@ -27,7 +36,7 @@ def read(path: str, data: Mapping, given: Mapping[str, object]) -> files.Columns
   Raises:
     UserError: as `files.read` does, and for a value that its field would not take.
   """
-  fields = {name: data[name] if name in data else TABLES[name] for name in FIELDS}
+  fields = fields_of(data)
   for name, value in given.items():
     if value is not None:
       limit = limits.LIMITS[f"data.{name}"]
@@ -41,6 +50,63 @@ def read(path: str, data: Mapping, given: Mapping[str, object]) -> files.Columns
     if table and given["table"] is None:
       table = sqlite_files.table_there(path, table)
     return files.read(kind, path, table, field="--input", form=cells.form_of(fields))
+
+
+def is_frame(given: Any) -> bool:
+  """Whether a value is a DataFrame of pandas, which is imported where there is one."""
+  return "pandas" in sys.modules and isinstance(given, sys.modules["pandas"].DataFrame)
+
+
+def from_memory(given: Any, data: Mapping, names: tuple[str, ...] | None) -> files.Columns:
+  """The columns of what Python gives, by the same rules for cells as those of a file.
+
+  Rows are named in messages as Python counts them: by the index of a DataFrame, else from 0.
+
+  Args:
+    given: a DataFrame, a dict of columns, or an array [N, F].
+    data: the section `data` of the run's config.
+    names: of the columns of an array, in order; None: x0, x1, ...
+
+  Raises:
+    UserError: it is none of these, has no rows, or an array has another number of columns.
+  """
+  lines = None
+  if is_frame(given):
+    path, lines = FRAME, given.index.to_numpy()
+    labels, bad = files.tell_apart([str(name) for name in given.columns])
+    arrays = {label: (frame_column(given.iloc[:, d]), None) for d, label in enumerate(labels)}
+  elif isinstance(given, Mapping):
+    path, bad = COLUMNS, {}
+    arrays = {str(name): (plain_array(path, column), None) for name, column in given.items()}
+  else:
+    path, bad, table = ARRAY, {}, plain_array(ARRAY, given)
+    if table.ndim != 2 or names is not None and table.shape[1] != len(names):
+      width = "F" if names is None else len(names)
+      words = "" if names is None else f", a column for each of {tables.shorten(list(names))}"
+      raise UserError(f"{path}: got the shape {table.shape}, allowed (N, {width}){words}")
+    labels = names or tuple(f"x{d}" for d in range(table.shape[1]))
+    arrays = {label: (table[:, d], None) for d, label in enumerate(labels)}
+  columns = files.split_wide(path, arrays, cells.form_of(fields_of(data)), bad)
+  if not columns.num_rows:
+    raise UserError(f"{path}: no rows")
+  return columns._replace(lines=np.arange(columns.num_rows) if lines is None else lines)
+
+
+def plain_array(path: str, values: Any) -> np.ndarray:
+  """Values as an array of NumPy. Raises UserError where their lengths differ."""
+  try:
+    return np.asarray(values)
+  except ValueError as error:
+    raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def frame_column(series) -> np.ndarray:
+  """A column of a DataFrame as a file has it: numbers, or objects with None where a cell is missing."""
+  if isinstance(series.dtype, np.dtype) and series.dtype.kind in "fiub":
+    return series.to_numpy()
+  column = series.to_numpy(dtype=object, copy=True)
+  column[series.isna().to_numpy()] = None
+  return column
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
-"""The command: `python -m jaxtrain.report RUN_OR_SWEEP...`.
+"""Writes the page of a run again, with its figures, or one page that compares several runs.
 
-Draws a run's figures and report again, or writes one page that compares several runs. A run whose config asks for no
-figures gets the standard ones. --members draws the page of each member of a sweep too.
+  python -m jaxtrain.report runs/a                                    one run: figures and report.html
+  python -m jaxtrain.report runs/a runs/b --output=comparison.html    several runs, compared
+  python -m jaxtrain.report runs/seeds --members                      a sweep, and the page of each member
+
+A run whose config asks for no figures gets the standard ones.
 """
 
 import os

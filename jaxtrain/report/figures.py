@@ -1,9 +1,9 @@
 """Figures of a run, drawn from its files alone: choosing families, drawing them, and those that all runs share.
 
 A family is a function of `RunData` that returns a matplotlib Figure, or None where there is nothing to draw; its
-docstring is the caption in the report, unless the figure has a label (`set_label`) that speaks of what is there. An
-experiment adds its own in `FAMILIES` of the module `figures` in its folder, and those that only the preset `full` draws
-in `FULL_FAMILIES`.
+docstring is the caption in the report, unless the figure has a label (`set_label`) that speaks of what is there. One
+that takes `narrow` draws its panels one below the other where that is True, for phones. An experiment adds its own in
+`FAMILIES` of the module `figures` in its folder, and those that only the preset `full` draws in `FULL_FAMILIES`.
 Files that a killed run left short are read as far as they go. No JAX here, nor in anything that this module imports.
 """
 

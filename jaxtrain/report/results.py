@@ -11,9 +11,9 @@ from jaxtrain.jsonable import number
 from jaxtrain.report import figures
 from jaxtrain.report.page import Html, fmt, table, tag, with_interval
 from jaxtrain.workdir import reading
+from jaxtrain.workdir.quality import HALF, held_out, is_chance
 from jaxtrain.workdir.reading import RunData, best_of, newest_event, time_axis, value_of
 
-HALF = "_ci95"  # ending of the name of half a 95 % interval
 MAX_KEYS = 6
 OPTIMISER = ("lr", "grad_norm", "update_norm")
 NEAR_END = 0.95  # share of training from which on a best state says that more training may help
@@ -26,12 +26,6 @@ class Result(NamedTuple):
   value: float
   half: float | None
   said: dict
-
-
-def held_out(run: RunData) -> str:
-  """The part whose rows took no part in training: test, else val; "" where there is neither."""
-  there = {row["split"] for row in run.rows} | run.evals.keys()
-  return next((split for split in ("test", "val") if split in there), "")
 
 
 def measured(run: RunData, split: str) -> dict[str, float]:
@@ -99,11 +93,9 @@ def findings(run: RunData) -> list[str]:
   for say in figures.experiment_families(run.config.get("experiment", ""), "FINDINGS").values():
     found += say(run)
   for one in key_results(run):
-    chance, direction = one.said.get("chance"), one.said.get("direction")
-    if chance is not None and direction:
-      sign = 1 if direction == "higher" else -1
-      if sign * (one.value - chance) <= (one.half or 0.0):
-        found.append(f"{figures.words(one.name)} ({fmt(one.value)}) is no better than chance ({fmt(chance)}).")
+    if is_chance(one.value, one.said, one.half):
+      chance = fmt(one.said["chance"])
+      found.append(f"{figures.words(one.name)} ({fmt(one.value)}) is no better than chance ({chance}).")
   if majority := majority_share(run):
     share, accuracy = majority
     verdict = "is no better than" if accuracy <= share else "compares with"

@@ -5,6 +5,7 @@ that compares them (`sweep_page`). A run's page holds no script and fetches noth
 """
 
 import base64
+import inspect
 import io
 import os
 import pathlib
@@ -13,6 +14,8 @@ import statistics
 import time
 from typing import Any
 
+from jaxtrain import streams
+from jaxtrain.config import meanings
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures, page, results
 from jaxtrain.report.page import Html, duration, fmt, table, tag
@@ -61,14 +64,21 @@ def png_source(data: bytes) -> str:
 
 
 def stacked(run: RunData, drawn: list[tuple[str, str, str]]) -> dict[str, bytes]:
-  """The pictures of the curves that were drawn, for narrow screens: their panels stand one below the other."""
-  found = {}
+  """Pictures for narrow screens, with panels one below the other, of the families drawn that take `narrow`."""
+  found, experiment = {}, run.config.get("experiment", "")
+  known = figures.FAMILIES | figures.experiment_families(experiment)
+  known |= figures.experiment_families(experiment, "FULL_FAMILIES")
   for name, _, _ in drawn:
-    if name in figures.FAMILIES:
+    if "narrow" in inspect.signature(known[name]).parameters:
       buffer = io.BytesIO()
-      with figures.styled():
-        figures.FAMILIES[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
-      found[name] = buffer.getvalue()
+      try:
+        with figures.styled():
+          known[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
+        found[name] = buffer.getvalue()
+      except Exception as error:  # whatever it is, the page still comes, with the wide picture
+        words = " ".join(str(error).split())[:200]
+        run.problems.append(f"figure {name} was not drawn for phones: {type(error).__name__}: {words}")
+        streams.say(f"jaxtrain: {run.problems[-1]}", error=True)
   return found
 
 
@@ -124,14 +134,35 @@ def counted(names: Any, counts: Any) -> list[tuple[str, str]]:
 
 
 def config_section(run: RunData) -> list[Html]:
-  """Changed values with their origin, then every field."""
+  """Changed values with their origin, then every field, each with what it means where that is known."""
   flat, origins = dict(flatten(run.config)), run.origins
-  changed = [(key, exact(flat.get(key)), origin) for key, origin in origins.items()]
+  said = meanings.explain([*flat, *origins], meanings.of_run(run.process))
+  field = lambda key: tag("td", key, *([tag("small", said[key])] if key in said else []))
+  changed = [(field(key), exact(flat.get(key)), origin) for key, origin in origins.items()]
   first = table(["changed field", "value", "set by"], changed, "text") if changed else tag("p", "As the file has it.")
-  rows = [(key, exact(value)) for key, value in flat.items() if key not in origins]
+  rows = [(field(key), exact(value)) for key, value in flat.items() if key not in origins]
   others = table(["field", "value"], rows, "text", most=len(rows))  # folded away already
   rest = f"The other {len(flat) - len(changed)} fields" if changed else f"All {len(flat)} fields"
   return [first, tag("details", tag("summary", rest), others)]
+
+
+def repeated(argvs: list[list[str]], settings: list[str]) -> list[str]:
+  """The command lines that do again what processes of a run did, in a new folder, in their order.
+
+  Those of main lose their folder and stand behind the settings of the environment; one that went on with a run by its
+  folder alone has the flags of the first before its own.
+  """
+  lines, before = {}, []
+  for argv in argvs:
+    if argv and argv[0].replace(os.sep, "/").endswith("jaxtrain/main.py"):
+      names = [part.lstrip("-").split("=")[0] for part in argv]
+      keep = [argv[i] for i in range(1, len(argv)) if not {names[i], argv[i - 1].lstrip("-")} & {"workdir", "resume"}]
+      keep = keep if "config" in names else [*before, *keep]
+      before = before or keep
+      lines[" ".join([*settings, "python -m jaxtrain.main", shlex.join(keep)])] = None
+    elif argv:
+      lines[f"python {shlex.join(argv)}"] = None
+  return list(lines)
 
 
 def time_table(run: RunData, drawing: float) -> Html:
@@ -168,13 +199,7 @@ def environment_section(run: RunData, drawing: float) -> list[Html]:
   typed = lambda value: value if isinstance(value, str) else exact(value)
   settings = [f"{key.upper().replace('.', '__')}={shlex.quote(typed(dict(flatten(run.config)).get(key)))}"
               for key, origin in run.origins.items() if origin == "environment"]
-  for argv in ([str(part) for part in start.get("argv", ())] for start in starts):
-    if argv and argv[0].replace(os.sep, "/").endswith("jaxtrain/main.py"):
-      fields = [part.lstrip("-").split("=")[0] for part in argv]
-      keep = [argv[i] for i in range(1, len(argv)) if not {fields[i], argv[i - 1].lstrip("-")} & {"workdir", "resume"}]
-      lines[" ".join([*settings, "python -m jaxtrain.main", shlex.join(keep)])] = None
-    elif argv:
-      lines[f"python {shlex.join(argv)}"] = None
+  lines |= dict.fromkeys(repeated([[str(part) for part in start.get("argv", ())] for start in starts], settings))
   return [time_table(run, drawing), tag("h3", "Where it was made"),
           table(["", ""], [row for row in rows if row[1]], "text"), tag("h3", "Do it again"),
           tag("pre", "\n".join(lines) or "Not known: no run.json.")]

@@ -97,7 +97,7 @@ def read_named(workdir: str, which: str) -> tuple[int, dict[str, np.ndarray], di
     except UserError as error:
       if not records.vanishes(folder, step):
         words = "the best " if which == "best" else ""
-        raise UserError(f"{workdir!r}: {words}{error}; {records.there_are(folder)}") from None
+        raise UserError(f"{workdir!r}: {words}{error}; {records.there_are(folder, step)}") from None
 
 
 def import_orbax():

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from jaxtrain import config as config_lib, ensemble, step as step_lib
 from jaxtrain.devices import backend, parallel, processes
 from jaxtrain.errors import UserError
-from jaxtrain.run import cadence, metrics, packing
+from jaxtrain.run import cadence, metrics
 from jaxtrain.types import Experiment, Splits
 
 
@@ -218,34 +218,6 @@ def count_params(state: Any) -> int:
   """Number of trainable parameters of a state with `params`; of all its float leaves where there are none."""
   tree = state.params if hasattr(state, "params") else state
   return sum(leaf.size for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating))
-
-
-def describe(config) -> dict[str, Any]:
-  """What a run of this config would be: parameters, shapes, FLOPs and memory of a step. Compiles, computes nothing.
-
-  Raises:
-    UserError: as a run would at its start.
-  """
-  parts = assemble(config_lib.resolve(config))
-  data, step = shapes(parts.splits.train.data), jax.ShapeDtypeStruct((), jnp.int32)
-  batch_at = parts.splits.train.in_bucket(len(parts.one_steps) - 1).batch_at
-  batch = jax.eval_shape(batch_at, data, step, jax.eval_shape(lambda: jax.random.key(0)))
-  compiled = compile_step(parts.devices, parts.one_steps[-1], parts.abstract, parts.totals, data)
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-  described = {"experiment": parts.config.experiment, "parameters": count_params(parts.abstract),
-               "steps": parts.plan.total, "steps_per_epoch": parts.plan.steps_per_epoch,
-               "devices": f"{parts.devices.num_devices} x {jax.devices()[0].device_kind}",
-               "mode": parts.config.parallel.mode, "cpu_threads": parts.threads or "all"}
-  for kind, tree in (("batch", batch), ("state", parts.abstract)):
-    described |= {f"{kind} {name}": f"{leaf.dtype}{list(leaf.shape)}"
-                  for name, leaf in packing.named_leaves(tree).items()}
-  described |= {"metrics": ", ".join(sorted(parts.totals)),
-                "flops_per_step": cost["flops"] if "flops" in cost else None}
-  if memory is not None:
-    described |= {"argument_bytes": memory.argument_size_in_bytes, "temporary_bytes": memory.temp_size_in_bytes}
-  if parts.experiment.describe is not None:
-    described |= parts.experiment.describe()
-  return described
 
 
 def make_experiment(config: ConfigDict, meta: Mapping[str, Any],

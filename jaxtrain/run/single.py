@@ -1,6 +1,8 @@
 """One run in training: its state on the devices and its ledger, as the loop drives it."""
 
 import dataclasses
+import shlex
+import sys
 import time
 from typing import Any, Callable
 
@@ -9,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import step as step_lib
+from jaxtrain.config import meanings
 from jaxtrain.devices import parallel, processes
 from jaxtrain.errors import NonFinite, StopReason, Stopped, UserError
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, evaluate, feed, metrics, packing, stops
 from jaxtrain.run.ledger import Ledger, by_split
 from jaxtrain.types import Experiment, Splits
-from jaxtrain.workdir import provenance
+from jaxtrain.workdir import provenance, records
 
 
 @dataclasses.dataclass
@@ -88,7 +91,8 @@ class Run:
   def write_process(self) -> None:
     """Writes run.json; not before the first steps are done, because it asks git."""
     if self.ledger.writes:
-      provenance.write_process(self.ledger.workdir, [str(d) for d in jax.devices()], self.splits.meta)
+      provenance.write_process(self.ledger.workdir, [str(d) for d in jax.devices()], self.splits.meta,
+                               meanings.of_command(sys.argv))
 
   def log(self) -> None:
     """A progress line between reports."""
@@ -181,8 +185,11 @@ class Run:
   def left(self, reason: StopReason) -> Stopped:
     """Notes that the run was stopped after its newest save, and what to say of it."""
     self.ledger.facts.process(stopped_by=str(reason), step=self.step)
-    return Stopped(f"{reason}: " + (f"saved at step {self.step:,}; the same command goes on" if self.ledger.workdir else
-                                    f"left at step {self.step:,}; nothing saved without a workdir"))
+    workdir = self.ledger.workdir
+    if not workdir:
+      return Stopped(f"{reason}: left at step {self.step:,}; nothing saved without a workdir")
+    whole = shlex.quote(records.whole_run(workdir) or workdir)
+    return Stopped(f"{reason}: saved at step {self.step:,}; --workdir={whole} goes on")
 
   def end_training(self) -> str:
     """Waits for the last save, writes the facts of the end, and returns the digest of the final state."""

@@ -1,6 +1,7 @@
 """How a run is stopped: signals, the time budget, a watchdog, and fault points for tests.
 
 A first SIGTERM, SIGINT or SIGHUP asks the loop to save and leave between two dispatches; a second ends the process.
+Where Python calls, such as in a notebook, an interrupt never ends the process: a second one is a KeyboardInterrupt.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import threading
 import time
 from typing import Callable
 
-from jaxtrain import errors, streams
+from jaxtrain import commands, errors, streams
 from jaxtrain.devices import processes
 from jaxtrain.errors import StopReason, Stopped
 
@@ -56,8 +57,11 @@ class Stop:
       signal.signal(number, signal.SIG_IGN if waits else handler)
 
   def on_signal(self, number, _):
-    """First signal: remember it. Second: leave at once with 128 + its number."""
+    """First signal: remember it. Second: leave at once with 128 + its number; an interrupt of Python's is one as usual.
+    """
     if self.asked:
+      if number == signal.SIGINT and not commands.running:
+        raise KeyboardInterrupt
       os._exit(128 + number)
     self.asked = StopReason[signal.Signals(number).name]
     if self.urgent is not None:
@@ -99,7 +103,7 @@ class Stop:
       number = os.read(reader, 1)  # a byte for each signal that has a Python handler
       if not number:
         return
-      if number[0] in self.old_handlers:
+      if number[0] in self.old_handlers and (commands.running or number[0] != signal.SIGINT):
         break
     deadline = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < deadline:

@@ -16,7 +16,8 @@ class Trained(NamedTuple):
   """A run at one of its checkpoints.
 
   Attributes:
-    config, experiment: the run's, and its pure functions.
+    config: the run's, checked only in so far as verbs need it.
+    experiment: its pure functions.
     state: with its step, completed epochs (-1 for a stream; None: version 0.1 did not say) and digest.
   """
   config: Any
@@ -46,11 +47,12 @@ def restore(workdir: str, which: str, code: tuple[str, ...] = ()) -> Trained:
 def restore_own(workdir: str, which: str) -> Trained:
   """`restore` while code is imported only where that is allowed."""
   folder = records.last_stage(workdir)
-  config = without_code(config_lib.from_workdir(records.read_config(folder), workdir))
+  config = config_lib.from_workdir(records.read_config(folder), workdir)
   if not (which in ("best", "last") or jsonable.is_count(which)):
     raise UserError(f"--checkpoint: got {which!r}, allowed best | last | STEP")
+  made_of = without_code(config)
   step, leaves, stored = checkpoints.read_named(folder, which)
-  made = setup.make_experiment(config, stored["meta"])
+  made = setup.make_experiment(made_of, stored["meta"])
   seen = stored["sample"] if "sample" in stored else {}  # version 0.1 had none
   sample = {name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for name, (dtype, shape) in seen.items()}
   template = jax.eval_shape(made.init, jax.eval_shape(lambda: jax.random.key(0)), sample)

@@ -1,10 +1,15 @@
-"""The command for many runs: `python -m jaxtrain.sweep --config=FILE[:variant] --sweep='FIELD=VALUES' ...`.
+"""Trains many runs that differ in some fields, and writes a page that compares them, with intervals over seeds.
 
-  python -m jaxtrain.sweep --config=configs/vae.py:digits --sweep='optim.learning_rate=1e-3,3e-4' --sweep='seed=0..9'
+Values of one or several fields; several make a grid:
+  python -m jaxtrain.sweep --config=configs/vae.py:digits --sweep='seed=0..9' --workdir=runs/seeds
+  python -m jaxtrain.sweep --config=configs/vae.py:digits --sweep='optim.learning_rate=1e-3,3e-4' --sweep='seed=0..4'
+  python -m jaxtrain.sweep --config=configs/vae.py --name=beta                  a sweep that the config file keeps
 
-Axes are those of `axes.py`; `--config.a.b=v` sets what all members share. Launchers: `vmap` trains members of equal
-shapes as one program, `local` starts a process per core or GPU, `slurm` an array of jobs. A sweep is a folder: the same
-command goes on with it, more values add members, and its report.html compares them.
+Go on with a sweep, or add members: the same command, with more values or as it was:
+  python -m jaxtrain.sweep --config=configs/vae.py:digits --sweep='seed=0..19' --workdir=runs/seeds
+
+--config.FIELD=VALUE sets a field for all members. The launcher vmap trains members of equal shapes together as one
+program, local starts a process for each on this machine, slurm a job for each on a cluster.
 """
 
 import os

@@ -9,6 +9,7 @@ member gets the files of a run of its own, which other commands use as such. Fac
 import dataclasses
 import os
 import shutil
+import sys
 import time
 import uuid
 from typing import Any, Callable
@@ -17,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxtrain import errors, jsonable, rng, step as step_lib
-from jaxtrain.config import lookup, must_fit
+from jaxtrain.config import lookup, meanings, must_fit
 from jaxtrain.errors import NonFinite, StopReason, Stopped, UserError
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, metrics, setup, start as start_lib
 from jaxtrain.run.console import Console, Lines
@@ -236,7 +237,8 @@ def start(wave: Wave, each: list[dict[str, np.ndarray]]) -> None:
     ledger.start(setup.count_params(state), None)
     ledger.facts.close()
     start_lib.write_config(ledger.config, spec.workdir, spec.origins)
-    provenance.write_process(spec.workdir, [str(d) for d in jax.devices()], ledger.splits.meta)
+    provenance.write_process(spec.workdir, [str(d) for d in jax.devices()], ledger.splits.meta,
+                             meanings.of_command(sys.argv))
 
 
 def restore(wave: Wave, done: set[int]) -> list[str] | None:

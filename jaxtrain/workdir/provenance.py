@@ -39,10 +39,11 @@ def describe_process(devices: list[str]) -> dict:
           "platform": platform.platform(), "cpu_count": os.cpu_count()}
 
 
-def write_process(workdir: str, devices: list[str], meta: dict) -> None:
-  """Writes run.json: the run's first process and its latest, and what `meta` of its data says of a table, the SHA-256
-  included.
+def write_process(workdir: str, devices: list[str], meta: dict, meanings: dict[str, str]) -> None:
+  """Writes run.json: the run's first process and its latest, what `meta` of its data says of a table, the SHA-256
+  included, and what the fields of its config file mean, where that is known.
   """
   path = os.path.join(workdir, "run.json")
   now = describe_process(devices) | {"data": meta["table"] if "table" in meta else {}}
-  jsonfile.write_json(path, (jsonfile.read_object(path, schema.MADE) or now) | {"latest": now})
+  noted = {"meanings": meanings} if meanings else {}
+  jsonfile.write_json(path, (jsonfile.read_object(path, schema.MADE) or now) | noted | {"latest": now})

@@ -42,6 +42,14 @@ def stage_folders(workdir: str) -> list[str]:
   return [folder for folder in folders if os.path.exists(os.path.join(folder, "config.json"))]
 
 
+def whole_run(workdir: str) -> str:
+  """The folder of the run that a folder is a stage of; empty where it is that of no stage."""
+  above, name = os.path.split(os.path.abspath(workdir))
+  top, stages = os.path.split(above)
+  is_stage = is_count(name) and stages == "stages" and os.path.exists(os.path.join(top, "config.json"))
+  return top if is_stage else ""
+
+
 def last_stage(workdir: str) -> str:
   """The folder of a run's last stage that has begun; the workdir itself where there is none."""
   return [workdir, *stage_folders(workdir)][-1]
@@ -196,11 +204,11 @@ def find_best(workdir: str) -> int:
       if vanishes(folder, steps[-1]):
         continue
       raise UserError(f"{workdir!r}: which checkpoint is the best is not known, because the newest, of step "
-                      f"{steps[-1]}, cannot be read ({error}); {there_are(folder)}") from None
+                      f"{steps[-1]}, cannot be read ({error}); {there_are(folder, steps[-1])}") from None
     if best is None or best in steps:
       return steps[-1] if best is None else best
     if committed_steps(folder) == steps:  # else a newer one is there, which may name another
-      raise UserError(f"{workdir!r}: the best checkpoint, of step {best}, is lost; {there_are(folder)}")
+      raise UserError(f"{workdir!r}: the best checkpoint, of step {best}, is lost; {there_are(folder, best)}")
   raise UserError(f"{workdir!r} holds no checkpoint")
 
 
@@ -209,6 +217,11 @@ def describe_state(step: int, epoch: int | None, digest: str) -> str:
   return f"step {step:,}{'' if epoch is None or epoch < 0 else f', epoch {epoch:,}'}, sha256:{digest}"
 
 
-def there_are(folder: str) -> str:
-  """What to choose instead of a checkpoint that cannot be had."""
-  return f"choose last, or a step of {', '.join(map(str, committed_steps(folder)))}"
+def there_are(folder: str, lost: int) -> str:
+  """What to choose instead of the checkpoint of a step that cannot be had."""
+  steps = committed_steps(folder)
+  others = [step for step in steps if step != lost]
+  if not others:
+    return "there is no other; restore it, or train again in a new workdir"
+  words = "choose last, or a step of" if others[-1] == steps[-1] else "choose a step of"
+  return f"{words} {', '.join(map(str, others))}"

@@ -120,7 +120,7 @@ CONFIG: Fields = {"experiment": Field(TEXT)} | optional(
     {"seed": Field(WHOLE), "stages": Field(OBJECTS), "origins": Field(OBJECT)} | dict.fromkeys(SECTIONS, Field(OBJECT)))
 MADE: Fields = optional({
     "argv": Field(TEXTS), "devices": Field(TEXTS), "versions": Field(OBJECT), "latest": Field(OBJECT),
-    "data": Field(OBJECT), "cpu_count": Field(WHOLE, or_none=True)}
+    "data": Field(OBJECT), "meanings": Field(OBJECT), "cpu_count": Field(WHOLE, or_none=True)}
     | dict.fromkeys(("time", "python", "git_commit", "platform", "xla_flags"), Field(TEXT)))
 
 # eval/.again, while a run is assessed again: the state, and the parts that are done.

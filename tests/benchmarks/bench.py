@@ -2,6 +2,11 @@
 
 import argparse
 import json
+import os
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def make_parser(doc: str) -> argparse.ArgumentParser:
@@ -18,3 +23,21 @@ def tell(results: dict, path: str) -> None:
   if path:
     with open(path, "w", encoding="utf-8") as file:
       json.dump(results, file, indent=1)
+
+
+def pinned(command: list[str], core: int, environ: dict[str, str] | None = None) -> subprocess.Popen:
+  """Starts a command on one core."""
+  return subprocess.Popen(command, cwd=ROOT, env=os.environ | (environ or {}), stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+
+
+def finish(process: subprocess.Popen) -> None:
+  """Waits for a process; an error ends the benchmark with what it printed."""
+  _, err = process.communicate()
+  if process.returncode:
+    sys.exit(f"{process.args}: exit {process.returncode}\n{err[-2000:]}")
+
+
+def run_pinned(command: list[str], core: int) -> None:
+  """Runs a command on one core to its end."""
+  finish(pinned(command, core))

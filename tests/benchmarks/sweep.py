@@ -26,7 +26,7 @@ import time
 import bench
 import tabular_vae
 
-ROOT = tabular_vae.ROOT
+ROOT = bench.ROOT
 AXES = ("--sweep=seed=0..3", "--sweep=optim.learning_rate=1e-3,5e-4", "--sweep=loss.weights.kl=0.25,0.5")
 NUM_MEMBERS, NUM_CORES = 16, 2
 WAYS = {"vmap": (), "exact": ("--exact",), "local": ("--launcher=local", f"--jobs={NUM_CORES}")}
@@ -66,13 +66,13 @@ def run_peers(folder: str, table: str, loop: str, epochs: int) -> dict:
     for core in range(NUM_CORES):
       if core in running and running[core][0].poll() is not None:
         process, out = running.pop(core)
-        tabular_vae.finish(process)
+        bench.finish(process)
         with open(out, encoding="utf-8") as file:
           seconds += json.load(file)["seconds_per_epoch"][1:]
       if core not in running and waiting:
         k = waiting.pop()
         out = os.path.join(folder, f"{loop}-{k}.json")
-        running[core] = tabular_vae.pinned(
+        running[core] = bench.pinned(
             [sys.executable, "tests/benchmarks/tabular_vae_torch.py", f"--table={table}", "--recipe=hybrid",
              "--kind=unsup", f"--loop={loop}", f"--epochs={epochs}", f"--seed={k}", f"--out={out}"], core), out
     time.sleep(0.02)

@@ -15,7 +15,6 @@ Roofline: one core's matrix products alone are about 0.056 s an epoch for the un
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,22 +23,9 @@ import numpy as np
 
 import bench
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROOT = bench.ROOT
 PAIRS = [(recipe, kind) for recipe in ("hybrid", "standard") for kind in ("unsup", "semisup")]
 PEERS = ("dataloader", "foreach", "fast", "compiled")
-
-
-def pinned(command: list[str], core: int, environ: dict[str, str] | None = None) -> subprocess.Popen:
-  """Starts a command on one core."""
-  return subprocess.Popen(command, cwd=ROOT, env=os.environ | (environ or {}), stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {core}))
-
-
-def finish(process: subprocess.Popen) -> None:
-  """Waits for a process; an error ends the benchmark with what it printed."""
-  _, err = process.communicate()
-  if process.returncode:
-    sys.exit(f"{process.args}: exit {process.returncode}\n{err[-2000:]}")
 
 
 def write_table(path: str) -> None:
@@ -56,9 +42,9 @@ def run_ours(folder: str, recipe: str, kind: str, epochs: int, core: int, seed: 
   """One run of the command; its history, rows and process facts."""
   variant = recipe if kind == "unsup" else f"{recipe}_semisup"
   began = time.time()
-  finish(pinned([sys.executable, "-m", "jaxtrain.main", f"--config=configs/vae.py:{variant}", f"--workdir={folder}",
-                 f"--config.train.num_epochs={epochs}", f"--config.seed={seed}", "--config.log.figures=none", *extra],
-                core))
+  bench.run_pinned([sys.executable, "-m", "jaxtrain.main", f"--config=configs/vae.py:{variant}", f"--workdir={folder}",
+                    f"--config.train.num_epochs={epochs}", f"--config.seed={seed}", "--config.log.figures=none",
+                    *extra], core)
   with open(os.path.join(folder, "history.json"), encoding="utf-8") as file:
     history = json.load(file)
   with open(os.path.join(folder, "facts", "process.jsonl"), encoding="utf-8") as file:
@@ -79,8 +65,8 @@ def run_peer(folder: str, table: str, recipe: str, kind: str, loop: str, epochs:
              seed: int = 42) -> dict:
   """One run of a PyTorch loop."""
   out = os.path.join(folder, "peer.json")
-  finish(pinned([sys.executable, "tests/benchmarks/tabular_vae_torch.py", f"--table={table}", f"--recipe={recipe}",
-                 f"--kind={kind}", f"--loop={loop}", f"--epochs={epochs}", f"--seed={seed}", f"--out={out}"], core))
+  bench.run_pinned([sys.executable, "tests/benchmarks/tabular_vae_torch.py", f"--table={table}", f"--recipe={recipe}",
+                    f"--kind={kind}", f"--loop={loop}", f"--epochs={epochs}", f"--seed={seed}", f"--out={out}"], core)
   with open(out, encoding="utf-8") as file:
     return json.load(file)
 
@@ -114,7 +100,7 @@ def measure_start(folder: str, core: int, rounds: int = 5) -> dict:
   imports = []
   for _ in range(rounds):
     began = time.time()
-    finish(pinned([sys.executable, "-c", "import jax"], core))
+    bench.run_pinned([sys.executable, "-c", "import jax"], core)
     imports.append(time.time() - began)
   warm, jax_import = statistics.median(starts[1:]), statistics.median(imports)
   return {"cold_first_step_s": starts[0], "warm_first_step_s": warm, "import_jax_s": jax_import,

@@ -12,6 +12,7 @@ import pytest
 
 from made_runs import CURVES, make_run, replace_text
 from pages import Page
+from jaxtrain.config import meanings
 from jaxtrain.report import __main__, figures, run_page
 from jaxtrain.report.page import fmt, tag, with_interval
 from jaxtrain.workdir import reading
@@ -50,13 +51,32 @@ def test_page_fits_phones_and_dark_screens(tmp_path):
   assert used - {"numbers"} <= set(re.findall(r"\.([a-z]+)", style))
 
 
-def test_panels_of_curves_stand_below_each_other_on_a_phone(tmp_path):
-  folder = make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": ["losses", "classes"]}})
+def test_panels_stand_below_each_other_on_a_phone(tmp_path):
+  """Of curves, and of an experiment's families that take `narrow`; what does not is one picture that scrolls."""
+  families = ["losses", "latent", "architecture"]
+  folder = make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": families}, "model": {
+      "kind": "unsup", "latent_dim": 3, "hidden_dims": [8, 4], "batch_norm": True, "head_dim": 4}})
   page = page_of(folder)
-  assert page.all("source", "media") == ["(max-width:40rem)"] and len(page.all("img", "src")) == 2
+  assert page.all("source", "media") == ["(max-width:40rem)"] * 2 and len(page.all("img", "src")) == 3
   size = lambda address: [int.from_bytes(base64.b64decode(address.partition(",")[2])[k:k + 4], "big") for k in (16, 20)]
-  (narrow, tall), (wide, low) = size(page.all("source", "srcset")[0]), size(page.all("img", "src")[0])
-  assert narrow < 0.6 * wide and tall > low and page.all("img", "style") == ["--w:0px", "--w:0px"]
+  for one, other in zip(page.all("source", "srcset"), page.all("img", "src")):
+    (narrow, tall), (wide, low) = size(one), size(other)
+    assert narrow < 0.6 * wide and tall > low
+  assert page.all("img", "style")[:2] == ["--w:0px"] * 2
+
+
+def test_a_picture_for_phones_that_fails_leaves_the_wide_one(tmp_path, monkeypatch, capsys):
+  losses = figures.FAMILIES["losses"]
+
+  def draw(run, narrow=False):
+    if narrow:
+      raise ValueError("too\nnarrow")
+    return losses(run)
+  monkeypatch.setitem(figures.FAMILIES, "losses", draw)
+  page = page_of(make_run(tmp_path / "run", config=MINIMAL))
+  assert not page.all("source", "media") and len(page.all("img", "src")) == 1
+  assert "figure losses was not drawn for phones: ValueError: too narrow" in page.text
+  assert "figure losses was not drawn for phones" in capsys.readouterr().err
 
 
 def test_text_of_the_run_is_escaped(tmp_path):
@@ -201,17 +221,19 @@ def test_wide_tables_show_that_they_scroll(tmp_path):
 
 
 def test_data_and_configuration(tmp_path):
+  said = meanings.of_all()
+  epochs = f"train.num_epochs{said['train.num_epochs']}"
   origins = {"train.num_epochs": "flag", "data.features": "environment"}
   config = MINIMAL | {"origins": origins, "train": {"num_epochs": 4, "monitor": "val_loss"}}
   page = page_of(make_run(tmp_path / "run", config=config | {"data": {"features": ["a"], "source": "csv", "x": []}}))
   for row in (["source", "wells.csv"], ["rows of train", "1,234"], ["rows of val", "99"],
               ["groups per part", "train 8, val 2"], ["rows dropped", "17"],
               ["features", "2"], ["classes", "3"], ["mass", "identity", "0.5000", "1.500"],
-              ["train.num_epochs", "4", "flag"], ["data.features", "('a',)", "environment"], ["data.x", "()"],
-              ["train.monitor", "'val_loss'"]):
+              [epochs, "4", "flag"], ["data.features", "('a',)", "environment"], ["data.x", "()"],
+              [f"train.monitor{said['train.monitor']}", "'val_loss'"]):
     assert row in page.rows
   assert "Synthetic" not in page.text and "ooze, clay, sand" in page.text
-  assert page.rows.index(["train.num_epochs", "4", "flag"]) < page.rows.index(["seed", "3"])
+  assert page.rows.index([epochs, "4", "flag"]) < page.rows.index([f"seed{said['seed']}", "3"])
 
 
 def test_synthetic_data_is_said_to_be(tmp_path):
@@ -271,7 +293,8 @@ def test_stages(tmp_path, num_stages, badge):
   assert re.search(r'<span class="badge \w+">(\w+)</span>', page.source).group(1) == badge
   assert page.all("a", "href")[-2:] == ["stages/0/report.html", "stages/1/report.html"]
   assert "epochs 3 of 4 30 steps" in page.text and page.text.count("epochs 4 of 4 40 steps") == 2
-  assert "optim.learning_rate = 0.1" in page.text and ["seed", "5", "flag"] in page.rows
+  assert "optim.learning_rate = 0.1" in page.text
+  assert ["seedroot of all randomness of training", "5", "flag"] in page.rows
   assert len(page.all("img", "src")) == 2 and page.all("section", "id")[0] == "Stages"
   assert len(Page(tmp_path / "stages" / "0" / "report.html").all("img", "src")) == 1
 
@@ -315,3 +338,28 @@ def test_neither_jax_nor_pyplot_is_loaded(tmp_path):
           "assert not {'jax', 'matplotlib.pyplot'} & set(sys.modules)")
   done = command("-c", code, folder)
   assert (done.returncode, done.stderr) == (0, "") and len(os.listdir(os.path.join(folder, "figures"))) == 2
+
+
+def test_fields_are_shown_with_what_they_mean(tmp_path):
+  """What the run noted of its own fields, and what is known of those that all share."""
+  folder = make_run(tmp_path / "run", config=MINIMAL | {"origins": {"loss.weights.kl": "flag", "seed": "flag"}},
+                    process={"meanings": {"loss.weights.kl": "weight of <KL>", "model.kind": 3, "seed": "mine"}})
+  page = page_of(folder)
+  assert ["loss.weights.klweight of <KL>", "0.5", "flag"] in page.rows
+  assert ["seedroot of all randomness of training", "3", "flag"] in page.rows
+  assert ["model.kind", "'semisup'"] in page.rows and ["data.source", "'csv'"] in page.rows
+  assert "<KL>" not in page.source
+  replace_text(folder, "run.json", lambda text: json.dumps({"meanings": 5}))
+  assert ["loss.weights.kl", "0.5", "flag"] in page_of(folder).rows
+
+
+def test_commands_that_do_it_again(tmp_path):
+  """A process that went on by the folder alone is repeated with the flags of the first."""
+  main, first = "/x/jaxtrain/main.py", ["--config=a.py", "--config.seed=3"]
+  start = lambda *flags: [main, *flags]
+  again = lambda *argvs: run_page.repeated(list(argvs), ["SEED=1"])
+  assert again(start(*first, "--workdir=runs/a"), start("--workdir", "runs/a", "--config.train.num_epochs=9")) == [
+      "SEED=1 python -m jaxtrain.main --config=a.py --config.seed=3",
+      "SEED=1 python -m jaxtrain.main --config=a.py --config.seed=3 --config.train.num_epochs=9"]
+  assert again(start(*first), start(*first)) == ["SEED=1 python -m jaxtrain.main --config=a.py --config.seed=3"]
+  assert again(["train.py", "a b"]) == ["python train.py 'a b'"]

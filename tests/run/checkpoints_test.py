@@ -126,6 +126,21 @@ def test_a_save_that_cannot_be_read_back_deletes_nothing_and_is_an_error(how, as
   assert records.committed_steps(str(tmp_path)) == [3]
 
 
+@pytest.mark.parametrize("steps, says", [
+    ((3,), "there is no other; restore it, or train again in a new workdir"), ((1, 2, 3), "choose a step of 1, 2"),
+    ((3, 5), "choose last, or a step of 5")])
+def test_what_cannot_be_read_is_not_proposed_instead_of_itself(steps, says, tmp_path):
+  """Where the only checkpoint was lost, it said `choose last`, which is that one."""
+  for step in steps:
+    os.makedirs(tmp_path / "checkpoints" / str(step))
+  with pytest.raises(UserError) as error:
+    checkpoints.read_named(str(tmp_path), "3")
+  assert "checkpoint 3 cannot be read" in str(error.value) and str(error.value).endswith(f"; {says}")
+  if steps[-1] == 3:
+    with pytest.raises(UserError, match=f"the newest, of step 3, cannot be read .*; {says}"):
+      checkpoints.read_named(str(tmp_path), "best")
+
+
 @pytest.fixture
 def best_is_first(tmp_path, shared):
   """A copy of a run of five epochs whose best state is that of the first, as the largest loss."""

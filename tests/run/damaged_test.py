@@ -83,7 +83,7 @@ def test_fields_of_another_kind(section, field, value, run):
 def test_run_json_of_another_shape(text, run):
   (run / "run.json").write_text(text)
   with pytest.raises(UserError, match="run.json is damaged"):
-    provenance.write_process(str(run), [], {})
+    provenance.write_process(str(run), [], {}, {})
   assert "run.json" in json.dumps(COMMANDS["report"](str(run)) and (run / "report.html").read_text())
 
 

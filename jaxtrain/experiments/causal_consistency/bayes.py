@@ -1,8 +1,9 @@
 """Parameters of the outcome networks as global latent variables: their draw, their KL, and draws after training.
 
-All other networks stay point estimates. The posterior is a product of Normals, the prior of each parameter N(0, s^2 / n)
-with n the inputs of its layer and s `model.prior_sd`. One draw serves all rows of a step, so the step makes it and adds
-the KL once, whatever the devices; where the parameters are no latent variables the functions give them back.
+All other networks stay point estimates. The posterior is a product of Normals, the prior of each parameter
+N(0, s^2 / n) with n the inputs of its layer and s `model.prior_sd`. One draw serves all rows of a step, so the step
+makes it and adds the KL once, whatever the devices; where the parameters are no latent variables the functions give
+them back.
 
 **Source:** Graves 2011 (Practical variational inference for neural networks); reparameterised draws, Blundell et al.
 2015 (Weight uncertainty in neural networks), section 3.2.

@@ -22,7 +22,7 @@ METRICS = {
     "ate_aipw": Metric(UNIT, "the same by cross-fitted doubly robust regression, without the model", key=True),
     "ate_unadjusted": Metric(UNIT, "difference of group means: no effect where covariates drive both", key=True),
     "ate_2sls": Metric(UNIT, "effect by the instrument, two-stage least squares", key=True),
-    "log_likelihood": Metric("nats", "mean log p(z|x,y) of an outcome of a recorded row", "higher", key=True),
+    "log_likelihood": Metric("nats", "mean log p(z|x,y) of an outcome of a row whose y is known", "higher", key=True),
     "hidden_cross_entropy": Metric("nats", "mean -log p(y|x,z) of treatments that were hidden", "lower", key=True),
     "cate_rmse": Metric(UNIT, "root mean squared error of the effect of a row", "lower", key=True),
     "e_value": Metric("risk ratio", "strength that a hidden confounder needs to explain the effect away"),
@@ -151,7 +151,9 @@ def truth_scalars(rows: dict, predicted: Predicted, facts: dict, k: int) -> dict
 
 
 def likelihood_scalars(rows: dict, predicted: Predicted, facts: dict) -> dict[str, float]:
-  """Mean log probabilities that the model gives to what was recorded, errors of outcomes, and the consistency gap."""
+  """Mean log probabilities that the model gives to what was recorded (`log_likelihood`: to all rows where their true
+  treatment is known), errors of outcomes, and the consistency gap.
+  """
   seen, Z = rows["y"] >= 0, rows["z"].shape[1]
   own = lambda log_prob: log_prob[seen, rows["y"][seen]]
   marginal = special.logsumexp(predicted.log_prior + predicted.log_lik, axis=1)
@@ -159,10 +161,14 @@ def likelihood_scalars(rows: dict, predicted: Predicted, facts: dict) -> dict[st
            "consistency_gap": diagnostics.kl_divergence(predicted.log_posterior, predicted.log_head)}
   if predicted.log_w is not None:
     found["log_w_given_x"] = float(predicted.log_w.mean())
-  if seen.any():
+  if "y_true" in rows:
+    likelihood = predicted.log_lik[np.arange(len(seen)), rows["y_true"]] / Z
+  else:
     likelihood = own(predicted.log_lik) / Z
-    found |= {"log_likelihood": float(likelihood.mean()), "log_likelihood_ci95": statistics.t_half_width(likelihood),
-              "log_lik_y_given_xz": float(own(predicted.log_head).mean()),
+  if likelihood.size:
+    found |= {"log_likelihood": float(likelihood.mean()), "log_likelihood_ci95": statistics.t_half_width(likelihood)}
+  if seen.any():
+    found |= {"log_lik_y_given_xz": float(own(predicted.log_head).mean()),
               "log_lik_y_given_x": float(own(predicted.log_prior).mean())}
     error = np.square(rows["z"][seen] - own(predicted.mean))
     found |= {f"rmse_z{ending(facts, 1, k)}": float(np.sqrt(error[:, k].mean())) for k in range(Z)}

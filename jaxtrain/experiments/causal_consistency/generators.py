@@ -26,20 +26,20 @@ HETERO_DIM = 5
 
 
 class Draw(NamedTuple):
-  """A simulated table, float64.
+  """The rows of a simulated table, or of another whose treatments are known, float64.
 
   Attributes:
     x: [N, D] covariates; w: [N, W] instruments, W = 0 without.
     y: [N] int32, the treatment; observed: [N] bool, whether it is recorded.
     z: [N, 1] outcome.
-    mean: [N, K, 1] E[z | x, do(y = k)], what is hidden averaged out.
+    mean: [N, K, 1] E[z | x, do(y = k)], what is hidden averaged out; None where it is not known.
   """
   x: np.ndarray
   w: np.ndarray
   y: np.ndarray
   observed: np.ndarray
   z: np.ndarray
-  mean: np.ndarray
+  mean: np.ndarray | None
 
 
 def sigmoid(t: np.ndarray) -> np.ndarray:
@@ -52,11 +52,15 @@ def categorical(random: np.random.Generator, logits: np.ndarray) -> np.ndarray:
   return np.argmax(logits + random.gumbel(size=logits.shape), axis=1).astype(np.int32)
 
 
-def hide(random: np.random.Generator, data, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-  """Which treatments stay recorded, [N] bool, by `data.missing_mechanism` and `data.missing_rate`."""
-  last, m = data.num_classes - 1, data.mnar_strength
-  share = {"mcar": np.ones(len(y)), "mar": sigmoid(x[:, 0]), "mnar": 1 - m + m * y / last,
-           "mar_z": sigmoid(z[:, 0] - last / 2)}[data.missing_mechanism]
+def hide(random: np.random.Generator, data, y: np.ndarray, by_x: np.ndarray, by_z: np.ndarray) -> np.ndarray:
+  """Which treatments stay recorded, [N] bool, by `data.missing_mechanism` and `data.missing_rate`.
+
+  Args:
+    y: [N] treatments; by_x, by_z: [N], what the logit of `mar` and of `mar_z` is.
+  """
+  m = data.mnar_strength
+  share = {"mcar": np.ones(len(y)), "mar": sigmoid(by_x), "mnar": 1 - m + m * y / (data.num_classes - 1),
+           "mar_z": sigmoid(by_z)}[data.missing_mechanism]
   return random.random(len(y)) >= data.missing_rate * share
 
 
@@ -65,7 +69,7 @@ def draw(data, num_rows: int, seed: int) -> Draw:
   random = np.random.default_rng(seed)
   make = draw_hetero if data.source == "hetero" else draw_linear
   x, w, y, z, mean = make(random, data, num_rows)
-  return Draw(x, w, y, hide(random, data, x, y, z), z, mean)
+  return Draw(x, w, y, hide(random, data, y, x[:, 0], z[:, 0] - (data.num_classes - 1) / 2), z, mean)
 
 
 def draw_linear(random: np.random.Generator, data, N: int) -> tuple[np.ndarray, ...]:
@@ -96,20 +100,22 @@ def draw_hetero(random: np.random.Generator, data, N: int) -> tuple[np.ndarray, 
 
 
 def names(data) -> dict[str, tuple[str, ...]]:
-  """Names of the columns of a simulated table: `covariates`, `instruments`, `outcomes`."""
+  """Names of the columns of a simulated table: `covariates`, `instruments`, `outcomes`, `treatment`."""
   several = lambda letter, n: (letter,) if n == 1 else tuple(f"{letter}{k + 1}" for k in range(n))
-  return {"covariates": several("x", HETERO_DIM if data.source == "hetero" else 1),
+  return {"covariates": several("x", HETERO_DIM if data.source == "hetero" else 1), "treatment": ("y",),
           "instruments": several("w", data.instrument_dim) if data.source == "iv" else (), "outcomes": ("z",)}
 
 
-def columns(made: Draw, named: dict[str, tuple[str, ...]], treatment: str = "y") -> dict[str, Any]:
-  """A simulated table by column, as it is written to a file: hidden treatments are None; what is true and not seen has
-  names that begin with `true_`.
+def columns(made: Draw, named: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+  """Rows by column, as they are written to a file: hidden treatments are None; what is true and not seen has names
+  that begin with `true_`.
   """
   found: dict[str, Any] = {}
-  for part, values in (("covariates", made.x), ("instruments", made.w)):
-    found |= {name: values[:, d] for d, name in enumerate(named[part])}
+  for role, values in (("covariates", made.x), ("instruments", made.w)):
+    found |= {name: values[:, d] for d, name in enumerate(named[role])}
+  treatment, = named["treatment"]
   found[treatment] = np.asarray([str(y) if seen else None for y, seen in zip(made.y, made.observed)], object)
   found |= {name: made.z[:, d] for d, name in enumerate(named["outcomes"])}
   found[f"true_{treatment}"] = made.y.astype(np.int64)
-  return found | {f"true_mean_{k}": made.mean[:, k, 0] for k in range(made.mean.shape[1])}
+  means = np.zeros((len(made.y), 0, 1)) if made.mean is None else made.mean
+  return found | {f"true_mean_{k}": means[:, k, 0] for k in range(means.shape[1])}

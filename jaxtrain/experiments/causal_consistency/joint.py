@@ -57,6 +57,7 @@ LIMITS = {
     "data.seed": limits.whole(-1, 2**31 - 1),
     "data.num_samples": limits.whole(10, limits.MOST_ROWS),
     "data.num_classes": limits.whole(2, 256),
+    "data.simulation": limits.whole(1, 10),
     "data.noise_std": limits.at_least(1e-6, 1e6),
     "data.confounding": limits.at_least(0, 1e3),
     "data.missing_mechanism": limits.one_of(*generators.MECHANISMS),
@@ -102,8 +103,8 @@ def check_backend(config) -> None:
     raise UserError(f"config.loss.objective: got {loss.objective!r}, allowed {' | '.join(svi.OBJECTIVES)} {why}")
   for name in ("tau", "beta"):
     if loss[name] != 1.0 or loss[f"{name}_schedule"].shape != "constant":
-      raise UserError(f"config.loss.{name}: got {loss[name]} and the schedule {loss[f'{name}_schedule'].shape}, allowed "
-                      f"1 throughout {why}")
+      raise UserError(f"config.loss.{name}: got {loss[name]} and the schedule {loss[f'{name}_schedule'].shape}, "
+                      f"allowed 1 throughout {why}")
   for name in ("z_yx", "y_x"):
     if loss.weights[name] != 1.0:
       raise UserError(f"config.loss.weights.{name}: got {loss.weights[name]}, allowed 1 {why}")

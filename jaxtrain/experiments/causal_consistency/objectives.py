@@ -1,7 +1,8 @@
 """The loss of the joint model: terms over rows with a recorded treatment, and what rows without one add.
 
-With L_z(y) = -log p(z | x, y), L_p(y) = -log p(y | x, w), L_x(y) = -log p(x | y, z), each times its weight, q = p(y | x,
-w, z) of the imputing head, H the entropy in nats and stop(.) without gradient, a row without a treatment adds
+With L_z(y) = -log p(z | x, y), L_p(y) = -log p(y | x, w), L_x(y) = -log p(x | y, z), each times its weight,
+q = p(y | x, w, z) of the imputing head, H the entropy in nats and stop(.) without gradient, a row without a treatment
+adds
 
   seed         beta sum_y q (L_z + L_x) - tau H[q]                                     gradients flow through q
   stopgrad     beta sum_y q' (L_z + L_p + L_x), q' = stop(softmax(log q / tau))

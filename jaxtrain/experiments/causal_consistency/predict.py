@@ -29,9 +29,10 @@ Result = dict[str, np.ndarray]
 
 
 class Trained(NamedTuple):
-  """A model and the meta of the table that it was trained on."""
+  """A model and the meta of the table that it was trained on; `functions` of (variables, columns) by name."""
   model: nets.Joint
   meta: dict[str, Any]
+  functions: dict[str, Callable]
 
   @property
   def classes(self) -> list[str]:
@@ -74,11 +75,16 @@ def read_columns(t: Trained, found: files.Columns, needed: list[str]) -> tuple[n
   return scaled, whole
 
 
-def apply(t: Trained, fn: Callable, state: Any, x: np.ndarray, whole: np.ndarray) -> Any:
-  """fn(bound model, covariates, instruments, outcomes) of rows in blocks, float64; NaN for rows that are not whole."""
-  def of_block(variables, block):
-    return fn(t.model.bind(variables), *t.split(block))
-  found = blocks.in_blocks(of_block, {"params": bayes.network(state.applied)}, x)
+def make_functions(model: nets.Joint, meta: dict) -> dict[str, Callable]:
+  """Functions of (variables, columns x in scaled units), made once so that their programs are kept between calls."""
+  split = lambda x: sources.split_columns(meta, {"x": x})
+  return {"outcomes": lambda variables, x: model.apply(variables, split(x)[0], method=model.outcomes),
+          "impute": lambda variables, x: model.apply(variables, *split(x), method=model.impute)}
+
+
+def apply(t: Trained, name: str, state: Any, x: np.ndarray, whole: np.ndarray) -> Any:
+  """The function of that name of rows in blocks, float64; NaN for rows that are not whole."""
+  found = blocks.in_blocks(t.functions[name], {"params": bayes.network(state.applied)}, x)
   return jax.tree.map(lambda leaf: emptied(leaf, whole), found)
 
 
@@ -90,7 +96,7 @@ def emptied(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def arms(t: Trained, state: Any, found: files.Columns) -> tuple[np.ndarray, np.ndarray]:
   """(mean, deviation) [N, K, Z] of the outcomes under each class, raw units."""
   x, whole = read_columns(t, found, t.meta["covariates"])
-  normals = apply(t, lambda bound, x, w, z: bound.outcomes(x), state, x, whole)
+  normals = apply(t, "outcomes", state, x, whole)
   return t.units.shift + t.units.factor * normals.mean, t.units.factor * normals.sd
 
 
@@ -121,7 +127,7 @@ def counterfactual_z(t: Trained, state: Any, found: files.Columns, num: int, key
 def impute_y(t: Trained, state: Any, found: files.Columns, num: int, key: jax.Array) -> Result:
   """Probabilities of the classes, and the most probable one."""
   x, whole = read_columns(t, found, t.meta["features"])
-  prob = np.exp(apply(t, lambda bound, x, w, z: bound.impute(x, w, z), state, x, whole))
+  prob = np.exp(apply(t, "impute", state, x, whole))
   result = {f"prob_{name}": prob[:, k] for k, name in enumerate(t.classes)}
   return result | pick_class(t.classes, result)
 
@@ -137,7 +143,7 @@ def pick_class(classes: list[str], found: Result) -> Result:
 def effect(t: Trained, state: Any, found: files.Columns, num: int, key: jax.Array) -> Result:
   """Effects of every class but the first against the first, and posterior intervals of a Bayesian model."""
   x, whole = read_columns(t, found, t.meta["covariates"])
-  means = apply(t, lambda bound, x, w, z: bound.outcomes(x).mean, state, x, whole)
+  means = apply(t, "outcomes", state, x, whole).mean
   values = {"": t.units.factor * (means - means[:, :1])}
   if bayes.is_bayesian(state.applied):
     low, high = outputs.row_intervals(t.model, t.meta, state.applied, t.split(x)[0], key)
@@ -174,7 +180,7 @@ def export_effect(t: Trained, state: Any) -> tuple[Callable, int]:
 
 def make_verbs(model: nets.Joint, meta: dict) -> dict[str, Verb]:
   """The verbs of a model and a table's meta."""
-  t = Trained(model, meta)
+  t = Trained(model, meta, make_functions(model, meta))
   bind = lambda fn: functools.partial(fn, t)
   own = tuple(map(Input, meta["covariates"]))
   treatment = Input(meta["treatment"], kind="label", required=False, values=tuple(meta["class_names"]))

@@ -4,7 +4,6 @@ A table's features stand in the order outcomes, instruments, covariates; its lab
 not recorded. Outcomes keep their scale up to a shift and a factor, because effects are differences of their means.
 """
 
-import functools
 from typing import Callable
 
 import jax
@@ -15,40 +14,56 @@ from jaxtrain import config as config_lib
 from jaxtrain.config.defaults import TABLES
 from jaxtrain.data import tables, tabular
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.causal_consistency import generators
+from jaxtrain.experiments.causal_consistency import benchmarks, generators
 from jaxtrain.types import Batch, Splits
 
 ROLES = ("outcomes", "instruments", "covariates")
 AFFINE = ("identity", "standardise", "min_max")
 
 
-def read_simulated(config) -> tables.Table:
-  """The table of a generator: `data.num_samples` rows that train beside those of the other parts."""
+def make_rows(config) -> tuple[generators.Draw, dict[str, tuple[str, ...]], dict]:
+  """(rows, names of columns by role with `treatment`, facts) of a source of `GENERATORS`. Raises UserError.
+
+  A simulated table has `data.num_samples` rows that train beside those of the other parts.
+  """
   data = config.data
   check_dials(data)
+  seed = data.seed if data.seed >= 0 else config.seed
+  if data.source in benchmarks.READERS:
+    made, named, facts = benchmarks.read(data, seed)
+    return made, named, {"source": data.source} | facts
   share = data.split.fractions[0] if data.split.kind == "random" else 1.0
-  num_rows = round(data.num_samples / max(share, 1e-6))
-  made, named = generators.draw(data, num_rows, data.seed if data.seed >= 0 else config.seed), generators.names(data)
+  made = generators.draw(data, round(data.num_samples / max(share, 1e-6)), seed)
+  return made, generators.names(data), {"source": f"simulated, {data.source}"}
+
+
+def read_known(config) -> tables.Table:
+  """The table of a source of `GENERATORS`, with what is true of its rows. Raises UserError."""
+  made, named, facts = make_rows(config)
+  num_classes = config.data.num_classes
   label = np.where(made.observed, made.y, -1).astype(np.int32)
-  facts = {"source": f"simulated, {data.source}", "rows": num_rows, "rows_unlabelled": int((label < 0).sum()),
-           "class_rows": np.bincount(label[label >= 0], minlength=data.num_classes).tolist(),
-           "columns": {role: list(named[role]) for role in ROLES} | {"treatment": "y"}}
+  facts = facts | {"rows": len(label), "rows_unlabelled": int((label < 0).sum()),
+                   "class_rows": np.bincount(label[label >= 0], minlength=num_classes).tolist(),
+                   "columns": {role: list(named[role]) for role in ROLES} | {"treatment": named["treatment"][0]}}
   return tables.Table(np.concatenate([made.z, made.w, made.x], axis=1), sum((named[role] for role in ROLES), ()), label,
-                      tuple(map(str, range(data.num_classes))), None, facts,
-                      truth={"true_label": made.y, "true_mean": made.mean})
+                      tuple(map(str, range(num_classes))), None, facts,
+                      truth={"true_label": made.y} | ({} if made.mean is None else {"true_mean": made.mean}))
 
 
 def check_dials(data) -> None:
-  """Raises UserError for dials that a generator does not have."""
-  if data.source in ("base", "hetero") and data.num_classes != 2:
-    raise UserError(f"config.data.num_classes: got {data.num_classes}, allowed 2 with config.data.source={data.source}; "
-                    "config.data.source=multiclass has more")
+  """Raises UserError for dials that a generator or a benchmark does not have."""
+  if data.source not in ("multiclass", "iv") and data.num_classes != 2:
+    raise UserError(f"config.data.num_classes: got {data.num_classes}, allowed 2 with config.data.source="
+                    f"{data.source}; config.data.source=multiclass has more")
   if data.source != "iv" and (data.instrument_dim != 1 or data.hidden_confounding != 1.0):
     raise UserError("config.data.instrument_dim and hidden_confounding: allowed 1 with config.data.source="
                     f"{data.source}; iv has instruments")
+  if data.source != "acic2016" and data.simulation != 1:
+    raise UserError(f"config.data.simulation: got {data.simulation}, allowed 1 with config.data.source={data.source}; "
+                    "acic2016 has ten")
 
 
-GENERATORS: dict[str, Callable] = dict.fromkeys(generators.GENERATORS, read_simulated)
+GENERATORS: dict[str, Callable] = dict.fromkeys((*generators.GENERATORS, *benchmarks.READERS), read_known)
 
 
 def split_columns(columns: dict[str, list[str]], batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -58,12 +73,13 @@ def split_columns(columns: dict[str, list[str]], batch: Batch) -> tuple[jax.Arra
   return batch["x"][:, second:], batch["x"][:, first:second], batch["x"][:, :first]
 
 
-def table_config(config, columns: dict[str, tuple[str, ...]]):
+def table_config(config, columns: dict[str, tuple[str, ...]], leave_out: tuple[str, ...]):
   """The config as families with one table have it: features of all roles, the treatment as label."""
   data = ConfigDict(TABLES)
   with data.ignore_type():
     data.update({name: config.data[name] for name in TABLES if name in config.data})
   data.features, data.label = sum((columns[role] for role in ROLES), ()), config.data.treatment
+  data.leave_out = leave_out
   whole = ConfigDict({"data": data, "train": config.train, "eval": config.eval})
   return whole.lock()
 
@@ -78,7 +94,7 @@ def load(config) -> Splits:
                         f"{data.source}, whose columns are known")
     table = choose_covariates(GENERATORS[data.source](config), tuple(data.features), tuple(data.leave_out))
     none = {role: () for role in ROLES}  # are named: all that the table has
-    found, table = tabular.load(table_config(config, none), {data.source: lambda _: table})
+    found, table = tabular.load(table_config(config, none, ()), {data.source: lambda _: table})
     columns = table.facts["columns"]
   else:
     wanted = {"outcomes": tuple(data.outcomes), "instruments": tuple(data.instruments),
@@ -88,7 +104,7 @@ def load(config) -> Splits:
         raise UserError(f"config.data.{field}: got {value!r}, allowed the name of a column, such as "
                         f"--config.data.{field}={'treated' if field == 'treatment' else 'a,b'}")
     read = {data.source: lambda _: read_function(config, wanted)} if "." in data.source else {}
-    found, table = tabular.load(table_config(config, wanted), read)
+    found, table = tabular.load(table_config(config, wanted, tuple(data.leave_out)), read)
     columns = by_role(table.feature_names, wanted) | {"treatment": data.treatment}
   check_outcomes(found.meta["scaler"], columns["outcomes"])
   check_classes(found.train, table.class_names)
@@ -103,7 +119,10 @@ def choose_covariates(table: tables.Table, names: tuple[str, ...], leave_out: tu
   fixed = (*columns["outcomes"], *columns["instruments"])
   chosen = tables.match(columns["covariates"], names or tuple(columns["covariates"]), (), table.facts["source"],
                         "features")
-  chosen = tuple(name for name in chosen if name not in leave_out)
+  dropped = tables.match(list(chosen), leave_out, (), table.facts["source"], "leave_out")
+  chosen = tuple(name for name in chosen if name not in dropped)
+  if not chosen:
+    raise UserError(f"config.data.leave_out: got {leave_out}, which leaves no covariates of {table.facts['source']}")
   table = tables.select_features(table, (*fixed, *chosen), ())
   return table._replace(facts=table.facts | {"columns": columns | {"covariates": list(chosen)}})
 

@@ -80,7 +80,8 @@ def loss_sums(p: objectives.Problem, params: Any, state: Any, chunk: Batch, key:
   bound_key, shown_key = jax.random.split(key)
   shown = objectives.loss_sums(p, jax.lax.stop_gradient(params), state, chunk, shown_key).metrics
   bound = p.model.bind({"params": params})
-  terms = {name: value[0] for name, value in objectives.gaps(p, bound, bound(*p.split(chunk)), chunk, p.penalises).items()}
+  gaps = objectives.gaps(p, bound, bound(*p.split(chunk)), chunk, p.penalises)
+  terms = {name: value[0] for name, value in gaps.items()}
   terms["bound"] = negative_bound(p, params, chunk, objectives.dials(p, state.step).active, bound_key)
   return step_lib.Chunk(terms, metrics=shown)
 

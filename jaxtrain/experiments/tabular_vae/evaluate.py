@@ -46,26 +46,32 @@ def pick_rows(source, width: int, key) -> np.ndarray:
 
 
 def errors(x: np.ndarray, x_mean: np.ndarray, names: list[str], suffix: str) -> dict[str, float]:
-  """R2, root mean squared and mean absolute error of each column [N, D], in float64, over the entries that are no NaN.
+  """R2, half of its 95 % interval, root mean squared and mean absolute error of each column [N, D], in float64, over
+  the entries that are no NaN. A constant column has no R2, and one entry no interval.
   """
   x, x_mean = np.asarray(x, np.float64), np.asarray(x_mean, np.float64)
   scalars = {}
   for d, name in enumerate(names):
     there = ~np.isnan(x[:, d])
     column, found = (x[:, d], x_mean[:, d]) if there.all() else (x[there, d], x_mean[there, d])
-    r2, rmse, mae = column_errors(column, found) if len(column) else (float("nan"),) * 3
-    scalars |= {f"r2_{suffix}/{name}": r2, f"rmse_{suffix}/{name}": rmse, f"mae_{suffix}/{name}": mae}
+    r2, half, rmse, mae = column_errors(column, found) if len(column) else (float("nan"),) * 4
+    scalars |= {f"r2_{suffix}/{name}": r2} | ({} if np.isnan(half) else {f"r2_{suffix}_ci95/{name}": half})
+    scalars |= {f"rmse_{suffix}/{name}": rmse, f"mae_{suffix}/{name}": mae}
   return scalars
 
 
-def column_errors(x: np.ndarray, x_mean: np.ndarray) -> tuple[float, float, float]:
-  """R2 (NaN for a constant), root mean squared and mean absolute error of a column [N], float64."""
+def column_errors(x: np.ndarray, x_mean: np.ndarray) -> tuple[float, float, float, float]:
+  """R2 and half of its interval (NaN for a constant), root mean squared and mean absolute error of a column [N].
+  """
   largest = np.abs(x).max()
   unit = 1.0 if largest == 0 or 1e-100 < largest < 1e100 else 2.0 ** np.floor(np.log2(largest))  # squares stay numbers
   x, x_mean = x / unit, x_mean / unit
-  square, var = np.square(x - x_mean).mean(), x.var()
-  r2 = float(1 - square / max(var, 1e-300)) if x.std() > 0 else float("nan")
-  return r2, float(square ** 0.5 * unit), float(np.abs(x - x_mean).mean() * unit)
+  squares, deviation, half = np.square(x - x_mean), np.square(x - x.mean()), float("nan")
+  square, var = squares.mean(), max(x.var(), 1e-300)
+  r2 = float(1 - square / var) if x.std() > 0 else float("nan")
+  if x.std() > 0:
+    half = statistics.t_half_width((square / var * deviation - squares) / var)  # as of `mean_r2`
+  return r2, half, float(square ** 0.5 * unit), float(np.abs(x - x_mean).mean() * unit)
 
 
 def mean_r2(x: np.ndarray, x_mean: np.ndarray) -> dict[str, float]:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxtrain.experiments.tabular_vae.figures_classes import GREY, LABELLED, calibration, classes, confusion
 from jaxtrain.experiments.tabular_vae.figures_classes import distances, roc
 from jaxtrain.experiments.tabular_vae.figures_data import BLUE, dataset, distributions, generated, set_log_ticks
-from jaxtrain.experiments.tabular_vae.figures_data import shown_features, signed_log
+from jaxtrain.experiments.tabular_vae.figures_data import panel_columns, shown_features, signed_log
 from jaxtrain.jsonable import number
 from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import RunData
@@ -28,7 +28,7 @@ ACTIVE_NATS = 0.01  # mean KL above which a latent dimension is in use
 DENSITY = LinearSegmentedColormap.from_list("density", ["#b5d2ec", "#1f6fb4", "#08264d"])
 
 
-def reconstruction(run: RunData) -> Figure | None:
+def reconstruction(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for points off the dashed line of equality: a flat cloud is a feature that the latent space does not carry, a
   bend is a range that it gets wrong.
   """
@@ -38,9 +38,9 @@ def reconstruction(run: RunData) -> Figure | None:
   names = run.meta["features"]
   r2, scaled = ([number(record["scalars"].get(f"r2_{unit}/{name}")) for name in names] for unit in ("raw", "scaled"))
   shown, chosen = shown_features(run)
-  columns = 3 if len(shown) in (5, 6, 9) else min(4, len(shown))
+  columns = panel_columns(len(shown), narrow)
   rows = -(-len(shown) // columns)
-  width, height = 0.5 + PITCH[0] * max(columns, 2), 0.25 + PITCH[1] * rows
+  width, height = 0.5 + PITCH[0] * max(columns, 2), 0.25 + PITCH[1] * rows + 0.3 * narrow
   figure = new_figure(width, height, layout=None)
   for k, d in enumerate(shown):
     left, top = 0.75 + PITCH[0] * (k % columns), 0.45 + PITCH[1] * (k // columns)
@@ -51,6 +51,7 @@ def reconstruction(run: RunData) -> Figure | None:
   text = f"measured: {len(x):,} of {run.split}'s {record['scalars']['rows']:,} rows, R² over all{chosen}"
   if any(run.meta["scaler"]["transforms"][d].endswith("log1p") for d in shown):
     text += "; axes of log1p features are logarithmic"
+  text = text.replace("; ", ";\n") if narrow else text
   figure.text(0.75 / width, 0.08 / height, text, fontsize=8.5, color=MUTED)
   figure.text(0.1 / width, 0.5, "reconstructed", fontsize=8.5, color=MUTED, rotation=90, va="center")
   return figure
@@ -91,21 +92,23 @@ def draw_feature(ax, x: np.ndarray, x_mean: np.ndarray, logarithmic: bool) -> No
     ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=7, color=MUTED)
 
 
-def latent(run: RunData) -> Figure | None:
+def latent(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for dimensions without a bar: their posterior has collapsed to the prior, and they carry nothing."""
   points, kl_nats = run.arrays.get("sample_components"), run.arrays.get("kl_nats_per_dim")
   if points is None or kl_nats is None:
     return None
-  figure = new_figure(9, 4.4)
-  left, right = figure.subplots(1, 2, width_ratios=(1.75, 1))
+  figure = new_figure(*((4.6, 8.4) if narrow else (9, 4.4)))
+  ratios = {"height_ratios": (1.75, 1)} if narrow else {"width_ratios": (1.75, 1)}
+  left, right = figure.subplots(*((2, 1) if narrow else (1, 2)), **ratios)
   share, rows = run.arrays["component_share"], run.evals[run.split]["scalars"]["rows"]
-  left.set_title(f"posterior means, principal components ({run.split}, {len(points):,} of {rows:,} rows)", fontsize=8.5)
+  title = "principal components" if narrow else "posterior means, principal components"
+  left.set_title(f"{title} ({run.split}, {len(points):,} of {rows:,} rows)", fontsize=8.5)
   left.set_xlabel(f"PC 1 ({share[0]:.0%} of variance)")
   if points.shape[1] < 2:
     left.hist(points[:, 0], bins=50, color=BLUE)
   else:
     left.set_ylabel(f"PC 2 ({share[1]:.0%})")
-    draw_map(left, run, points)
+    draw_map(left, run, points, narrow)
   order = np.argsort(-kl_nats)
   active = kl_nats[order] > ACTIVE_NATS
   right.bar(range(len(order)), kl_nats[order], color=np.where(active, BLUE, GREY), width=0.8)
@@ -120,24 +123,26 @@ def latent(run: RunData) -> Figure | None:
   return figure
 
 
-def umap(run: RunData) -> Figure | None:
+def umap(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for classes that form islands of their own. Only who is near whom means something here: distances between
   islands, their sizes and their order do not.
   """
   points = run.arrays.get("sample_umap")
   if points is None:
     return None
-  figure = new_figure(7.4, 4.8)
+  figure = new_figure(*((4.6, 5.6) if narrow else (7.4, 4.8)))
   ax = figure.subplots()
   rows = run.evals[run.split]["scalars"]["rows"]
   ax.set_title(f"posterior means, UMAP ({run.split}, {len(points):,} of {rows:,} rows)", fontsize=8.5)
   ax.set(xlabel="UMAP 1", ylabel="UMAP 2", aspect="equal", adjustable="datalim")
-  draw_map(ax, run, points)
+  draw_map(ax, run, points, narrow)
   return figure
 
 
-def draw_map(ax, run: RunData, points: np.ndarray) -> None:
-  """Points [N, 2] of the rows that were sampled first, coloured by the most frequent classes."""
+def draw_map(ax, run: RunData, points: np.ndarray, narrow: bool) -> None:
+  """Points [N, 2] of the rows that were sampled first, coloured by the most frequent classes, whose names stand beside
+  them; `narrow`: below.
+  """
   names = run.meta["class_names"]
   size, label = float(np.clip(6e4 / len(points), 5, 20)), run.arrays.get("sample_label")
   if label is None or not names:
@@ -157,7 +162,8 @@ def draw_map(ax, run: RunData, points: np.ndarray) -> None:
       ax.scatter([], [], s=24, color=GREY, label=text)
   mixed = np.random.default_rng(0).permutation(np.flatnonzero(np.isin(label, top)))  # no class always on top
   ax.scatter(*points[mixed].T, s=size, c=list(color[mixed]), alpha=0.7, linewidths=0)
-  ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handletextpad=0.3, borderaxespad=0.2)
+  place = {"bbox_to_anchor": (0.0, -0.16), "ncols": 2} if narrow else {"bbox_to_anchor": (1.0, 1.0)}
+  ax.legend(loc="upper left", fontsize=8, handletextpad=0.3, borderaxespad=0.2, **place)
 
 
 def architecture(run: RunData) -> Figure | None:

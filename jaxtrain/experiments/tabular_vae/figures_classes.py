@@ -25,13 +25,13 @@ def most_frequent(count: np.ndarray, limit: int) -> list[int]:
   return [int(k) for k in np.argsort(-count, kind="stable")[:limit] if count[k] > 0]
 
 
-def classes(run: RunData) -> Figure | None:
+def classes(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for classes too rare to learn from."""
   count, predicted = run.arrays.get("class_count"), run.arrays.get("predicted_count")
   if count is None or not count.sum():
     return None
   names, order = run.meta["class_names"], most_frequent(count, MAX_CLASSES)
-  figure = new_figure(8.2, 1.0 + (0.26 if predicted is not None else 0.2) * len(order))
+  figure = new_figure(4.6 if narrow else 8.2, 1.0 + (0.26 if predicted is not None else 0.2) * len(order))
   ax = figure.subplots()
   series = [(count, LABELLED, "true label")]
   if predicted is not None:
@@ -43,7 +43,7 @@ def classes(run: RunData) -> Figure | None:
     for y, k in zip(where, order):
       ax.annotate(f"{values[k]:,}", (values[k], y), (3, 0), textcoords="offset points", va="center", fontsize=6.5,
                   color=MUTED)
-  ax.set_yticks(range(len(order)), [clip_text(names[k], 34) for k in order], color=INK)
+  ax.set_yticks(range(len(order)), [clip_text(names[k], 18 if narrow else 34) for k in order], color=INK)
   longest = max(values[order].max() for values, _, _ in series)
   ax.set(ylim=(len(order) - 0.4, -0.6), xlim=(0, longest * 1.08))
   ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.12g}")
@@ -61,9 +61,9 @@ def classes(run: RunData) -> Figure | None:
   return figure
 
 
-def confusion(run: RunData) -> Figure | None:
-  """Look for dark cells off the diagonal: two classes that are taken for each other. On the right, a precision far
-  below the recall is a class that others are taken for; a recall far below the precision one that is missed.
+def confusion(run: RunData, narrow: bool = False) -> Figure | None:
+  """Look for dark cells off the diagonal: two classes that are taken for each other. A precision far below the recall
+  is a class that others are taken for; a recall far below the precision one that is missed.
   """
   table = run.arrays.get("confusion")
   if table is None or not table.sum():
@@ -72,8 +72,10 @@ def confusion(run: RunData) -> Figure | None:
   order = most_frequent(count, MAX_CONFUSED)
   K, seen = len(order), table[np.ix_(order, order)]
   share = seen / np.maximum(count[order], 1)[:, None]
-  figure = new_figure(9, 1.7 + max(0.27 * K, 1.6))
-  left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
+  tall = 1.7 + max(0.27 * K, 1.6)
+  figure = new_figure(*((4.6, 2 * tall - 0.6) if narrow else (9, tall)))
+  shape = {"nrows": 2, "height_ratios": (1.1, 1)} if narrow else {"ncols": 2, "width_ratios": (1.1, 1)}
+  left, right = figure.subplots(**shape)
   left.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
   for i, j in np.ndindex(K, K) if K <= 16 else ():
     if seen[i, j]:
@@ -94,7 +96,7 @@ def confusion(run: RunData) -> Figure | None:
                    fmt="o", color=color, markersize=4, elinewidth=1.2, label=label)
   right.set_yticks(where, [f"{name} ({count[k]:,})" for name, k in zip(text, order)], fontsize=7.5)
   right.set(ylim=(K - 0.5, -0.5), xlim=(-0.02, 1.02), xlabel="precision and recall, with 95 % intervals")
-  figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", ncols=2)
+  figure.legend(*right.get_legend_handles_labels(), loc=f"outside {'lower left' if narrow else 'upper right'}", ncols=2)
   rest = int((count > 0).sum()) - K
   more = f"; the {K} most frequent of {K + rest} classes" if rest else ""
   text = f"{run.split}, {int(count.sum()):,} labelled rows{more}"
@@ -102,15 +104,15 @@ def confusion(run: RunData) -> Figure | None:
   return figure
 
 
-def roc(run: RunData) -> Figure | None:
+def roc(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for curves near the diagonal: the classifier's probability of that class tells little about it."""
   arrays = run.arrays
   if not {"auc", "roc_class", "roc_fpr", "roc_tpr", "class_count"} <= arrays.keys() or not len(arrays["roc_class"]):
     return None
   if np.isfinite(arrays["auc"]).sum() > MAX_CURVES:
-    return sorted_auc(run)
+    return sorted_auc(run, narrow)
   names, count, auc = run.meta["class_names"], arrays["class_count"], arrays["auc"]
-  figure = new_figure(8.2, 4.3)
+  figure = new_figure(*((4.6, 5.8) if narrow else (8.2, 4.3)))
   ax = figure.subplots()
   for k, tpr, color in zip(arrays["roc_class"], arrays["roc_tpr"], HUES):
     ax.plot(arrays["roc_fpr"], tpr, color=color, linewidth=1.4,
@@ -118,8 +120,8 @@ def roc(run: RunData) -> Figure | None:
   ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
   ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", anchor="W", xlabel="false positive rate",
          ylabel="true positive rate", title=f"one class against the rest ({run.split}, {count.sum():,} labelled rows)")
-  legend = ax.legend(loc="upper left", bbox_to_anchor=(1.03, 1.0), title=f"AUC, class (rows)\n{mean_auc(run)}",
-                     alignment="left", borderaxespad=0, handlelength=1.5)
+  legend = ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16) if narrow else (1.03, 1.0), alignment="left",
+                     title=f"AUC, class (rows)\n{mean_auc(run)}", borderaxespad=0, handlelength=1.5)
   legend.get_title().set_color(MUTED)
   figure.set_label("Look for curves near the diagonal: the classifier's probability of that class tells little about "
                    "it. A high area does not make a rare class well predicted; see its precision and recall.")
@@ -133,14 +135,14 @@ def mean_auc(run: RunData) -> str:
   return f"mean over {measured.sum()} classes: {run.arrays['auc'][measured].mean() if scalar is None else scalar:.3f}"
 
 
-def sorted_auc(run: RunData) -> Figure:
+def sorted_auc(run: RunData, narrow: bool) -> Figure:
   """The AUC of each class against the rest, sorted, with intervals; of many classes the lowest and some of the rest."""
   names, count, auc = run.meta["class_names"], run.arrays["class_count"], run.arrays["auc"]
   ranked = [int(k) for k in np.argsort(auc, kind="stable") if np.isfinite(auc[k])]
   shown = ranked if len(ranked) <= MAX_CLASSES else ranked[:MAX_CLASSES]
   half = run.arrays["auc_half"][shown] if "auc_half" in run.arrays else np.zeros(len(shown))  # an older run has none
   where = np.arange(len(shown))
-  figure = new_figure(8.2, 1.2 + 0.2 * len(shown))
+  figure = new_figure(4.6 if narrow else 8.2, 1.2 + 0.2 * len(shown))
   ax = figure.subplots()
   ax.errorbar(auc[shown], where, xerr=np.stack([half, np.minimum(half, 1 - auc[shown])]), fmt="o", color=BLUE,
               markersize=4, elinewidth=1.2)
@@ -148,10 +150,10 @@ def sorted_auc(run: RunData) -> Figure:
   if low < NEAR_CHANCE:
     ax.axvline(0.5, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
     low = min(low, 0.5)
-  ax.set_yticks(where, [f"{clip_text(names[k], 30)} ({count[k]:,})" for k in shown], color=INK)
+  ax.set_yticks(where, [f"{clip_text(names[k], 18 if narrow else 30)} ({count[k]:,})" for k in shown], color=INK)
   room = 0.03 * (1 - low) + 1e-3
   ax.set(ylim=(len(shown) - 0.5, -0.5), xlim=(low - room, 1 + room), xlabel="AUC of a class against the rest",
-         title=f"{run.split}, {count.sum():,} labelled rows; {mean_auc(run)}")
+         title=f"{run.split}, {count.sum():,} labelled rows;{chr(10) if narrow else ' '}{mean_auc(run)}")
   rest = len(ranked) - len(shown)
   figure.set_label("Look for classes near 0.5 (dashed where the axis reaches it), or whose 95 % interval (Hanley & "
                    "McNeil 1982) holds it: the classifier's probability tells little about them. The lowest stand "
@@ -172,7 +174,7 @@ def calibration(run: RunData) -> Figure | None:
   return draw_reliability(bins, f"{run.split}, {int(bins[0].sum()):,} labelled rows{shown}")
 
 
-def distances(run: RunData) -> Figure | None:
+def distances(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for classes whose two dots meet or change places: their rows lie no nearer to their own centre than to that
   of another class, and the latent space alone does not tell the two apart.
   """
@@ -183,17 +185,19 @@ def distances(run: RunData) -> Figure | None:
   names, count = run.meta["class_names"], arrays["class_count"]
   own, other, top = arrays["distance_own"], arrays["distance_other"], arrays["distance_class"]
   where = np.arange(len(top))
-  figure = new_figure(8.2, 1.3 + 0.23 * len(top))
+  figure = new_figure(4.6 if narrow else 8.2, 1.3 + 0.23 * len(top))
   ax = figure.subplots()
   ax.hlines(where, np.minimum(own, other), np.maximum(own, other), color=GREY, linewidth=2.5, zorder=2)
   ax.plot(own, where, "o", color=BLUE, markersize=5.5, label="to its own centroid")
   ax.plot(other, where, "D", color=ORANGE, markersize=4.5, label="to the nearest other centroid")
-  text = lambda k: clip_text(names[k], 26)
+  text = lambda k: clip_text(names[k], 12 if narrow else 26)
   ax.set_yticks(where, [f"{text(k)} ({count[k]:,})  → {text(j)}" for k, j in zip(top, arrays["distance_nearest"])],
                 color=INK)
   ax.set(ylim=(len(top) - 0.4, -0.6), xlim=(0, 1.05 * max(own.max(), other.max()) or 1),
-         xlabel="mean distance of a class's posterior means; on the left: class (rows)  → the nearest other class",
-         title=f"{run.split}: {count[top].sum():,} rows of the {len(top)} most frequent classes")
+         xlabel="mean distance of a class's posterior means"
+         + "; on the left: class (rows)  → the nearest other class" * (not narrow),
+         title=f"{run.split}: {count[top].sum():,} rows of " + ("" if narrow else "the ") + f"{len(top)} "
+         + "most frequent " * (not narrow) + "classes")
   ax.xaxis.label.set(x=1.0, ha="right")
   ax.tick_params(axis="y", length=0)
   figure.legend(loc="outside upper left", ncols=2)

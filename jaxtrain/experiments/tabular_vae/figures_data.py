@@ -15,6 +15,7 @@ from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import SPLITS, RunData
 
 MAX_FEATURES, MAX_BARS, MAX_NAMED = 12, 30, 12
+PANEL, PITCH = (1.75, 1.1), (2.25, 1.75)  # inches: a panel of a feature, distance between two across and down
 BLUE, ORANGE, PALE = "#1f6fb4", "#d2580f", "#b5d2ec"
 UNEVEN = 100  # ratio of the largest to the smallest above which an axis is logarithmic
 
@@ -59,27 +60,33 @@ def shown_features(run: RunData) -> tuple[list[int], str]:
   return shown, "" if len(shown) == len(names) else f"; {len(shown)} of {len(names)} features, from best to worst R²"
 
 
-def feature_panels(run: RunData, series: list[tuple[str, str, str]], text: str) -> Figure:
+def panel_columns(count: int, narrow: bool) -> int:
+  """Panels of features side by side."""
+  return min(2, count) if narrow else 3 if count in (5, 6, 9) else min(4, count)
+
+
+def feature_panels(run: RunData, series: list[tuple[str, str, str]], text: str, narrow: bool) -> Figure:
   """A panel of histograms for each feature; a series is (name of its array, colour, label), the first one filled."""
   shown, chosen = shown_features(run)
   meta, edges = run.meta, run.arrays["hist_edges"]
-  columns = 3 if len(shown) in (5, 6, 9) else min(4, len(shown))
-  figure = new_figure(0.4 + 2.25 * max(columns, 2), 0.75 + 1.75 * -(-len(shown) // columns))
-  axes = figure.subplots(-(-len(shown) // columns), columns, squeeze=False).ravel()
-  for ax in axes[len(shown):]:
-    ax.remove()
-  for ax, d in zip(axes, shown):
+  columns, text = panel_columns(len(shown), narrow), f"{text}{chosen}".replace("; ", ";\n" if narrow else "; ")
+  head, foot = 0.15 + 0.18 * (len(series) if narrow else 1), 0.1 + 0.15 * (text.count("\n") + 1)
+  width, height = 0.4 + PITCH[0] * max(columns, 2), head + PITCH[1] * -(-len(shown) // columns) + foot
+  figure = new_figure(width, height, layout=None)  # places are known; to find them takes longer than to draw
+  for k, d in enumerate(shown):
+    left, top = 0.55 + PITCH[0] * (k % columns), head + 0.25 + PITCH[1] * (k // columns)
+    ax = figure.add_axes((left / width, 1 - (top + PANEL[1]) / height, PANEL[0] / width, PANEL[1] / height))
     logarithmic = meta["scaler"]["transforms"][d].endswith("log1p")
     counts = [run.arrays[name][d] for name, _, _ in series]
     draw_histograms(ax, edges[d], counts, series, logarithmic)
     ax.set_title(clip_text(meta["features"][d], 20 if logarithmic else 26) + (" (log)" if logarithmic else ""),
                  fontsize=8)
-  for row in range(0, len(shown), columns):
-    axes[row].set_ylabel("% of rows")
-  figure.align_ylabels()
-  handles, labels = axes[0].get_legend_handles_labels()
-  figure.legend(handles, labels, loc="outside upper left", ncols=3)
-  figure.supxlabel(f"{text}{chosen}", x=0.01, ha="left", fontsize=8, color=MUTED)
+    if k % columns == 0:
+      ax.set_ylabel("% of rows")
+      ax.yaxis.set_label_coords(-0.33 / PANEL[0], 0.5)
+  figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0, 1), borderaxespad=0.2,
+                ncols=1 if narrow else 3)
+  figure.text(0.01, 0.05 / height, text, fontsize=8, color=MUTED)
   return figure
 
 
@@ -103,7 +110,7 @@ def draw_histograms(ax, edges: np.ndarray, counts: list[np.ndarray], series, log
   set_log_ticks(ax.xaxis, low, high) if logarithmic else ax.xaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
-def generated(run: RunData) -> Figure | None:
+def generated(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for an outline that misses a peak or a tail of the data: the prior does not reach it. These are means of the
   decoder without its noise, so that they are somewhat narrower than the data even where all is well.
   """
@@ -112,10 +119,10 @@ def generated(run: RunData) -> Figure | None:
   rows, drawn = (run.arrays[name].sum(axis=1).max() for name in (f"hist_{run.split}", "hist_generated"))
   series = [(f"hist_{run.split}", BLUE, f"data: {run.split}, {rows:,} rows"),
             ("hist_generated", ORANGE, f"decoder means of {drawn:,} prior samples")]
-  return feature_panels(run, series, "raw units; outside: share of data | samples beyond the bins")
+  return feature_panels(run, series, "raw units; outside: share of data | samples beyond the bins", narrow)
 
 
-def distributions(run: RunData) -> Figure | None:
+def distributions(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for parts whose outlines differ: what was trained on is then not what is measured on. Long tails and single
   high bins tell which transform a feature needs.
   """
@@ -124,10 +131,10 @@ def distributions(run: RunData) -> Figure | None:
     return None
   rows = {part: run.arrays[f"hist_{part}"].sum(axis=1).max() for part in parts}
   series = [(f"hist_{part}", COLORS[part], f"{part}, {rows[part]:,} rows") for part in parts]
-  return feature_panels(run, series, f"raw units; outside: share of {' | '.join(parts)} beyond the bins")
+  return feature_panels(run, series, f"raw units; outside: share of {' | '.join(parts)} beyond the bins", narrow)
 
 
-def dataset(run: RunData) -> Figure | None:
+def dataset(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for a few groups or classes that hold most of the rows: scores over rows are then scores of those."""
   rows = {part: n for part, n in run.meta.get("rows", {}).items() if n}
   groups, count = run.meta.get("rows_per_group"), run.arrays.get("class_count_all")
@@ -149,7 +156,8 @@ def dataset(run: RunData) -> Figure | None:
   if not panels:
     return None
   places = [[k, k] if k + 1 == len(panels) else [k, k + 1] for k in range(0, len(panels), 2)]
-  figure = new_figure(9 if panels[1:] else 6, 2.7 * len(places))
+  places = [[k] for k in range(len(panels))] if narrow else places
+  figure = new_figure(4.6 if narrow else 9 if panels[1:] else 6, 2.7 * len(places))
   for ax, panel in zip(figure.subplot_mosaic(places).values(), panels):
     panel(ax)
     ax.grid(axis="x", visible=False)

@@ -46,8 +46,9 @@ def impute(num_passes: int, model, variables, x):
   return jax.lax.fori_loop(0, num_passes, fill, jnp.where(missing, 0.0, x))
 
 
-def decoded_draws(model, noise, variables, x):
-  """Decoder means [B, S, D] for S draws from the posterior of x [B, D], with noise [S, L]."""
+def decoded_draws(model, given, x):
+  """Decoder means [B, S, D] for S draws from the posterior of x [B, D]; `given`: the variables, and noise [S, L]."""
+  variables, noise = given
   mean, log_var = model.apply(variables, x, jnp.ones(x.shape[0]), False, method=model.encode)
   z = mean[:, None] + jnp.exp(0.5 * log_var)[:, None] * noise[None]
   return decode(model, variables, z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1)
@@ -77,17 +78,18 @@ def pick_class(class_names: list[str], columns: dict[str, np.ndarray]) -> dict[s
   return {"pred_label": pred}
 
 
-def doubt(model, meta: dict, state, x: np.ndarray, missing: np.ndarray, key: jax.Array) -> dict[str, np.ndarray]:
+def doubt(draw: Callable, noise: jax.Array, meta: dict, state, x: np.ndarray, missing: np.ndarray
+          ) -> dict[str, np.ndarray]:
   """Which cells of filled rows x [N, D] were imputed, by name in `imputed`, and `<feature>_sd` of features with such
   cells: the deviation in raw units of the decoder's means over draws from the posterior, 0 where the cell was measured.
+
+  `draw` is `decoded_draws` of the model.
   """
   names, scaler, rows = meta["features"], meta["scaler"], missing.any(axis=1)
   found = {"imputed": np.asarray([";".join(names[d] for d in np.flatnonzero(row)) for row in missing], object)}
   spread = np.zeros(x.shape)
   if rows.any():
-    noise = jax.random.normal(key, (NUM_DRAWS, model.latent_dim))
-    draw = functools.partial(decoded_draws, model, noise)
-    draws = blocks.in_blocks(draw, variables_of(state), scaling.scale(scaler, x[rows]))
+    draws = blocks.in_blocks(draw, (variables_of(state), noise), scaling.scale(scaler, x[rows]))
     raw = scaling.unscale(scaler, draws.reshape(-1, x.shape[1])).reshape(draws.shape)
     spread[rows] = np.where(missing[rows], raw.std(axis=1, ddof=1), 0.0)
   return found | {f"{name}_sd": spread[:, d] for d, name in enumerate(names)
@@ -108,6 +110,7 @@ def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
     holes: whether it was trained on rows with missing features, which then get results by what they have.
   """
   fill = functools.partial(impute, 1 if masked or holes else NUM_IMPUTE)
+  bind = functools.cache(lambda fn: functools.partial(fn, model))  # each once, so that it is compiled once
   names, scaler, D = meta["features"], meta["scaler"], meta["num_features"]
   to_raw = functools.partial(scaling.unscale_on_device, scaler)
   with_gaps = functools.partial(scaling.scale_on_device, scaler)
@@ -128,9 +131,11 @@ def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
   def run_impute(state, columns, num, key):
     x = inputs.read_features(columns, names)
     missing, z = np.isnan(x), inputs.scaled(scaler, columns, x, np.ones(len(x), bool))
+    noise = jax.random.normal(key, (NUM_DRAWS, model.latent_dim))
     filled = scaling.unscale(scaler, blocks.in_blocks(bind(fill), variables_of(state), z))
     return {name: np.where(missing[:, d], filled[:, d], x[:, d]) for d, name in enumerate(names)} | {
-        "num_imputed": missing.sum(axis=1)} | doubt(model, meta, state, np.where(missing, filled, x), missing, key)
+        "num_imputed": missing.sum(axis=1)} | doubt(bind(decoded_draws), noise, meta, state,
+                                                    np.where(missing, filled, x), missing)
 
   def run_sample(state, columns, num, key):
     inputs.check_num(num, 16 * model.latent_dim + 40 * D)
@@ -139,7 +144,6 @@ def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
     return {name: x[:, d] for d, name in enumerate(names)}
 
   name_features = lambda x, _: {f"{name}_recon": x_d for name, x_d in zip(names, scaling.unscale(scaler, x).T)}
-  bind = lambda fn: functools.partial(fn, model)
   def pure(fn, width, after=lambda out: out, before=to_scaled):
     return functools.partial(exported, scaler, width, lambda state, x: after(fn(model, variables_of(state), before(x))))
 

@@ -154,7 +154,11 @@ def test_user_rows_without_truth_and_all_recorded():
 
 
 def test_nothing_recorded_leaves_the_model_alone():
+  """A likelihood needs the treatment: recorded, or known of a simulated row."""
   rows, predicted = exact(100, 4, hidden=1.1)
+  known = np.mean(predicted.log_lik[np.arange(100), rows["y_true"].astype(int)])
+  assert evaluate.assess_rows(rows, predicted, FACTS)[0]["log_likelihood"] == pytest.approx(known)
+  del rows["y_true"], rows["mean_true"]
   scalars, _ = evaluate.assess_rows(rows, predicted, FACTS)
   assert scalars["rows_recorded"] == 0 and scalars["ate"] == pytest.approx(1) and "log_likelihood" not in scalars
   assert np.isnan(scalars["ate_aipw"]) and np.isnan(scalars["ate_unadjusted"]) and "e_value" not in scalars

@@ -138,7 +138,8 @@ def test_data_of_a_seed_of_its_own_or_the_runs():
     ({"data.outcomes": ("z",)}, "config.data.outcomes: got ('z',), allowed nothing with config.data.source=base"),
     ({"data.missing_rate": 0.99999}, "no training row has the recorded treatment"),
     ({"data.source": "csv"}, "config.data.treatment: got ''"),
-    ({"data.transforms": ("signed_log1p", "identity")}, "config.data.transforms: got 'signed_log1p' for the outcome 'z'"),
+    ({"data.transforms": ("signed_log1p", "identity")},
+     "config.data.transforms: got 'signed_log1p' for the outcome 'z'"),
     ({"data.features": ("q",)}, "config.data.features: simulated, base has no column 'q'"),
     ({"data.hidden_confounding": 2.0}, "allowed 1 with config.data.source=base")])
 def test_refused(fields, words):

@@ -19,11 +19,12 @@ def test_errors_per_column():
   x = random.normal(size=(50, 3)) * [1, 10, 0.1] + [0, 100, -5]
   x_mean = x + random.normal(size=(50, 3)) * [0.5, 20, 0.01]
   got = evaluate.errors(x, x_mean, ["a", "b", "c"], "raw")
-  assert len(got) == 9
+  assert len(got) == 12
   for d, name in enumerate("abc"):
     assert got[f"r2_raw/{name}"] == pytest.approx(sk.r2_score(x[:, d], x_mean[:, d]), rel=1e-12)
     assert got[f"rmse_raw/{name}"] == pytest.approx(np.sqrt(sk.mean_squared_error(x[:, d], x_mean[:, d])), rel=1e-12)
     assert got[f"mae_raw/{name}"] == pytest.approx(sk.mean_absolute_error(x[:, d], x_mean[:, d]), rel=1e-12)
+    assert got[f"r2_raw_ci95/{name}"] == pytest.approx(evaluate.mean_r2(x[:, [d]], x_mean[:, [d]])["r2_mean_ci95"])
   assert got["r2_raw/b"] < 0  # worse than the mean
 
 
@@ -34,6 +35,7 @@ def test_perfect_mean_and_constant_columns():
   assert got["r2_scaled/same"] == 1.0 and got["rmse_scaled/same"] == 0.0
   assert got["r2_scaled/mean"] == pytest.approx(0, abs=1e-12)
   assert np.isnan(got["r2_scaled/constant"]) and got["mae_scaled/constant"] == 1.0
+  assert got["r2_scaled_ci95/same"] == 0 and "r2_scaled_ci95/constant" not in got
 
 
 def test_errors_of_float32_are_added_in_float64():

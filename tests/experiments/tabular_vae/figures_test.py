@@ -31,6 +31,15 @@ def test_nothing_is_drawn_without_its_arrays(run, name):
   assert ALL[name](run._replace(arrays={}, evals={}, split="")) is None
 
 
+@pytest.mark.parametrize("name", sorted(NEEDS.keys() - {"calibration"} | {"confusion", "dataset"}))
+def test_panels_stand_below_each_other_on_a_phone(run, name):
+  """A phone shows 360 of its 390 pixels: at 5.2 inches across, text of 8 points is 7.7 pixels tall."""
+  (wide, _), (narrow, tall) = (ALL[name](run, narrow=narrow).get_size_inches() for narrow in (False, True))
+  assert narrow <= 5.2 and narrow <= wide
+  axes = ALL[name](run, narrow=True).axes
+  assert len({round(ax.get_position().x0, 3) for ax in axes}) <= 2 and tall > 0
+
+
 def test_nothing_is_drawn_without_its_facts(run):
   assert vae_figures.architecture(run._replace(config={})) is None
   assert vae_figures.architecture(run._replace(meta={})) is None

@@ -1,0 +1,60 @@
+"""A verb of a trained run, applied to columns: the one path of the command `predict` and of Python."""
+
+import time
+
+import numpy as np
+
+from jaxtrain import rng
+from jaxtrain.config import limits
+from jaxtrain.data import inputs
+from jaxtrain.data.files import Columns
+from jaxtrain.errors import UserError
+from jaxtrain.run.trained import Trained
+from jaxtrain.types import Verb
+
+
+def pick(run: Trained, name: str) -> Verb:
+  """The verb of that name. Raises UserError with those there are."""
+  verbs = run.experiment.predict or {}
+  if name not in verbs:
+    raise UserError(f"--verb: got {name!r}, allowed {' | '.join(sorted(verbs)) or 'nothing'} for this run of "
+                    f"{run.config.experiment}")
+  return verbs[name]
+
+
+def check_numbers(name: str, verb: Verb, num: int, seed: int | None) -> None:
+  """Raises UserError for a number of rows or a seed that a verb has no place for, or that is out of range."""
+  if verb.counts != bool(num) or not 0 <= num <= limits.MOST_WHOLE:
+    most = f", up to {limits.MOST_WHOLE}" if num > 0 else ""
+    raise UserError(f"--num: got {num}, allowed {f'1 or more{most}' if verb.counts else 'nothing'} with "
+                    f"--verb={name}")
+  if seed is not None and not limits.fits(limits.LIMITS["seed"], seed):
+    raise UserError(f"--seed: got {seed}, allowed {limits.LIMITS['seed'].words}")
+
+
+def choose(columns: Columns, names: list[str], verb: Verb) -> Columns:
+  """The columns of these names, in their order, with those that go with them. Raises UserError for a name not there."""
+  for name in names:
+    if name not in columns.values:
+      raise UserError(f"--columns: {columns.path} has no column {name!r}, allowed {', '.join(columns.values)}")
+  kept = [one for name in names for one in (name, *(name + ending for ending in verb.companions))]
+  return columns._replace(values={name: columns.values[name] for name in kept if name in columns.values})
+
+
+def compute(run: Trained, verb: Verb, columns, num: int, seed: int | None) -> tuple[dict[str, np.ndarray], float]:
+  """(columns of the result, seconds) of a verb.
+
+  Args:
+    run: the trained run.
+    columns: those of the input, or what a reader of the verb's own gives; None where it reads none.
+    num: rows to make, where it makes some.
+    seed: of what is drawn; None: the run's.
+
+  Raises:
+    UserError: the columns do not fit.
+  """
+  began = time.perf_counter()
+  root = rng.root_key(run.config.seed if seed is None else seed)
+  with inputs.spelt_as_flags():
+    found = verb.run(run.state, columns, num, rng.stream_key(root, "report"))
+  return found, time.perf_counter() - began

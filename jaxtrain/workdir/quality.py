@@ -1,0 +1,108 @@
+"""Whether a run's model is any good: its best monitored value, and warnings of what speaks against it. No JAX.
+
+`predict` prints it before its result, and `run.quality` of a loaded run is the same.
+"""
+
+from typing import NamedTuple
+
+from jaxtrain.jsonable import number
+from jaxtrain.workdir import reading
+from jaxtrain.workdir.reading import RunData, newest_event
+
+HALF = "_ci95"  # ending of the name of half a 95 % interval
+
+
+class Quality(NamedTuple):
+  """What a run's own evaluation says of its model.
+
+  Attributes:
+    monitor: name of the monitored metric, such as `val_loss`.
+    value, step, epoch: its best value and where that was; None where nothing was evaluated, and the epoch for streams.
+    chance: the value of guessing, where the experiment declares one for this metric.
+    warnings: sentences; none where nothing speaks against the model.
+  """
+  monitor: str
+  value: float | None
+  step: int | None
+  epoch: float | None
+  chance: float | None
+  warnings: tuple[str, ...]
+
+  def lines(self) -> list[str]:
+    """The best value in a line, then a line for each warning."""
+    if self.value is None:
+      best = "nothing was evaluated, so how good the model is is not known"
+    else:
+      best = f"best {self.monitor} {self.value:.6g}"
+      best += f" at step {self.step:,}" if self.step is not None else ""
+      best += f", epoch {self.epoch:,.6g}" if self.epoch is not None else ""
+      best += f" (chance {self.chance:g})" if self.chance is not None else ""
+    return [best, *(f"warning: {words}" for words in self.warnings)]
+
+
+def held_out(run: RunData) -> str:
+  """The part whose rows took no part in training: test, else val; "" where there is neither."""
+  there = {row["split"] for row in run.rows} | run.evals.keys()
+  return next((split for split in ("test", "val") if split in there), "")
+
+
+def is_chance(value: float, said: dict, half: float | None = None) -> bool:
+  """Whether a value is no better than guessing, by what the experiment says of its metric.
+
+  Args:
+    value: of the metric.
+    said: its direction and chance, as in the facts of a run.
+    half: half of its 95 % interval: a value that is better by less than that is not known to be better.
+  """
+  chance = number(said.get("chance"))
+  if chance is None or not said.get("direction"):
+    return False
+  sign = 1 if said["direction"] == "higher" else -1
+  return sign * (value - chance) <= (half or 0.0)
+
+
+def of_workdir(workdir: str) -> Quality:
+  """The quality of the run in a folder. Raises UserError where there is no config.json that can be read."""
+  _, run = reading.read_newest(workdir)
+  return of_run(run)
+
+
+def of_run(run: RunData) -> Quality:
+  """The quality of a run, from its files."""
+  best, (unit, per_unit) = reading.best_of(run), reading.time_axis(run)
+  described = reading.described(run)
+  said = reading.description(described, best.monitor.partition("_")[2])
+  epoch = best.step / per_unit if unit == "epoch" and best.step is not None else None
+  found = [*unfinished(run), *unseen(run)]
+  chance = number(said.get("chance"))
+  if best.value is not None and is_chance(best.value, said):
+    found.append(f"{best.monitor} is no better than chance, {chance:g}")
+  split = held_out(run)
+  scalars = run.evals.get(split, {}).get("scalars", {})
+  for name, entry in described.items():
+    value = number(scalars.get(name))
+    if entry.get("key") and value is not None and is_chance(value, entry, number(scalars.get(name + HALF))):
+      found.append(f"{name} of the {split} part, {value:.4g}, is no better than chance, {number(entry['chance']):g}")
+  return Quality(best.monitor, best.value, best.step, epoch, chance, tuple(found))
+
+
+def unfinished(run: RunData) -> list[str]:
+  """That a run has not come to its end, in a sentence; nothing where it has."""
+  word, _, sentence = reading.status(run)
+  if word == "done":
+    return []
+  if word == "failed":
+    return [f"the run has failed: {sentence}"]
+  last, total = (number(found) for found in (max((row["step"] for row in run.rows), default=0),
+                                             newest_event(run, "on_start").get("num_steps")))
+  where = f" (its newest evaluation is at step {last:,.0f} of {total:,.0f})" if total and 0 < last < total else ""
+  return [f"the run is unfinished{where}; the command that trained it goes on with it"]
+
+
+def unseen(run: RunData) -> list[str]:
+  """That no data was held out, in a sentence; nothing where there was."""
+  if held_out(run) or not run.rows:
+    return []
+  data = run.config.get("data")
+  hint = "; train with another config.data.split.kind to know it" if isinstance(data, dict) and "split" in data else ""
+  return [f"no data was held out, so how well the model does on new data is not known{hint}"]

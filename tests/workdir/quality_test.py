@@ -1,0 +1,62 @@
+"""What a run's files say of its model: the best value, chance, unfinished runs, no held-out data."""
+
+import pytest
+
+from made_runs import make_run
+from jaxtrain.workdir import quality
+
+CHANCE = {"loss": {"unit": "nats", "meaning": "loss", "direction": "lower", "chance": 2.0},
+          "auc_macro": {"unit": "", "meaning": "AUC", "direction": "higher", "chance": 0.75, "key": True}}
+
+
+def test_the_best_value_and_where_it_was(tmp_path):
+  """The third of four epochs of ten steps is the best by construction: 2 + 4^(3 - 12)."""
+  worth = quality.of_workdir(make_run(tmp_path / "run"))
+  assert worth.monitor == "val_loss" and worth.value == pytest.approx(2 + 4.0 ** -9, rel=1e-12)
+  assert (worth.step, worth.epoch, worth.chance, worth.warnings) == (30, 3, None, ())
+  assert worth.lines() == ["best val_loss 2 at step 30, epoch 3"]
+
+
+def test_a_stream_has_no_epochs(tmp_path):
+  worth = quality.of_workdir(make_run(tmp_path / "run", steps_per_epoch=None))
+  assert worth.step == 375 and worth.epoch is None and worth.lines()[0] == "best val_loss 2 at step 375"
+
+
+def test_no_better_than_chance_is_said_of_the_monitor_and_of_key_results(tmp_path):
+  worth = quality.of_workdir(make_run(tmp_path / "run", metrics=CHANCE))
+  assert worth.chance == 2.0 and worth.lines() == [
+      "best val_loss 2 at step 30, epoch 3 (chance 2)", "warning: val_loss is no better than chance, 2",
+      "warning: auc_macro of the test part, 0.75, is no better than chance, 0.75"]
+  better = {name: said | {"chance": {"loss": 2.1, "auc_macro": 0.7}[name]} for name, said in CHANCE.items()}
+  assert quality.of_workdir(make_run(tmp_path / "better", metrics=better)).warnings == ()
+
+
+@pytest.mark.parametrize("value, half, worse", [(0.6, None, False), (0.5, None, True), (0.6, 0.1, True),
+                                                (0.6, 0.09, False), (0.4, None, True)])
+def test_chance_by_direction_and_interval(value, half, worse):
+  assert quality.is_chance(value, {"direction": "higher", "chance": 0.5}, half) == worse
+  assert quality.is_chance(-value, {"direction": "lower", "chance": -0.5}, half) == worse
+  assert not quality.is_chance(value, {"direction": "", "chance": 0.5}, half)
+  assert not quality.is_chance(value, {"direction": "higher", "chance": None}, half)
+
+
+def test_what_speaks_against_a_run(tmp_path):
+  warned = lambda name, **how: quality.of_workdir(make_run(tmp_path / name, **how)).warnings
+  assert warned("going", end=None, num_epochs=2) == (
+      "the run is unfinished (its newest evaluation is at step 20 of 40); the command that trained it goes on with it",)
+  assert warned("failed", end="on_exception") == ("the run has failed: NonFinite: step 7: loss is not finite",)
+  unseen = "no data was held out, so how well the model does on new data is not known"
+  assert warned("all", parts=("train",)) == (unseen,)
+  split = {"data": {"source": "csv", "split": {"kind": "none"}}}
+  assert warned("split", parts=("train",), config=split) == (
+      f"{unseen}; train with another config.data.split.kind to know it",)
+
+
+def test_nothing_evaluated(tmp_path):
+  worth = quality.of_workdir(make_run(tmp_path / "run", num_epochs=0, parts=()))
+  assert worth.value is None and "nothing was evaluated" in worth.lines()[0]
+
+
+def test_a_run_that_was_stopped_before_its_first_evaluation(tmp_path):
+  worth = quality.of_workdir(make_run(tmp_path / "run", num_epochs=0, parts=(), end=None))
+  assert worth.lines()[1:] == ["warning: the run is unfinished; the command that trained it goes on with it"]
