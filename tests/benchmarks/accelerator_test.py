@@ -17,7 +17,7 @@ from jaxtrain import config as config_lib
 from jaxtrain.run import setup
 
 SCRIPT = os.path.join(child.ROOT, "tests", "benchmarks", "accelerator.py")
-PARTS = ("step avici*", "step vae*", "step [bp]*", "members*,digests", "device,attention*,generator*")
+PARTS = ("step avici*", "step vae*", "step [bcp]*", "members*,digests", "device,attention*,generator*")
 BLOCKED = ("grain", "tensorflow_datasets", "tensorflow", "sklearn", "matplotlib", "numpyro", "tqdm", "h5py", "pandas",
            "torch")
 
@@ -196,6 +196,14 @@ def test_operations_of_a_tasks_step():
   assert flops.of_step(config, shapes_of(config)) == 3 * (2 * block + attended + ends)
   config.experiment = "somewhere.else"
   assert flops.of_step(config, {}) is None
+
+
+def test_operations_of_a_joint_step():
+  """p(y | x) and p(y | x, z) once, p(z | x, y) and p(x | y, z) for each of two classes; x and z are one number each."""
+  config = config_lib.read_file(os.path.join(child.ROOT, "configs", "causal_consistency.py:smoke"))
+  hidden = lambda inputs, outputs: inputs * 32 + 32 * 32 + 32 * outputs
+  expected = 6 * 100 * (hidden(1, 2) + hidden(2, 2) + 2 * hidden(1, 2) + 2 * hidden(1, 2))
+  assert flops.of_step(config, shapes_of(config)) == expected
 
 
 def run_toy(folder, only: str) -> tuple[dict[str, dict], str]:

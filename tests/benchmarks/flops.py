@@ -26,6 +26,12 @@ def of_table_step(config, params) -> float:
   return 6.0 * count_weights(params) * config.train.batch_size
 
 
+def of_joint_step(config, params) -> float:
+  """Of networks that each read every row; those of the arms have kernels [K, D, F], one for each class."""
+  kernels = (leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "kernel")
+  return 6.0 * sum(leaf.size for leaf in kernels) * config.train.batch_size
+
+
 def of_tasks_step(config, params) -> float:
   """Of a network with attention over variables and samples of a task, for the largest padded number of variables."""
   model, encoder, is_bcnp = config.model, params["encoder"], config.experiment.endswith(".bcnp")
@@ -42,4 +48,4 @@ def of_tasks_step(config, params) -> float:
   return products + 12.0 * inner * attended * variables
 
 
-FORMULAS = {"tabular_vae": of_table_step, "causal_discovery": of_tasks_step}
+FORMULAS = {"tabular_vae": of_table_step, "causal_discovery": of_tasks_step, "causal_consistency": of_joint_step}

@@ -19,7 +19,6 @@ Data-adaptive selection of the propensity score truncation level, 2022.
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression, RidgeCV
 
 from jaxtrain import statistics
 
@@ -200,6 +199,7 @@ def class_probabilities(features: np.ndarray, label: np.ndarray, weight: np.ndar
   if features.shape[1] == 0 or np.ptp(label) == 0:
     share = np.bincount(label, weight, num_classes) / weight.sum()
     return np.tile(share, (len(at), 1))
+  from sklearn.linear_model import LogisticRegression  # slow to import, and no need of training
   model = LogisticRegression(solver="newton-cholesky").fit(features, label, sample_weight=weight / weight.mean())
   found = np.zeros((len(at), num_classes))
   found[:, model.classes_] = model.predict_proba(at)
@@ -248,6 +248,7 @@ def aipw(x: np.ndarray, y: np.ndarray, z: np.ndarray, num_classes: int, seed: in
   if enough.sum() < 2:
     none = tuple(nothing() for _ in range(num_classes - 1))
     return CrossFitted(Effects(none, none, none), mean, np.log(prior), np.where(y >= 0, 1.0, 0.0))
+  from sklearn.linear_model import RidgeCV
   fold = stratified_folds(y, seed)
   weight = recording_weights(x, z, y, fold)
   features = with_products(x, count[enough].min())

@@ -8,9 +8,9 @@ named `<name>/<class>` and `<name>/<outcome>`.
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxtrain.experiments.causal_consistency.figures_findings import (
+    BALANCED, WEAK_F, agrees, contrasts, findings, finite, scalars_of, with_ends)
 from jaxtrain.experiments.causal_consistency.figures_model import calibration, responsibilities, sigma
-from jaxtrain.experiments.causal_consistency.findings import (BALANCED, WEAK_F, agrees, contrasts, findings, finite,
-                                                              scalars_of, with_ends)
 from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import RunData
 

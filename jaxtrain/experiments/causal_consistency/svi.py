@@ -13,9 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro
-from numpyro import distributions as dist
-from numpyro.infer import Trace_ELBO, TraceEnum_ELBO
 
 from jaxtrain import step as step_lib
 from jaxtrain.experiments.causal_consistency import nets, objectives
@@ -27,6 +24,8 @@ IMPOSSIBLE = -1e30  # a log-probability; -inf would make NaN of its gradient
 
 def row_model(p: objectives.Problem, bound: nets.Joint, chunk: Batch, active: jax.Array) -> None:
   """The sites of a chunk of rows; `active` is 0 while rows without a treatment do not count yet."""
+  import numpyro  # here: other backends start without it
+  from numpyro import distributions as dist
   x, w, z = p.split(chunk)
   label, weight, (_, unlabelled) = chunk["label"], p.loss.weights, objectives.rows_of(chunk)
   out = bound(x, w, z)
@@ -66,6 +65,7 @@ def head_rows(p: objectives.Problem, out: nets.Output, chunk: Batch, unlabelled:
 
 def negative_bound(p: objectives.Problem, params: Any, chunk: Batch, active: jax.Array, key: jax.Array) -> jax.Array:
   """[] the loss of a chunk, summed over its rows: `elbo.loss` of NumPyro."""
+  from numpyro.infer import Trace_ELBO, TraceEnum_ELBO
   def model():
     row_model(p, p.model.bind({"params": params}), chunk, active)
   elbo = TraceEnum_ELBO() if p.loss.objective == "marginal" else Trace_ELBO()

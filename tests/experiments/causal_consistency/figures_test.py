@@ -162,17 +162,18 @@ def test_the_page_opens_on_the_effect_and_what_would_change_it(run):
           "smd_after_max": 0.05, "coverage_90": 0.9, "consistency_gap": 0.01, "first_stage_f": 40.0}
   say = lambda **changed: figures.findings(run._replace(evals={"test": {"scalars": fine | changed}}))
   assert say() == [
-      "The average effect of drug against none on pain is 1.00 ± 0.10 (95 % interval). Without adjusting for covariates "
-      "the groups differ by 1.800. An estimate that does not use the model, 1.05 ± 0.15, agrees.",
-      "The effect assumes that the covariates hold all that drives both treatment and outcome. A hidden confounder tied "
-      "to both by risk ratios of 4.00 would explain it away.",
+      "The average effect of drug against none on pain is 1.00 ± 0.10 (95 % interval). Without adjusting for "
+      "covariates the groups differ by 1.800. An estimate that does not use the model, 1.05 ± 0.15, agrees.",
+      "The effect assumes that the covariates hold all that drives both treatment and outcome. A hidden confounder "
+      "tied to both by risk ratios of 4.00 would explain it away.",
       "The treatment is recorded in 50 % of these rows. The effect assumes that whether it is recorded depends on "
       "covariates and outcomes alone, not on the treatment itself."]
   assert "does not agree: distrust both" in say(ate_aipw_low=1.5, ate_aipw_high=1.6)[0]
   assert len(say(rows_recorded=400)) == 2
   for name, value, words in (("overlap_outside", 0.3, "30 % of rows have a class"), ("smd_after_max", 0.4, "by 0.40 "),
                              ("rows_recorded", 12, "Only 12 rows"), ("coverage_90", 0.7, "hold 70 %"),
-                             ("consistency_gap", 0.5, "0.50 nats from"), ("first_stage_f", 3.0, "weak (first-stage F 3")):
+                             ("consistency_gap", 0.5, "0.50 nats from"),
+                             ("first_stage_f", 3.0, "weak (first-stage F 3")):
     warned = say(**{name: value})
     assert len(warned) == 4 and words in warned[3], name
   assert figures.findings(run._replace(evals={}, split="")) == []

@@ -214,8 +214,8 @@ def test_exports_are_the_verbs(run, tmp_path):
 
 
 def test_posterior_intervals_of_a_row(monkeypatch):
-  """One linear layer: the effect of a row is Normal with variance x^2 (s0^2 + s1^2) + (b0^2 + b1^2), by the formula; the
-  mean is the posterior's, and blocks of rows see the same draws.
+  """One linear layer: the effect of a row is Normal with variance x^2 (s0^2 + s1^2) + (b0^2 + b1^2), by the formula;
+  the mean is the posterior's, and blocks of rows see the same draws.
   """
   verbs, state, _, _ = untrained(bayesian=True, hidden_dims=())
   params = state.params

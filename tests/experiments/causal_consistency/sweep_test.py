@@ -12,7 +12,8 @@ from jaxtrain.sweep import groups
 from jaxtrain.workdir import journal as journal_lib
 from runs import QUIET
 
-SMOKE = ("--config=configs/causal_consistency.py:smoke", "--config.data.num_samples=120", "--config.data.seed=-1", *QUIET)
+SMOKE = ("--config=configs/causal_consistency.py:smoke", "--config.data.num_samples=120",
+         "--config.data.seed=-1", *QUIET)
 
 
 def test_members_with_tables_of_their_own_are_one_program():

@@ -94,8 +94,8 @@ def warnings(scalars: dict) -> list[str]:
   if covered is not None and not COVERED[0] <= covered <= COVERED[1]:
     found.append(f"The model's 90 % intervals hold {100 * covered:.0f} % of outcomes: its deviations are off.")
   if gap is not None and gap > APART:
-    found.append(f"The imputing head is {gap:.2f} nats from what Bayes' rule makes of the other networks: train longer, "
-                 "or raise loss.weights.consistency_y.")
+    found.append(f"The imputing head is {gap:.2f} nats from what Bayes' rule makes of the other networks: train "
+                 "longer, or raise loss.weights.consistency_y.")
   if f is not None and f < WEAK_F:
     found.append(f"The instrument is weak (first-stage F {f:.3g}, below 10): do not trust its interval.")
   return found
