@@ -66,7 +66,7 @@ def base():
       "consistency_x": 0.1,  # of the gap between p(x | y, z) and Bayes' rule
       "kl": 1.0,  # of the divergence from the prior, of a Bayesian model
   }
-  config.loss.consistency = "y"  # none | y | both: gaps that are penalised
+  config.loss.consistency = "none"  # none | y | both: gaps that are penalised
   config.loss.tau = 1.0  # temperature of the treatment's posterior at the end; 0 = hard EM
   config.loss.beta = 1.0  # weight of rows without a treatment at the end
   config.loss.tau_schedule = SCHEDULE

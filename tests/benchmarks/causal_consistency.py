@@ -33,7 +33,7 @@ SIZES = ("--config.train.batch_size=32", "--config.model.hidden_dims=64,64", "--
          "--config.parallel.cpu_threads=1", "--config.checkpoint.every_epochs=1000")
 OURS = {"em": (), "svi": ("--config.train.backend=svi", "--config.loss.objective=marginal")}
 OBJECTIVES = ("free_energy", "marginal", "stopgrad", "hard", "seed")
-RECORDED_ALONE = ("--config.loss.warmup_epochs=100000", "--config.loss.consistency=none",
+RECORDED_ALONE = ("--config.loss.warmup_epochs=100000",
                   "--config.train.monitor=val_z_yx", "--config.train.monitor_from_epoch=0")
 SETTINGS = {  # seeds, flags
     "noise 0.1, 98 % hidden": (3, ("--config.data.missing_rate=0.98",)),

@@ -13,8 +13,8 @@ adds
 
 At beta = tau = 1 `free_energy` is the negative evidence bound of log p(z | x) and `marginal` its negative value. `seed`
 counts the evidence twice (L_z and L_x tell of the same y) and has no prior of y: where the arms overlap it is biased,
-and is kept to be compared with. In all but `seed` a term is divided by all rows, so that the sum is the likelihood of
-the table; in `seed` by its own rows, as there.
+and is kept to be compared with. Terms are divided by all rows, so that the sum is that of a pass over the table: the
+original took a step on each batch of rows with a treatment, then on each batch of those without.
 
 **Source:** free energy: Neal & Hinton 1998 (A view of the EM algorithm), section 2; a classifier as q: Kingma et al.
 2014 (Semi-supervised learning with deep generative models), eq. 6-9; classification EM: Celeux & Govaert 1992. `seed`
@@ -93,13 +93,8 @@ def rows_of(batch: Batch) -> tuple[jax.Array, jax.Array]:
 
 
 def term_counts(p: Problem, batch: Batch) -> dict[str, jax.Array]:
-  """What each term is divided by."""
-  (labelled, unlabelled), num_rows = rows_of(batch), jnp.sum(batch["weight"])
-  names = [*term_names(p), "unlabelled"]
-  if p.loss.objective != "seed":
-    return dict.fromkeys(names, num_rows)
-  own = {"unlabelled": jnp.sum(unlabelled), "w_x": num_rows, "consistency_y": num_rows, "consistency_x": num_rows}
-  return {name: own[name] if name in own else jnp.sum(labelled) for name in names}
+  """What each term is divided by: all rows of the batch."""
+  return dict.fromkeys([*term_names(p), "unlabelled"], jnp.sum(batch["weight"]))
 
 
 def soften(log_prob: jax.Array, tau: jax.Array) -> jax.Array:

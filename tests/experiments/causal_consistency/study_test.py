@@ -11,7 +11,7 @@ import consistency_cases as cases
 from jaxtrain import config as config_lib, loop, statistics
 from jaxtrain.experiments.causal_consistency import evaluate, joint, outputs
 
-RECORDED_ALONE = {"loss.warmup_epochs": 200, "loss.consistency": "none"}
+RECORDED_ALONE = {"loss.warmup_epochs": 200}
 
 
 @functools.cache
