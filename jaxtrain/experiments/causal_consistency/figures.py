@@ -33,9 +33,9 @@ def effects(run: RunData) -> Figure | None:
   for ax, (end, title) in zip(np.ravel(figure.subplots(len(shown), 1)), shown):
     draw_estimates(ax, scalars, end)
     ax.set_title(title)
-  is_posterior = "effect_draws" in run.arrays
-  figure.set_label(effects_caption(scalars, shown[0], is_posterior) + f" {len(panels) - len(shown)} further effects are not drawn."
-                   * (len(panels) > len(shown)))
+  rest = len(panels) - len(shown)
+  figure.set_label(effects_caption(scalars, shown[0], "effect_draws" in run.arrays)
+                   + f" {rest} further effects are not drawn." * bool(rest))
   return figure
 
 
