@@ -111,9 +111,32 @@ def csv():
 
 def benchmark(source, **fields):
   """A table of the literature with every treatment recorded, as methods are compared on; data.missing_rate hides some.
+
+  Few rows and many covariates need dropout, and a floor of the deviations that is not far below the noise. Settings of
+  ihdp_b are the best of nine by the likelihood of validation rows; the others took them over.
   """
-  settings = dict(data__missing_rate=0.0, data__transforms=(), loss__warmup_epochs=0, train__monitor_from_epoch=0)
+  settings = dict(
+      data__missing_rate=0.0, data__transforms=(), loss__warmup_epochs=0, model__dropout_rate=0.4, model__min_sd=0.1,
+      optim__name="adamw", optim__weight_decay=0.1, train__num_epochs=300, train__monitor="val_z_yx",
+      train__monitor_from_epoch=0, eval__every_epochs=5, checkpoint__every_epochs=5)
   return changed(data__source=source, **(settings | fields))
+
+
+def ihdp(surface):
+  """747 infants and a simulated outcome; the parts are those of Shalit, Johansson & Sontag 2017."""
+  return benchmark(f"ihdp_{surface}", data__split__fractions=(0.63, 0.27, 0.1))
+
+
+def acic2016():
+  """4,802 births, 79 covariates, one of ten simulations."""
+  return benchmark("acic2016", data__split__fractions=(0.7, 0.2, 0.1), model__hidden_dims=(64, 64),
+                   model__dropout_rate=0.3, train__batch_size=200, train__num_epochs=150, train__patience=40)
+
+
+def nsw_cps():
+  """185 trained people beside 15,992 of a survey: the effect is that on the trained, `att`."""
+  return benchmark("nsw_cps", data__split__fractions=(0.7, 0.2, 0.1), model__hidden_dims=(64, 64),
+                   model__dropout_rate=0.3, train__batch_size=500, train__num_epochs=100, train__patience=40)
 
 
 def smoke():
@@ -130,10 +153,10 @@ VARIANTS = {
     "iv": iv,
     "hetero": hetero,
     "csv": csv,
-    "ihdp_a": lambda: benchmark("ihdp_a"),
-    "ihdp_b": lambda: benchmark("ihdp_b"),
-    "acic2016": lambda: benchmark("acic2016"),
-    "nsw_cps": lambda: benchmark("nsw_cps"),
+    "ihdp_a": lambda: ihdp("a"),
+    "ihdp_b": lambda: ihdp("b"),
+    "acic2016": acic2016,
+    "nsw_cps": nsw_cps,
     "svi": lambda: changed(train__backend="svi", loss__objective="marginal"),
     "hard": lambda: changed(loss__objective="hard"),
     "seed": lambda: changed(loss__objective="seed"),

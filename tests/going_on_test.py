@@ -111,7 +111,7 @@ def test_the_modes_that_take_the_config_of_a_folder(shared):
 
 
 def test_fields_of_a_config_and_of_a_run(shared):
-  done = child.run(SMOKE, "--mode=fields", "--fields=train.num_e")
+  done = child.run(SMOKE, "--mode=fields", "--fields=train.num_e", environ={"COLUMNS": "120"})
   assert done.returncode == 0, done.stderr
   assert "\ntrain.num_epochs  2      file    passes over the training rows; exactly one of num_epochs" in done.stdout
   workdir = shared.run(*FLAGS)
