@@ -266,7 +266,8 @@ def switches(table) -> list[dict]:
                  "data.transforms": (), "data.out_of_core": True, "data.row_limit": 0, "train.batch_size": 64}
   return [out_of_core, {"data.split.kind": "leave_out"}, {"eval.max_test_tasks": 4}, {"parallel.mode": "canonical"},
           {"optim.plateau.factor": 0.5}, {"optim.schedule": "step"}, {"optim.ema_decay": 0.9},
-          {"train.microbatch": 4, "train.batch_size": 8}, {"train.num_members": 2}]
+          {"train.microbatch": 4, "train.batch_size": 8}, {"train.num_members": 2}, {"loss.consistency": "both"},
+          {"model.bayesian": True}]
 
 
 def unread(config, read: set[str]) -> list[str]:
@@ -280,7 +281,8 @@ def use(path: str, table, folder) -> dict[str, list[str]]:
   """
   configs = {variant: small(path, variant, table) for variant in config_lib.list_variants(path)}
   known = dict(jsonable.flatten(configs["smoke"]))
-  more = (small(path, "smoke", table, **switch) for switch in switches(table) if switch.keys() <= known.keys())
+  grouped = lambda switch: "csv" if "data.split.kind" in switch else "smoke"
+  more = (small(path, grouped(switch), table, **switch) for switch in switches(table) if switch.keys() <= known.keys())
   run, smoke = str(folder / "run"), configs["smoke"]
   with reads.noted() as read, mock.patch.object(backend, "threads_in_use", []):
     loop.train(smoke, run, draw=lambda workdir, moment: None)

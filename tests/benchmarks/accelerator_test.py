@@ -202,7 +202,7 @@ def test_operations_of_a_joint_step():
   """p(y | x) and p(y | x, z) once, p(z | x, y) and p(x | y, z) for each of two classes; x and z are one number each."""
   config = config_lib.read_file(os.path.join(child.ROOT, "configs", "causal_consistency.py:smoke"))
   hidden = lambda inputs, outputs: inputs * 32 + 32 * 32 + 32 * outputs
-  expected = 6 * 100 * (hidden(1, 2) + hidden(2, 2) + 2 * hidden(1, 2) + 2 * hidden(1, 2))
+  expected = 6 * 64 * (hidden(1, 2) + hidden(2, 2) + 2 * hidden(1, 2) + 2 * hidden(1, 2))
   assert flops.of_step(config, shapes_of(config)) == expected
 
 

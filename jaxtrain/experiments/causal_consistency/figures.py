@@ -33,8 +33,9 @@ def effects(run: RunData) -> Figure | None:
   for ax, (end, title) in zip(np.ravel(figure.subplots(len(shown), 1)), shown):
     draw_estimates(ax, scalars, end)
     ax.set_title(title)
-  figure.set_label(effects_caption(scalars, shown[0]) + f" {len(panels) - len(shown)} further effects are not drawn."
-                   * (len(panels) > len(shown)))
+  rest = len(panels) - len(shown)
+  figure.set_label(effects_caption(scalars, shown[0], "effect_draws" in run.arrays)
+                   + f" {rest} further effects are not drawn." * bool(rest))
   return figure
 
 
@@ -62,13 +63,14 @@ def draw_estimates(ax, scalars: dict, end: str) -> None:
   ax.grid(axis="y", visible=False)
 
 
-def effects_caption(scalars: dict, contrast: tuple[str, str]) -> str:
-  """Which effect, how sure, and what would change it."""
+def effects_caption(scalars: dict, contrast: tuple[str, str], is_posterior: bool) -> str:
+  """Which effect, how sure, and what would change it; `is_posterior`: its interval is that of a Bayesian model."""
   end, title = contrast
   value, low, high = (finite(scalars, f"{name}{end}") for name in ("ate", "ate_low", "ate_high"))
   text = f"The model's average effect of {title} is {value:.3g}"
   if low is not None and high is not None:
-    text += f" (95 % interval {low:.3g} to {high:.3g}, which leaves out the error of the model itself)"
+    text += f" (95 % posterior interval {low:.3g} to {high:.3g})" if is_posterior else (
+        f" (95 % interval {low:.3g} to {high:.3g}, which leaves out the error of the model itself)")
   text += "."
   plain, agree = finite(scalars, f"ate_unadjusted{end}"), agrees(scalars, end)
   if plain is not None:

@@ -87,7 +87,9 @@ def test_effects_say_how_much_how_sure_and_what_would_change_it(run):
   assert "drug against none on pain" in found and "instrument (2SLS)" in found and "cross-fitted" in found
   assert f"truth {scalars['ate_truth']:.3g}" in found and "unadjusted" in found
   assert f"effect of drug against none on pain is {scalars['ate']:.3g} (95 % interval " in caption
-  assert f"{scalars['ate_low']:.3g} to {scalars['ate_high']:.3g}" in caption
+  assert f"{scalars['ate_low']:.3g} to {scalars['ate_high']:.3g}, which leaves out" in caption
+  posterior = figures.effects(run._replace(arrays=run.arrays | {"effect_draws": np.zeros((9, 2, 1))})).get_label()
+  assert f"95 % posterior interval {scalars['ate_low']:.3g} to {scalars['ate_high']:.3g})" in posterior
   assert f"risk ratios of {scalars['e_value']:.2f} each" in caption and "first-stage F is " in caption
   lines = [line.get_xdata() for line in figure.axes[0].get_lines()]
   assert any(np.allclose(x, [scalars["ate_aipw_low"], scalars["ate_aipw_high"]]) for x in lines if len(x) == 2)
