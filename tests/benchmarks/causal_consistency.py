@@ -3,10 +3,11 @@
   python tests/benchmarks/causal_consistency.py --json=out.json           # seconds per epoch (about 5 minutes)
   python tests/benchmarks/causal_consistency.py --study --json=out.json   # objectives on simulated tables (20 minutes)
 
-Speed: 1,000 rows, half of their treatments hidden, batches of 32, networks of two layers of 64, one core and one thread
+Speed: 1,000 rows, half of their treatments hidden, batches of 32 and the default networks, one core and one thread
 for each process. Peers (causal_consistency_torch.py) are the EM loop and the SVI of the original, as written and tuned;
 the processes take turns, and quoted are medians over rounds of a process's median epoch, the first left out. Ours has
-more to compute: six networks where the peers share one trunk. Needs `pip install -e '.[bench]'`, Linux.
+7,148 parameters in four networks, two of them with an arm for each class; the peers share one trunk, 4,818. Needs
+`pip install -e '.[bench]'`, Linux.
 
 Study: each objective, and training on recorded rows alone, over tables that follow the seed, by `jaxtrain.sweep`. All
 keep their best state by validation: of the likelihood of all rows, or of the recorded ones for recorded rows alone.
@@ -27,8 +28,8 @@ import bench
 
 ROOT = bench.ROOT
 CONFIG = "configs/causal_consistency.py"
-LOOPS = ("dataloader", "tuned", "svi")
-SIZES = ("--config.train.batch_size=32", "--config.model.hidden_dims=64,64", "--config.train.patience=0",
+LOOPS = {"pytorch": "dataloader", "pytorch, tuned": "tuned", "pyro": "svi"}
+SIZES = ("--config.train.batch_size=32", "--config.train.patience=0",
          "--config.loss.warmup_epochs=0", "--config.train.monitor_from_epoch=0", "--config.log.figures=none",
          "--config.parallel.cpu_threads=1", "--config.checkpoint.every_epochs=1000")
 OURS = {"em": (), "svi": ("--config.train.backend=svi", "--config.loss.objective=marginal")}
@@ -64,14 +65,14 @@ def measure_speed(folder: str, rounds: int, core: int) -> dict:
                         "--config.train.num_epochs=40", *SIZES, *flags], core)
       with open(os.path.join(run, "history.json"), encoding="utf-8") as file:
         seconds[name].append(statistics.median(json.load(file)["seconds"][1:]))
-    for loop in LOOPS:
+    for name, loop in LOOPS.items():
       out = os.path.join(folder, "peer.json")
       bench.run_pinned([sys.executable, "tests/benchmarks/causal_consistency_torch.py", f"--table={table}",
                         f"--loop={loop}", "--epochs=6", f"--out={out}"], core)
       with open(out, encoding="utf-8") as file:
-        seconds[loop].append(statistics.median(json.load(file)["seconds_per_epoch"][1:]))
-  ratios = {f"{loop}/{name}": [p / o for p, o in zip(seconds[loop], seconds[name])]
-            for loop, name in (("dataloader", "em"), ("tuned", "em"), ("svi", "svi"), ("svi", "em"))}
+        seconds[name].append(statistics.median(json.load(file)["seconds_per_epoch"][1:]))
+  ratios = {f"{peer} / {own}": [p / o for p, o in zip(seconds[peer], seconds[own])]
+            for peer, own in (("pytorch", "em"), ("pytorch, tuned", "em"), ("pyro", "svi"))}
   return {"seconds_per_epoch": {name: statistics.median(v) for name, v in seconds.items()},
           "ratio": {name: {"median": statistics.median(v), "range": [min(v), max(v)]} for name, v in ratios.items()}}
 

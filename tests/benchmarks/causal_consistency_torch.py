@@ -109,8 +109,9 @@ def svi_epochs(table, num_epochs: int) -> list[float]:
   seen, net = y >= 0, Model(0.1)
 
   def sites(x, y, z):
-    one_hot = F.one_hot(y, K).float()
-    trunk = lambda v: net.trunk(v).expand(*one_hot.shape[:-1], 64)
+    shape = torch.broadcast_shapes(y.shape, x.shape[:1])  # enumerated: [K, rows]
+    one_hot = F.one_hot(y.expand(shape), K).float()
+    trunk = lambda v: net.trunk(v).expand(*shape, 64)
     mean, log_sd = net.head_z(torch.cat([trunk(x), one_hot], -1)).chunk(2, -1)
     pyro.sample("z", dist.Normal(mean, log_sd.exp()).to_event(1), obs=z)
     mean, log_sd = net.head_x(torch.cat([trunk(z), one_hot], -1)).chunk(2, -1)
