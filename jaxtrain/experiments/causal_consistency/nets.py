@@ -137,8 +137,15 @@ class Joint(nn.Module):
     """p(w | x): [B, W]."""
     return self.normals(self.instruments(x, train))
 
+  def with_normals(self, x: jax.Array, w: jax.Array, z: jax.Array,
+                   train: bool = False) -> tuple[Output, Normals, Normals | None]:
+    """(log-probabilities, p(z | x, y), p(w | x) or None) of x [B, D], w [B, W], z [B, Z] under every class."""
+    outcomes, given = self.outcomes(x, train), self.given_covariates(x, train) if self.num_instruments else None
+    instruments = jnp.zeros(len(x)) if given is None else given.log_prob(w)
+    out = Output(self.propensity(x, w, train), outcomes.log_prob(z[:, None]), self.impute(x, w, z, train),
+                 self.given_outcomes(z, train).log_prob(x[:, None]), instruments)
+    return out, outcomes, given
+
   def __call__(self, x: jax.Array, w: jax.Array, z: jax.Array, train: bool = False) -> Output:
     """Log-probabilities of x [B, D], w [B, W], z [B, Z] under every class."""
-    instruments = self.given_covariates(x, train).log_prob(w) if self.num_instruments else jnp.zeros(len(x))
-    return Output(self.propensity(x, w, train), self.outcomes(x, train).log_prob(z[:, None]),
-                  self.impute(x, w, z, train), self.given_outcomes(z, train).log_prob(x[:, None]), instruments)
+    return self.with_normals(x, w, z, train)[0]

@@ -135,8 +135,12 @@ def unlabelled_rows(objective: str, out: nets.Output, weight: Any, d: Dials) -> 
   if objective == "free_energy":
     return d.beta * (mean(q, z + prior) + mean(stop(q), x)) - d.tau * entropy_nats(out.head)
   cost = d.beta * (z + prior)
-  shares = stop(soften(-cost, d.tau))
-  return smallest(cost, d.tau) + mean(shares, d.beta * x - weight["y_xz"] * out.head)
+  return smallest(cost, d.tau) + followers(out, stop(soften(-cost, d.tau)), weight, d.beta)
+
+
+def followers(out: nets.Output, shares: jax.Array, weight: Any, beta: Any) -> jax.Array:
+  """[B]: what fits the heads that are no part of the likelihood to given shares [B, K] of the classes."""
+  return -jnp.sum(shares * (beta * weight["x_yz"] * out.covariates + weight["y_xz"] * out.head), axis=-1)
 
 
 def own(log_prob: jax.Array, label: jax.Array) -> jax.Array:
@@ -161,19 +165,28 @@ def gaps(p: Problem, bound: nets.Joint, out: nets.Output, chunk: Batch, names: t
   return {name: (losses.sum_rows(row, measures[name]()), jnp.sum(row)) for name in names}
 
 
-def loss_sums(p: Problem, params, state, chunk: Batch, key) -> step_lib.Chunk:
-  """Term sums of a training chunk (see `step.make_gradient`)."""
-  x, w, z = p.split(chunk)
-  bound = p.model.bind({"params": params}, rngs={"dropout": key})
-  out, d = bound(x, w, z, True), dials(p, state.step)
+def term_sums(p: Problem, bound: nets.Joint, out: nets.Output, chunk: Batch, d: Dials) -> Metrics:
+  """(sum, rows) of each term of the loss over a chunk."""
   found = {name: value for name, value in recorded_sums(out, chunk).items() if name in term_names(p)}
   found |= gaps(p, bound, out, chunk, p.penalises)
   _, unlabelled = rows_of(chunk)
   weight = {name: bits.opaque(p.loss.weights[name]) for name in ("z_yx", "y_x", "y_xz", "x_yz")}
-  found["unlabelled"] = (losses.sum_rows(unlabelled, unlabelled_rows(p.loss.objective, out, weight, d)),
-                         jnp.sum(unlabelled))
-  shown = found | {"entropy": (losses.sum_rows(unlabelled, entropy_nats(out.head)), jnp.sum(unlabelled))}
-  return step_lib.Chunk({name: value[0] for name, value in found.items()}, metrics=shown)
+  rows = unlabelled_rows(p.loss.objective, out, weight, d)
+  return found | {"unlabelled": (losses.sum_rows(unlabelled, rows), jnp.sum(unlabelled))}
+
+
+def entropy_sums(out: nets.Output, chunk: Batch) -> Metrics:
+  """(sum, rows) of the entropy of imputed treatments, nats."""
+  _, unlabelled = rows_of(chunk)
+  return {"entropy": (losses.sum_rows(unlabelled, entropy_nats(out.head)), jnp.sum(unlabelled))}
+
+
+def loss_sums(p: Problem, params, state, chunk: Batch, key) -> step_lib.Chunk:
+  """Term sums of a training chunk (see `step.make_gradient`)."""
+  bound = p.model.bind({"params": params}, rngs={"dropout": key})
+  out = bound(*p.split(chunk), True)
+  found = term_sums(p, bound, out, chunk, dials(p, state.step))
+  return step_lib.Chunk({name: value[0] for name, value in found.items()}, metrics=found | entropy_sums(out, chunk))
 
 
 def evaluate(p: Problem, params, batch: Batch, key, over) -> Metrics:
