@@ -1,7 +1,8 @@
 """Trains a model as a config file says, goes on with a training, and says what there is to know of either.
 
 Train, each run in a folder of its own; any field of the config is a flag:
-  python -m jaxtrain.main --config=configs/vae.py:csv --config.data.path=table.csv --config.data.features=a,b
+  python -m jaxtrain.main --config=configs/vae.py:csv --config.data.path=table.csv --config.data.features=a,b \\
+      --config.data.split.kind=random
   python -m jaxtrain.main --config=configs/vae.py --workdir=runs/a --config.optim.learning_rate=3e-4
 
 Look before training, which writes nothing:

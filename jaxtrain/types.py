@@ -176,6 +176,7 @@ class Experiment(NamedTuple):
     alarms: `{name: mean} -> [text]`, what is wrong with the metrics of training (`train_*`) and validation (`val_*`) of
       a report; None where nothing is watched for.
     describe: `() -> {name: value}`, what `--mode=check` adds of the data; None where it adds nothing.
+    notes: sentences for the start of a run and `--mode=check`, such as of a field that has no effect.
     batch_parts: parts into which a training step divides its batch before it hands each to `over` (`step.part`); the
       batch size must divide by it.
     guards_members: whether the state holds members along a leading axis, each with a guard of its own that `train_step`
@@ -191,6 +192,7 @@ class Experiment(NamedTuple):
   read_weights: Callable[[Any, str], Any] | None = None
   alarms: Callable[[dict[str, float]], list[str]] | None = None
   describe: Callable[[], dict[str, Any]] | None = None
+  notes: tuple[str, ...] = ()
   batch_parts: int = 1
   guards_members: bool = False
 

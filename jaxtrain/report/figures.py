@@ -242,8 +242,8 @@ def losses(run: RunData, narrow: bool = False) -> Figure | None:
   if shade:
     for ax in figure.axes:
       ax.axvspan(0, shade[0], color=FAINT, alpha=0.6, zorder=0, linewidth=0)
-      ax.annotate(shade[1], (0.5 * shade[0], 0), xycoords=("data", "axes fraction"), xytext=(0, 3),
-                  textcoords="offset points", ha="center", fontsize=6.5, color=MUTED)
+      ax.annotate(shade[1], (0, 0), xycoords="axes fraction", xytext=(3, 3), textcoords="offset points", fontsize=6.5,
+                  color=MUTED)
     text += f" In the shaded part {shade[1].partition(' ')[0]} changes: training losses there are of other objectives."
   figure.set_label(text)
   return figure

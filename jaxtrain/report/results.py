@@ -11,7 +11,7 @@ from jaxtrain.jsonable import number
 from jaxtrain.report import figures
 from jaxtrain.report.page import Html, fmt, table, tag, with_interval
 from jaxtrain.workdir import reading
-from jaxtrain.workdir.quality import HALF, held_out, is_chance
+from jaxtrain.workdir.quality import HALF, data_warnings, held_out, is_chance
 from jaxtrain.workdir.reading import RunData, best_of, newest_event, time_axis, value_of
 
 MAX_KEYS = 6
@@ -74,13 +74,16 @@ def basis(run: RunData, split: str, intervals: bool) -> str:
   rows = measured(run, split or "train").get("rows")
   unit = reading.description(reading.described(run), "rows").get("unit") or "rows"
   count = f"{rows:,.0f} {unit}" if rows else f"the {unit}"
+  labelled = count_labelled(run) if split == run.split else 0
+  which = f", of which {labelled:,} have a label," if 0 < labelled < (rows or 0) else ","
   if split == "test":
-    text = f"On {count} held out for the test, in the best state."
+    text = f"On {count} held out for the test{which} in the best state."
   elif split == "val":
-    text = (f"On {count} of the validation part, in the best state. The best state was chosen on them, so these "
+    text = (f"On {count} of the validation part{which} in the best state. The best state was chosen on them, so these "
             "numbers are a little too good; there is no test part.")
   else:
-    text = f"No data is held out: these numbers are of {count} that were trained on, and say nothing about new data."
+    text = (f"No data is held out: these numbers are of {count} that were trained on{which} and say nothing about new "
+            "data.")
     if "split" in run.config.get("data", {}):
       text += (" Train with --config.data.split.kind=random, or with group where rows of one group are alike, for "
                "results on held-out rows.")
@@ -88,8 +91,9 @@ def basis(run: RunData, split: str, intervals: bool) -> str:
 
 
 def findings(run: RunData) -> list[str]:
-  """What a reader should look at first: alarms, results no better than chance, training that was cut short."""
-  found = [alarm for event in run.events for alarm in event.get("alarms", ())][-1:]
+  """What a reader should look at first: warnings of the data, alarms, results no better than chance, a short run."""
+  alarms = [alarm for event in run.events for alarm in event.get("alarms", ())]
+  found = list(dict.fromkeys(data_warnings(run.meta) + alarms[-1:]))
   for say in figures.experiment_families(run.config.get("experiment", ""), "FINDINGS").values():
     found += say(run)
   for one in key_results(run):
@@ -111,10 +115,14 @@ def findings(run: RunData) -> list[str]:
 
 def majority_share(run: RunData) -> tuple[float, float] | None:
   """The share of the most frequent class among labelled rows, and the accuracy; None without a classifier."""
-  accuracy, count = measured(run, run.split).get("accuracy"), run.arrays.get("class_count")
-  if accuracy is None or count is None or not count.sum():
-    return None
-  return float(count.max() / count.sum()), accuracy
+  accuracy, total = measured(run, run.split).get("accuracy"), count_labelled(run)
+  return (float(run.arrays["class_count"].max() / total), accuracy) if total else None
+
+
+def count_labelled(run: RunData) -> int:
+  """Rows with a label in the part that is shown, by which a classifier is judged; 0 without a classifier."""
+  judged = "class_count" in run.arrays and measured(run, run.split).get("accuracy") is not None
+  return int(run.arrays["class_count"].sum()) if judged else 0
 
 
 def course(run: RunData) -> list[str]:
@@ -122,7 +130,12 @@ def course(run: RunData) -> list[str]:
   found, best, (unit, per_unit) = [], best_of(run), time_axis(run)
   last = max((row["step"] for row in run.rows), default=0)
   ended = newest_event(run, "on_train_end")
-  if ended and not ended.get("stopped_early") and best.step and last > 3 * per_unit and best.step >= NEAR_END * last:
+  late = best.step and last > 3 * per_unit and best.step >= NEAR_END * last
+  shade = figures.annealed(run)
+  if ended and late and shade is not None and shade[0] >= last / per_unit:
+    found.append(f"{best.monitor} is best at the end of training, and {shade[1]}, so that its values are of different "
+                 "objectives and do not compare.")
+  elif ended and late and not ended.get("stopped_early"):
     found.append(f"{best.monitor} was still improving at the end ({unit} {best.step / per_unit:,.6g} of "
                  f"{last / per_unit:,.6g} is the best): longer training may help.")
   pair = [measured(run, split).get("loss") for split in ("train", "val")]

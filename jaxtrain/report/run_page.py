@@ -19,7 +19,7 @@ from jaxtrain.config import meanings
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures, page, results
 from jaxtrain.report.page import Html, duration, fmt, table, tag
-from jaxtrain.workdir import reading, records
+from jaxtrain.workdir import quality, reading, records
 from jaxtrain.workdir.reading import RunData, best_of, newest_event, status, time_axis
 
 
@@ -29,19 +29,23 @@ NARROW = 640  # pixels up to which a figure can be read on a phone without scrol
 def tiles(run: RunData) -> Html:
   """What training was: best value, length, parameters, time."""
   start, (monitor, value, best_step), (unit, per_unit) = newest_event(run, "on_start"), best_of(run), time_axis(run)
-  length = run.config.get("train", {})  # not that of on_start: a run may grow
-  step = run.rows[-1]["step"] if run.rows else 0
-  total = length.get("num_steps") or length.get("num_epochs", 0) * (number(start.get("steps_per_epoch")) or 0)
+  plan = run.config.get("train", {})  # not that of on_start: a run may grow
+  step = max((row["step"] for row in run.rows), default=0)
+  total = plan.get("num_steps") or plan.get("num_epochs", 0) * (number(start.get("steps_per_epoch")) or 0)
   total = total or number(start.get("num_steps"))
   place = lambda step: f"{step / per_unit:,.6g}"
-  seconds = reading.step_seconds(run)
   ended = newest_event(run, "on_train_end")
+  length = f"{place(step)} of {place(total)}" if total else place(step)
+  if best_step:
+    here = f", {'stopped ' * bool(ended)}at {length}"
+    length = f"best {place(best_step)}{f' of {place(total)}' if total and step >= total else here}"
+  seconds = reading.step_seconds(run)
   whole = "since it was resumed" if any(start.get("resume_step") for start in run.starts) else "in all"
   whole = f"{duration(number(ended['total_time_s']))} {whole}" if number(ended.get("total_time_s")) else ""
   speeds = [row["throughput"] for row in run.rows if row.get("throughput")]
   speed = f"{statistics.median(speeds):,.0f} rows/s" if speeds else ""
   entries = [(f"best {monitor}", fmt(value), f"{unit} {place(best_step)}" if best_step else "nothing evaluated yet"),
-             (f"{unit}s", f"{place(step)} of {place(total)}" if total else place(step), f"{step:,.0f} steps"),
+             (f"{unit}s", length, f"{step:,.0f} steps"),
              ("parameters", fmt(start.get("parameters")), f"seed {run.config.get('seed', '–')}"),
              ("time in steps", duration(seconds), " · ".join(part for part in (speed, whole) if part) or "not known")]
   shown = (tag("div", tag("span", name), tag("b", value), tag("span", note)) for name, value, note in entries)
@@ -119,8 +123,7 @@ def data_section(run: RunData) -> list[Html]:
     scaling = zip(meta["features"], scaler["transforms"], map(fmt, scaler["mean"]), map(fmt, scaler["std"]))
     parts += [tag("h3", "Features as the model sees them"),
               table(["feature", "transform", "mean, transformed", "std, transformed"], scaling)]
-  parts += [tag("p", "Note: ", words, class_="warn")
-            for key in ("warnings", "label_warnings") if isinstance(facts.get(key), list) for words in facts[key]]
+  parts += [tag("p", "Note: ", words, class_="warn") for words in quality.data_warnings(meta)]
   pairs = counted(names, facts.get("class_rows")) or [(str(name), "") for name in names]
   classes = ", ".join(f"{name} {n}".strip() for name, n in pairs)
   return parts + [tag("details", tag("summary", "Classes and their rows"), tag("p", classes))] * bool(names)

@@ -1,5 +1,6 @@
 """`--mode=check`: what a run of a config would be, told of its data, its size and its time. It writes nothing."""
 
+import math
 import time
 from typing import Any
 
@@ -50,7 +51,8 @@ def describe(config) -> dict[str, Any]:
                "temporary_bytes": memory.temp_size_in_bytes if memory is not None else None}
   described |= expect(parts, compiled, described)
   said = parts.experiment.describe() if parts.experiment.describe is not None else {}
-  return described | {"more": [{"name": name, "value": value} for name, value in said.items()]}
+  return described | {"notes": list(parts.experiment.notes),
+                      "more": [{"name": name, "value": value} for name, value in said.items()]}
 
 
 def leaves(tree: Any) -> list[dict[str, Any]]:
@@ -103,13 +105,20 @@ def time_steps(parts: setup.Parts, compiled: Any) -> tuple[float, int]:
 
 
 def lines(described: dict[str, Any]) -> list[str]:
-  """The same for a person: groups of `key: value` lines; the longest, of shapes, first, so that others stay in view."""
-  shapes = [f"{kind} {leaf['name']}: {leaf['dtype']}{leaf['shape']}"
-            for kind in ("batch", "state") for leaf in described[kind]]
-  groups = {"Shapes": shapes, "Data": data_lines(described["data"]),
+  """The same for a person: groups of `key: value` lines: the data, the run, and the largest of its shapes."""
+  groups = {"Data": data_lines(described["data"]),
             "What the experiment says": [f"{one['name']}: {one['value']}" for one in described["more"]],
-            "Columns worth a look": column_lines(described["data"]), "Training": training_lines(described)}
+            "Columns worth a look": column_lines(described["data"]), "Training": training_lines(described),
+            "Shapes": shape_lines(described)}
   return [line for title, group in groups.items() if group for line in ("", title, *(f"  {one}" for one in group))][1:]
+
+
+def shape_lines(described: dict[str, Any]) -> list[str]:
+  """The largest leaves of batch and state, and how many others there are."""
+  leaves = [(kind, leaf) for kind in ("batch", "state") for leaf in described[kind]]
+  leaves.sort(key=lambda pair: -math.prod(pair[1]["shape"]))
+  found = [f"{kind} {leaf['name']}: {leaf['dtype']}{leaf['shape']}" for kind, leaf in leaves[:MOST]]
+  return found + [f"{len(leaves) - MOST:,} smaller ones: --json prints them"] * (len(leaves) > MOST)
 
 
 def few(words: list[str]) -> str:
@@ -175,7 +184,7 @@ def training_lines(described: dict[str, Any]) -> list[str]:
           f"metrics: {few(described['metrics'])}",
           f"devices: {described['devices']}, mode {described['mode']}, CPU threads {described['cpu_threads']}",
           f"memory: {memory}", f"computation: {'not known' if flops is None else f'{flops:,.0f} FLOPs a step'}",
-          f"expected time: {time_words(described)}"]
+          f"expected time: {time_words(described)}", *(f"note: {words}" for words in described["notes"])]
 
 
 def time_words(described: dict[str, Any]) -> str:

@@ -263,6 +263,8 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
     if (warmup := config_lib.lookup(config, section).warmup_steps) >= run.plan.total > 0:
       say(f"jaxtrain: config.{section}.warmup_steps={warmup:,} is longer than the run's {run.plan.total:,} steps: the "
           "learning rate stays below its peak")
+  for words in run.experiment.notes:
+    say(f"jaxtrain: {words}")
   for reason in skipped:
     say(f"jaxtrain: passed over {reason}")
   if run.step:

@@ -64,16 +64,16 @@ def is_chance(value: float, said: dict, half: float | None = None) -> bool:
 def of_workdir(workdir: str) -> Quality:
   """The quality of the run in a folder. Raises UserError where there is no config.json that can be read."""
   _, run = reading.read_newest(workdir)
-  return of_run(run)
+  return of_run(run._replace(meta=reading.known_meta(run)))
 
 
 def of_run(run: RunData) -> Quality:
-  """The quality of a run, from its files."""
+  """The quality of a run, from its files, with what it knows of its data."""
   best, (unit, per_unit) = reading.best_of(run), reading.time_axis(run)
   described = reading.described(run)
   said = reading.description(described, best.monitor.partition("_")[2])
   epoch = best.step / per_unit if unit == "epoch" and best.step is not None else None
-  found = [*unfinished(run), *unseen(run)]
+  found = [*unfinished(run), *unseen(run), *(f"data: {words}" for words in data_warnings(run.meta))]
   chance = number(said.get("chance"))
   if best.value is not None and is_chance(best.value, said):
     found.append(f"{best.monitor} is no better than chance, {chance:g}")
@@ -84,6 +84,12 @@ def of_run(run: RunData) -> Quality:
     if entry.get("key") and value is not None and is_chance(value, entry, number(scalars.get(name + HALF))):
       found.append(f"{name} of the {split} part, {value:.4g}, is no better than chance, {number(entry['chance']):g}")
   return Quality(best.monitor, best.value, best.step, epoch, chance, tuple(found))
+
+
+def data_warnings(meta: dict) -> list[str]:
+  """What the facts of a table, and of its labels, warn of; nothing where a run knows of none."""
+  facts = meta["table"] if isinstance(meta.get("table"), dict) else {}
+  return [words for key in ("warnings", "label_warnings") if isinstance(facts.get(key), list) for words in facts[key]]
 
 
 def unfinished(run: RunData) -> list[str]:

@@ -197,6 +197,11 @@ def read_meta(checkpoints: str, evals: dict[str, dict], split: str) -> dict:
   return records.newest_record(checkpoints).get("meta", {})
 
 
+def known_meta(run: RunData) -> dict:
+  """What a run knows of its data, where it was read without its arrays."""
+  return read_meta(os.path.join(run.folder, "checkpoints"), run.evals, "")
+
+
 def read_newest(folder: str) -> tuple[RunData, RunData]:
   """A run without its arrays, and its newest stage, which is the run itself where it has no stages.
 

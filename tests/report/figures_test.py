@@ -160,6 +160,10 @@ def test_the_annealed_part_is_shaded_and_named(tmp_path):
   rows = made_rows(20, loss=lambda k: 3 / k, beta=lambda k: min(k, 6) / 6)
   figure = figures.losses(run._replace(rows=rows))
   assert [text.get_text() for text in figure.axes[0].texts][-1] == "beta changes until epoch 6"
+  figure.canvas.draw()
+  for ax in figure.axes:
+    text, inside = ax.texts[-1].get_window_extent(), ax.get_window_extent()
+    assert inside.x0 <= text.x0 < text.x1 <= inside.x1 and inside.y0 <= text.y0
   assert "beta changes" in figure.get_label() and "no validation loss" in figure.get_label()
   assert figures.annealed(run._replace(rows=made_rows(20, loss=lambda k: 3 / k, beta=lambda k: 0.5))) is None
 

@@ -76,7 +76,7 @@ def test_thousands_of_classes_and_columns_are_ten_names_and_a_count(described):
 def test_lines_are_groups_of_keys_and_values(described):
   text = check.lines(described)
   titles = [line for line in text if line and not line.startswith("  ")]
-  assert titles == ["Shapes", "Data", "Training"]
+  assert titles == ["Data", "Training", "Shapes"]
   assert "  rows: 300 read, 300 kept" in text and "  steps: 42 of 16 rows, 7 an epoch" in text
   time = r"  expected time: about \S+ s of steps, \S+ s an epoch \([\d,]+ steps? timed here .*\)"
   assert any(re.fullmatch(time, line) for line in text)
@@ -87,3 +87,11 @@ def test_lines_are_groups_of_keys_and_values(described):
                                             (864000, "10 days")])
 def test_durations(seconds, words):
   assert check.duration(seconds) == words
+
+
+def test_the_ten_largest_shapes_come_last_and_notes_with_the_run(described):
+  leaves = [{"name": f"w{k}", "dtype": "float32", "shape": [k, 2]} for k in range(1, 16)]
+  text = check.lines(described | {"batch": [], "state": leaves, "notes": ["a field has no effect"]})
+  assert text[-12:-10] == ["Shapes", "  state w15: float32[15, 2]"]
+  assert text[-2:] == ["  state w6: float32[6, 2]", "  5 smaller ones: --json prints them"]
+  assert "  note: a field has no effect" in text[:-12]

@@ -1,5 +1,7 @@
 """What a run's files say of its model: the best value, chance, unfinished runs, no held-out data."""
 
+import json
+
 import pytest
 
 from made_runs import make_run
@@ -60,3 +62,14 @@ def test_nothing_evaluated(tmp_path):
 def test_a_run_that_was_stopped_before_its_first_evaluation(tmp_path):
   worth = quality.of_workdir(make_run(tmp_path / "run", num_epochs=0, parts=(), end=None))
   assert worth.lines()[1:] == ["warning: the run is unfinished; the command that trained it goes on with it"]
+
+
+def test_warnings_of_the_data_are_said(tmp_path):
+  folder = make_run(tmp_path / "run")
+  table = {"source": "wells.csv", "warnings": ["column 'depth' holds -999.25"], "label_warnings": ["one row of ooze"]}
+  for part in ("train", "val", "test"):
+    path = tmp_path / "run" / "eval" / f"{part}.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"meta": record["meta"] | {"table": table}}))
+  assert quality.of_workdir(folder).lines()[1:] == ["warning: data: column 'depth' holds -999.25",
+                                                    "warning: data: one row of ooze"]

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxtrain.experiments.tabular_vae.figures_classes import GREY, LABELLED, calibration, classes, confusion
-from jaxtrain.experiments.tabular_vae.figures_classes import distances, roc
+from jaxtrain.experiments.tabular_vae.figures_classes import distances, missed, roc
 from jaxtrain.experiments.tabular_vae.figures_data import BLUE, dataset, distributions, generated, set_log_ticks
 from jaxtrain.experiments.tabular_vae.figures_data import panel_columns, shown_features, signed_log
 from jaxtrain.jsonable import number
 from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
-from jaxtrain.workdir.reading import RunData
+from jaxtrain.workdir.reading import RunData, newest_event, time_axis
 
 FEW_ROWS = 1500  # up to here each row is a dot, above it rows are counted in hexagons
 SIDE, PITCH = 1.72, (2.32, 2.42)  # inches: side of a reconstruction panel, distance between two across and down
@@ -233,7 +233,19 @@ def network(run: RunData) -> dict[str, tuple[int, tuple[int, ...], int, str]]:
   return layers
 
 
+def annealing(run: RunData) -> list[str]:
+  """That a run ended before its KL schedule did, in a sentence."""
+  schedule, (unit, per_unit) = run.config.get("loss", {}).get("kl_schedule", {}), time_axis(run)
+  epochs, ran = number(schedule.get("num_epochs")), max((row["step"] for row in run.rows), default=0) / per_unit
+  rises = schedule.get("shape", "constant") != "constant" and epochs is not None and unit == "epoch"
+  if not rises or epochs <= ran or not newest_event(run, "on_train_end"):
+    return []
+  return [f"The schedule of the KL weight ({epochs:g} epochs) is longer than the run ({ran:.4g}): beta did not "
+          "reach its end."]
+
+
 FAMILIES = {"reconstruction": reconstruction, "latent": latent, "confusion": confusion,
             "classes": classes, "roc": roc, "calibration": calibration, "generated": generated}
+FINDINGS = {"missed": missed, "annealing": annealing}
 FULL_FAMILIES = {"distributions": distributions, "dataset": dataset, "distances": distances, "umap": umap,
                  "architecture": architecture}

@@ -13,7 +13,8 @@ from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.report.reliability import draw_reliability, wilson
 from jaxtrain.workdir.reading import RunData
 
-MAX_CLASSES, MAX_CONFUSED = 30, 20
+MAX_CLASSES, MAX_CONFUSED, MAX_MISSED = 30, 20, 5
+FEW_ROWS = 10  # fewer do not tell whether a class is found
 NEAR_CHANCE = 0.6  # area below which the axis begins at chance
 MAX_CURVES = 4  # ROC curves in one panel; more classes are compared by their areas
 BLUE, ORANGE, GREY = "#1f6fb4", "#d2580f", "#c3c9cf"
@@ -102,6 +103,20 @@ def confusion(run: RunData, narrow: bool = False) -> Figure | None:
   text = f"{run.split}, {int(count.sum()):,} labelled rows{more}"
   figure.suptitle(text, x=0.01, ha="left", fontsize=8.5, color=MUTED)
   return figure
+
+
+def missed(run: RunData) -> list[str]:
+  """The classes that are found least, in a sentence: those with rows enough whose recall is far below the mean."""
+  table = run.arrays.get("confusion")
+  if table is None or not table.sum():
+    return []
+  count, hits = table.sum(axis=1), np.diag(table)
+  recall = hits / np.maximum(count, 1)
+  low = [k for k in np.argsort(recall, kind="stable")
+         if count[k] >= FEW_ROWS and recall[k] < 0.5 * recall[count > 0].mean()]
+  some = ", ".join(f"{run.meta['class_names'][k]}: {hits[k]:,} of {count[k]:,} found" for k in low[:MAX_MISSED])
+  more = f" and {len(low) - MAX_MISSED} classes more" if len(low) > MAX_MISSED else ""
+  return [f"The classifier misses some classes. {some}{more}."] if low else []
 
 
 def roc(run: RunData, narrow: bool = False) -> Figure | None:

@@ -96,6 +96,19 @@ def load(config) -> Splits:
   return found
 
 
+def notes(config, steps_per_epoch: int) -> tuple[str, ...]:
+  """What of a config has no effect, or less than its words say."""
+  said = []
+  if config.model.kind == "unsup" and config.data.label:
+    said.append(f"the label column {config.data.label!r} is not trained on: config.model.kind=unsup; semisup trains a "
+                "classifier")
+  schedule, epochs = config.loss.kl_schedule, config.train.num_epochs or config.train.num_steps / steps_per_epoch
+  if schedule.shape != "constant" and schedule.num_epochs > epochs > 0:
+    said.append(f"config.loss.kl_schedule.num_epochs={schedule.num_epochs:,} is longer than the run's {epochs:,.4g} "
+                "epochs: beta does not reach its end")
+  return tuple(said)
+
+
 def named_functions(field: str, paths: tuple[str, ...]) -> dict:
   """Functions of dotted paths by their own names. Raises UserError for a name that is taken."""
   found = {}
@@ -158,4 +171,4 @@ def make(config, meta) -> Experiment:
                     predict=predict.make_verbs(model, meta, config.loss.mask_rate > 0,
                                                config.data.incomplete == "mask"),
                     alarms=(lambda means: list(warned)) if warned else None,
-                    read_weights=release.read_weights)
+                    read_weights=release.read_weights, notes=notes(config, meta["steps_per_epoch"]))

@@ -9,9 +9,9 @@ import pytest
 import child
 import cores
 import guides
-from jaxtrain import loop
+from jaxtrain import loop, main
 from jaxtrain.data import files, writing
-from jaxtrain.experiments.tabular_vae import lithology
+from jaxtrain.experiments.tabular_vae import lithology, vae
 from runs import QUIET
 
 SMALL = ("--config.train.num_epochs=1", "--config.data.row_limit=1500", *QUIET)
@@ -122,3 +122,13 @@ def test_each_source_trains(row, tmp_path):
 def test_all_sources_are_in_the_table():
   part = guides.read(guides.VAE).split("| source | read like this")[1].split("\n\n")[0]
   assert len(source_rows()) == 6 and all(f"source={kind}" in part or kind == "csv" for kind in files.KINDS)
+
+
+@pytest.mark.parametrize("text", [guides.read("README.md"), main.__doc__], ids=["front-page", "help"])
+def test_the_first_command_for_a_table_of_ones_own_reads_it(text, tmp_path):
+  """As it stands, but for the place of the file."""
+  line = re.search(r"python -m jaxtrain.main (--config=configs/vae.py:csv [^`\\\n]*(?:\\\n.*)?)", text).group(1)
+  config = guides.config_of(shlex.split(line.replace("\\\n", " ")))
+  (tmp_path / "t.csv").write_text(",".join(config.data.features) + "\n" + "".join(f"{i},{i * i}\n" for i in range(40)))
+  config.data.path = str(tmp_path / "t.csv")
+  assert vae.load(config).train.num_rows > 20
