@@ -135,7 +135,8 @@ def apply(flags, verb: Verb, run) -> tuple[dict, str, list[str]]:
   rows = len(next(iter(found.values())))
   numbers = [column for column in found.values() if column.dtype.kind == "f"]
   empty = int(np.isnan(np.stack(numbers)).any(axis=0).sum()) if numbers else 0
-  made = f"{columns.num_rows:,} rows read, " * (isinstance(columns, files.Columns) and not verb.carries)
+  others = isinstance(columns, files.Columns) and not verb.carries
+  made = f"{columns.num_rows:,} rows read, " if others else ""
   made += f"{rows:,} {verb.makes}" + f", {empty:,} of them without a result (missing features)" * bool(empty)
   return {"rows": rows, "rows_incomplete": empty, "output": flags.output, "compute_seconds": round(seconds, 4)}, made, (
       verb.say(columns, found) if verb.say else [])
