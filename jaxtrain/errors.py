@@ -93,4 +93,4 @@ def need(module: str, extra: str):
   try:
     return importlib.import_module(module)
   except ImportError:
-    raise UserError(f"{module} is not installed; pip install 'jaxtrain[{extra}]'") from None
+    raise UserError(f"{module} is not installed; pip install -e '.[{extra}]'") from None

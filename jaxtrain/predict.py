@@ -102,8 +102,8 @@ def refused_in_one_line(flag: str, path: str):
     raise UserError(f"{flag}: cannot write {path!r}: {reason}") from error
 
 
-def apply(flags, verb: Verb, run) -> tuple[dict, list[str]]:
-  """Reads, applies, writes; returns the summary and lines for the screen.
+def apply(flags, verb: Verb, run) -> tuple[dict, str, list[str]]:
+  """Reads, applies, writes; returns the summary, what was made in words, and lines for the screen.
 
   Raises UserError for a file that does not fit.
   """
@@ -135,12 +135,15 @@ def apply(flags, verb: Verb, run) -> tuple[dict, list[str]]:
   rows = len(next(iter(found.values())))
   numbers = [column for column in found.values() if column.dtype.kind == "f"]
   empty = int(np.isnan(np.stack(numbers)).any(axis=0).sum()) if numbers else 0
-  return {"rows": rows, "rows_incomplete": empty, "output": flags.output, "compute_seconds": round(seconds, 4)}, (
-      verb.say(found) if verb.say else [])
+  others = isinstance(columns, files.Columns) and not verb.carries
+  made = f"{columns.num_rows:,} rows read, " if others else ""
+  made += f"{rows:,} {verb.makes}" + f", {empty:,} of them without a result (missing features)" * bool(empty)
+  return {"rows": rows, "rows_incomplete": empty, "output": flags.output, "compute_seconds": round(seconds, 4)}, made, (
+      verb.say(columns, found) if verb.say else [])
 
 
-def export(flags, verb: Verb, state) -> dict:
-  """Writes the verb's pure function as a StableHLO artefact for any number of rows; returns the summary.
+def export(flags, verb: Verb, state) -> tuple[dict, str, list[str]]:
+  """Writes the verb's pure function as a StableHLO artefact for any number of rows; returns what `apply` does.
 
   Raises:
     UserError: flatbuffers is not installed.
@@ -154,8 +157,9 @@ def export(flags, verb: Verb, state) -> dict:
   with refused_in_one_line("--export", flags.export):
     with atomic.replacing(flags.export) as fresh, open(fresh, "wb") as file:
       file.write(made.serialize())
-  return {"output": flags.export, "bytes": os.path.getsize(flags.export), "takes": f"float32[rows, {width}]",
-          "gives": f"float32[rows, {made.out_avals[0].shape[1]}]"}
+  takes, gives = f"float32[rows, {width}]", f"float32[rows, {made.out_avals[0].shape[1]}]"
+  return {"output": flags.export, "bytes": os.path.getsize(flags.export), "takes": takes, "gives": gives}, (
+      f"{takes} -> {gives}"), []
 
 
 def run(argv: list[str]) -> dict:
@@ -172,18 +176,15 @@ def run(argv: list[str]) -> dict:
   verb = verbs.pick(run, flags.verb)
   check_flags(flags, verb)
   worth = quality.of_workdir(flags.workdir)
-  done, lines = (export(flags, verb, run.state), []) if flags.export else apply(flags, verb, run)
+  done, made, lines = export(flags, verb, run.state) if flags.export else apply(flags, verb, run)
   summary = {"workdir": flags.workdir, "step": run.step, "epoch": run.epoch, "digest": f"sha256:{run.digest}",
              "verb": flags.verb, "quality": jsonable.clean(worth._asdict())} | done
   if flags.json:
     streams.answer(json.dumps(summary))
   else:
-    empty = 0 if flags.export else summary["rows_incomplete"]
     state = records.describe_state(run.step, run.epoch, run.digest)
-    found = f"{summary['takes']} -> {summary['gives']}" if flags.export else f"{summary['rows']:,} rows"
-    found += f", {empty:,} of them without a result (missing features)" * bool(empty)
     streams.answer(*(f"jaxtrain: {line}" for line in worth.lines()))
-    streams.answer(f"jaxtrain: {flags.verb}, state of {state}: {found}, in {summary['output']}", *lines)
+    streams.answer(f"jaxtrain: {flags.verb}, state of {state}: {made}, in {summary['output']}", *lines)
   return summary
 
 

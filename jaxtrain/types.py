@@ -126,7 +126,8 @@ class Verb(NamedTuple):
     replaces: whether its columns take the place of those that it read.
     companions: endings of the names of columns that go with a chosen one (`--columns=a` keeps `a_intervened` too),
       where it takes whatever columns a table has.
-    say: lines for the screen of a result; None where its file says it all.
+    say: `(columns, result) -> lines` for the screen; None where the file of the result says it all.
+    makes: what the rows of its result are, for the screen, where they are not those of the file.
   """
   run: Callable[[Any, Any, int, jax.Array], dict[str, np.ndarray]]
   pure: Callable[[Any], tuple[Callable[[jax.Array], jax.Array], int]] | None
@@ -139,7 +140,8 @@ class Verb(NamedTuple):
   writers: dict[str, Callable[[str, dict[str, np.ndarray]], None]] = {}
   replaces: bool = False
   companions: tuple[str, ...] = ()
-  say: Callable[[dict[str, np.ndarray]], list[str]] | None = None
+  say: Callable[[Any, dict[str, np.ndarray]], list[str]] | None = None
+  makes: str = "rows"
 
   @property
   def reads(self) -> bool:

@@ -156,6 +156,12 @@ def test_what_a_run_knows_of_itself(workdir, run):
   assert run.verbs["impute"].needs == FEATURES == run.verbs["impute"].optional and "embed" in dir(run)
 
 
+def test_a_frame_without_pandas_names_what_to_install(run, monkeypatch):
+  monkeypatch.setitem(sys.modules, "pandas", None)
+  with pytest.raises(UserError, match=r"^pandas is not installed; pip install -e '\.\[notebook\]'$"):
+    run.history_frame()
+
+
 def refused(call):
   with pytest.raises(UserError) as caught:
     call()

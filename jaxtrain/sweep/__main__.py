@@ -119,6 +119,8 @@ def member_config(config, values: dict[str, Any]):
 def open_journal(folder: str, asked_for: Asked):
   """The journal of the sweep in a folder, new or as it was left.
 
+  One of another base config, none of whose members has trained a step, becomes a new one, and a line says so.
+
   Raises:
     UserError: the folder holds a sweep of another base config (the differences are listed), or a run.
   """
@@ -126,10 +128,15 @@ def open_journal(folder: str, asked_for: Asked):
   from jaxtrain.workdir import journal as journal_lib
   found = journal_lib.Journal(folder)
   base = config_lib.to_record(asked_for.config)
+  about = {"config": asked_for.flags.config, "base": base}
   if found.about is None:
-    found.begin({"config": asked_for.flags.config, "base": base})
+    found.begin(about)
     return found
   old = config_lib.upgraded(found.about["base"], asked_for.config)
+  if config_lib.differences(old, base, config_lib.HOW) and found.is_untrained():
+    found.begin_again(about)
+    streams.say(f"jaxtrain: no member of the sweep in {folder} had trained a step: it begins anew with this config")
+    return found
   config_lib.check_same(old, base, folder, "a sweep of another base config", config_lib.HOW)
   found.redigest(lambda values: config_lib.digest(member_config(asked_for.config, values), config_lib.HOW))
   return found
@@ -143,10 +150,10 @@ def run_sweep(log: Log) -> None:
   settings = [] if own.trials else axes_lib.expand(asked_for.axes, asked_for.settings)
   for values in settings:  # all of them, before anything starts
     member_config(asked_for.config, values)
-  if own.mode == "check":
-    return list_members(settings)
   from jaxtrain.devices import backend
   backend.set_up_process()
+  if own.mode == "check":
+    return list_members(asked_for.config, settings)
   folder = own.workdir or commands.default_workdir(own.config, "sweep")
   from jaxtrain import config as config_lib
   with config_lib.strangers(folder, vouched(asked_for)):
@@ -253,11 +260,18 @@ def conclude(members: list, changed: set[int]) -> None:
                         f"{others[0].label}", hint="remove its folder, and the same command trains it again")
 
 
-def list_members(settings: list[dict]) -> None:
-  """Prints the members that a sweep would have."""
+def list_members(base, settings: list[dict]) -> None:
+  """Prints the members that a sweep would have. Raises UserError where they share data that cannot be read."""
+  from jaxtrain import config as config_lib
   from jaxtrain.workdir import journal as journal_lib
+  config = member_config(base, settings[0])
+  own = any(key.partition(".")[0] in ("data", "experiment", "stages") for values in settings for key in values)
+  read = not own and not config.stages
+  if read:
+    config_lib.load_experiment(config.experiment).load(config)
   streams.answer(*(f"{k:03d} {journal_lib.describe(values)}" for k, values in enumerate(settings)))
-  streams.answer(f"jaxtrain: {len(settings)} members, each with a config that fits; data are read when they start")
+  streams.answer(f"jaxtrain: {len(settings)} members, each with a config that fits; "
+                 f"{'their data can be read' if read else 'data are read when they start'}")
 
 
 def launch(journal, asked_for: Asked, settings: list[dict], stop: stops.Stop) -> list:

@@ -1,6 +1,6 @@
 """The folder of a sweep: which members it has, what became of them, and what it was made from.
 
-  sweep.json      the config file and the resolved base config; written once
+  sweep.json      the config file and the resolved base config; written once, or again until a member has trained
   journal.jsonl   a line per event: `added`, `started`, `done`, `failed` of a member, `wave` of several; only appended
   runs/NNN-.../   the members, each the folder of a run
 
@@ -8,9 +8,11 @@ A member is identified by the SHA-256 of its resolved config; its number is its 
 Sweeps read the folder strictly, as a `Journal` that they add to; pages read it leniently with `read_sweep`.
 """
 
+import glob
 import json
 import os
 import re
+import shutil
 import time
 from typing import Any, Callable
 
@@ -152,6 +154,19 @@ class Journal(Sweep):
       raise UserError(f"--workdir: {folder!r} is a sweep of version {self.about['version']}, allowed 1 to {VERSION}")
     self.about = jsonfile.read_object(os.path.join(folder, "sweep.json"), ABOUT)
     self.read()
+
+  def is_untrained(self) -> bool:
+    """Whether no member has trained a step, nor may be about to: all wait, or failed before a run wrote its config."""
+    written = glob.iglob(os.path.join(glob.escape(self.folder), "runs", "**", "config.json"), recursive=True)
+    waiting = all(member.outcome in ("added", "failed") for member in self.members)
+    return waiting and not self.waves and next(written, None) is None
+
+  def begin_again(self, about: dict) -> None:
+    """Writes sweep.json of a new sweep in the place of one that `is_untrained`, whose members are removed."""
+    shutil.rmtree(os.path.join(self.folder, "runs"), ignore_errors=True)
+    with atomic.open_own(self.path, "w", encoding="utf-8"):
+      self.numbered.clear()
+    self.begin(about)
 
   def begin(self, about: dict) -> None:
     """Writes sweep.json of a new sweep."""

@@ -226,8 +226,26 @@ def test_check_lists_the_members_and_writes_nothing(tmp_path):
   assert done.returncode == 0 and not (tmp_path / "s").exists()
   assert done.stdout.splitlines() == ["000 learning_rate=0.001, seed=0", "001 learning_rate=0.001, seed=1",
                                       "002 learning_rate=0.0003, seed=0", "003 learning_rate=0.0003, seed=1",
-                                      "jaxtrain: 4 members, each with a config that fits; data are read when they "
-                                      "start"]
+                                      "jaxtrain: 4 members, each with a config that fits; their data can be read"]
+
+
+def test_check_finds_a_mistake_in_the_data_that_all_share():
+  flags = (CONFIG.replace("breast_cancer", "csv"), "--mode=check")
+  shared, own = forked.ask([{"command": "sweep", "argv": [*flags, *more]} for more in (
+      ("--config.data.path=no.csv", "--sweep=seed=0..1"), ("--sweep=data.path=no.csv,nor.csv",))])
+  assert shared["code"] == 2 and "config.data.path: cannot read 'no.csv'" in shared["err"], shared
+  assert own["code"] == 0 and "a config that fits; data are read when they start" in own["out"], own
+
+
+def test_a_folder_in_which_nothing_has_trained_takes_a_corrected_config(tmp_path):
+  """The first command fails for its data and leaves a journal; the second gets as far as its own data."""
+  flags = (CONFIG.replace("breast_cancer", "csv"), "--sweep=seed=0..1", f"--workdir={tmp_path / 's'}")
+  first, second = forked.ask([{"command": "sweep", "argv": [*flags, f"--config.data.path={name}.csv"]}
+                              for name in ("one", "two")])
+  assert first["code"] == 2 and "cannot read 'one.csv'" in first["err"], first
+  assert second["code"] == 2 and "cannot read 'two.csv'" in second["err"], second
+  assert "no member of the sweep in" in second["out"] and "it begins anew with this config" in second["out"]
+  assert [m.number for m in journal_lib.Journal(str(tmp_path / "s")).members] == [0, 1]
 
 
 @pytest.mark.slow

@@ -30,6 +30,30 @@ def test_numbers_stay_and_outcomes_are_remembered(tmp_path):
   assert again.members[2].folder == "runs/002-seed=2" and "seed=2" in again.members[2].label
 
 
+def test_a_sweep_that_has_not_trained_is_replaced(tmp_path):
+  """Not one whose member may run, shared a program, or has written its config."""
+  for event in ("added", "failed", "started", "wave", "written"):
+    made = begun(tmp_path / event)
+    assert made.is_untrained()
+    made.add([({"seed": 0}, "a"), ({"seed": 1}, "b")])
+    os.makedirs(made.workdir(made.members[0]))
+    if event == "failed":
+      made.note("failed", member=0, code=2, reason="no such column")
+    elif event == "started":
+      made.note("started", member=0)
+    elif event == "wave":
+      made.note("wave", members=[0], fields=[], places=1, devices=1, exact=False)
+    elif event == "written":
+      with open(os.path.join(made.workdir(made.members[0]), "config.json"), "w", encoding="utf-8") as file:
+        file.write("{}")
+    assert made.is_untrained() == (event in ("added", "failed"))
+  made = journal.Journal(str(tmp_path / "failed"))
+  made.begin_again({"config": "y.py", "base": {"a": 1}})
+  again = journal.Journal(str(tmp_path / "failed"))
+  assert again.about["base"] == {"a": 1} and not again.members and not os.path.exists(tmp_path / "failed" / "runs")
+  assert [m.number for m in made.add([({"seed": 7}, "c")])] == [0]
+
+
 def test_names_of_folders_hold_nothing_that_a_file_system_minds(tmp_path):
   found = begun(tmp_path).add([({"data.path": "../a b/c.csv", "model.hidden_dims": (64, 32)}, "a")])
   assert found[0].folder == "runs/000-path=.._ab_c.csv,hidden_dims=_64,32_"

@@ -29,7 +29,7 @@ from jaxtrain.errors import UserError, need
 from jaxtrain.experiments.causal_consistency import generators
 
 FIELD = "config.data.source"
-INSTALL = {"econml": "--no-deps econml", "causallib": "'jaxtrain[effects]'", "causaldata": "'jaxtrain[effects]'"}
+INSTALL = {"econml": "--no-deps econml", "causallib": "-e '.[effects]'", "causaldata": "-e '.[effects]'"}
 IHDP_COVARIATES = ("bw", "b.head", "preterm", "birth.o", "nnhealth", "momage", "sex", "twin", "b.marr", "mom.lths",
                    "mom.hs", "mom.scoll", "cig", "first", "booze", "drugs", "work.dur", "prenatal", "site1", "site2",
                    "site3", "site4", "site5", "site6", "site7")

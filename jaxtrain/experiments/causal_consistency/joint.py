@@ -169,4 +169,4 @@ def make(config, meta) -> Experiment:
   watches = config.optim.plateau.factor > 0 and config.optim.plateau.monitor != "train_loss"
   return Experiment(init=init, train_step=train_step, eval_step=eval_step, summarise=objectives.summarise,
                     observe=observe if watches else None, assess=outputs.make_assess(model, meta),
-                    predict=predict.make_verbs(model, meta))
+                    predict=predict.make_verbs(model, meta, bayesian))

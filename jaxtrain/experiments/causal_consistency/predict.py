@@ -153,6 +153,13 @@ def effect(t: Trained, state: Any, found: files.Columns, num: int, key: jax.Arra
           for k, c in enumerate(t.classes) if k for end, part in values.items()}
 
 
+def say_effect(reference: str, bayesian: bool, columns: files.Columns, found: Result) -> list[str]:
+  """What the effects are against, and whether they have intervals."""
+  return [f"effects are against {reference}"] + [
+      "effects of single rows have no interval here; --config.model.bayesian=true trains a model that gives one"
+  ] * (not bayesian)
+
+
 def export_impute(t: Trained, state: Any) -> tuple[Callable, int]:
   """(function of outcomes, instruments, covariates [B, columns] in raw units to probabilities [B, K], columns)."""
   scaler = t.meta["scaler"]
@@ -178,8 +185,8 @@ def export_effect(t: Trained, state: Any) -> tuple[Callable, int]:
   return pure, D
 
 
-def make_verbs(model: nets.Joint, meta: dict) -> dict[str, Verb]:
-  """The verbs of a model and a table's meta."""
+def make_verbs(model: nets.Joint, meta: dict, bayesian: bool) -> dict[str, Verb]:
+  """The verbs of a model and a table's meta; `bayesian`: whether its parameters have a posterior."""
   t = Trained(model, meta, make_functions(model, meta))
   bind = lambda fn: functools.partial(fn, t)
   own = tuple(map(Input, meta["covariates"]))
@@ -189,4 +196,5 @@ def make_verbs(model: nets.Joint, meta: dict) -> dict[str, Verb]:
           "counterfactual_z": Verb(bind(counterfactual_z), None, "mean", (*own, treatment, *seen)),
           "impute_y": Verb(bind(impute_y), bind(export_impute), "mean", tuple(map(Input, meta["features"])),
                            decide=functools.partial(pick_class, meta["class_names"])),
-          "effect": Verb(bind(effect), bind(export_effect), "mean", own)}
+          "effect": Verb(bind(effect), bind(export_effect), "mean", own,
+                         say=functools.partial(say_effect, meta["class_names"][0], bayesian))}

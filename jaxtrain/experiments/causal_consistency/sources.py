@@ -19,6 +19,7 @@ from jaxtrain.types import Batch, Splits
 
 ROLES = ("outcomes", "instruments", "covariates")
 AFFINE = ("identity", "standardise", "min_max")
+FEW = 20  # classes that any treatment may have; a longer table may have as many as a tenth of its recorded rows
 
 
 def make_rows(config) -> tuple[generators.Draw, dict[str, tuple[str, ...]], dict]:
@@ -106,6 +107,7 @@ def load(config) -> Splits:
     read = {data.source: lambda _: read_function(config, wanted)} if "." in data.source else {}
     found, table = tabular.load(table_config(config, wanted, tuple(data.leave_out)), read)
     columns = by_role(table.feature_names, wanted) | {"treatment": data.treatment}
+    check_treatment(table, data.treatment)
   check_outcomes(found.meta["scaler"], columns["outcomes"])
   check_classes(found.train, table.class_names)
   return found._replace(meta=found.meta | {name: columns[name] for name in (*ROLES, "treatment")})
@@ -155,6 +157,15 @@ def check_outcomes(scaler: dict, outcomes: list[str]) -> None:
     if transform not in AFFINE:
       raise UserError(f"config.data.transforms: got {transform!r} for the outcome {name!r}, allowed "
                       f"{' | '.join(AFFINE)}: effects are differences of its mean; write the other scale into a column")
+
+
+def check_treatment(table: tables.Table, name: str) -> None:
+  """Raises UserError for a treatment of so many different values that they are no classes, such as a dose."""
+  rows = int((table.label >= 0).sum())
+  most = max(FEW, rows // 10)
+  if len(table.class_names) > most:
+    raise UserError(f"config.data.treatment: column {name!r} has {len(table.class_names):,} different values in "
+                    f"{rows:,} recorded rows, allowed up to {most:,} classes: cut it into a few")
 
 
 def check_classes(train, class_names: tuple[str, ...]) -> None:

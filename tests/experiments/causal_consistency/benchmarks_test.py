@@ -190,8 +190,8 @@ def test_a_run_sees_columns_by_role_and_what_is_true(made):
 
 
 @pytest.mark.parametrize("source,package,command", [
-    ("ihdp_a", "econml", "pip install --no-deps econml"), ("acic2016", "causallib", "pip install 'jaxtrain[effects]'"),
-    ("nsw_cps", "causaldata", "pip install 'jaxtrain[effects]'")])
+    ("ihdp_a", "econml", "pip install --no-deps econml"), ("acic2016", "causallib", "pip install -e '.[effects]'"),
+    ("nsw_cps", "causaldata", "pip install -e '.[effects]'")])
 def test_a_package_that_is_not_there(source, package, command, monkeypatch):
   found = importlib.util.find_spec
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))

@@ -9,6 +9,7 @@ from scipy import stats
 from scipy.special import expit, softmax
 
 from jaxtrain import config as config_lib
+from jaxtrain.data import writing
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_consistency import generators, joint, sources
 
@@ -130,6 +131,24 @@ def test_data_of_a_seed_of_its_own_or_the_runs():
   same = of(**{"seed": 3, "data.seed": -1}), of(**{"seed": 5, "data.seed": 3})
   np.testing.assert_array_equal(*same)
   assert (of(**{"seed": 4, "data.seed": -1}) != same[0]).any()
+
+
+@pytest.mark.parametrize("rows, values, allowed", [(2001, 1998, "200"), (101, 21, "20"), (101, 20, None)])
+def test_a_treatment_of_many_values_is_no_treatment(rows, values, allowed, tmp_path):
+  """One of whose rows is not recorded."""
+  severity = np.array([None, *(f"{0.25 * (k % values)}" for k in range(rows - 1))], object)
+  z, x = np.random.RandomState(0).normal(size=(2, rows))
+  writing.write(str(tmp_path / "a.csv"), {"x": x, "severity": severity, "z": z})
+  config = cases.configured("csv", **{
+      "data.path": str(tmp_path / "a.csv"), "data.treatment": "severity", "data.outcomes": ("z",),
+      "data.features": ("x",), "data.num_samples": 1000})
+  if allowed is None:
+    assert len(joint.load(config_lib.resolve(config)).meta["class_names"]) == values
+    return
+  words = (f"config.data.treatment: column 'severity' has {values:,} different values in {rows - 1:,} recorded rows, "
+           f"allowed up to {allowed} classes: cut it into a few")
+  with pytest.raises(UserError, match=f"^{re.escape(words)}$"):
+    joint.load(config_lib.resolve(config))
 
 
 @pytest.mark.parametrize("fields,words", [

@@ -182,11 +182,18 @@ def untrained(bayesian=False, hidden_dims=(8,)):
   return experiment.predict, jax.jit(experiment.init)(rng.root_key(1), {}), meta, joint.make_model(config, meta)
 
 
+@pytest.mark.parametrize("bayesian, more", [
+    (False, ["effects of single rows have no interval here; --config.model.bayesian=true trains a model that gives "
+             "one"]), (True, [])])
+def test_what_is_said_of_effects(bayesian, more):
+  assert untrained(bayesian)[0]["effect"].say(None, {}) == ["effects are against 0", *more]
+
+
 def test_units_of_a_table_do_not_matter():
   """The same parameters on scaled numbers, and on raw ones with the scaler: equal up to the units of the outcome."""
   verbs, state, meta, model = untrained()
   scaler = meta["scaler"] | {"transforms": ["standardise"] * 2, "mean": [40.0, -3.0], "std": [7.0, 0.5]}
-  of_raw = predict.make_verbs(model, meta | {"scaler": scaler})
+  of_raw = predict.make_verbs(model, meta | {"scaler": scaler}, False)
   x, z, y = np.linspace(-2, 2, 9), np.linspace(-1, 2, 9), np.arange(9) % 2
   plain = files.Columns("a.csv", {"x": x, "z": z, "y": y}, {})
   raw = files.Columns("a.csv", {"x": -3 + 0.5 * x, "z": 40 + 7 * z, "y": y}, {})

@@ -26,6 +26,10 @@ def trained(tmp_path_factory, shared):
   for name, columns in {"plain": table, "scaled": {n: 5 + 3 * v for n, v in table.items()},
                         "marked": table | {"b_intervened": (np.arange(30) > 20).astype(float)},
                         "constant": table | {"c": np.ones(30)}, "missing": table | {"c": np.full(30, np.nan)},
+                        "gaps": table | {"c": np.where(np.arange(30) % 10, x[:, 2], np.nan)},
+                        "filled": {n: v[np.arange(30) % 10 > 0] for n, v in table.items()},
+                        "infinite": table | {"c": np.append(x[1:, 2], np.inf)},
+                        "text": {"well": np.array(["W-01"] * 30, object)} | table,
                         "stray": table | {"e_intervened": np.zeros(30)}, "one": {"a": x[:, 0]},
                         "wrong": table | {"b_intervened": np.full(30, 0.5)}}.items():
     writing.write(str(folder / f"{name}.csv"), columns)
@@ -46,6 +50,16 @@ def test_graph_lists_each_ordered_pair(trained):
   assert len(rows) == 12 and len({(row["cause"], row["effect"]) for row in rows}) == 12
   probs = [float(row["prob"]) for row in rows]
   assert 0 <= min(probs) < max(probs) <= 1
+
+
+def test_rows_with_missing_cells_are_left_out_and_counted(trained, capsys):
+  rows = apply(trained, "graph", "gaps")
+  said = capsys.readouterr().out
+  assert ": 30 rows read, 12 pairs, in " in said and "\n27 of 30 rows, 3 with missing cells left out\n" in said
+  want = apply(trained, "graph", "filled")
+  np.testing.assert_allclose([float(row["prob"]) for row in rows], [float(row["prob"]) for row in want], atol=1e-6)
+  said = capsys.readouterr().out
+  assert ": 27 rows read, 12 pairs, in " in said and "left out" not in said
 
 
 def test_a_graph_in_python_is_that_of_the_command(trained):
@@ -75,8 +89,9 @@ def test_units_do_not_matter_and_interventions_do(trained):
   assert max(abs(marked[pair] - plain[pair]) for pair in plain) > 1e-4
 
 
-def test_sampled_graphs_have_the_probabilities(trained):
+def test_sampled_graphs_have_the_probabilities(trained, capsys):
   rows = apply(trained, "sample_graphs", "plain", "--num=4000")
+  assert ": 30 rows read, 4,000 graphs, in " in capsys.readouterr().out
   probs = {f"{row['cause']}->{row['effect']}": float(row["prob"]) for row in apply(trained, "graph", "plain")}
   assert len(rows) == 4000 and set(rows[0]) == set(probs)
   for pair, p in probs.items():
@@ -84,7 +99,9 @@ def test_sampled_graphs_have_the_probabilities(trained):
 
 
 @pytest.mark.parametrize("table, words", [
-    ("constant", "column 'c' is constant"), ("missing", "column 'c', row 2: nan, allowed a finite number"),
+    ("constant", "column 'c' is constant"), ("missing", "got 4 variables and 0 rows without missing cells"),
+    ("infinite", "column 'c', row 31: inf, allowed a finite number"),
+    ("text", "column 'well', row 2: 'W-01' is not a number; choose the columns of numbers with --columns"),
     ("stray", "marks a variable 'e' that is not there"), ("one", "got 1 variables and 30 rows"),
     ("wrong", "column 'b_intervened', row 2: 0.5, allowed 0 or 1")])
 def test_tables_that_do_not_fit_are_refused_in_a_line(table, words, trained):
