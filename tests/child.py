@@ -14,6 +14,7 @@ ROOT = forked.ROOT
 NOT_COMPARED = ("run_id", "time", "epoch_time_s", "throughput", "max_memory_mib", "total_time_s")
 STREAMS = ("configs/causal_discovery.py",)  # endless: they have no epochs
 EPOCH = 10  # steps that stand for one then
+USUAL = {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "false"}  # of programs that are compiled as a user's are
 
 
 def in_steps(flags: tuple[str, ...]) -> list[str]:
@@ -115,7 +116,7 @@ def start_several(num_processes: int, num_devices: int, *flags: str, of_last=())
   """Starts processes on this machine that share a run, each with so many virtual CPU devices; the last with more flags.
   """
   where = f"--coordinator=127.0.0.1:{free_port()}"
-  environ = {"JAX_NUM_CPU_DEVICES": str(num_devices), "XLA_FLAGS": ""}
+  environ = USUAL | {"JAX_NUM_CPU_DEVICES": str(num_devices)}
   return [start(*flags, where, f"--num_processes={num_processes}", f"--process_id={k}",
                 *(of_last if k == num_processes - 1 else ()), environ=environ)
           for k in range(num_processes)]

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import zlib
+from importlib.metadata import version
 
 import pytest
 
@@ -23,17 +24,13 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 for name, value in CACHE_ALL.items():
   os.environ.setdefault(name, value)
 
-import jax
-from jaxlib import version as jaxlib_version
+# Most of the tests' time is XLA's. What this leaves out of its work makes programs slower and their tests faster; the
+# tests of several devices compile as a user's commands do. Newer versions of XLA do not know the first flag.
+if version("jaxlib") < "0.11" and "XLA_FLAGS" not in os.environ:
+  os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+  os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 
-# Most of the tests' time is XLA's. What these options leave out of its work makes programs of this process slower and
-# their tests faster; its flags are read once. Children compile as a user's commands do.
-QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-if jaxlib_version.__version_info__ < (0, 11) and "XLA_FLAGS" not in os.environ:
-  os.environ["XLA_FLAGS"] = QUICK
-  jax.config.update("jax_disable_most_optimizations", True)
-  jax.jit(lambda: 0)()
-  del os.environ["XLA_FLAGS"]
+import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

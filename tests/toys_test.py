@@ -48,7 +48,7 @@ def two_devices():
     if toy not in made:
       command = [sys.executable, "-m", "toys.modes", "pmap", "canonical", "--", *(QUICK if toy in QUICK else SLOW)]
       done = subprocess.run(command, cwd=child.ROOT, timeout=500, text=True, capture_output=True,
-                            env=os.environ | ENVIRON | {"JAX_NUM_CPU_DEVICES": "2", "XLA_FLAGS": ""})
+                            env=os.environ | ENVIRON | child.USUAL | {"JAX_NUM_CPU_DEVICES": "2"})
       assert done.returncode == 0, done.stderr
       made.update(json.loads(done.stdout.splitlines()[-1]))
     return made[toy]

@@ -12,7 +12,7 @@ FLAGS = ("--config.parallel.mode=canonical", "--config.parallel.chunks=8", "--co
 def train(path, workdir, num_devices, num_epochs):
   """Digest of a smoke run, or of what it goes on to, on so many virtual CPU devices."""
   flags = (f"--config={path}:smoke", f"--workdir={workdir}", f"--config.train.num_epochs={num_epochs}", *FLAGS)
-  environ = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
+  environ = child.USUAL | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
   done = child.run(*flags, environ=environ)
   assert done.returncode == 0, done.stderr
   assert f"on {num_devices} x cpu" in done.stdout

@@ -1,7 +1,6 @@
 """End-of-run evaluation against NumPy and scikit-learn."""
 
 import json
-import types
 
 import jax
 import numpy as np
@@ -11,7 +10,7 @@ from sklearn.decomposition import PCA
 
 from jaxtrain.data import arrays, scaling
 from jaxtrain.experiments.tabular_vae import evaluate, nets
-from jaxtrain.types import Splits
+from jaxtrain.types import Splits, TrainState
 
 
 def test_errors_per_column():
@@ -88,7 +87,8 @@ def trained():
   scaler = scaling.fit(raw, ("log1p", "standardise", "signed_log1p"), ("a", "b", "c"))
   meta = {"features": ["a", "b", "c"], "class_names": ["p", "q", "r", "s"], "scaler": scaler}
   model_state = {"batch_stats": variables["batch_stats"]}
-  state = types.SimpleNamespace(params=variables["params"], model_state=model_state, ema=None)
+  state = TrainState(step=None, key=None, params=variables["params"], model_state=model_state, opt_state=None, ema=None,
+                     guard=None)
   return model, state, meta, raw
 
 
@@ -170,8 +170,7 @@ def test_rows_of_groups_largest_first(monkeypatch):
 def test_the_moving_average_is_what_is_assessed(trained):
   model, state, meta, raw = trained
   x, other = scaling.scale(meta["scaler"], raw), jax.tree.map(lambda leaf: 0.5 * leaf, state.params)
-  averaged = types.SimpleNamespace(params=state.params, model_state=state.model_state, ema=other)
-  replaced = types.SimpleNamespace(params=other, model_state=state.model_state, ema=None)
+  averaged, replaced = state.replace(ema=other), state.replace(params=other)
   mean = lambda of: evaluate.apply_model(model, of, x)["mean"]
   np.testing.assert_array_equal(mean(averaged), mean(replaced))
   assert not np.array_equal(mean(averaged), mean(state))
