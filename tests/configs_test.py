@@ -174,7 +174,7 @@ def test_a_member_of_a_sweep_is_the_run_that_it_would_be_alone(path, shared, tmp
   assert child.facts(one) == child.facts(alone)
 
 
-# A posterior over graphs compiles for long; pages of such runs are also drawn by `report/`.
+# A posterior over graphs compiles for long.
 @pytest.mark.parametrize("path", [pytest.param(path, id=name, marks=[pytest.mark.slow] * (name == "causal_discovery"))
                                   for path, name in zip(FILES, IDS)])
 def test_the_page_of_a_run_is_written_and_shows_what_was_watched(path, shared, tmp_path):
