@@ -59,7 +59,7 @@ NETS = {"model.dim": 8, "model.num_heads": 2, "model.ff_dim": 8, "model.num_bloc
         "model.num_layers": 2, "model.num_layers_decoder": 2, "model.n_perm_samples": 3, "model.sinkhorn_iter": 5}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def table(tmp_path_factory):
   """Tables for the variants that read one, by source; benchmarks are read from made-up packages."""
   folder = tmp_path_factory.mktemp("table")
