@@ -24,9 +24,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 for name, value in CACHE_ALL.items():
   os.environ.setdefault(name, value)
 
-# Most of the tests' time is XLA's. What this leaves out of its work makes programs slower and their tests faster; the
-# tests of several devices compile as a user's commands do. Newer versions of XLA do not know the first flag.
-if version("jaxlib") < "0.11" and "XLA_FLAGS" not in os.environ:
+# Most of the fast tests' time is XLA's. What this leaves out of its work makes programs slower and the tests faster.
+# The slow ones compile as a user's commands do, and so do tests of several devices. Workers and children inherit it.
+# Newer versions of XLA do not know the first flag.
+is_first = "PYTEST_XDIST_WORKER" not in os.environ
+if is_first and "slow" not in sys.argv and "XLA_FLAGS" not in os.environ and version("jaxlib") < "0.11":
   os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
   os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 

@@ -31,7 +31,8 @@ CONFIG = "configs/causal_consistency.py"
 LOOPS = {"pytorch": "dataloader", "pytorch, tuned": "tuned", "pyro": "svi"}
 SIZES = ("--config.train.batch_size=32", "--config.train.patience=0",
          "--config.loss.warmup_epochs=0", "--config.train.monitor_from_epoch=0", "--config.log.figures=none",
-         "--config.parallel.cpu_threads=1", "--config.checkpoint.every_epochs=1000")
+         "--config.parallel.cpu_threads=1", "--config.checkpoint.every_epochs=1000",
+         "--config.log.progress=False")  # the peers print nothing either
 OURS = {"em": (), "svi": ("--config.train.backend=svi", "--config.loss.objective=marginal")}
 OBJECTIVES = ("free_energy", "marginal", "stopgrad", "hard", "seed")
 RECORDED_ALONE = ("--config.loss.warmup_epochs=100000",
@@ -103,10 +104,11 @@ def interval(values: list[float]) -> list[float]:
   return [float(np.mean(values)), own.t_half_width(np.asarray(values))]
 
 
-def measure_study(folder: str) -> dict:
+def measure_study(folder: str, most: int) -> dict:
   """Each contender's scores by setting, and its differences from recorded rows alone on the same tables."""
   results = {}
   for setting, (seeds, flags) in SETTINGS.items():
+    seeds = min(seeds, most)
     contenders = {"recorded alone": RECORDED_ALONE} | {name: (f"--config.loss.objective={name}",)
                                                        for name in OBJECTIVES}
     scores, unadjusted = {}, []
@@ -132,10 +134,12 @@ def main() -> None:
   """Measures speed, or the study."""
   parser = bench.make_parser(__doc__)
   parser.add_argument("--study", action="store_true")
+  parser.add_argument("--tables", type=int, default=1000, help="at most so many tables of a setting")
   parser.add_argument("--core", type=int, default=0)
   given = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
-    bench.tell(measure_study(folder) if given.study else measure_speed(folder, given.rounds, given.core), given.json)
+    results = measure_study(folder, given.tables) if given.study else measure_speed(folder, given.rounds, given.core)
+    bench.tell(results, given.json)
 
 
 if __name__ == "__main__":
