@@ -106,7 +106,8 @@ def hetero():
 
 def csv():
   """A file of your own: set data.path, data.features, data.treatment and data.outcomes."""
-  return changed(data__source="csv", data__transforms=(), data__split__fractions=(0.6, 0.2, 0.2))
+  return changed(data__source="csv", data__missing_rate=0.0, data__transforms=(),
+                 data__split__fractions=(0.6, 0.2, 0.2))
 
 
 def benchmark(source, **fields):

@@ -16,6 +16,7 @@ import pytest
 from jax import export as jax_export
 
 import child
+import consistency_cases
 import cores
 import made_benchmarks
 import reads
@@ -90,8 +91,8 @@ def small(path, variant, table, num_epochs=2, **overrides):
   if "source" in config.data and config.data.source == "csv":
     values |= {"data.path": table["csv"], "data.features": ("a", "b", "c"), "data.group": "well"}
   if "treatment" in config.data:
-    values |= {"data.num_samples": 150, "model.hidden_dims": (8,), "loss.warmup_epochs": 1,
-               "optim.decay_steps": 100}
+    values |= {"model.hidden_dims": (8,), "loss.warmup_epochs": 1, "optim.decay_steps": 100}
+    values |= {"data.num_samples": 150} if config.data.source in consistency_cases.SIMULATED else {}
   if "treatment" in config.data and config.data.source == "csv":
     values |= {"data.features": ("a", "b"), "data.outcomes": ("c",), "data.treatment": "drug"}
   if "source" in config.data and config.data.source == "tfds":

@@ -71,3 +71,17 @@ def quoted(names: list[str]) -> str:
 def count(label: np.ndarray, num_classes: int) -> list[int]:
   """Rows of each class."""
   return np.bincount(label[label >= 0], minlength=num_classes).tolist()
+
+
+def pick_class(class_names: list[str], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """`pred_label`: the most probable class of each row; None where probabilities are missing."""
+  prob = np.stack([columns[f"prob_{name}"] for name in class_names], axis=1)
+  pred = np.asarray(class_names, object)[np.nan_to_num(prob).argmax(axis=1)]
+  pred[np.isnan(prob).any(axis=1)] = None
+  return {"pred_label": pred}
+
+
+def name_probabilities(class_names: list[str], prob: np.ndarray) -> dict[str, np.ndarray]:
+  """Columns of probabilities [N, K] by class, and the most probable class."""
+  columns = {f"prob_{name}": prob[:, k] for k, name in enumerate(class_names)}
+  return columns | pick_class(class_names, columns)

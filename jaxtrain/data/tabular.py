@@ -3,7 +3,7 @@
 Every family that learns from a table begins here; what it adds is a dict of its own generators.
 """
 
-from typing import Callable
+from typing import Callable, Iterable
 
 import numpy as np
 
@@ -23,7 +23,7 @@ UNUSED = {"sklearn": ("label", "group", "table", *CELLS), "tfds": ("decimal", "t
 OUT_OF_CORE = ("hdf5", "tfds")
 
 
-def source_limit(generators: dict[str, Callable]) -> Limit:
+def source_limit(generators: Iterable[str]) -> Limit:
   """Which values of `config.data.source` are allowed, for an experiment's LIMITS."""
   names = (*generators, *SOURCES)
   return Limit(lambda v: v in names or "." in v and limits.is_dotted(v),

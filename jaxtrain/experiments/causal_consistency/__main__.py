@@ -31,8 +31,8 @@ def write(config, path: str) -> int:
   config = config_lib.resolve(config)
   if config.experiment != EXPERIMENT:
     raise UserError(f"--config: its experiment is {config.experiment}, allowed {EXPERIMENT}")
-  if config.data.source not in sources.GENERATORS:
-    raise UserError(f"config.data.source: got {config.data.source!r}, allowed {' | '.join(sources.GENERATORS)}")
+  if config.data.source not in sources.KNOWN:
+    raise UserError(f"config.data.source: got {config.data.source!r}, allowed {' | '.join(sources.KNOWN)}")
   made, named, _ = sources.make_rows(config)
   columns = generators.columns(made, named)
   writing.check(path, columns)

@@ -149,14 +149,19 @@ def aipw_with(mean: np.ndarray, log_prior: np.ndarray, q: np.ndarray, z: np.ndar
   return Effects(tuple(ate), tuple(att), tuple(atc))
 
 
-def plug_in(mean: np.ndarray, log_prior: np.ndarray, q: np.ndarray, z: np.ndarray) -> Effects:
+def of_draws(draws: np.ndarray) -> Estimate:
+  """Mean and 95 % interval of draws [S] from a posterior."""
+  low, high = np.quantile(draws, [statistics.LEVEL / 2, 1 - statistics.LEVEL / 2])
+  return Estimate(float(draws.mean()), float(low), float(high))
+
+
+def plug_in(robust: Effects, mean: np.ndarray, q: np.ndarray) -> Effects:
   """The model's own effects: means over rows of mean_j(x) - mean_0(x), weighted with q_j for ATT and with q_0 for ATC.
 
-  The interval has the width of that of `aipw_with` with the same nuisances. It holds the spread of rows and of
-  outcomes about the model's means, and leaves out the error of the means themselves: a model that is wrong is wrong by
-  more than it says.
+  The interval has the width of that of `robust`, which is `aipw_with` with the same nuisances. It holds the spread of
+  rows and of outcomes about the model's means, and leaves out the error of the means themselves: a model that is wrong
+  is wrong by more than it says.
   """
-  robust = aipw_with(mean, log_prior, q, z)
   effect = mean[:, 1:] - mean[:, :1]
 
   def moved(estimates: tuple[Estimate, ...], weight: np.ndarray) -> tuple[Estimate, ...]:

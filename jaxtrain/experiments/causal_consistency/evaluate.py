@@ -101,12 +101,15 @@ def named(facts: dict, name: str, k: int, estimates: tuple[effects.Estimate, ...
   return found
 
 
-def effect_scalars(rows: dict, predicted: Predicted, q: np.ndarray, facts: dict, k: int) -> dict[str, float]:
+def effect_scalars(rows: dict, predicted: Predicted, q: np.ndarray, facts: dict, k: int,
+                   draws: np.ndarray | None) -> dict[str, float]:
   """Effects on outcome k by every estimator, and how strong a hidden confounder would have to be."""
   y, z, C = rows["y"], rows["z"][:, k], q.shape[1]
   fitted = effects.aipw(rows["x"], y, z, C)
-  model = (predicted.mean[:, :, k], predicted.log_prior, q, z)
-  own, robust = effects.plug_in(*model), effects.aipw_with(*model)
+  robust = effects.aipw_with(predicted.mean[:, :, k], predicted.log_prior, q, z)
+  own = effects.plug_in(robust, predicted.mean[:, :, k], q)
+  if draws is not None:
+    own = own._replace(ate=tuple(effects.of_draws(draws[:, j, k]) for j in range(1, C)))
   found = {}
   for target in ("ate", "att", "atc"):
     found |= named(facts, target, k, getattr(own, target))
@@ -130,8 +133,9 @@ def instrument_scalars(rows: dict, weight: np.ndarray, facts: dict, k: int) -> d
   seen = rows["y"] >= 0
   w, x, z = (rows[name][seen] for name in ("w", "x", "z"))
   stage = effects.two_stage_least_squares(w, rows["y"][seen].astype(float), z[:, k], x, weight[seen])
-  return named(facts, "ate_2sls", k, (stage.effect,)) | {"first_stage_f": stage.first_stage_f,
-                                                         "weak_instrument": float(stage.is_weak)}
+  end = ending(facts, 1, k)
+  return named(facts, "ate_2sls", k, (stage.effect,)) | {f"first_stage_f{end}": stage.first_stage_f,
+                                                         f"weak_instrument{end}": float(stage.is_weak)}
 
 
 def truth_scalars(rows: dict, predicted: Predicted, facts: dict, k: int) -> dict[str, float]:
@@ -200,8 +204,7 @@ def imputation(rows: dict, predicted: Predicted) -> tuple[dict, dict]:
   np.add.at(counts, (group, (guess == group).astype(int) if known else 0, place), 1)
   arrays["imputed_counts"] = counts
   if known:
-    bayes, _ = diagnostics.class_scores(predicted.log_posterior[~seen], group)
-    scalars["hidden_cross_entropy_bayes"] = bayes["cross_entropy"]
+    scalars["hidden_cross_entropy_bayes"] = float(-predicted.log_posterior[~seen][np.arange(len(group)), group].mean())
   return scalars, arrays
 
 
@@ -218,7 +221,8 @@ def weighting(rows: dict, predicted: Predicted, q: np.ndarray, facts: dict) -> t
                    "smd_after": after}
 
 
-def assess_rows(rows: dict, predicted: Predicted, facts: dict) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def assess_rows(rows: dict, predicted: Predicted, facts: dict,
+                draws: np.ndarray | None = None) -> tuple[dict[str, float], dict[str, np.ndarray]]:
   """Scalars and arrays of held-out rows.
 
   Args:
@@ -226,6 +230,8 @@ def assess_rows(rows: dict, predicted: Predicted, facts: dict) -> tuple[dict[str
       y_true [N] and mean_true [N, C, Z] = E[z | x, do(y)].
     predicted: what the model says of them.
     facts: covariates, outcomes, instruments and class_names.
+    draws: [S, C, Z] average effects against class 0 for draws from a posterior of the model's parameters, whose mean
+      and quantiles are then the model's average effect and its interval; None where there is no posterior.
   """
   rows = {name: np.asarray(value, np.int64 if name in ("y", "y_true") else np.float64) for name, value in rows.items()}
   seen = rows["y"] >= 0
@@ -233,7 +239,7 @@ def assess_rows(rows: dict, predicted: Predicted, facts: dict) -> tuple[dict[str
   scalars: dict[str, float] = {"rows": len(seen), "rows_recorded": int(seen.sum())}
   cate = predicted.mean[:, 1:] - predicted.mean[:, :1]
   for k in range(rows["z"].shape[1]):
-    scalars |= effect_scalars(rows, predicted, q, facts, k)
+    scalars |= effect_scalars(rows, predicted, q, facts, k, draws)
     scalars |= truth_scalars(rows, predicted, facts, k) if "mean_true" in rows else {}
     scalars |= {f"cate_sd{ending(facts, j, k)}": float(cate[:, j - 1, k].std()) for j in range(1, q.shape[1])}
   scalars |= likelihood_scalars(rows, predicted, facts)
@@ -247,6 +253,8 @@ def assess_rows(rows: dict, predicted: Predicted, facts: dict) -> tuple[dict[str
     scalars |= coverage
   pick = np.sort(np.random.default_rng(SAMPLE_SEED).permutation(len(seen))[:SAMPLE])
   arrays["sample_cate"] = cate[pick, :, 0]
+  if draws is not None:
+    arrays["effect_draws"] = draws
   if "mean_true" in rows:
     arrays["sample_cate_true"] = (rows["mean_true"][:, 1:] - rows["mean_true"][:, :1])[pick, :, 0]
   return scalars, arrays

@@ -9,13 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxtrain.experiments.causal_consistency.figures_findings import (
-    BALANCED, WEAK_F, agrees, contrasts, findings, finite, scalars_of, with_ends)
+    BALANCED, WEAK_F, WIDTH, agrees, contrasts, findings, finite, scalars_of, with_ends)
 from jaxtrain.experiments.causal_consistency.figures_model import calibration, responsibilities, sigma
 from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import RunData
 
 BLUE, GREY = HUES[0], "#c3c9cf"
-WIDTH = 5.3  # inches: what a phone shows without scrolling sideways
 ESTIMATORS = {"ate_unadjusted": "difference of group means\n(unadjusted)", "ate": "the model's means\n(plug-in)",
               "ate_aipw_model": "the model's means and\npropensity (AIPW)",
               "ate_aipw": "regressions without the\nmodel (cross-fitted AIPW)", "ate_2sls": "instrument (2SLS)"}

@@ -10,6 +10,7 @@ from jaxtrain.report.figures import clip_text
 from jaxtrain.report.page import with_interval
 from jaxtrain.workdir.reading import RunData
 
+WIDTH = 5.3  # inches of a figure: what a phone shows without scrolling sideways
 WEAK_F, BALANCED = 10, 0.1
 LITTLE_OVERLAP = 0.1  # share of rows with an improbable class
 FEW_RECORDED = 30  # rows below which the intervals are known to be too short
@@ -85,7 +86,7 @@ def warnings(scalars: dict) -> list[str]:
   recorded, covered, f = (finite(scalars, name) for name in ("rows_recorded", "coverage_90", "first_stage_f"))
   if outside is not None and outside > LITTLE_OVERLAP:
     found.append(f"{100 * outside:.0f} % of rows have a class with a propensity below 0.05: for them the effect "
-                 "guess of the model, because almost no row like them had the other treatment.")
+                 "is a guess of the model, because almost no row like them had the other treatment.")
   if smd is not None and smd > BALANCED:
     found.append(f"A covariate still differs by {smd:.2f} standard deviations between the groups after weighting with "
                  "the model's propensity (0.1 or less is balanced): see the figure balance.")

@@ -3,12 +3,12 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxtrain.jsonable import number
+from jaxtrain.experiments.causal_consistency.figures_findings import WIDTH, finite, scalars_of
 from jaxtrain.report.figures import HUES, MUTED, clip_text, new_figure
 from jaxtrain.report.reliability import draw_reliability
 from jaxtrain.workdir.reading import RunData
 
-WIDTH, MAX_PANELS = 5.3, 6
+MAX_PANELS = 6
 RIGHT, WRONG = HUES[0], HUES[1]
 
 
@@ -20,7 +20,7 @@ def calibration(run: RunData) -> Figure | None:
   if part is None or not run.arrays[f"calibration_{part}"][0].sum():
     return None
   bins = run.arrays[f"calibration_{part}"]
-  ece = number(run.evals[run.split].get("scalars", {}).get(f"{part}_ece"))
+  ece = finite(scalars_of(run), f"{part}_ece")
   shown = "" if ece is None else f"; expected calibration error {ece:.3f}"
   return draw_reliability(bins, f"{run.split}, {int(bins[0].sum()):,} rows, treatment {part}{shown}")
 
@@ -43,10 +43,9 @@ def sigma(run: RunData) -> Figure | None:
     ax.set(xlim=(0, 1), ylabel="% of rows", xlabel="probability that the model gives to smaller outcomes",
            title=f"{clip_text(names[k], 30)}, {int(counts[k].sum()):,} recorded rows")
   figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper left")
-  scalars = run.evals[run.split].get("scalars", {})
   text = ("Look for bars outside the grey band. High bars at both ends: outcomes are more spread than the model says, "
           "and its intervals are too short; high in the middle: too long; a slope: its means are off.")
-  covered = [number(scalars.get(f"coverage_{level}")) for level in (50, 90)]
+  covered = [finite(scalars_of(run), f"coverage_{level}") for level in (50, 90)]
   if None not in covered:
     text += f" Its 50 % intervals hold {100 * covered[0]:.1f} % of outcomes, those of 90 % {100 * covered[1]:.1f} %."
   figure.set_label(text)

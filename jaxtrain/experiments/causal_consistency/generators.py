@@ -19,6 +19,7 @@ mar_z are ours: its instrument was of no use, because nothing was hidden from it
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import special
 
 MECHANISMS = ("mcar", "mar", "mnar", "mar_z")
 GENERATORS = ("base", "multiclass", "iv", "hetero")
@@ -42,11 +43,6 @@ class Draw(NamedTuple):
   mean: np.ndarray | None
 
 
-def sigmoid(t: np.ndarray) -> np.ndarray:
-  """1 / (1 + exp(-t)), without overflow."""
-  return 0.5 * (1.0 + np.tanh(0.5 * t))
-
-
 def categorical(random: np.random.Generator, logits: np.ndarray) -> np.ndarray:
   """A class for each row of logits [N, K], by the Gumbel trick: [N] int32."""
   return np.argmax(logits + random.gumbel(size=logits.shape), axis=1).astype(np.int32)
@@ -59,8 +55,8 @@ def hide(random: np.random.Generator, data, y: np.ndarray, by_x: np.ndarray, by_
     y: [N] treatments; by_x, by_z: [N], what the logit of `mar` and of `mar_z` is.
   """
   m = data.mnar_strength
-  share = {"mcar": np.ones(len(y)), "mar": sigmoid(by_x), "mnar": 1 - m + m * y / (data.num_classes - 1),
-           "mar_z": sigmoid(by_z)}[data.missing_mechanism]
+  share = {"mcar": np.ones(len(y)), "mar": special.expit(by_x), "mnar": 1 - m + m * y / (data.num_classes - 1),
+           "mar_z": special.expit(by_z)}[data.missing_mechanism]
   return random.random(len(y)) >= data.missing_rate * share
 
 

@@ -50,7 +50,7 @@ SCHEDULE = {"shape": limits.one_of(*schedules.KL_SHAPES), "start": limits.at_lea
 RATE = limits.Limit(limits.between(0, 1).test, "0 or more and below 1: with no treatment recorded, nothing says which "
                     "class is which", float)
 LIMITS = {
-    "data.source": tabular.source_limit(sources.GENERATORS),
+    "data.source": tabular.source_limit(sources.KNOWN),
     "data.treatment": limits.text(),
     "data.outcomes": limits.names(),
     "data.instruments": limits.names(),

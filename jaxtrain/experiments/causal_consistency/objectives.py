@@ -8,13 +8,14 @@ adds
   stopgrad     beta sum_y q' (L_z + L_p + L_x), q' = stop(softmax(log q / tau))
   hard         the same with all of q' on the most probable class, which is stopgrad at tau = 0
   free_energy  beta sum_y q (L_z + L_p) - tau H[q] + beta sum_y stop(q) L_x
-  marginal     -tau log sum_y exp(-beta (L_z + L_p) / tau) + sum_y r (-log q + beta L_x), r = stop(the terms' shares);
-               at tau = 0 it is beta min_y (L_z + L_p), which is hard EM by the joint
+  marginal     -tau log sum_y exp(-beta (L_z + L_p) / tau) + sum_y r (L_q + beta L_x), r = stop(the terms' shares) and
+               L_q = -log q times the weight y_xz; at tau = 0 it is beta min_y (L_z + L_p), hard EM by the joint
 
-At beta = tau = 1 `free_energy` is the negative evidence bound of log p(z | x) and `marginal` its negative value. `seed`
-counts the evidence twice (L_z and L_x tell of the same y) and has no prior of y: where the arms overlap it is biased,
-and is kept to be compared with. Terms are divided by all rows, so that the sum is that of a pass over the table: the
-original took a step on each batch of rows with a treatment, then on each batch of those without.
+At beta = tau = 1 and weights of 1, without what fits L_q and L_x to given shares, `free_energy` is the negative
+evidence bound of log p(z | x) and `marginal` its negative value. `seed` counts the evidence twice (L_z and L_x tell of
+the same y) and has no prior of y: where the arms overlap it is biased, and is kept to be compared with. Terms are
+divided by all rows, so that the sum is that of a pass over the table: the original took a step on each batch of rows
+with a treatment, then on each batch of those without.
 
 **Source:** free energy: Neal & Hinton 1998 (A view of the EM algorithm), section 2; a classifier as q: Kingma et al.
 2014 (Semi-supervised learning with deep generative models), eq. 6-9; classification EM: Celeux & Govaert 1992. `seed`
@@ -83,7 +84,9 @@ def term_names(p: Problem) -> list[str]:
 
 def weights(p: Problem, step: jax.Array) -> dict[str, Any]:
   """Weight of each term at a step."""
-  return {name: p.loss.weights[name] for name in term_names(p)} | {"unlabelled": dials(p, step).active}
+  active = dials(p, step).active  # gaps are of all rows, so they too wait for those without a treatment
+  return {name: p.loss.weights[name] * (active if name in p.penalises else 1.0) for name in term_names(p)} | {
+      "unlabelled": active}
 
 
 def rows_of(batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -199,7 +202,7 @@ def evaluate(p: Problem, params, batch: Batch, key, over) -> Metrics:
     found["marginal"] = (losses.sum_rows(unlabelled, -jax.nn.logsumexp(out.joint, axis=-1)), jnp.sum(unlabelled))
     found["accuracy"] = (losses.sum_rows(labelled, losses.is_top(out.head, chunk["label"])), jnp.sum(labelled))
     return found | gaps(p, bound, out, chunk, p.measured)
-  return over(chunk_sums, consistency.with_anchors(batch), key)
+  return over(chunk_sums, consistency.with_anchors(batch) if "consistency_x" in p.measured else batch, key)
 
 
 def summarise(totals: Metrics) -> dict[str, jax.Array]:

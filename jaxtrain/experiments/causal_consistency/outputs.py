@@ -1,7 +1,7 @@
 """What a trained joint model says of rows, in the units of the table: for the assessment and for `predict`."""
 
 import functools
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxtrain.data import blocks, scaling
 from jaxtrain.experiments.causal_consistency import bayes, evaluate, nets, sources
 
 DRAWS = 400  # from the posterior of a Bayesian model's parameters
+LEVELS = (statistics.LEVEL / 2, 1 - statistics.LEVEL / 2)  # ends of an interval of 95 %
 
 
 class Units:
@@ -32,18 +33,55 @@ class Units:
     self.affine = all(name in sources.AFFINE for name in scaler["transforms"])
 
 
-def describe_rows(model: nets.Joint, split: Callable, variables: Any, x: jax.Array) -> dict[str, jax.Array]:
-  """All that the conditionals say of rows x [B, columns] in scaled units; arrays [B, ...] in scaled units."""
-  bound, (covariates, w, z) = model.bind(variables), split({"x": x})
-  out, means = bound(covariates, w, z), bound.outcomes(covariates)
-  return {"mean": means.mean, "sd": means.sd, "log_prior": out.prior, "log_lik": out.outcome, "log_head": out.head,
-          "log_posterior": out.posterior, "log_x": out.covariates, "log_w": out.instruments}
+class Functions(NamedTuple):
+  """Functions of a model, made once so that their programs are kept between calls; x in scaled units. `mean_effects` is
+  compiled; the others are for `blocks.in_blocks`.
+
+  Attributes:
+    rows: `(variables, x [B, columns]) -> {name: [B, ...]}`, all that the conditionals say.
+    outcomes: `(variables, x [B, D]) -> Normals` of covariates alone.
+    impute: `(variables, x [B, columns]) -> [B, K]`, log p(y | x, w, z).
+    mean_effects: `(params, keys [S], x [N, D]) -> [S, K, Z]`, mean effects against the first class of draws from the
+      posterior of a Bayesian model's parameters.
+    row_ends: `((params, keys [S]), x [B, D]) -> [B, 2, K, Z]`, ends of the 95 % interval of each row's effects.
+  """
+  rows: Callable
+  outcomes: Callable
+  impute: Callable
+  mean_effects: Callable
+  row_ends: Callable
 
 
-def predicted(model: nets.Joint, meta: dict, params: Any, x: np.ndarray) -> evaluate.Predicted:
+def make_functions(model: nets.Joint, meta: dict) -> Functions:
+  """The functions of a model and a table's meta."""
+  split = lambda x: sources.split_columns(meta, {"x": x})
+  outcomes = lambda variables, x: model.apply(variables, x, method=model.outcomes)
+
+  def rows(variables, x):
+    out, means, _ = model.apply(variables, *split(x), method=model.with_normals)
+    return {"mean": means.mean, "sd": means.sd, "log_prior": out.prior, "log_lik": out.outcome, "log_head": out.head,
+            "log_posterior": out.posterior, "log_x": out.covariates, "log_w": out.instruments}
+
+  def effects_of_draw(params, x, key):
+    means = outcomes({"params": bayes.network(params, bayes.noise_like(params, key))}, x).mean
+    return means - means[:, :1]
+
+  def mean_effects(params, keys, x):
+    return jax.lax.map(lambda key: jnp.mean(effects_of_draw(params, x, key), axis=0), keys)
+
+  def row_ends(drawn, x):
+    params, keys = drawn
+    found = jax.lax.map(lambda key: effects_of_draw(params, x, key), keys)
+    return jnp.moveaxis(jnp.quantile(found, jnp.asarray(LEVELS), axis=0), 0, 1)
+
+  impute = lambda variables, x: model.apply(variables, *split(x), method=model.impute)
+  return Functions(rows, outcomes, impute, jax.jit(mean_effects), row_ends)
+
+
+def predicted(functions: Functions, meta: dict, params: Any, x: np.ndarray) -> evaluate.Predicted:
   """What the model says of rows x [N, columns] in scaled units, in raw units and float64."""
-  split, units = functools.partial(sources.split_columns, meta), Units(meta)
-  found = blocks.in_blocks(functools.partial(describe_rows, model, split), {"params": bayes.network(params)}, x)
+  units = Units(meta)
+  found = blocks.in_blocks(functions.rows, {"params": bayes.network(params)}, x)
   found = {name: np.asarray(value, np.float64) for name, value in found.items()}
   with_w = bool(meta["instruments"])
   return evaluate.Predicted(
@@ -53,45 +91,21 @@ def predicted(model: nets.Joint, meta: dict, params: Any, x: np.ndarray) -> eval
       log_w=found["log_w"] - units.log_factor["instruments"] if with_w and units.affine else None)
 
 
-def effect_draws(model: nets.Joint, meta: dict, params: Any, x: np.ndarray, key: jax.Array) -> np.ndarray:
+def effect_draws(functions: Functions, meta: dict, params: Any, x: np.ndarray, key: jax.Array) -> np.ndarray:
   """Mean effects [`DRAWS`, K, Z] of every class against the first, raw units, for draws from the posterior of the
   parameters; x [N, D] are covariates in scaled units.
   """
-  def one(key):
-    params_drawn = bayes.network(params, bayes.noise_like(params, key))
-    means = model.apply({"params": params_drawn}, jnp.asarray(x), method=model.outcomes).mean
-    return jnp.mean(means - means[:, :1], axis=0)
-  found = jax.jit(functools.partial(jax.lax.map, one))(jax.random.split(key, DRAWS))
+  found = functions.mean_effects(params, jax.random.split(key, DRAWS), jnp.asarray(x))
   return Units(meta).factor * np.asarray(found, np.float64)
 
 
-def row_intervals(model: nets.Joint, meta: dict, params: Any, x: np.ndarray, key: jax.Array) -> np.ndarray:
+def row_intervals(functions: Functions, meta: dict, params: Any, x: np.ndarray, key: jax.Array) -> np.ndarray:
   """Ends [2, N, K, Z] of the 95 % posterior interval of each row's effects of every class against the first, raw units;
   x [N, D] are covariates in scaled units.
   """
-  keys, levels = jax.random.split(key, DRAWS), jnp.array([statistics.LEVEL / 2, 1 - statistics.LEVEL / 2])
-
-  def of_block(params, block):
-    def one(key):
-      means = model.apply({"params": bayes.network(params, bayes.noise_like(params, key))}, block,
-                          method=model.outcomes).mean
-      return means - means[:, :1]
-    return jnp.moveaxis(jnp.quantile(jax.lax.map(one, keys), levels, axis=0), 0, 1)
-  most = max(blocks.BLOCK // (model.num_classes * model.num_outcomes), 1)  # the draws of a block lie in memory
-  found = np.asarray(blocks.in_blocks(of_block, params, x, most), np.float64)
-  return Units(meta).factor * np.moveaxis(found, 1, 0)
-
-
-def posterior_intervals(draws: np.ndarray, facts: dict) -> dict[str, float]:
-  """Ends of the 95 % posterior intervals of the mean effects from draws [S, K, Z], under the names of `evaluate`."""
-  low, high = np.quantile(draws, [statistics.LEVEL / 2, 1 - statistics.LEVEL / 2], axis=0)
-  found = {}
-  for k in range(1, draws.shape[1]):
-    for d in range(draws.shape[2]):
-      end = evaluate.ending(facts, k, d)
-      found |= {f"ate_low{end}": float(low[k, d]), f"ate_high{end}": float(high[k, d]),
-                f"ate_ci95{end}": float(high[k, d] - low[k, d]) / 2}
-  return found
+  most = max(blocks.BLOCK // (len(meta["class_names"]) * len(meta["outcomes"])), 1)  # draws of a block lie in memory
+  found = blocks.in_blocks(functions.row_ends, (params, jax.random.split(key, DRAWS)), x, most)
+  return Units(meta).factor * np.moveaxis(np.asarray(found, np.float64), 1, 0)
 
 
 def rows_of(meta: dict, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -105,15 +119,13 @@ def rows_of(meta: dict, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def make_assess(model: nets.Joint, meta: dict) -> dict[str, Callable]:
   """A part for each split: `(state, splits, key) -> (scalars, arrays)`."""
+  functions = make_functions(model, meta)
+
   def assess(name, state, splits, key):
     source = getattr(splits, name)
     rows = source.rows(np.arange(source.num_rows))
-    found = predicted(model, meta, state.applied, rows["x"])
-    scalars, arrays = evaluate.assess_rows(rows_of(meta, rows), found, meta)
+    found, draws = predicted(functions, meta, state.applied, rows["x"]), None
     if bayes.is_bayesian(state.applied):
-      x = sources.split_columns(meta, rows)[0]
-      draws = effect_draws(model, meta, state.applied, x, key)
-      scalars |= posterior_intervals(draws, meta)
-      arrays |= {"effect_draws": draws}
-    return scalars, arrays
+      draws = effect_draws(functions, meta, state.applied, sources.split_columns(meta, rows)[0], key)
+    return evaluate.assess_rows(rows_of(meta, rows), found, meta, draws)
   return {name: functools.partial(assess, name) for name in ("train", "val", "test")}

@@ -32,17 +32,13 @@ class Trained(NamedTuple):
   """A model and the meta of the table that it was trained on; `functions` of (variables, columns) by name."""
   model: nets.Joint
   meta: dict[str, Any]
-  functions: dict[str, Callable]
+  functions: outputs.Functions
+  units: outputs.Units
 
   @property
   def classes(self) -> list[str]:
     """Names of the treatment's classes."""
     return self.meta["class_names"]
-
-  @property
-  def units(self) -> outputs.Units:
-    """Of the table's columns."""
-    return outputs.Units(self.meta)
 
   def split(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(covariates, instruments, outcomes) of columns x."""
@@ -64,27 +60,23 @@ def read_classes(columns: files.Columns, name: str, class_names: list[str]) -> n
   return np.append(places, -1).astype(np.int32)[code]
 
 
-def read_columns(t: Trained, found: files.Columns, needed: list[str]) -> tuple[np.ndarray, np.ndarray]:
-  """(columns [N, columns] in scaled units with 0 for those not needed, [N] whether a row has all that is needed)."""
-  scaler, values = t.meta["scaler"], inputs.read_features(found, needed)
-  raw = np.tile(scaling.unscale(scaler, np.zeros((1, len(t.meta["features"])))), (len(values), 1))
-  raw[:, [t.meta["features"].index(name) for name in needed]] = values
+def scaler_of(t: Trained, names: list[str]) -> dict:
+  """The scaler of all columns, or of the covariates alone, which stand last."""
+  return {part: values[-len(names):] for part, values in t.meta["scaler"].items()}
+
+
+def read_columns(t: Trained, found: files.Columns, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+  """(all columns, or the covariates alone, in scaled units [N, len(names)]; [N] whether a row has each of them)."""
+  values = inputs.read_features(found, names)
   whole = ~np.isnan(values).any(axis=1)
-  scaled = np.zeros(raw.shape, np.float32)
-  scaled[whole] = inputs.scaled(scaler, found, raw, whole)
+  scaled = np.zeros(values.shape, np.float32)
+  scaled[whole] = inputs.scaled(scaler_of(t, names), found, values, whole)
   return scaled, whole
 
 
-def make_functions(model: nets.Joint, meta: dict) -> dict[str, Callable]:
-  """Functions of (variables, columns x in scaled units), made once so that their programs are kept between calls."""
-  split = lambda x: sources.split_columns(meta, {"x": x})
-  return {"outcomes": lambda variables, x: model.apply(variables, split(x)[0], method=model.outcomes),
-          "impute": lambda variables, x: model.apply(variables, *split(x), method=model.impute)}
-
-
-def apply(t: Trained, name: str, state: Any, x: np.ndarray, whole: np.ndarray) -> Any:
-  """The function of that name of rows in blocks, float64; NaN for rows that are not whole."""
-  found = blocks.in_blocks(t.functions[name], {"params": bayes.network(state.applied)}, x)
+def apply(fn: Callable, state: Any, x: np.ndarray, whole: np.ndarray) -> Any:
+  """A function of `outputs.Functions` of rows in blocks, float64; NaN for rows that are not whole."""
+  found = blocks.in_blocks(fn, {"params": bayes.network(state.applied)}, x)
   return jax.tree.map(lambda leaf: emptied(leaf, whole), found)
 
 
@@ -96,7 +88,7 @@ def emptied(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def arms(t: Trained, state: Any, found: files.Columns) -> tuple[np.ndarray, np.ndarray]:
   """(mean, deviation) [N, K, Z] of the outcomes under each class, raw units."""
   x, whole = read_columns(t, found, t.meta["covariates"])
-  normals = apply(t, "outcomes", state, x, whole)
+  normals = apply(t.functions.outcomes, state, x, whole)
   return t.units.shift + t.units.factor * normals.mean, t.units.factor * normals.sd
 
 
@@ -127,26 +119,17 @@ def counterfactual_z(t: Trained, state: Any, found: files.Columns, num: int, key
 def impute_y(t: Trained, state: Any, found: files.Columns, num: int, key: jax.Array) -> Result:
   """Probabilities of the classes, and the most probable one."""
   x, whole = read_columns(t, found, t.meta["features"])
-  prob = np.exp(apply(t, "impute", state, x, whole))
-  result = {f"prob_{name}": prob[:, k] for k, name in enumerate(t.classes)}
-  return result | pick_class(t.classes, result)
-
-
-def pick_class(classes: list[str], found: Result) -> Result:
-  """`pred_label`: the most probable class; None where probabilities are missing."""
-  prob = np.stack([found[f"prob_{name}"] for name in classes], axis=1)
-  pred = np.asarray(classes, object)[np.nan_to_num(prob).argmax(axis=1)]
-  pred[np.isnan(prob).any(axis=1)] = None
-  return {"pred_label": pred}
+  prob = np.exp(apply(t.functions.impute, state, x, whole))
+  return labels.name_probabilities(t.classes, prob)
 
 
 def effect(t: Trained, state: Any, found: files.Columns, num: int, key: jax.Array) -> Result:
   """Effects of every class but the first against the first, and posterior intervals of a Bayesian model."""
   x, whole = read_columns(t, found, t.meta["covariates"])
-  means = apply(t, "outcomes", state, x, whole).mean
+  means = apply(t.functions.outcomes, state, x, whole).mean
   values = {"": t.units.factor * (means - means[:, :1])}
   if bayes.is_bayesian(state.applied):
-    low, high = outputs.row_intervals(t.model, t.meta, state.applied, t.split(x)[0], key)
+    low, high = outputs.row_intervals(t.functions, t.meta, state.applied, x, key)
     values |= {"_low": emptied(low, whole), "_high": emptied(high, whole)}
   name_of = lambda d, c: f"effect_{c}" if len(t.meta["outcomes"]) == 1 else f"effect_{t.meta['outcomes'][d]}_{c}"
   return {name_of(d, c) + end: part[:, k, d] for d in range(len(t.meta["outcomes"]))
@@ -173,8 +156,7 @@ def export_impute(t: Trained, state: Any) -> tuple[Callable, int]:
 
 def export_effect(t: Trained, state: Any) -> tuple[Callable, int]:
   """(function of covariates [B, D] in raw units to effects [B, Z (K - 1)] in the order of the verb's columns, D)."""
-  D = len(t.meta["covariates"])
-  scaler = {name: part[-D:] for name, part in t.meta["scaler"].items()}
+  D, scaler = len(t.meta["covariates"]), scaler_of(t, t.meta["covariates"])
   scaling.exportable(scaler)
   factor = jnp.asarray(t.units.factor, jnp.float32)[None, None]
 
@@ -187,7 +169,7 @@ def export_effect(t: Trained, state: Any) -> tuple[Callable, int]:
 
 def make_verbs(model: nets.Joint, meta: dict, bayesian: bool) -> dict[str, Verb]:
   """The verbs of a model and a table's meta; `bayesian`: whether its parameters have a posterior."""
-  t = Trained(model, meta, make_functions(model, meta))
+  t = Trained(model, meta, outputs.make_functions(model, meta), outputs.Units(meta))
   bind = lambda fn: functools.partial(fn, t)
   own = tuple(map(Input, meta["covariates"]))
   treatment = Input(meta["treatment"], kind="label", required=False, values=tuple(meta["class_names"]))
@@ -195,6 +177,6 @@ def make_verbs(model: nets.Joint, meta: dict, bayesian: bool) -> dict[str, Verb]
   return {"predict_z": Verb(bind(predict_z), None, "mean", (*own, treatment)),
           "counterfactual_z": Verb(bind(counterfactual_z), None, "mean", (*own, treatment, *seen)),
           "impute_y": Verb(bind(impute_y), bind(export_impute), "mean", tuple(map(Input, meta["features"])),
-                           decide=functools.partial(pick_class, meta["class_names"])),
+                           decide=functools.partial(labels.pick_class, meta["class_names"])),
           "effect": Verb(bind(effect), bind(export_effect), "mean", own,
                          say=functools.partial(say_effect, meta["class_names"][0], bayesian))}

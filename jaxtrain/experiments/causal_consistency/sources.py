@@ -4,8 +4,6 @@ A table's features stand in the order outcomes, instruments, covariates; its lab
 not recorded. Outcomes keep their scale up to a shift and a factor, because effects are differences of their means.
 """
 
-from typing import Callable
-
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -19,11 +17,19 @@ from jaxtrain.types import Batch, Splits
 
 ROLES = ("outcomes", "instruments", "covariates")
 AFFINE = ("identity", "standardise", "min_max")
+KNOWN = (*generators.GENERATORS, *benchmarks.READERS)  # sources whose columns and hidden treatments are known
+# What simulates and hides: field -> (sources that read it, values that stand where it is not read).
+DIALS = {"num_classes": (("multiclass", "iv"), (2,)), "instrument_dim": (("iv",), (1,)),
+         "instrument_strength": (("iv",), (1.0,)), "hidden_confounding": (("iv",), (1.0,)),
+         "simulation": (("acic2016",), (1,)), "num_samples": (generators.GENERATORS, (1000,)),
+         "noise_std": (generators.GENERATORS, (0.1,)), "confounding": (generators.GENERATORS, (1.0,)),
+         "missing_mechanism": (KNOWN, ("mcar",)), "missing_rate": (KNOWN, (0.0, 0.5)), "mnar_strength": (KNOWN, (0.5,)),
+         "seed": (KNOWN, (0,))}
 FEW = 20  # classes that any treatment may have; a longer table may have as many as a tenth of its recorded rows
 
 
 def make_rows(config) -> tuple[generators.Draw, dict[str, tuple[str, ...]], dict]:
-  """(rows, names of columns by role with `treatment`, facts) of a source of `GENERATORS`. Raises UserError.
+  """(rows, names of columns by role with `treatment`, facts) of a source of `KNOWN`. Raises UserError.
 
   A simulated table has `data.num_samples` rows that train beside those of the other parts.
   """
@@ -39,7 +45,7 @@ def make_rows(config) -> tuple[generators.Draw, dict[str, tuple[str, ...]], dict
 
 
 def read_known(config) -> tables.Table:
-  """The table of a source of `GENERATORS`, with what is true of its rows. Raises UserError."""
+  """The table of a source of `KNOWN`, with what is true of its rows. Raises UserError."""
   made, named, facts = make_rows(config)
   num_classes = config.data.num_classes
   label = np.where(made.observed, made.y, -1).astype(np.int32)
@@ -52,19 +58,11 @@ def read_known(config) -> tables.Table:
 
 
 def check_dials(data) -> None:
-  """Raises UserError for dials that a generator or a benchmark does not have."""
-  if data.source not in ("multiclass", "iv") and data.num_classes != 2:
-    raise UserError(f"config.data.num_classes: got {data.num_classes}, allowed 2 with config.data.source="
-                    f"{data.source}; config.data.source=multiclass has more")
-  if data.source != "iv" and (data.instrument_dim != 1 or data.hidden_confounding != 1.0):
-    raise UserError("config.data.instrument_dim and hidden_confounding: allowed 1 with config.data.source="
-                    f"{data.source}; iv has instruments")
-  if data.source != "acic2016" and data.simulation != 1:
-    raise UserError(f"config.data.simulation: got {data.simulation}, allowed 1 with config.data.source={data.source}; "
-                    "acic2016 has ten")
-
-
-GENERATORS: dict[str, Callable] = dict.fromkeys((*generators.GENERATORS, *benchmarks.READERS), read_known)
+  """Raises UserError for a dial that is set and that the source does not read: it would do nothing."""
+  for field, (sources, unset) in DIALS.items():
+    if data.source not in sources and data[field] not in unset:
+      raise UserError(f"config.data.{field}: got {data[field]!r}, allowed {unset[0]!r} with config.data.source="
+                      f"{data.source}; it is a dial of {' | '.join(sources)}")
 
 
 def split_columns(columns: dict[str, list[str]], batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -88,16 +86,17 @@ def table_config(config, columns: dict[str, tuple[str, ...]], leave_out: tuple[s
 def load(config) -> Splits:
   """Sources of each part; `meta` has the names of columns by role, and `treatment`. Raises UserError."""
   data = config.data
-  if data.source in GENERATORS:
+  if data.source in KNOWN:
     for field in ("treatment", "outcomes", "instruments"):
       if data[field]:
         raise UserError(f"config.data.{field}: got {data[field]!r}, allowed nothing with config.data.source="
                         f"{data.source}, whose columns are known")
-    table = choose_covariates(GENERATORS[data.source](config), tuple(data.features), tuple(data.leave_out))
+    table = choose_covariates(read_known(config), tuple(data.features), tuple(data.leave_out))
     none = {role: () for role in ROLES}  # are named: all that the table has
     found, table = tabular.load(table_config(config, none, ()), {data.source: lambda _: table})
     columns = table.facts["columns"]
   else:
+    check_dials(data)
     wanted = {"outcomes": tuple(data.outcomes), "instruments": tuple(data.instruments),
               "covariates": tuple(data.features)}
     for field, value in (("treatment", data.treatment), ("outcomes", data.outcomes), ("features", data.features)):

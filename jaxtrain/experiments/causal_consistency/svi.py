@@ -1,15 +1,15 @@
 """The same likelihood as a NumPyro model, with the treatment summed out: the backend `svi`.
 
-`marginal`: the sites are w, y, z of each row; y is enumerated, and a factor leaves only the recorded class where there
-is one. The bound of `TraceEnum_ELBO` is then the log-likelihood itself. `free_energy`: the sum over y is written out,
-because NumPyro does not enumerate a site of the guide. The heads p(y | x, z) and p(x | y, z), which are no part of the
-generative model, join through a factor. Parameters come from outside, so that the bound lies inside `over` like any
-loss, and clipping, accumulation, several devices and the guard work as they do for the others.
+The sites are w, and y and z of each row, observed where the treatment is recorded; a hidden y is enumerated.
+`marginal`: the guide is empty, and the bound of `TraceEnum_ELBO` is the log-likelihood itself. `free_energy`: the guide
+is the imputing head, enumerated too, so that the expectation is exact. The heads that are no part of the generative
+model join through a factor. Parameters come from outside, so that the bound lies inside `over` like any loss, and
+clipping, accumulation, several devices and the guard work as they do for the others.
 
 **Source:** enumeration: Obermeyer et al. 2019 (Tensor variable elimination for plated factor graphs).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from jaxtrain.experiments.causal_consistency import nets, objectives
 from jaxtrain.types import Batch
 
 OBJECTIVES = ("free_energy", "marginal")
-IMPOSSIBLE = -1e30  # a log-probability; -inf would make NaN of its gradient
 
 
 def pick(values: jax.Array, y: jax.Array) -> jax.Array:
@@ -28,58 +27,61 @@ def pick(values: jax.Array, y: jax.Array) -> jax.Array:
   return jnp.sum(chosen * values, axis=-2)
 
 
-def row_model(p: objectives.Problem, bound: nets.Joint, chunk: Batch, active: jax.Array) -> nets.Output:
-  """The sites of a chunk of rows; `active` is 0 while rows without a treatment do not count yet. Returns what the
-  network gave.
-  """
+class Parts(NamedTuple):
+  """What the network gives of a chunk: log-probabilities, p(z | x, y), and p(w | x) or None."""
+  out: nets.Output
+  outcomes: nets.Normals
+  instruments: nets.Normals | None
+
+
+def row_model(p: objectives.Problem, parts: Parts, chunk: Batch, active: jax.Array) -> None:
+  """The sites of a chunk of rows; `active` is 0 while rows without a treatment do not count yet."""
   import numpyro  # here: other backends start without it
   from numpyro import distributions as dist
-  x, w, z = p.split(chunk)
-  label, weight, (_, unlabelled) = chunk["label"], p.loss.weights, objectives.rows_of(chunk)
-  out, means, given = bound.with_normals(x, w, z)
-  is_row = chunk["weight"] > 0
+  (_, w, z), label, means = p.split(chunk), chunk["label"], parts.outcomes
+  is_row, prior = chunk["weight"] > 0, dist.Categorical(logits=parts.out.prior)
   outcome = lambda y: dist.Normal(pick(means.mean, y), pick(means.sd, y)).to_event(1)
-  with numpyro.plate("rows", len(x), dim=-1):
-    if given is not None:
-      with numpyro.handlers.scale(scale=weight.w_x), numpyro.handlers.mask(mask=is_row):
-        numpyro.sample("w", dist.Normal(given.mean, given.sd).to_event(1), obs=w)
-    if p.loss.objective == "marginal":
-      with numpyro.handlers.mask(mask=is_row & ((label >= 0) | (active > 0))):
-        y = numpyro.sample("y", dist.Categorical(logits=out.prior), infer={"enumerate": "parallel"})
-        numpyro.factor("recorded", jnp.where((label >= 0) & (y != label), IMPOSSIBLE, 0.0))
-        numpyro.sample("z", outcome(y), obs=z)
-    else:
+  with numpyro.plate("rows", len(label), dim=-1):
+    if parts.instruments is not None:
+      given = dist.Normal(parts.instruments.mean, parts.instruments.sd).to_event(1)
+      with numpyro.handlers.scale(scale=p.loss.weights.w_x), numpyro.handlers.mask(mask=is_row):
+        numpyro.sample("w", given, obs=w)
+    with numpyro.handlers.mask(mask=is_row & (label >= 0)):
       known = jnp.maximum(label, 0)
-      with numpyro.handlers.mask(mask=is_row & (label >= 0)):
-        numpyro.sample("y", dist.Categorical(logits=out.prior), obs=known)
-        numpyro.sample("z", outcome(known), obs=z)
-    numpyro.factor("heads", -head_rows(p, out, chunk, unlabelled * active))
-  return out
+      numpyro.sample("y_recorded", prior, obs=known)
+      numpyro.sample("z_recorded", outcome(known), obs=z)
+    with numpyro.handlers.mask(mask=is_row & (label < 0) & (active > 0)):
+      y = numpyro.sample("y", prior, infer={"enumerate": "parallel"})
+      numpyro.sample("z", outcome(y), obs=z)
+    numpyro.factor("heads", -head_rows(p, parts.out, chunk, active))
 
 
-def head_rows(p: objectives.Problem, out: nets.Output, chunk: Batch, unlabelled: jax.Array) -> jax.Array:
-  """[B]: what the heads add to the loss of each row, and with `free_energy` the written-out sum over y."""
-  labelled, _ = objectives.rows_of(chunk)
-  weight, one = p.loss.weights, jnp.ones(())
-  named = {"z_yx": 1.0, "y_x": 1.0, "y_xz": weight.y_xz, "x_yz": weight.x_yz}
+def row_guide(p: objectives.Problem, parts: Parts, chunk: Batch, active: jax.Array) -> None:
+  """With `free_energy` the imputing head as the posterior of y; with `marginal` nothing: y is summed out."""
+  import numpyro
+  from numpyro import distributions as dist
+  if p.loss.objective == "free_energy":
+    hidden = (chunk["weight"] > 0) & (chunk["label"] < 0) & (active > 0)
+    with numpyro.plate("rows", len(hidden), dim=-1), numpyro.handlers.mask(mask=hidden):
+      numpyro.sample("y", dist.Categorical(logits=parts.out.head), infer={"enumerate": "parallel"})
+
+
+def head_rows(p: objectives.Problem, out: nets.Output, chunk: Batch, active: jax.Array) -> jax.Array:
+  """[B]: what the heads that are no part of the generative model add to the loss of each row."""
+  (labelled, unlabelled), weight = objectives.rows_of(chunk), p.loss.weights
   recorded = -(weight.y_xz * objectives.own(out.head, chunk["label"])
                + weight.x_yz * objectives.own(out.covariates, chunk["label"]))
-  if p.loss.objective == "marginal":  # the enumeration has the likelihood already
-    rest = objectives.followers(out, jax.lax.stop_gradient(jnp.exp(out.posterior)), named, one)
-  else:
-    rest = objectives.unlabelled_rows(p.loss.objective, out, named, objectives.Dials(one, one, one))
-  return labelled * recorded + unlabelled * rest
+  by_head = p.loss.objective == "free_energy"  # which the bound itself then trains
+  shares = jax.lax.stop_gradient(jnp.exp(out.head if by_head else out.posterior))
+  hidden = objectives.followers(out, shares, {"x_yz": weight.x_yz, "y_xz": 0.0 if by_head else weight.y_xz}, 1.0)
+  return labelled * recorded + unlabelled * active * hidden
 
 
-def negative_bound(p: objectives.Problem, bound: nets.Joint, chunk: Batch, active: jax.Array,
-                   key: jax.Array) -> tuple[jax.Array, nets.Output]:
-  """([] the loss of a chunk, summed over its rows: `elbo.loss` of NumPyro; what the network gave)."""
-  from numpyro.infer import Trace_ELBO, TraceEnum_ELBO
-  gave = []
-  elbo = TraceEnum_ELBO() if p.loss.objective == "marginal" else Trace_ELBO()
+def negative_bound(p: objectives.Problem, parts: Parts, chunk: Batch, active: jax.Array, key: jax.Array) -> jax.Array:
+  """[] the loss of a chunk, summed over its rows: `elbo.loss` of NumPyro."""
+  from numpyro.infer import TraceEnum_ELBO
   with jax.numpy_rank_promotion("allow"):
-    loss = elbo.loss(key, {}, lambda: gave.append(row_model(p, bound, chunk, active)), lambda: None)
-  return loss, gave[-1]
+    return TraceEnum_ELBO().loss(key, {}, row_model, row_guide, p, parts, chunk, active)
 
 
 def loss_sums(p: objectives.Problem, params: Any, state: Any, chunk: Batch, key: jax.Array) -> step_lib.Chunk:
@@ -87,16 +89,17 @@ def loss_sums(p: objectives.Problem, params: Any, state: Any, chunk: Batch, key:
   of `objectives` are metrics.
   """
   bound, d = p.model.bind({"params": params}), objectives.dials(p, state.step)
-  loss, out = negative_bound(p, bound, chunk, d.active, key)
-  shown = objectives.term_sums(p, bound, out, chunk, d)
+  parts = Parts(*bound.with_normals(*p.split(chunk)))
+  loss = negative_bound(p, parts, chunk, d.active, key)
+  shown = objectives.term_sums(p, bound, parts.out, chunk, d)
   terms = {"bound": loss} | {name: shown[name][0] for name in p.penalises}
-  return step_lib.Chunk(terms, metrics=shown | objectives.entropy_sums(out, chunk))
+  return step_lib.Chunk(terms, metrics=shown | objectives.entropy_sums(parts.out, chunk))
 
 
 def weights(p: objectives.Problem, step: jax.Array) -> dict[str, Any]:
   """Weight of each term."""
-  del step
-  return {name: p.loss.weights[name] for name in p.penalises} | {"bound": 1.0}
+  found = objectives.weights(p, step)
+  return {name: found[name] for name in p.penalises} | {"bound": 1.0}
 
 
 def term_counts(p: objectives.Problem, batch: Batch) -> dict[str, jax.Array]:

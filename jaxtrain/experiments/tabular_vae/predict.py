@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.data import blocks, inputs, scaling
+from jaxtrain.data import blocks, inputs, labels, scaling
 from jaxtrain.types import Input, Verb
 
 NUM_IMPUTE = 10
@@ -70,14 +70,6 @@ def exported(scaler: dict, width: int, fn: Callable, state) -> tuple[Callable, i
   return functools.partial(fn, state), width
 
 
-def pick_class(class_names: list[str], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """`pred_label`: the most probable class of each row; None where probabilities are missing."""
-  prob = np.stack([columns[f"prob_{name}"] for name in class_names], axis=1)
-  pred = np.asarray(class_names, object)[np.nan_to_num(prob).argmax(axis=1)]
-  pred[np.isnan(prob).any(axis=1)] = None
-  return {"pred_label": pred}
-
-
 def doubt(draw: Callable, noise: jax.Array, meta: dict, state, x: np.ndarray, missing: np.ndarray
           ) -> dict[str, np.ndarray]:
   """Which cells of filled rows x [N, D] were imputed, by name in `imputed`, and `<feature>_sd` of features with such
@@ -94,12 +86,6 @@ def doubt(draw: Callable, noise: jax.Array, meta: dict, state, x: np.ndarray, mi
     spread[rows] = np.where(missing[rows], raw.std(axis=1, ddof=1), 0.0)
   return found | {f"{name}_sd": spread[:, d] for d, name in enumerate(names)
                   if missing[:, d].any() and f"{name}_sd" not in names}
-
-
-def name_classes(class_names: list[str], prob: np.ndarray, usable: np.ndarray) -> dict[str, np.ndarray]:
-  """Columns of probabilities [N, K] by class, and the most probable class."""
-  columns = {f"prob_{name}": prob[:, k] for k, name in enumerate(class_names)}
-  return columns | pick_class(class_names, columns)
 
 
 def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
@@ -125,7 +111,7 @@ def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
       if usable.any():
         z = inputs.scaled(scaler, columns, x, usable)
         found[usable] = blocks.in_blocks(fn, variables_of(state), np.nan_to_num(z) if holes else z)
-      return name_columns(found, usable)
+      return name_columns(found)
     return run
 
   def run_impute(state, columns, num, key):
@@ -143,14 +129,14 @@ def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
     x = scaling.unscale(scaler, blocks.in_blocks(bind(decode), variables_of(state), z))
     return {name: x[:, d] for d, name in enumerate(names)}
 
-  name_features = lambda x, _: {f"{name}_recon": x_d for name, x_d in zip(names, scaling.unscale(scaler, x).T)}
+  name_features = lambda x: {f"{name}_recon": x_d for name, x_d in zip(names, scaling.unscale(scaler, x).T)}
   def pure(fn, width, after=lambda out: out, before=to_scaled):
     return functools.partial(exported, scaler, width, lambda state, x: after(fn(model, variables_of(state), before(x))))
 
   features = tuple(Input(name, required=not holes) for name in names)
   fillable = tuple(Input(name, required=False) for name in names)
   verbs = {
-      "embed": Verb(over_rows(bind(posterior_mean), lambda z, _: {f"emb_{k}": z[:, k] for k in range(z.shape[1])}),
+      "embed": Verb(over_rows(bind(posterior_mean), lambda z: {f"emb_{k}": z[:, k] for k in range(z.shape[1])}),
                     pure(posterior_mean, D), "each", features),
       "reconstruct": Verb(over_rows(bind(reconstruct), name_features), pure(reconstruct, D, to_raw), "mean",
                           features),
@@ -159,7 +145,7 @@ def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
                      counts=True),
   }
   if model.num_classes:
-    name_all = functools.partial(name_classes, meta["class_names"])
+    name_all = functools.partial(labels.name_probabilities, meta["class_names"])
     verbs["classify"] = Verb(over_rows(bind(classify), name_all), pure(classify, D), "mean", features,
-                             decide=functools.partial(pick_class, meta["class_names"]))
+                             decide=functools.partial(labels.pick_class, meta["class_names"]))
   return verbs

@@ -107,7 +107,8 @@ def test_plug_in_is_the_mean_of_effects_with_the_width_of_aipw():
   random = np.random.default_rng(7)
   mean, z, q = random.normal(size=(50, 2)), random.normal(size=50), random.dirichlet(np.ones(2), 50)
   log_prior = np.log(random.dirichlet(np.ones(2) * 5, 50))
-  found, robust = effects.plug_in(mean, log_prior, q, z), effects.aipw_with(mean, log_prior, q, z)
+  robust = effects.aipw_with(mean, log_prior, q, z)
+  found = effects.plug_in(robust, mean, q)
   effect = mean[:, 1] - mean[:, 0]
   for one, other, weight in zip(found, robust, (np.ones(50), q[:, 1], q[:, 0])):
     assert one[0].value == pytest.approx((weight * effect).sum() / weight.sum())

@@ -49,7 +49,7 @@ def test_all_objectives_backends_variants_and_dials_are_explained():
   page = guides.read(guides.EFFECTS)
   config = config_lib.read_file(cases.PATH)
   simulated = [name for name in config_lib.list_variants(cases.PATH) if config_lib.read_file(
-      f"{cases.PATH}:{name}").data.source in sources.GENERATORS and name != "smoke"]
+      f"{cases.PATH}:{name}").data.source in sources.KNOWN and name != "smoke"]
   roles = ("treatment", "outcomes", "instruments")
   dials = [name for name in config.data if f"data.{name}" in joint.LIMITS and name not in ("source", *roles)]
   for name in (*objectives.OBJECTIVES, *joint.BACKENDS, *simulated, *generators.MECHANISMS, *dials,

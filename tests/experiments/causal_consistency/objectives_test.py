@@ -132,7 +132,9 @@ def parts(**fields):
 @pytest.mark.parametrize("rate", [pytest.param(rate, marks=[pytest.mark.slow] * (rate != 0.5))
                                   for rate in (0.0, 0.5, 0.9)])
 def test_numpyro_gives_the_same_loss(source, objective, rate):
-  """At equal parameters, weights that differ from 1, some rows hidden or none, to 1e-5."""
+  """At equal parameters, weights that differ from 1, some rows hidden or none, to 1e-5. NumPyro has the likelihood and
+  the bound; what fits the other heads, and the penalties, are the same functions on both sides.
+  """
   more = {"data.transforms": ("identity",) * 3, "loss.consistency": "y"} if source == "iv" else {
       "loss.consistency": "both"}
   _, p, state, batch, _ = parts(**{"data.source": source, "loss.objective": objective, "data.missing_rate": rate,
@@ -149,19 +151,21 @@ def test_numpyro_gives_the_same_loss(source, objective, rate):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6)
 
 
-def test_a_step_is_that_of_numpyro_svi():
+@pytest.mark.parametrize("objective", svi.OBJECTIVES)
+def test_a_step_is_that_of_numpyro_svi(objective):
   """One step of plain gradient descent and `SVI.update` of NumPyro on the same bound give the same parameters."""
   config, p, state, batch, experiment = parts(**{
-      "train.backend": "svi", "loss.objective": "marginal", "loss.warmup_epochs": 0,
+      "train.backend": "svi", "loss.objective": objective, "loss.warmup_epochs": 0,
       "optim.name": "sgd", "optim.betas": (0.0, 0.0), "optim.schedule": "constant", "optim.learning_rate": 0.1})
   new, _ = jax.jit(lambda s, b: experiment.train_step(s, b, cases.KEY, parallel.over_whole))(state, batch)
 
-  def model(rows_):
-    params = numpyro.param("joint", state.params)
-    svi.row_model(p, p.model.bind({"params": params}), rows_, jnp.ones(()))
+  def sites(of, rows_):
+    bound = p.model.bind({"params": numpyro.param("joint", state.params)})
+    of(p, svi.Parts(*bound.with_normals(*p.split(rows_))), rows_, jnp.ones(()))
 
   with jax.numpy_rank_promotion("allow"):
-    inference = SVI(model, lambda rows_: None, optax.sgd(0.1 / len(batch["x"])), TraceEnum_ELBO())
+    inference = SVI(functools.partial(sites, svi.row_model), functools.partial(sites, svi.row_guide),
+                    optax.sgd(0.1 / len(batch["x"])), TraceEnum_ELBO())
     updated, _ = jax.jit(lambda rows_: inference.update(inference.init(cases.KEY, rows_), rows_))(batch)
   for a, b in zip(jax.tree.leaves(new.params), jax.tree.leaves(inference.get_params(updated)["joint"])):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -229,3 +233,38 @@ def test_a_bayesian_step_draws_once_for_all_rows():
   for a, b in zip(jax.tree.leaves(whole[0].params), jax.tree.leaves(halves[0].params)):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(whole[1]["kl"][0], halves[1]["kl"][0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("step, tau, beta, active", [
+    (0, 4.0, 0.0, 0.0), (1, 4.0, 0.0, 0.0), (2, 3.0, 0.25, 0.0), (3, 3.0, 0.25, 0.0), (4, 2.0, 0.5, 0.0),
+    (6, 1.0, 0.75, 1.0), (8, 0.0, 1.0, 1.0), (99, 0.0, 1.0, 1.0)])
+def test_schedules_are_held_over_an_epoch(step, tau, beta, active):
+  """Two steps an epoch: tau from 4 to 0 and beta from 0 to 1 in 4 epochs; 3 epochs on recorded treatments."""
+  config = cases.configured(**{
+      "loss.tau": 0.0, "loss.tau_schedule.shape": "linear", "loss.tau_schedule.start": 4.0,
+      "loss.tau_schedule.num_epochs": 4, "loss.beta_schedule.shape": "linear", "loss.beta_schedule.start": 0.0,
+      "loss.beta_schedule.num_epochs": 4, "loss.warmup_epochs": 3})
+  problem = objectives.Problem(None, None, config.loss, 2)
+  np.testing.assert_allclose(objectives.dials(problem, jnp.int32(step)), (tau, beta, active), rtol=1e-6)
+
+
+def test_rows_without_a_treatment_move_nothing_in_the_warm_up():
+  """Another outcome of a hidden row gives the same step, with the gaps penalised too; afterwards it does not."""
+  _, p, state, batch, experiment = parts(**{"loss.consistency": "y", "loss.warmup_epochs": 1})
+  hidden = jnp.argmax(batch["label"] < 0)
+  other = batch | {"x": batch["x"].at[hidden, 0].add(1.0)}
+  step = jax.jit(lambda s, b: experiment.train_step(s, b, cases.KEY, parallel.over_whole)[0].params)
+  for at, same in ((0, True), (2, False)):  # two steps an epoch
+    one, two = (jax.tree.leaves(step(state.replace(step=jnp.int32(at)), b)) for b in (batch, other))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two)) == same
+
+
+def test_padding_is_no_anchor():
+  """A batch of 3 rows padded to 6 has the gap of the 3 rows by themselves."""
+  _, p, state, batch, _ = parts(**{"loss.consistency": "both"})
+  short = {name: leaf[:3] for name, leaf in batch.items()}
+  padded = {name: jnp.concatenate([leaf[:3], leaf[2:3], leaf[2:3], leaf[2:3]]) for name, leaf in batch.items()}
+  padded["weight"] = jnp.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+  bound = p.model.bind({"params": state.params})
+  gap = lambda b: consistency.gap_x(bound, bound(*p.split(b)), p.split, consistency.with_anchors(b))[:3]
+  np.testing.assert_allclose(gap(padded), gap(short), rtol=1e-4, atol=1e-6)
