@@ -233,7 +233,7 @@ class VerbFunction:
       verbs.check_numbers(self.name, self.verb, num, seed)
       data = self.run.config.data if "data" in self.run.config else {}
       columns = inputs.from_memory(rows, data, self.needs) if self.verb.reads else None
-      found, _ = verbs.compute(self.run, self.verb, columns, num, seed)
+      found = verbs.compute(self.run, self.verb, columns, num, seed)
     if not inputs.is_frame(rows):
       return found
     same = self.verb.carries and len(next(iter(found.values()))) == len(rows)

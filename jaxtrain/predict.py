@@ -17,6 +17,7 @@ import errno
 import json
 import os
 import sys
+import time
 
 from absl import flags as absl_flags
 
@@ -121,7 +122,10 @@ def apply(flags, verb: Verb, run) -> tuple[dict, str, list[str]]:
   carried = columns.values if verb.carries and isinstance(columns, files.Columns) else {}
   if suffix(flags.output) not in verb.writers:
     writing.check(flags.output, carried)
-  found, seconds = verbs.compute(run, verb, columns, flags.num, flags.seed)
+  began = time.perf_counter()
+  with inputs.spelt_as_flags():
+    found = verbs.compute(run, verb, columns, flags.num, flags.seed)
+  seconds = time.perf_counter() - began
   read = {column.name for column in verb.inputs or ()} if verb.replaces else set()
   clash = [name for name in found if name in carried and name not in read]
   if clash:

@@ -175,8 +175,9 @@ def test_mistakes_are_said_in_the_words_of_the_command(workdir, run):
   infinite = rows.assign(depth=[1, 2, np.inf, 3, 4])
   assert refused(lambda: run.embed(infinite)) == "the DataFrame: column 'depth', row r2: infinite value"
   assert refused(lambda: run.embed(infinite.to_dict("list"))) == "the columns: column 'depth', row 2: infinite value"
-  assert "the DataFrame: column 'depth', row r0: 'x' is not a number; a word that means missing is named in" in refused(
-      lambda: run.embed(rows.assign(depth="x")))
+  assert refused(lambda: run.embed(rows.assign(depth="x"))) == (
+      "the DataFrame: column 'depth', row r0: 'x' is not a number; a word that means missing is named in "
+      "config.data.missing")
   twice = pd.concat([rows, rows[["depth"]]], axis=1)
   assert "column names must differ; 'depth' stands more than once" in refused(lambda: run.embed(twice))
   assert refused(lambda: run.embed(np.zeros((4, 2)))) == (
