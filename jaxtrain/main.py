@@ -150,16 +150,18 @@ def run_mode(given: Given, log: Log) -> None:
 def work_on(given: Given, config, origins: dict[str, str], log: Log) -> None:
   """Trains or evaluates a run, and draws its page. Raises UserError and the loop's exceptions."""
   from jaxtrain import loop
+  from jaxtrain.config import meanings
   own = given.flags
+  noted = meanings.of_config(own.config)
   if own.mode == "train":
     join_processes(config, own)
   workdir = own.workdir or commands.default_workdir(own.config)
   log.folder = workdir if processes.is_first() else ""
   if own.mode == "eval":
-    loop.evaluate(config, workdir, own.init_from or None, draw)
+    loop.evaluate(config, workdir, own.init_from or None, draw, noted)
   else:
     notebook.train_whole(config, workdir, draw, bool(own.config), resume=own.resume, init_from=own.init_from or None,
-                         origins=origins)
+                         origins=origins, meanings=noted)
   if processes.is_first():
     notebook.say_report(workdir)
 

@@ -21,6 +21,7 @@ from typing import Any, Iterator, Sequence
 from ml_collections import ConfigDict
 
 from jaxtrain import commands, config as config_lib, jsonable, streams
+from jaxtrain.config import meanings
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import Stopped, UserError, need
 from jaxtrain.workdir import quality as quality_lib, reading, records
@@ -98,14 +99,16 @@ def train(config: str | ConfigDict, workdir: str | os.PathLike | None = None, *,
   workdir = os.fspath(workdir) if workdir is not None else None
   with spelt_as_arguments():
     if isinstance(config, ConfigDict):
-      config, environ = ConfigDict(config.to_dict()), {}
+      config, environ, noted = ConfigDict(config.to_dict()), {}, {}
     else:
+      noted = meanings.of_config(os.fspath(config))
       config, environ = config_lib.read_file(os.fspath(config)), os.environ
     config, origins = commands.override(config, fields, "python", environ)
     check_families(config)
     commands.set_up_libraries()
     backend.set_up_process()
-    result = train_whole(config, workdir, resume=resume, init_from=init_from, origins=origins)
+    result = train_whole(config, workdir, resume=resume, init_from=init_from, origins=origins,
+                         meanings=noted)
   if workdir:
     say_report(workdir)
   return result

@@ -16,6 +16,17 @@ from jaxtrain.run import stops
 from jaxtrain.workdir import quality
 
 
+MINE = """import outside
+
+
+def get_config(variant):
+  config = outside.get_config(variant)
+  config.loss.weights.error = 1.0  # of the squared errors
+  config.train.num_epochs = 6  # a field of all experiments, whose meaning is known
+  return config
+"""
+
+
 def config(**fields):
   made = outside.get_config("table")
   made.log.update(fields)
@@ -45,12 +56,14 @@ def test_it_gives_what_the_loop_gives_and_leaves_no_file_without_a_workdir(tmp_p
 
 
 def test_a_file_is_read_as_the_command_reads_it(tmp_path, monkeypatch):
-  (tmp_path / "mine.py").write_text("import outside\nget_config = outside.get_config\n", encoding="utf-8")
+  (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
   monkeypatch.setenv("TRAIN__NUM_EPOCHS", "3")
   result = jaxtrain.train(f"{tmp_path / 'mine.py'}:table", tmp_path / "run", seed=2)
   assert len(result.history["epoch"]) == 3
   with open(tmp_path / "run" / "config.json", encoding="utf-8") as file:
     assert json.load(file)["origins"] == {"train.num_epochs": "environment", "seed": "python"}
+  with open(tmp_path / "run" / "run.json", encoding="utf-8") as file:
+    assert json.load(file)["meanings"] == {"loss.weights.error": "of the squared errors"}
 
 
 @pytest.mark.parametrize("fields, words", [
