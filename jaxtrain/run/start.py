@@ -17,11 +17,11 @@ from jaxtrain.devices import processes
 from jaxtrain.errors import UserError, need
 from jaxtrain.jsonable import digest_json
 from jaxtrain.run import board, carry, checkpoints as checkpoints_lib, feed, fits, packing
-from jaxtrain.run.console import Console, data_warnings, describe_data
+from jaxtrain.run.console import Console, describe_data
 from jaxtrain.run.ledger import Ledger
 from jaxtrain.run.setup import Parts, assemble, compile_step, count_params, shapes
 from jaxtrain.run.single import Run
-from jaxtrain.workdir import facts as facts_lib, journal, jsonfile, records
+from jaxtrain.workdir import facts as facts_lib, journal, jsonfile, quality, records
 
 
 def open_values(config) -> dict[str, int]:
@@ -257,7 +257,7 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
     say(f"jaxtrain: {run.taken}")
   if "table" in run.splits.meta:
     say(f"jaxtrain: data: {describe_data(run.splits.meta)}")
-    for words in data_warnings(run.splits.meta["table"]):
+    for words in quality.data_warnings(run.splits.meta):
       say(f"jaxtrain: data: warning: {words}")
   if 0 < config.train.microbatch < config.train.batch_size:
     say(f"jaxtrain: gradients added up over micro-batches of {config.train.microbatch:,} rows")
