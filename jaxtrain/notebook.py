@@ -20,7 +20,7 @@ from typing import Any, Iterator, Sequence
 
 from ml_collections import ConfigDict
 
-from jaxtrain import commands, config as config_lib, jsonable, streams
+from jaxtrain import commands, config as config_lib, streams
 from jaxtrain.config import meanings
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import Stopped, UserError, need
@@ -258,9 +258,7 @@ def scalars_of(path: str) -> dict[str, float | None]:
     part = reading.read_part(path, strict=False)
   except ValueError as error:
     raise UserError(f"{path} cannot be read: {error}") from None
-  counts = lambda value: isinstance(value, int) and not isinstance(value, bool)
-  return {name: value if counts(value) else jsonable.number(value)
-          for name, value in (part["scalars"] if "scalars" in part else {}).items()}
+  return reading.scalars(part)
 
 
 def whole(name: str, value: Any) -> int:

@@ -181,15 +181,10 @@ def rows_of(names: list[str], columns: int) -> list[list[str]]:
   return [(names[k:k + columns] + ["."] * columns)[:columns] for k in range(0, len(names), columns)]
 
 
-def metric_columns(run: RunData) -> list[str]:
-  """Names of all metrics of a run's rows, the loss first."""
-  columns = (name[len("metric_"):] for row in run.rows for name in row if name.startswith("metric_"))
-  return list(dict.fromkeys(["loss", *columns]))
-
-
 def curve_names(run: RunData) -> tuple[list[str], list[str]]:
   """Metrics with a finite value in train or val: the loss and its weighted terms, and the others."""
-  there = [name for name in metric_columns(run) if any(reading.curve(run, split, name) for split in ("train", "val"))]
+  there = [name for name in reading.metric_names(run)
+           if any(reading.curve(run, split, name) for split in ("train", "val"))]
   terms = [name for name in ("loss", *run.config.get("loss", {}).get("weights", {})) if name in there]
   return terms, [name for name in there if name not in terms and name not in SCHEDULES]
 
