@@ -23,19 +23,24 @@ from ml_collections import ConfigDict
 from jaxtrain import commands, config as config_lib, streams
 from jaxtrain.config import meanings
 from jaxtrain.devices import backend, processes
-from jaxtrain.errors import Stopped, UserError, need
+from jaxtrain.errors import Stopped, Told, UserError, need
 from jaxtrain.workdir import quality as quality_lib, reading, records
 
-FLAG = re.compile(r"(?<![\w-])--(?=[a-z])")
+# Words of a command, as patterns, and those of Python
+SPELT = {r"--workdir=.* goes on$": "the same call goes on", "the same command": "the same call",
+         r"(?<![\w-])--(?=[a-z])": ""}
 
 
 @contextlib.contextmanager
-def spelt_as_arguments() -> Iterator[None]:
-  """Turns the flags that a message names into arguments of Python: `--num` into `num`."""
+def spelt_for_python() -> Iterator[None]:
+  """Says in the words of Python what a message says in those of a command: `--num` is `num`, a command is a call."""
   try:
     yield
-  except UserError as error:
-    raise UserError(FLAG.sub("", error.message), FLAG.sub("", error.hint)) from error.__cause__
+  except Told as error:
+    words = [error.message, error.hint]
+    for pattern, python in SPELT.items():
+      words = [re.sub(pattern, python, text) for text in words]
+    raise type(error)(*words) from error.__cause__
 
 
 def draw(workdir: str, moment: str) -> None:
@@ -97,7 +102,7 @@ def train(config: str | ConfigDict, workdir: str | os.PathLike | None = None, *,
     UserError: config, data or workdir do not fit. Stopped: asked to stop, and saved. NonFinite: halted.
   """
   workdir = os.fspath(workdir) if workdir is not None else None
-  with spelt_as_arguments():
+  with spelt_for_python():
     if isinstance(config, ConfigDict):
       config, environ, noted = ConfigDict(config.to_dict()), {}, {}
     else:
@@ -133,7 +138,7 @@ def load(workdir: str | os.PathLike, checkpoint: str | int = "best", *, experime
   backend.set_up_process()
   backend.start_devices(config_lib.common().parallel, math.inf)
   workdir, names = os.fspath(workdir), (code,) if isinstance(code, str) else tuple(code)
-  with spelt_as_arguments():
+  with spelt_for_python():
     return Loaded(workdir, trained.restore(workdir, str(checkpoint), (experiment, *names)))
 
 
@@ -228,7 +233,7 @@ class VerbFunction:
     """
     from jaxtrain.data import inputs
     from jaxtrain.run import verbs
-    with spelt_as_arguments():
+    with spelt_for_python():
       if self.verb.reads != (rows is not None):
         raise UserError(f"{self.name}: got {'nothing' if rows is None else 'rows'}, allowed "
                         f"{'an array, a dict of columns or a DataFrame' if self.verb.reads else 'no rows'}")

@@ -5,13 +5,14 @@ import os
 import signal
 import time
 
+import numpy as np
 import pytest
 
 import child
 import outside
 import jaxtrain
 from jaxtrain import commands, loop
-from jaxtrain.errors import Stopped, UserError
+from jaxtrain.errors import NonFinite, Stopped, UserError
 from jaxtrain.run import stops
 from jaxtrain.workdir import quality
 
@@ -84,6 +85,13 @@ def test_arguments_are_named_as_python_names_them(tmp_path):
     jaxtrain.train(config(), tmp_path / "run", resume="required")
 
 
+def test_a_run_that_halts_names_the_field_that_helps(monkeypatch):
+  nan = lambda config, before, state, metrics: (state.replace(params={"slope": state.params["slope"] * np.nan}), metrics)
+  outside.change_steps(monkeypatch, nan)
+  with pytest.raises(NonFinite, match=r"is not finite; halted .* \(config\.train\.on_nonfinite=skip goes on"):
+    jaxtrain.train(config())
+
+
 def interrupt_at(monkeypatch, step):
   """Sends this process an interrupt when so many steps of a run are done."""
   original = loop.Run.dispatch
@@ -99,7 +107,7 @@ def test_an_interrupt_saves_and_handlers_are_as_before(tmp_path, monkeypatch):
   handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
   with monkeypatch.context() as patched:
     interrupt_at(patched, 10)
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped, match=r"^SIGINT: saved at step \d+; the same call goes on$"):
       jaxtrain.train(config(), tmp_path / "run")
   warned = quality.of_workdir(str(tmp_path / "run")).warnings
   assert "the run is unfinished (its newest evaluation is at step" in warned[0]
