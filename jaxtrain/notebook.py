@@ -12,7 +12,6 @@ ends the process. `history` is always a dict of lists, whatever is installed, so
 
 import contextlib
 import functools
-import math
 import operator
 import os
 import re
@@ -135,8 +134,6 @@ def load(workdir: str | os.PathLike, checkpoint: str | int = "best", *, experime
   """
   from jaxtrain.run import trained
   commands.set_up_libraries()
-  backend.set_up_process()
-  backend.start_devices(config_lib.common().parallel, math.inf)
   workdir, names = os.fspath(workdir), (code,) if isinstance(code, str) else tuple(code)
   with spelt_for_python():
     return Loaded(workdir, trained.restore(workdir, str(checkpoint), (experiment, *names)))
