@@ -86,8 +86,8 @@ def test_arguments_are_named_as_python_names_them(tmp_path):
 
 
 def test_a_run_that_halts_names_the_field_that_helps(monkeypatch):
-  nan = lambda config, before, state, metrics: (state.replace(params={"slope": state.params["slope"] * np.nan}), metrics)
-  outside.change_steps(monkeypatch, nan)
+  outside.change_steps(monkeypatch, lambda config, before, state, metrics: (
+      state.replace(params={"slope": state.params["slope"] * np.nan}), metrics))
   with pytest.raises(NonFinite, match=r"is not finite; halted .* \(config\.train\.on_nonfinite=skip goes on"):
     jaxtrain.train(config())
 

@@ -4,12 +4,12 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure, words
-from jaxtrain.report.reliability import wilson
+from jaxtrain.report.figures import COLORS, GREY, INK, MUTED, clip_text, new_figure, words
+from jaxtrain.statistics import wilson
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
 
-BLUE, GREY = COLORS["train"], "#b9c0c7"
+BLUE = COLORS["train"]
 SHADE = LinearSegmentedColormap.from_list("probability", ["#ffffff", "#b5d2ec", "#1f6fb4", "#08264d"])
 SHOWN = 6  # examples
 

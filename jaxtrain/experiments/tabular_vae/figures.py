@@ -12,12 +12,12 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxtrain.experiments.tabular_vae.figures_classes import GREY, LABELLED, calibration, classes, confusion
+from jaxtrain.experiments.tabular_vae.figures_classes import LABELLED, calibration, classes, confusion
 from jaxtrain.experiments.tabular_vae.figures_classes import distances, missed, roc
 from jaxtrain.experiments.tabular_vae.figures_data import BLUE, dataset, distributions, generated, set_log_ticks
 from jaxtrain.experiments.tabular_vae.figures_data import panel_columns, shown_features, signed_log
 from jaxtrain.jsonable import number
-from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
+from jaxtrain.report.figures import GREY, HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData, newest_event, time_axis
 

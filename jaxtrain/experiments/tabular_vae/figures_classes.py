@@ -8,8 +8,9 @@ Distances are of known classes, to their own centroid and to the next one; no cl
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
-from jaxtrain.report.reliability import draw_reliability, wilson
+from jaxtrain.report.figures import GREY, HUES, INK, MUTED, clip_text, new_figure
+from jaxtrain.report.reliability import draw_reliability
+from jaxtrain.statistics import wilson
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
 
@@ -17,7 +18,7 @@ MAX_CLASSES, MAX_CONFUSED, MAX_MISSED = 30, 20, 5
 FEW_ROWS = 10  # fewer do not tell whether a class is found
 NEAR_CHANCE = 0.6  # area below which the axis begins at chance
 MAX_CURVES = 4  # ROC curves in one panel; more classes are compared by their areas
-BLUE, ORANGE, GREY = "#1f6fb4", "#d2580f", "#c3c9cf"
+BLUE, ORANGE = "#1f6fb4", "#d2580f"
 LABELLED, PREDICTED = "#4a5763", "#3aa99f"
 
 
