@@ -158,14 +158,12 @@ def separate(rest: list[str], own: absl_flags.FlagValues) -> tuple[dict[str, str
 def suggestion(name: str, own: absl_flags.FlagValues) -> str:
   """Words that suggest the field of the config or the flag that a name stands for; empty where none is near."""
   if "config" in own:
-    if name.startswith("conf") and "." in name:
-      return f"; did you mean --config.{name.split('.', 1)[1]}?"
-    known = known_fields(own)
-    if near := config_lib.nearest(name, known):
+    field, known = re.sub(r"^conf[^.]*\.", "", name), known_fields(own)
+    if near := config_lib.nearest(field, known):
       return f"; did you mean --config.{near}?"
   close = difflib.get_close_matches(name, list(own), n=1)
   if not close and "config" in own:
-    close = [f"config.{key}" for key in difflib.get_close_matches(name, known, n=1)]
+    close = [f"config.{key}" for key in difflib.get_close_matches(field, known, n=1)]
   return f"; did you mean --{close[0]}?" if close else ""
 
 
