@@ -59,16 +59,16 @@ def check_families(config: ConfigDict) -> None:
     figures.select(config_lib.to_record(config), "end")
 
 
-def train_whole(config: ConfigDict, workdir: str | None, draw=draw, is_named: bool = True, **options):
-  """`loop.train` with its options, and in the end figures and report; returns its result. Files of a run that is known
-  from its folder alone, which is not `is_named`, may not fit together.
+def train_whole(config: ConfigDict, workdir: str | None, fits, **options):
+  """`loop.train` with its options, and in the end figures and report; returns its result.
+
+  `fits`: context in which the files of the run are read for its page.
   """
   from jaxtrain import loop
   from jaxtrain.run import stops
   result = loop.train(config, workdir, draw=draw, **options)
   if workdir and processes.is_first():
     left = lambda reason: Stopped(f"{reason}: the run is done, its page is not; the same command draws it")
-    fits = contextlib.nullcontext() if is_named else config_lib.must_fit(workdir)
     with stops.Stop(0) as stop, stop.at_once(left), fits:
       draw(workdir, "end")
   return result
@@ -111,7 +111,7 @@ def train(config: str | ConfigDict, workdir: str | os.PathLike | None = None, *,
     check_families(config)
     commands.set_up_libraries()
     backend.set_up_process()
-    result = train_whole(config, workdir, resume=resume, init_from=init_from, origins=origins,
+    result = train_whole(config, workdir, contextlib.nullcontext(), resume=resume, init_from=init_from, origins=origins,
                          meanings=noted)
   if workdir:
     say_report(workdir)
