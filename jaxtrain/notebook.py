@@ -206,6 +206,7 @@ class VerbFunction:
     name: of the verb.
     needs: columns that it reads, in the order of those of an array; None: whatever columns there are; (): none.
     optional: those of them whose cells may be missing.
+    labels: column -> the labels that it may hold, for those that hold no others.
     counts: whether it takes `num`, a number of rows to make.
   """
 
@@ -214,6 +215,7 @@ class VerbFunction:
     inputs = self.verb.inputs
     self.needs = None if inputs is None else tuple(column.name for column in inputs)
     self.optional = tuple(column.name for column in inputs or () if not column.required)
+    self.labels = {column.name: column.values for column in inputs or () if column.values}
     self.counts = self.verb.counts
 
   def __call__(self, rows: Any = None, *, num: int = 0, seed: int | None = None):
@@ -248,10 +250,15 @@ class VerbFunction:
     if self.needs is None:
       rows = ["rows of any columns"]
     else:
-      some = ", ".join(self.needs[:6]) + (", ..." if len(self.needs) > 6 else "")
-      rows = [f"rows of {len(self.needs)} columns: {some}"] * bool(self.needs)
+      named = [f"{name} ({some(self.labels[name], ' | ')})" if name in self.labels else name for name in self.needs]
+      rows = [f"rows of {len(self.needs)} columns: {some(named, ', ')}"] * bool(self.needs)
     gaps = "; cells may be missing" if self.optional else ""
     return f"{self.name}({'; '.join([*rows, *['num=rows to make'] * self.counts])}{gaps})"
+
+
+def some(words: Sequence[str], between: str) -> str:
+  """Up to six words in a line."""
+  return between.join([*words[:6], *["..."] * (len(words) > 6)])
 
 
 def scalars_of(path: str) -> dict[str, float | None]:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+import types
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import pytest
 import child
 import outside
 import jaxtrain
-from jaxtrain import commands, loop
+from jaxtrain import commands, loop, notebook
 from jaxtrain.errors import NonFinite, Stopped, UserError
 from jaxtrain.run import stops
+from jaxtrain.types import Input, Verb
 from jaxtrain.workdir import quality
 
 
@@ -92,6 +94,15 @@ def test_a_run_that_halts_names_the_field_that_helps(monkeypatch):
     jaxtrain.train(config())
 
 
+def test_a_verb_says_which_labels_a_column_takes():
+  inputs = (Input("a"), Input("group", kind="label", required=False, values=("low", "high")),
+            Input("many", kind="label", values=tuple("abcdefgh")))
+  verb = Verb(run=None, pure=None, several="each", inputs=inputs)
+  run = types.SimpleNamespace(experiment=types.SimpleNamespace(predict={"ask": verb}))
+  assert repr(notebook.VerbFunction("ask", run)) == (
+      "ask(rows of 3 columns: a, group (low | high), many (a | b | c | d | e | f | ...); cells may be missing)")
+
+
 def interrupt_at(monkeypatch, step):
   """Sends this process an interrupt when so many steps of a run are done."""
   original = loop.Run.dispatch
@@ -118,7 +129,7 @@ def test_an_interrupt_saves_and_handlers_are_as_before(tmp_path, monkeypatch):
 
 
 def test_a_second_interrupt_is_one_of_python_and_does_not_end_the_process():
-  assert commands.running == []
+  assert not commands.running
   with pytest.raises(KeyboardInterrupt):
     with stops.Stop(0):
       os.kill(os.getpid(), signal.SIGINT)

@@ -149,17 +149,17 @@ def repeated(argvs: list[list[str]], settings: list[str]) -> list[str]:
   Those of main lose their folder and stand behind the settings of the environment; one that went on with a run by its
   folder alone has the flags of the first before its own.
   """
-  lines, before = {}, []
+  lines, before = [], []
   for argv in argvs:
     if argv and argv[0].replace(os.sep, "/").endswith("jaxtrain/main.py"):
       names = [part.lstrip("-").split("=")[0] for part in argv]
       keep = [argv[i] for i in range(1, len(argv)) if not {names[i], argv[i - 1].lstrip("-")} & {"workdir", "resume"}]
       keep = keep if "config" in names else [*before, *keep]
       before = before or keep
-      lines[" ".join([*settings, "python -m jaxtrain.main", shlex.join(keep)])] = None
+      lines.append(" ".join([*settings, "python -m jaxtrain.main", shlex.join(keep)]))
     elif argv:
-      lines[f"python {shlex.join(argv)}"] = None
-  return list(lines)
+      lines.append(f"python {shlex.join(argv)}")
+  return list(dict.fromkeys(lines))
 
 
 def time_table(run: RunData, drawing: float) -> Html:
@@ -192,11 +192,11 @@ def environment_section(run: RunData, drawing: float) -> list[Html]:
           ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
           ("resumed at step", ", ".join(fmt(start["resume_step"]) for start in run.starts if start.get("resume_step")))]
   commit, _, changes = str(run.process.get("git_commit") or "").partition("+")
-  lines = {f"git checkout {commit}{'  # and what was not committed' if changes else ''}": None} if commit else {}
+  lines = [f"git checkout {commit}{'  # and what was not committed' if changes else ''}"] * bool(commit)
   typed = lambda value: value if isinstance(value, str) else exact(value)
   settings = [f"{key.upper().replace('.', '__')}={shlex.quote(typed(dict(flatten(run.config)).get(key)))}"
               for key, origin in run.origins.items() if origin == "environment"]
-  lines |= dict.fromkeys(repeated([[str(part) for part in start.get("argv", ())] for start in starts], settings))
+  lines += repeated([[str(part) for part in start.get("argv", ())] for start in starts], settings)
   return [time_table(run, drawing), tag("h3", "Where it was made"),
           table(["", ""], [row for row in rows if row[1]], "text"), tag("h3", "Do it again"),
           tag("pre", "\n".join(lines) or "Not known: no run.json.")]
