@@ -20,7 +20,7 @@ from jaxtrain import bits, config as config_lib, jsonable, step as step_lib
 from jaxtrain.devices import parallel, processes
 from jaxtrain.errors import StopReason, Stopped, UserError
 from jaxtrain.jsonable import digest_json
-from jaxtrain.run import cadence, check as check_lib, evaluate as evaluate_lib, ledger as ledger_lib, packing, setup
+from jaxtrain.run import cadence, evaluate as evaluate_lib, ledger as ledger_lib, packing, setup
 from jaxtrain.run import start, stops
 from jaxtrain.run.cadence import Pace
 from jaxtrain.run.ledger import Ledger
@@ -278,13 +278,6 @@ def adopt(config: ConfigDict, workdir: str, init_from: str, meanings: dict[str, 
     run.save()
     run.end_training()
     jsonfile.write_json(os.path.join(workdir, "history.json"), {})
-
-
-def check(config: ConfigDict) -> dict[str, Any]:
-  """What a run of this config would be (`--mode=check`): data, sizes, memory, time. Nothing is written; see
-  `run.check.describe`.
-  """
-  return check_lib.describe(config)
 
 
 def make_train(config: ConfigDict, meta: dict[str, Any] | None = None) -> Callable[[jax.Array, dict, Any], Any]:

@@ -138,10 +138,9 @@ def run_mode(given: Given, log: Log) -> None:
       return show(inspect.inspect(own.workdir), own.json)
     backend.set_up_process()
     if own.mode == "check":
-      from jaxtrain import loop
-      with trusted(given, own.workdir):
-        described = loop.check(config)
       from jaxtrain.run import check
+      with trusted(given, own.workdir):
+        described = check.describe(config)
       return show(described, True) if own.json else streams.answer(*check.lines(described))
     work_on(given, config, origins, log)
 
