@@ -28,7 +28,7 @@ from jaxtrain.workdir import atomic, journal, jsonfile, records, schema
 
 OUTCOME_VARIABLE = "JAXTRAIN_OUTCOME"  # names the file in which a command leaves its Outcome, for whoever started it
 MAX_LINES = 4  # of a complaint
-running: list[str] = []  # the command that this process is; empty where Python calls, whose process is not ours to end
+running = False  # whether this process is a command; where Python calls, the process is not ours to end
 streams.hold_open()  # at once: a file opened later must not get the number of a stream that is closed
 HELP = ("--help", "-help", "-h")
 FIELD = re.compile(r"--?config[.\[]([^=]+)(?:=(.*))?|--?noconfig\.([\w.]+)", re.DOTALL)
@@ -158,14 +158,12 @@ def separate(rest: list[str], own: absl_flags.FlagValues) -> tuple[dict[str, str
 def suggestion(name: str, own: absl_flags.FlagValues) -> str:
   """Words that suggest the field of the config or the flag that a name stands for; empty where none is near."""
   if "config" in own:
-    if name.startswith("conf") and "." in name:
-      return f"; did you mean --config.{name.split('.', 1)[1]}?"
-    known = known_fields(own)
-    if near := config_lib.nearest(name, known):
+    field, known = re.sub(r"^conf[^.]*\.", "", name), known_fields(own)
+    if near := config_lib.nearest(field, known):
       return f"; did you mean --config.{near}?"
   close = difflib.get_close_matches(name, list(own), n=1)
   if not close and "config" in own:
-    close = [f"config.{key}" for key in difflib.get_close_matches(name, known, n=1)]
+    close = [f"config.{key}" for key in difflib.get_close_matches(field, known, n=1)]
   return f"; did you mean --{close[0]}?" if close else ""
 
 
@@ -257,9 +255,10 @@ def default_workdir(config: str, *before: str) -> str:
 
 def run(do: Callable[[Log], None]) -> int:
   """Does what a command does, tells the user what it raises, and returns the exit code for it."""
+  global running
   log, outcome = Log(), Outcome(errors.DONE, "", "")
   set_up_process(log)
-  running.append(sys.argv[0])
+  running = True
   try:
     do(log)
   except SystemExit as leaving:
@@ -268,7 +267,7 @@ def run(do: Callable[[Log], None]) -> int:
   except Exception as error:
     outcome = tell(error, log)
   finally:
-    running.pop()
+    running = False
   write_outcome(outcome, os.environ)
   streams.flush()
   return outcome.code

@@ -10,7 +10,6 @@ the same steps and finds the same best again, so nothing is lost and improvement
 
 import contextlib
 import os
-import sys
 import time
 from typing import Any, Callable, ContextManager, NamedTuple
 
@@ -18,15 +17,15 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxtrain import bits, config as config_lib, jsonable, step as step_lib
-from jaxtrain.config import meanings
 from jaxtrain.devices import parallel, processes
 from jaxtrain.errors import StopReason, Stopped, UserError
 from jaxtrain.jsonable import digest_json
-from jaxtrain.run import cadence, check as check_lib, evaluate as evaluate_lib, packing, setup, start, stops
+from jaxtrain.run import cadence, evaluate as evaluate_lib, ledger as ledger_lib, packing, setup
+from jaxtrain.run import start, stops
 from jaxtrain.run.cadence import Pace
 from jaxtrain.run.ledger import Ledger
 from jaxtrain.run.single import Run
-from jaxtrain.workdir import jsonfile, provenance, records
+from jaxtrain.workdir import jsonfile, records
 from jaxtrain.workdir.lock import Lock
 
 
@@ -56,7 +55,8 @@ class Result(NamedTuple):
 
 
 def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto", init_from: str | None = None,
-          origins: dict[str, str] | None = None, draw: Callable[[str, str], None] | None = None) -> Result:
+          origins: dict[str, str] | None = None, meanings: dict[str, str] | None = None,
+          draw: Callable[[str, str], None] | None = None) -> Result:
   """Trains an experiment, or goes on with it.
 
   Args:
@@ -64,7 +64,7 @@ def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto
     workdir: folder of the run; the same folder resumes. None leaves no file.
     resume: `auto`, `never` (refuse a folder that holds a run) or `required` (refuse one that does not).
     init_from: WORKDIR[@best|last|STEP], whose state a fresh run starts from.
-    origins: dotted field -> where its value came from, for the record.
+    origins, meanings: dotted field -> where its value came from, and what its config file says of it, for the record.
     draw: `(workdir, moment)` draws figures during a run.
 
   Raises:
@@ -79,14 +79,15 @@ def train(config: ConfigDict, workdir: str | None = None, *, resume: str = "auto
   try:
     with stops.Stop(config.train.time_budget_minutes) as stop:
       if config.stages:
-        return train_stages(config, workdir, stop, resume, init_from, origins, draw)
-      return train_one(config, workdir, stop, draw, resume=resume, init_from=init_from, origins=origins)
+        return train_stages(config, workdir, stop, draw, resume, init_from, origins=origins, meanings=meanings)
+      return train_one(config, workdir, stop, draw, resume=resume, init_from=init_from, origins=origins,
+                       meanings=meanings)
   finally:
     for lock in locks:
       lock.close()
 
 
-def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Result:
+def train_stages(config, workdir, stop, draw, resume, init_from, *, origins, meanings) -> Result:
   """Runs `config.stages` one after the other, each in stages/<k>/ from the best state of the one before."""
   if workdir is None:
     raise UserError("config.stages: a run with stages needs a workdir, because each starts from the files of the one "
@@ -95,13 +96,13 @@ def train_stages(config, workdir, stop, resume, init_from, origins, draw) -> Res
   config, _ = start.claim(config, workdir, resume)
   if processes.is_first():
     start.write_config(config, workdir, origins)
-    provenance.write_process(workdir, [str(d) for d in jax.devices()], {}, meanings.of_command(sys.argv))
+    ledger_lib.write_process(workdir, {}, meanings or {})
   for k, stage in enumerate(stages):
     settings = config.stages[k]
     carry = "all" if "carry_optimizer" in settings and settings["carry_optimizer"] else "params"
     source = os.path.join(workdir, "stages", str(k - 1)) + "@best" if k else init_from
     result = train_one(stage, os.path.join(workdir, "stages", str(k)), stop, draw, resume="auto", init_from=source,
-                       origins=origins, stage=k, carry_over=carry if k else "")
+                       origins=origins, meanings=meanings, stage=k, carry_over=carry if k else "")
   if processes.is_first():
     jsonfile.write_json(os.path.join(workdir, "history.json"), jsonable.clean(result.history))  # the last stage's
   return result._replace(workdir=workdir)
@@ -200,7 +201,7 @@ def conclude(ledger: Ledger, final: str, state: Any, best: Any, test: dict[str, 
 
 
 def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = None,
-             draw: Callable[[str, str], None] | None = None) -> None:
+             draw: Callable[[str, str], None] | None = None, meanings: dict[str, str] | None = None) -> None:
   """Assesses the best state of an existing run again (`--mode=eval`); no training, and the facts stay as they are.
 
   One that was stopped goes on with the parts that are missing.
@@ -210,6 +211,7 @@ def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = No
     workdir: folder of the run.
     init_from: WORKDIR[@best|last|STEP] or a file of weights: a folder without a run first becomes one of no steps.
     draw: `(workdir, moment)` draws the figures that follow from it.
+    meanings: dotted field -> what its config file says of it, for the record of a folder that becomes a run.
 
   Raises:
     UserError: the workdir holds no run, or one made with another config. Stopped: asked to stop, at once.
@@ -217,19 +219,19 @@ def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = No
   if config is None:
     with config_lib.strangers(workdir):
       config = config_lib.from_workdir(records.read_config(workdir), workdir)
-      return assess_again(config, workdir, init_from, draw, config_lib.must_fit(workdir))
-  assess_again(config, workdir, init_from, draw, contextlib.nullcontext())
+      return assess_again(config, workdir, init_from, draw, meanings, config_lib.must_fit(workdir))
+  assess_again(config, workdir, init_from, draw, meanings, contextlib.nullcontext())
 
 
 def assess_again(config: ConfigDict, workdir: str, init_from: str | None, draw: Callable[[str, str], None] | None,
-                 opening: ContextManager) -> None:
+                 meanings: dict[str, str] | None, opening: ContextManager) -> None:
   """`evaluate` with the config of the user or of the workdir; the run is put together within `opening`."""
   config = config_lib.resolve(config)
   lock = Lock(workdir)
   try:
     folder = workdir
     if init_from:
-      adopt(config, workdir, init_from)
+      adopt(config, workdir, init_from, meanings)
     if config.stages:
       folder = records.last_stage(workdir)
       if folder == workdir:
@@ -242,7 +244,7 @@ def assess_again(config: ConfigDict, workdir: str, init_from: str | None, draw: 
       with contextlib.ExitStack() as opened:
         with opening:
           run = opened.enter_context(start.open_run(config, folder, resume="required", init_from=None, origins=None,
-                                                    read_only=True))
+                                                    meanings=None, read_only=True))
         best = evaluate_lib.best_state(run)
         step = int(best.step)
         state = records.describe_state(step, run.plan.epoch(step), packing.digest(best))
@@ -261,7 +263,7 @@ def left_assessing(reason: StopReason) -> Stopped:
   return Stopped(f"{reason}: parts that were assessed are written; the same command goes on with the others")
 
 
-def adopt(config: ConfigDict, workdir: str, init_from: str) -> None:
+def adopt(config: ConfigDict, workdir: str, init_from: str, meanings: dict[str, str] | None) -> None:
   """Makes a folder a run of no steps from another run's state or a file of weights; training may go on from there.
 
   Raises:
@@ -271,18 +273,11 @@ def adopt(config: ConfigDict, workdir: str, init_from: str) -> None:
     raise UserError("--init_from: a config with stages cannot be assessed without training")
   if os.path.exists(os.path.join(workdir, "config.json")):
     raise UserError(f"--init_from: {workdir!r} holds a run already; choose another workdir")
-  with start.open_run(config, workdir, resume="never", init_from=init_from, origins=None) as run:
+  with start.open_run(config, workdir, resume="never", init_from=init_from, origins=None, meanings=meanings) as run:
     run.write_process()
     run.save()
     run.end_training()
     jsonfile.write_json(os.path.join(workdir, "history.json"), {})
-
-
-def check(config: ConfigDict) -> dict[str, Any]:
-  """What a run of this config would be (`--mode=check`): data, sizes, memory, time. Nothing is written; see
-  `run.check.describe`.
-  """
-  return check_lib.describe(config)
 
 
 def make_train(config: ConfigDict, meta: dict[str, Any] | None = None) -> Callable[[jax.Array, dict, Any], Any]:

@@ -33,7 +33,6 @@ from jaxtrain import commands, config as config_lib, errors, notebook, streams
 from jaxtrain.commands import Given, Log
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import LostProcess, Stopped, Told, UserError
-from jaxtrain.notebook import check_families, draw
 from jaxtrain.workdir import jsonfile, records, schema
 
 MODES = ("train", "eval", "check", "inspect", "fields")
@@ -133,16 +132,15 @@ def run_mode(given: Given, log: Log) -> None:
       if own.mode == "fields":
         return list_fields(config, origins, own)
       if config is not None:
-        check_families(config)
+        notebook.check_families(config)
     if own.mode == "inspect":
       from jaxtrain.run import inspect
       return show(inspect.inspect(own.workdir), own.json)
     backend.set_up_process()
     if own.mode == "check":
-      from jaxtrain import loop
-      with trusted(given, own.workdir):
-        described = loop.check(config)
       from jaxtrain.run import check
+      with trusted(given, own.workdir):
+        described = check.describe(config)
       return show(described, True) if own.json else streams.answer(*check.lines(described))
     work_on(given, config, origins, log)
 
@@ -150,16 +148,18 @@ def run_mode(given: Given, log: Log) -> None:
 def work_on(given: Given, config, origins: dict[str, str], log: Log) -> None:
   """Trains or evaluates a run, and draws its page. Raises UserError and the loop's exceptions."""
   from jaxtrain import loop
+  from jaxtrain.config import meanings
   own = given.flags
+  noted = meanings.of_config(own.config)
   if own.mode == "train":
     join_processes(config, own)
   workdir = own.workdir or commands.default_workdir(own.config)
   log.folder = workdir if processes.is_first() else ""
   if own.mode == "eval":
-    loop.evaluate(config, workdir, own.init_from or None, draw)
+    loop.evaluate(config, workdir, own.init_from or None, notebook.draw, noted)
   else:
-    notebook.train_whole(config, workdir, draw, bool(own.config), resume=own.resume, init_from=own.init_from or None,
-                         origins=origins)
+    notebook.train_whole(config, workdir, trusted(given, workdir), resume=own.resume,
+                         init_from=own.init_from or None, origins=origins, meanings=noted)
   if processes.is_first():
     notebook.say_report(workdir)
 

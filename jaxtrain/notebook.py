@@ -12,7 +12,6 @@ ends the process. `history` is always a dict of lists, whatever is installed, so
 
 import contextlib
 import functools
-import math
 import operator
 import os
 import re
@@ -20,21 +19,27 @@ from typing import Any, Iterator, Sequence
 
 from ml_collections import ConfigDict
 
-from jaxtrain import commands, config as config_lib, jsonable, streams
+from jaxtrain import commands, config as config_lib, streams
+from jaxtrain.config import meanings
 from jaxtrain.devices import backend, processes
-from jaxtrain.errors import Stopped, UserError, need
+from jaxtrain.errors import Stopped, Told, UserError, need
 from jaxtrain.workdir import quality as quality_lib, reading, records
 
-FLAG = re.compile(r"(?<![\w-])--(?=[a-z])")
+# Words of a command, as patterns, and those of Python
+SPELT = {r"--workdir=.* goes on$": "the same call goes on", "the same command": "the same call",
+         r"(?<![\w-])--(?=[a-z])": ""}
 
 
 @contextlib.contextmanager
-def spelt_as_arguments() -> Iterator[None]:
-  """Turns the flags that a message names into arguments of Python: `--num` into `num`."""
+def spelt_for_python() -> Iterator[None]:
+  """Says in the words of Python what a message says in those of a command: `--num` is `num`, a command is a call."""
   try:
     yield
-  except UserError as error:
-    raise UserError(FLAG.sub("", error.message), FLAG.sub("", error.hint)) from error.__cause__
+  except Told as error:
+    words = [error.message, error.hint]
+    for pattern, python in SPELT.items():
+      words = [re.sub(pattern, python, text) for text in words]
+    raise type(error)(*words) from error.__cause__
 
 
 def draw(workdir: str, moment: str) -> None:
@@ -54,16 +59,16 @@ def check_families(config: ConfigDict) -> None:
     figures.select(config_lib.to_record(config), "end")
 
 
-def train_whole(config: ConfigDict, workdir: str | None, draw=draw, is_named: bool = True, **options):
-  """`loop.train` with its options, and in the end figures and report; returns its result. Files of a run that is known
-  from its folder alone, which is not `is_named`, may not fit together.
+def train_whole(config: ConfigDict, workdir: str | None, fits, **options):
+  """`loop.train` with its options, and in the end figures and report; returns its result.
+
+  `fits`: context in which the files of the run are read for its page.
   """
   from jaxtrain import loop
   from jaxtrain.run import stops
   result = loop.train(config, workdir, draw=draw, **options)
   if workdir and processes.is_first():
     left = lambda reason: Stopped(f"{reason}: the run is done, its page is not; the same command draws it")
-    fits = contextlib.nullcontext() if is_named else config_lib.must_fit(workdir)
     with stops.Stop(0) as stop, stop.at_once(left), fits:
       draw(workdir, "end")
   return result
@@ -96,16 +101,18 @@ def train(config: str | ConfigDict, workdir: str | os.PathLike | None = None, *,
     UserError: config, data or workdir do not fit. Stopped: asked to stop, and saved. NonFinite: halted.
   """
   workdir = os.fspath(workdir) if workdir is not None else None
-  with spelt_as_arguments():
+  with spelt_for_python():
     if isinstance(config, ConfigDict):
-      config, environ = ConfigDict(config.to_dict()), {}
+      config, environ, noted = ConfigDict(config.to_dict()), {}, {}
     else:
+      noted = meanings.of_config(os.fspath(config))
       config, environ = config_lib.read_file(os.fspath(config)), os.environ
     config, origins = commands.override(config, fields, "python", environ)
     check_families(config)
     commands.set_up_libraries()
     backend.set_up_process()
-    result = train_whole(config, workdir, resume=resume, init_from=init_from, origins=origins)
+    result = train_whole(config, workdir, contextlib.nullcontext(), resume=resume, init_from=init_from, origins=origins,
+                         meanings=noted)
   if workdir:
     say_report(workdir)
   return result
@@ -127,10 +134,8 @@ def load(workdir: str | os.PathLike, checkpoint: str | int = "best", *, experime
   """
   from jaxtrain.run import trained
   commands.set_up_libraries()
-  backend.set_up_process()
-  backend.start_devices(config_lib.common().parallel, math.inf)
   workdir, names = os.fspath(workdir), (code,) if isinstance(code, str) else tuple(code)
-  with spelt_as_arguments():
+  with spelt_for_python():
     return Loaded(workdir, trained.restore(workdir, str(checkpoint), (experiment, *names)))
 
 
@@ -201,6 +206,7 @@ class VerbFunction:
     name: of the verb.
     needs: columns that it reads, in the order of those of an array; None: whatever columns there are; (): none.
     optional: those of them whose cells may be missing.
+    labels: column -> the labels that it may hold, for those that hold no others.
     counts: whether it takes `num`, a number of rows to make.
   """
 
@@ -209,6 +215,7 @@ class VerbFunction:
     inputs = self.verb.inputs
     self.needs = None if inputs is None else tuple(column.name for column in inputs)
     self.optional = tuple(column.name for column in inputs or () if not column.required)
+    self.labels = {column.name: column.values for column in inputs or () if column.values}
     self.counts = self.verb.counts
 
   def __call__(self, rows: Any = None, *, num: int = 0, seed: int | None = None):
@@ -225,7 +232,7 @@ class VerbFunction:
     """
     from jaxtrain.data import inputs
     from jaxtrain.run import verbs
-    with spelt_as_arguments():
+    with spelt_for_python():
       if self.verb.reads != (rows is not None):
         raise UserError(f"{self.name}: got {'nothing' if rows is None else 'rows'}, allowed "
                         f"{'an array, a dict of columns or a DataFrame' if self.verb.reads else 'no rows'}")
@@ -233,7 +240,7 @@ class VerbFunction:
       verbs.check_numbers(self.name, self.verb, num, seed)
       data = self.run.config.data if "data" in self.run.config else {}
       columns = inputs.from_memory(rows, data, self.needs) if self.verb.reads else None
-      found, _ = verbs.compute(self.run, self.verb, columns, num, seed)
+      found = verbs.compute(self.run, self.verb, columns, num, seed)
     if not inputs.is_frame(rows):
       return found
     same = self.verb.carries and len(next(iter(found.values()))) == len(rows)
@@ -243,10 +250,15 @@ class VerbFunction:
     if self.needs is None:
       rows = ["rows of any columns"]
     else:
-      some = ", ".join(self.needs[:6]) + (", ..." if len(self.needs) > 6 else "")
-      rows = [f"rows of {len(self.needs)} columns: {some}"] * bool(self.needs)
+      named = [f"{name} ({some(self.labels[name], ' | ')})" if name in self.labels else name for name in self.needs]
+      rows = [f"rows of {len(self.needs)} columns: {some(named, ', ')}"] * bool(self.needs)
     gaps = "; cells may be missing" if self.optional else ""
     return f"{self.name}({'; '.join([*rows, *['num=rows to make'] * self.counts])}{gaps})"
+
+
+def some(words: Sequence[str], between: str) -> str:
+  """Up to six words in a line."""
+  return between.join([*words[:6], *["..."] * (len(words) > 6)])
 
 
 def scalars_of(path: str) -> dict[str, float | None]:
@@ -255,9 +267,7 @@ def scalars_of(path: str) -> dict[str, float | None]:
     part = reading.read_part(path, strict=False)
   except ValueError as error:
     raise UserError(f"{path} cannot be read: {error}") from None
-  counts = lambda value: isinstance(value, int) and not isinstance(value, bool)
-  return {name: value if counts(value) else jsonable.number(value)
-          for name, value in (part["scalars"] if "scalars" in part else {}).items()}
+  return reading.scalars(part)
 
 
 def whole(name: str, value: Any) -> int:

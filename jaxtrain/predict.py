@@ -17,6 +17,8 @@ import errno
 import json
 import os
 import sys
+import time
+from typing import Iterable
 
 from absl import flags as absl_flags
 
@@ -57,6 +59,13 @@ def suffix(path: str) -> str:
   return os.path.splitext(path)[1].lower()
 
 
+def refuse(flags, names: Iterable[str], beside: str) -> None:
+  """Raises UserError where one of the flags with these names is given, beside what has no use for it."""
+  for name in names:
+    if flags[name].value != flags[name].default:
+      raise UserError(f"--{name}: got {flags[name].value!r}, allowed nothing with {beside}")
+
+
 def check_flags(flags, verb: Verb) -> None:
   """Raises UserError where flags are missing, or given and of no use."""
   from jaxtrain.data import files, inputs, writing
@@ -65,20 +74,15 @@ def check_flags(flags, verb: Verb) -> None:
     if verb.pure is None:
       raise UserError(f"--export: got {flags.export!r}, allowed nothing with --verb={flags.verb}, which does not take "
                       "rows one by one")
-    for name in ("input", "output", "num"):
-      if getattr(flags, name):
-        raise UserError(f"--{name}: got {getattr(flags, name)!r}, allowed nothing with --export")
-    return
+    return refuse(flags, ("input", "output", "num", "columns", "seed", *inputs.FIELDS), "--export")
   if verb.reads != bool(flags.input):
     raise UserError(f"--input: got {flags.input!r}, allowed {'a file' if verb.reads else 'nothing'} with "
                     f"--verb={flags.verb}")
-  if flags.columns and (verb.inputs is not None or flags.export):
+  if flags.columns and verb.inputs is not None:
     raise UserError(f"--columns: got {','.join(flags.columns)}, allowed nothing with --verb={flags.verb}, which reads "
                     "the columns that it was trained on")
   verbs.check_numbers(flags.verb, verb, flags.num, flags.seed)
-  for name in inputs.FIELDS if not verb.reads else ():
-    if flags[name].value is not None:
-      raise UserError(f"--{name}: got {flags[name].value!r}, allowed nothing with --verb={flags.verb}")
+  refuse(flags, () if verb.reads else inputs.FIELDS, f"--verb={flags.verb}")
   if not flags.output:
     raise UserError(f"--output: required, a file {' '.join(['.csv .parquet .npz .h5', *verb.writers])}")
   if suffix(flags.output) not in verb.writers and files.kind_of(flags.output) not in writing.WRITERS:
@@ -121,7 +125,10 @@ def apply(flags, verb: Verb, run) -> tuple[dict, str, list[str]]:
   carried = columns.values if verb.carries and isinstance(columns, files.Columns) else {}
   if suffix(flags.output) not in verb.writers:
     writing.check(flags.output, carried)
-  found, seconds = verbs.compute(run, verb, columns, flags.num, flags.seed)
+  began = time.perf_counter()
+  with inputs.spelt_as_flags():
+    found = verbs.compute(run, verb, columns, flags.num, flags.seed)
+  seconds = time.perf_counter() - began
   read = {column.name for column in verb.inputs or ()} if verb.replaces else set()
   clash = [name for name in found if name in carried and name not in read]
   if clash:

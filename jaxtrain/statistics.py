@@ -1,11 +1,13 @@
-"""Intervals of means, tests of which group of runs is better over shared seeds, and calibration of class probabilities.
+"""Intervals of means and of shares, tests of which group of runs is better over shared seeds, and calibration of class
+probabilities.
 
 Values of a metric stand in a matrix [G, R]: a row for each group (runs of equal settings), a column for each replicate
 (a seed, a fold), NaN where a group has none. All is computed for many rows at once, and equal input gives equal output.
 
 **Source:** Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5 (studentised bootstrap); Holm, A
-simple sequentially rejective multiple test procedure, 1979. Expected calibration error of the predicted class, bins of
-equal width: Guo et al., On calibration of modern neural networks, 2017, equation 3.
+simple sequentially rejective multiple test procedure, 1979. Intervals of shares: Wilson, Probable inference, the law of
+succession, and statistical inference, 1927. Expected calibration error of the predicted class, bins of equal width: Guo
+et al., On calibration of modern neural networks, 2017, equation 3.
 **Departs:** the deviation of a resample is no smaller than MIN_SPREAD of the sample's. Few values have resamples of one
 value, or of two that nearly agree, which make intervals of any length. With 0.3 they hold the mean of normal values in
 94 to 97 % of cases from 3 values on, and are at most twice as long as those of t (4,000 simulated samples of each
@@ -86,6 +88,14 @@ def mean_intervals(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low[at] = mean[at] - t[:, -1 - place] * deviation[at]
     high[at] = mean[at] - t[:, place] * deviation[at]
   return low, high
+
+
+def wilson(hits: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Shares hits / total of counts [...], and the ends of their 95 % intervals (Wilson 1927), each [...]."""
+  z, n = 1.96, np.maximum(total, 1)
+  p = hits / n
+  centre, half = p + z ** 2 / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+  return p, np.minimum((centre - half) / (1 + z ** 2 / n), p), np.maximum((centre + half) / (1 + z ** 2 / n), p)
 
 
 def calibration(log_prob: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:

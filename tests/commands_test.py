@@ -71,6 +71,9 @@ def test_arguments_may_stand_before_flags_and_after_two_dashes():
     (("--mod=check",), True, "--mod: no such flag; did you mean --mode?"),
     (("--confg.train.num_epochs=2",), True, "--confg.train.num_epochs: no such flag; did you mean "
                                             "--config.train.num_epochs?"),
+    (("--confg.train.num_epchs=2",), True, "--confg.train.num_epchs: no such flag; did you mean "
+                                           "--config.train.num_epochs?"),
+    (("--confg.zzz.zzz=2",), True, "--confg.zzz.zzz: no such flag"),
     (("--config.seed=2",), False, "--config.seed: no such flag"),
     (("--noconfig.seed=2",), True, "--noconfig.seed: no such flag; did you mean --config.seed?"),
     (("config.seed=2",), True, "argument 'config.seed=2' is left over; did you mean --config.seed=2?"),

@@ -26,7 +26,7 @@ from jaxtrain import config as config_lib, jsonable, loop, predict, step as step
 from jaxtrain.data import files, writing
 from jaxtrain.devices import backend, parallel
 from jaxtrain.report import figures, run_page
-from jaxtrain.run import setup, trained
+from jaxtrain.run import check, setup, trained
 from jaxtrain.workdir import journal as journal_lib
 
 FILES = [os.path.join(child.ROOT, path) for path in records.CONFIGS]
@@ -121,7 +121,7 @@ def test_trains_resumes_and_repeats(case, table, tmp_path):
 
 @pytest.mark.parametrize("case", cases(QUICK))
 def test_check_describes(case, table):
-  described = loop.check(small(*case, table))
+  described = check.describe(small(*case, table))
   assert described["parameters"] > 0 or case[1] == "random"
   assert "weight" in [leaf["name"] for leaf in described["batch"]] and "loss" in described["metrics"]
   assert described["data"]["stream"] or sum(part["rows"] for part in described["data"]["parts"]) > 0
@@ -289,7 +289,7 @@ def use(path: str, table, folder) -> dict[str, list[str]]:
   run, smoke = str(folder / "run"), configs["smoke"]
   with reads.noted() as read, mock.patch.object(backend, "threads_in_use", []):
     loop.train(smoke, run, draw=lambda workdir, moment: None)
-    loop.adopt(config_lib.resolve(smoke), str(folder / "adopted"), run)
+    loop.adopt(config_lib.resolve(smoke), str(folder / "adopted"), run, {})
     for name, verb in trained.restore(run, "best").experiment.predict.items():
       apply(run, name, verb, folder)
     figures.select(reads.Record(config_lib.to_record(smoke), read), "end")

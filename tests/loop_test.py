@@ -14,7 +14,7 @@ import outside
 from jaxtrain import config as config_lib, loop, rng
 from jaxtrain.devices import backend
 from jaxtrain.errors import NonFinite, Stopped, UserError
-from jaxtrain.run import packing, stops as stops_lib
+from jaxtrain.run import check, packing, stops as stops_lib
 from jaxtrain.types import Source
 from jaxtrain.workdir import records
 from jaxtrain.workdir.lock import Lock
@@ -279,7 +279,7 @@ def test_the_largest_microbatch_that_fits(tmp_path, monkeypatch, capsys):
     config.log.progress, config.log.figures = False, "none"
     return config
   def needs(rows):
-    described = loop.check(smoke(rows))
+    described = check.describe(smoke(rows))
     return described["argument_bytes"] + described["temporary_bytes"]
   assert needs(64) < needs(128) < needs(256)
   room = int(needs(128) / 0.9) + 2
@@ -433,4 +433,4 @@ def test_evaluation_batches_that_do_not_divide_are_refused():
 
 def test_a_wrong_plateau_monitor_is_refused_at_start():
   with pytest.raises(UserError, match="config.optim.plateau.monitor: got 'val_los', allowed .*val_loss"):
-    loop.check(configured(optim__plateau__factor=0.5, optim__plateau__monitor="val_los"))
+    check.describe(configured(optim__plateau__factor=0.5, optim__plateau__monitor="val_los"))

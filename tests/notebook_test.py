@@ -4,16 +4,30 @@ import json
 import os
 import signal
 import time
+import types
 
+import numpy as np
 import pytest
 
 import child
 import outside
 import jaxtrain
-from jaxtrain import commands, loop
-from jaxtrain.errors import Stopped, UserError
+from jaxtrain import commands, loop, notebook
+from jaxtrain.errors import NonFinite, Stopped, UserError
 from jaxtrain.run import stops
+from jaxtrain.types import Input, Verb
 from jaxtrain.workdir import quality
+
+
+MINE = """import outside
+
+
+def get_config(variant):
+  config = outside.get_config(variant)
+  config.loss.weights.error = 1.0  # of the squared errors
+  config.train.num_epochs = 6  # a field of all experiments, whose meaning is known
+  return config
+"""
 
 
 def config(**fields):
@@ -45,12 +59,14 @@ def test_it_gives_what_the_loop_gives_and_leaves_no_file_without_a_workdir(tmp_p
 
 
 def test_a_file_is_read_as_the_command_reads_it(tmp_path, monkeypatch):
-  (tmp_path / "mine.py").write_text("import outside\nget_config = outside.get_config\n", encoding="utf-8")
+  (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
   monkeypatch.setenv("TRAIN__NUM_EPOCHS", "3")
   result = jaxtrain.train(f"{tmp_path / 'mine.py'}:table", tmp_path / "run", seed=2)
   assert len(result.history["epoch"]) == 3
   with open(tmp_path / "run" / "config.json", encoding="utf-8") as file:
     assert json.load(file)["origins"] == {"train.num_epochs": "environment", "seed": "python"}
+  with open(tmp_path / "run" / "run.json", encoding="utf-8") as file:
+    assert json.load(file)["meanings"] == {"loss.weights.error": "of the squared errors"}
 
 
 @pytest.mark.parametrize("fields, words", [
@@ -71,6 +87,22 @@ def test_arguments_are_named_as_python_names_them(tmp_path):
     jaxtrain.train(config(), tmp_path / "run", resume="required")
 
 
+def test_a_run_that_halts_names_the_field_that_helps(monkeypatch):
+  outside.change_steps(monkeypatch, lambda config, before, state, metrics: (
+      state.replace(params={"slope": state.params["slope"] * np.nan}), metrics))
+  with pytest.raises(NonFinite, match=r"is not finite; halted .* \(config\.train\.on_nonfinite=skip goes on"):
+    jaxtrain.train(config())
+
+
+def test_a_verb_says_which_labels_a_column_takes():
+  inputs = (Input("a"), Input("group", kind="label", required=False, values=("low", "high")),
+            Input("many", kind="label", values=tuple("abcdefgh")))
+  verb = Verb(run=None, pure=None, several="each", inputs=inputs)
+  run = types.SimpleNamespace(experiment=types.SimpleNamespace(predict={"ask": verb}))
+  assert repr(notebook.VerbFunction("ask", run)) == (
+      "ask(rows of 3 columns: a, group (low | high), many (a | b | c | d | e | f | ...); cells may be missing)")
+
+
 def interrupt_at(monkeypatch, step):
   """Sends this process an interrupt when so many steps of a run are done."""
   original = loop.Run.dispatch
@@ -86,7 +118,7 @@ def test_an_interrupt_saves_and_handlers_are_as_before(tmp_path, monkeypatch):
   handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
   with monkeypatch.context() as patched:
     interrupt_at(patched, 10)
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped, match=r"^SIGINT: saved at step \d+; the same call goes on$"):
       jaxtrain.train(config(), tmp_path / "run")
   warned = quality.of_workdir(str(tmp_path / "run")).warnings
   assert "the run is unfinished (its newest evaluation is at step" in warned[0]
@@ -97,7 +129,7 @@ def test_an_interrupt_saves_and_handlers_are_as_before(tmp_path, monkeypatch):
 
 
 def test_a_second_interrupt_is_one_of_python_and_does_not_end_the_process():
-  assert commands.running == []
+  assert not commands.running
   with pytest.raises(KeyboardInterrupt):
     with stops.Stop(0):
       os.kill(os.getpid(), signal.SIGINT)

@@ -69,8 +69,7 @@ def make(config, meta):
     return step.Chunk({"error": chunk["weight"] @ error})
 
   def eval_step(state, batch, key, over):
-    params = state.params if state.ema is None else state.ema
-    sums = over(lambda chunk, k: loss_sums(params, state, chunk, k).terms, batch, key)
+    sums = over(lambda chunk, k: loss_sums(state.applied, state, chunk, k).terms, batch, key)
     return {"loss": (sums["error"], jnp.sum(batch["weight"]))}
 
   train_step = step.make_train_step(loss_sums, lambda batch: {"error": jnp.sum(batch["weight"])},

@@ -26,6 +26,15 @@ def test_half_width_is_that_of_scipys_interval(n):
   np.testing.assert_allclose(statistics.t_quantile(np.arange(1, 101)), stats.t.ppf(0.975, np.arange(1, 101)))
 
 
+def test_intervals_of_shares_are_those_of_scipy():
+  hits, total = np.array([0, 1, 15, 81, 20]), np.array([20, 29, 148, 263, 20])
+  share, low, high = statistics.wilson(hits, total)
+  wanted = [stats.binomtest(int(k), int(n)).proportion_ci(0.95, "wilson") for k, n in zip(hits, total)]
+  np.testing.assert_allclose(share, hits / total)
+  np.testing.assert_allclose(np.stack([low, high], axis=1), wanted, atol=1e-5)  # z is 1.96 here
+  np.testing.assert_array_equal(statistics.wilson(np.zeros(1), np.zeros(1))[0], [0.0])  # no rows
+
+
 def test_paired_p_is_that_of_scipy():
   rng = np.random.default_rng(0)
   one, two = rng.normal(size=(2, 5, 8))

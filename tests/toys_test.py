@@ -131,7 +131,7 @@ def sweep(folder, toy, settings):
              ((values, config_lib.resolve(modes.configured(toy, **values))) for values in settings)}
   added = journal.add([(values, digest) for digest, (values, _) in configs.items()])
   with stops_lib.Stop(0) as stop:
-    vmap.run(journal, added, [], lambda m: configs[m.digest][1], {}, vmap.Options(True, 0), stop, lambda line: None)
+    vmap.run(journal, added, [], lambda m: configs[m.digest][1], {}, {}, vmap.Options(True, 0), stop, lambda line: None)
   assert len(journal.waves) == 1 and [member.outcome for member in journal.members] == ["done"] * len(settings)
   return [journal.workdir(member) for member in journal.members]
 

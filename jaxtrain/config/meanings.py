@@ -139,18 +139,25 @@ def of_file(path: str) -> dict[str, str]:
     return {}
 
 
+def of_config(argument: str) -> dict[str, str]:
+  """The same of the config file of FILE or FILE:variant, for fields that are not shared: what a run notes."""
+  found = of_file(argument.partition(":")[0])
+  return {key: text for key, text in found.items() if key.startswith("data.") or shared_key(key) not in of_all()}
+
+
 def of_command(argv: Sequence[str]) -> dict[str, str]:
-  """The same of the config file that a command line names, for fields that are not shared; {} where it names none."""
+  """The same of the config file that a command line of an older run names; {} where it names none."""
   for word, after in zip(argv, [*argv[1:], ""]):
     name, is_set, value = word.partition("=")
     if name in ("-config", "--config"):
-      found = of_file((value if is_set else after).partition(":")[0])
-      return {key: text for key, text in found.items() if key.startswith("data.") or shared_key(key) not in of_all()}
+      return of_config(value if is_set else after)
   return {}
 
 
 def of_run(made: Mapping[str, Any]) -> dict[str, str]:
-  """The same by what a run's run.json holds: as the run has noted it, else of the file that its command line named."""
+  """The same by what a run's run.json holds: as the run has noted it, else of the file that its command line named, by
+  which runs of before are known.
+  """
   if isinstance(made.get("meanings"), dict):
     return made["meanings"]
   return of_command([str(word) for word in made["argv"]]) if isinstance(made.get("argv"), list) else {}

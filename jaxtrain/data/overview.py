@@ -14,10 +14,10 @@ import numpy as np
 
 from jaxtrain.data import scaling
 from jaxtrain.types import Source, Splits
+from jaxtrain.workdir import quality
 
 SKEW_ROWS = 1 << 16  # training rows by which a column's skewness is judged
 COUNTS = ("rows_dropped", "rows_beyond_limit", "rows_incomplete", "rows_unlabelled")  # that facts of a table may have
-WARNINGS = ("warnings", "label_warnings")
 
 
 class Seen(NamedTuple):
@@ -52,7 +52,7 @@ def describe(splits: Splits) -> dict[str, Any]:
   seen = look(parts, len(names), len(meta["class_names"]) if "class_names" in meta else 0)
   found["classes"] = [{"name": meta["class_names"][k], "rows": sum(rows)} | dict(zip(seen.label_rows, rows))
                       for k, rows in enumerate(zip(*seen.label_rows.values()))]
-  found["warnings"] = [words for name in WARNINGS if name in table for words in table[name]]
+  found["warnings"] = quality.data_warnings(meta)
   found["constant_columns"] = [name for name, varies in zip(names, seen.varies) if not varies]
   alike = collections.defaultdict(list)
   for name, varies, digest in zip(names, seen.varies, seen.digests):

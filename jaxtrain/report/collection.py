@@ -136,9 +136,9 @@ def metrics_of(run: RunData) -> dict[str, float]:
     for row in run.rows:
       if row["split"] == split and (split == "test" or row["step"] == best.step):
         found |= {f"{split}_{name}": reading.value_of(row, name) for name in row_metrics(row)}
-    for name, given in run.evals.get(split, {}).get("scalars", {}).items():
+    for name, value in reading.scalars(run.evals.get(split, {})).items():
       if "/" not in name:
-        found.setdefault(f"{split}_{name}", number(given))
+        found.setdefault(f"{split}_{name}", value)
   found.pop(best.monitor, None)  # it stands there as the best one
   found[TIME] = reading.step_seconds(run) or number(newest_event(run, "on_train_end").get("total_time_s"))
   rest = {f"{split}_{name}" for split in reading.SPLITS for name in NOT_METRICS}

@@ -39,7 +39,7 @@ WORDS = {"train": "training", "val": "validation", "lr": "learning rate", "grad"
          "r2": "R²", "f1": "F1", "nll": "negative log-likelihood", "ece": "calibration error", "dims": "dimensions",
          "top5": "in the top 5", "prob": "probability", "nats": "in nats", "e": "expected", "sd": "by deviation",
          "macro": "(mean of classes)", "ate": "ATE", "cate": "CATE", "aipw": "AIPW", "2sls": "2SLS"}
-INK, MUTED, FAINT = "#22262b", "#667079", "#e3e7eb"
+INK, MUTED, GREY, FAINT = "#22262b", "#667079", "#c3c9cf", "#e3e7eb"
 STYLE = {"font.size": 8.5, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "text.color": INK,
          "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.edgecolor": "#9aa3ab",
          "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
@@ -54,6 +54,19 @@ def styled():
   with matplotlib.rc_context(STYLE), np.errstate(all="ignore"), warnings.catch_warnings():
     warnings.simplefilter("ignore")
     yield
+
+
+@contextlib.contextmanager
+def attempted(run: RunData, figure: str, how: str = "drawn"):
+  """What draws a figure of a run: a failure is noted and said, and what comes after goes on, but for a full disk."""
+  try:
+    with styled():
+      yield
+  except Exception as error:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    run.problems.append(f"figure {figure} was not {how}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    streams.say(f"jaxtrain: {run.problems[-1]}", error=True)
 
 
 def clip_text(text: Any, width: int) -> str:
@@ -171,8 +184,7 @@ def draw_panels(run: RunData, mosaic: list[list[str]], width: float, height: flo
     drawing(ax, run, name)
   handles = {label: handle for ax in axes.values() for handle, label in zip(*ax.get_legend_handles_labels())
              if ax.get_legend() is None}
-  figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=1 if narrow else 4,
-                handlelength=1.8)
+  figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=1 if narrow else 4, handlelength=1.8)
   return figure
 
 
@@ -181,15 +193,10 @@ def rows_of(names: list[str], columns: int) -> list[list[str]]:
   return [(names[k:k + columns] + ["."] * columns)[:columns] for k in range(0, len(names), columns)]
 
 
-def metric_columns(run: RunData) -> list[str]:
-  """Names of all metrics of a run's rows, the loss first."""
-  columns = (name[len("metric_"):] for row in run.rows for name in row if name.startswith("metric_"))
-  return list(dict.fromkeys(["loss", *columns]))
-
-
 def curve_names(run: RunData) -> tuple[list[str], list[str]]:
   """Metrics with a finite value in train or val: the loss and its weighted terms, and the others."""
-  there = [name for name in metric_columns(run) if any(reading.curve(run, split, name) for split in ("train", "val"))]
+  there = [name for name in reading.metric_names(run)
+           if any(reading.curve(run, split, name) for split in ("train", "val"))]
   terms = [name for name in ("loss", *run.config.get("loss", {}).get("weights", {})) if name in there]
   return terms, [name for name in there if name not in terms and name not in SCHEDULES]
 
@@ -330,20 +337,13 @@ def draw(run: RunData, moment: str, asked: bool = False) -> list[tuple[str, str,
   drawn = []
   for name, family in select(run.config, moment, asked).items():
     path = os.path.join(run.folder, "figures", f"{name}-{moment}-{when}.png")
-    try:
-      with styled():
-        figure = family(run)
-        if figure is not None:
-          if not os.path.isdir(os.path.dirname(path)):
-            os.mkdir(os.path.dirname(path))  # a run that is gone stays so
-          with atomic.replacing(path) as fresh:
-            figure.savefig(fresh, format="png", metadata={"Software": None})
-          caption = str(figure.get_label() or inspect.getdoc(family) or "")
-          drawn.append((name, path, " ".join(caption.split())))
-    except Exception as error:
-      if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise  # nor is there room for the others
-      # whatever else it is, the other figures and the report still come
-      run.problems.append(f"figure {name} was not drawn: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
-      streams.say(f"jaxtrain: {run.problems[-1]}", error=True)
+    with attempted(run, name):
+      figure = family(run)
+      if figure is not None:
+        if not os.path.isdir(os.path.dirname(path)):
+          os.mkdir(os.path.dirname(path))  # a run that is gone stays so
+        with atomic.replacing(path) as fresh:
+          figure.savefig(fresh, format="png", metadata={"Software": None})
+        caption = str(figure.get_label() or inspect.getdoc(family) or "")
+        drawn.append((name, path, " ".join(caption.split())))
   return drawn

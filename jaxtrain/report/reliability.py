@@ -1,22 +1,10 @@
-"""The reliability diagram of class probabilities, which the figures of several families share.
-
-**Source:** intervals of shares: Wilson 1927.
-"""
+"""The reliability diagram of class probabilities, which the figures of several families share."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxtrain.report.figures import COLORS, MUTED, new_figure
-
-GREY = "#c3c9cf"
-
-
-def wilson(hits: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Shares hits / total, and the ends of their 95 % intervals (Wilson 1927)."""
-  z, n = 1.96, np.maximum(total, 1)
-  p = hits / n
-  centre, half = p + z ** 2 / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
-  return p, np.minimum((centre - half) / (1 + z ** 2 / n), p), np.maximum((centre + half) / (1 + z ** 2 / n), p)
+from jaxtrain.report.figures import COLORS, GREY, MUTED, new_figure
+from jaxtrain.statistics import wilson
 
 
 def draw_reliability(bins: np.ndarray, title: str) -> Figure:

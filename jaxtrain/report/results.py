@@ -5,13 +5,12 @@ training, and where there are none the page says so and what to change.
 """
 
 import math
-from typing import Iterable, NamedTuple
+from typing import Iterable
 
-from jaxtrain.jsonable import number
 from jaxtrain.report import figures
 from jaxtrain.report.page import Html, fmt, table, tag, with_interval
 from jaxtrain.workdir import reading
-from jaxtrain.workdir.quality import HALF, data_warnings, held_out, is_chance
+from jaxtrain.workdir.quality import HALF, Result, data_warnings, held_out, key_results, measured, no_better
 from jaxtrain.workdir.reading import RunData, best_of, newest_event, time_axis, value_of
 
 MAX_KEYS = 6
@@ -20,40 +19,9 @@ NEAR_END = 0.95  # share of training from which on a best state says that more t
 APART = 1.5  # ratio of validation to training loss that is worth a sentence
 
 
-class Result(NamedTuple):
-  """A key result: its name, value, half of its 95 % interval (None where not known), and what is said of it."""
-  name: str
-  value: float
-  half: float | None
-  said: dict
-
-
-def measured(run: RunData, split: str) -> dict[str, float]:
-  """All numbers of a split in the best state by name: those of its assessment, then those of its evaluation."""
-  scalars = run.evals[split]["scalars"] if split in run.evals else {}
-  whole = lambda value: isinstance(value, int) and not isinstance(value, bool)
-  found = {name: value if whole(value) else number(value) for name, value in scalars.items()}
-  best = best_of(run).step
-  for row in run.rows:
-    if row["split"] == split and (split == "test" or row["step"] == best):
-      found = {name: value_of(row, name) for name in figures.metric_columns(run)} | found
-  return {name: value for name, value in found.items() if value is not None}
-
-
-def key_results(run: RunData) -> list[Result]:
-  """The key results of the part that is shown, in the order of their declaration; else the metric that is monitored."""
-  split, said = held_out(run) or "train", reading.described(run)
-  values = measured(run, split)
-  names = [name for name, entry in said.items() if entry.get("key") and math.isfinite(values.get(name, math.nan))]
-  monitored = best_of(run).monitor.partition("_")[2]
-  names = names or [name for name in dict.fromkeys(("loss", monitored)) if name in values]
-  return [Result(name, values[name], values.get(name + HALF), reading.description(said, name))
-          for name in names[:MAX_KEYS]]
-
-
 def headline(run: RunData) -> list[Html]:
   """The key results as tiles, and of which rows they are."""
-  found, split = key_results(run), held_out(run)
+  found, split = key_results(run)[:MAX_KEYS], held_out(run)
   if not found:
     return [tag("p", "Nothing has been evaluated yet.", class_="soft")]
   shown = (tag("div", tag("span", figures.words(one.name), title=one.name), tag("b", *number_parts(one)),
@@ -96,10 +64,8 @@ def findings(run: RunData) -> list[str]:
   found = list(dict.fromkeys(data_warnings(run.meta) + alarms[-1:]))
   for say in figures.experiment_families(run.config.get("experiment", ""), "FINDINGS").values():
     found += say(run)
-  for one in key_results(run):
-    if is_chance(one.value, one.said, one.half):
-      chance = fmt(one.said["chance"])
-      found.append(f"{figures.words(one.name)} ({fmt(one.value)}) is no better than chance ({chance}).")
+  found += [f"{figures.words(one.name)} ({fmt(one.value)}) is no better than chance ({fmt(one.said['chance'])})."
+            for one in no_better(run)]
   if majority := majority_share(run):
     share, accuracy = majority
     verdict = "is no better than" if accuracy <= share else "compares with"
@@ -147,9 +113,8 @@ def course(run: RunData) -> list[str]:
 
 def constant_items(run: RunData) -> list[str]:
   """Features that do not vary in the part that is shown, so that they have no R2."""
-  scalars = run.evals.get(run.split, {}).get("scalars", {})
-  return [name.partition("/")[2] for name, value in scalars.items()
-          if name.startswith("r2_raw/") and math.isnan(number(value) or 0.0)]
+  return [name.partition("/")[2] for name, value in reading.scalars(run.evals.get(run.split, {})).items()
+          if name.startswith("r2_raw/") and math.isnan(value or 0.0)]
 
 
 def look_section(run: RunData) -> list[Html]:
@@ -217,17 +182,17 @@ def explained(said: dict) -> str:
 
 def items_table(run: RunData) -> list[Html]:
   """Measures named `measure/item`, such as those of each feature, as a table; R2 with a bar under it."""
-  record = run.evals.get(run.split, {})
-  values = {tuple(name.split("/", 1)): v for name, v in record.get("scalars", {}).items() if "/" in name}
+  scalars = reading.scalars(run.evals.get(run.split, {}))
+  values = {tuple(name.split("/", 1)): value for name, value in scalars.items() if "/" in name}
   measures = [m for m in dict.fromkeys(measure for measure, _ in values)
               if m not in ("rmse_scaled", "mae_scaled") and not m.endswith(HALF)]
   constant = set(constant_items(run))
   items = dict.fromkeys(item for _, item in values)
-  if all(fmt(number(values.get(("r2_scaled", item)))) == fmt(number(values.get(("r2_raw", item)))) for item in items):
+  if all(fmt(values.get(("r2_scaled", item))) == fmt(values.get(("r2_raw", item))) for item in items):
     measures = [measure for measure in measures if measure != "r2_scaled"]  # says nothing more
 
   def cell(measure: str, item: str) -> Html:
-    value, half = number(values.get((measure, item))), number(values.get((measure + HALF, item)))
+    value, half = values.get((measure, item)), values.get((measure + HALF, item))
     if item in constant and measure.startswith("r2"):
       return tag("td", "constant", class_="soft")
     bar = {"style": f"--v:{100 * value:.1f}%"} if measure.startswith("r2") and value and 0 < value <= 1 else {}

@@ -14,7 +14,6 @@ import statistics
 import time
 from typing import Any
 
-from jaxtrain import streams
 from jaxtrain.config import meanings
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures, page, results
@@ -68,21 +67,16 @@ def png_source(data: bytes) -> str:
 
 
 def stacked(run: RunData, drawn: list[tuple[str, str, str]]) -> dict[str, bytes]:
-  """Pictures for narrow screens, with panels one below the other, of the families drawn that take `narrow`."""
-  found, experiment = {}, run.config.get("experiment", "")
-  known = figures.FAMILIES | figures.experiment_families(experiment)
-  known |= figures.experiment_families(experiment, "FULL_FAMILIES")
+  """Pictures for narrow screens, with panels one below the other, of the families drawn that take `narrow`; where one
+  fails, the page has the wide picture.
+  """
+  found, known = {}, figures.select(run.config, "end", asked=True)
   for name, _, _ in drawn:
     if "narrow" in inspect.signature(known[name]).parameters:
-      buffer = io.BytesIO()
-      try:
-        with figures.styled():
-          known[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
+      with figures.attempted(run, name, "drawn for phones"):
+        buffer = io.BytesIO()
+        known[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
         found[name] = buffer.getvalue()
-      except Exception as error:  # whatever it is, the page still comes, with the wide picture
-        words = " ".join(str(error).split())[:200]
-        run.problems.append(f"figure {name} was not drawn for phones: {type(error).__name__}: {words}")
-        streams.say(f"jaxtrain: {run.problems[-1]}", error=True)
   return found
 
 
@@ -155,17 +149,17 @@ def repeated(argvs: list[list[str]], settings: list[str]) -> list[str]:
   Those of main lose their folder and stand behind the settings of the environment; one that went on with a run by its
   folder alone has the flags of the first before its own.
   """
-  lines, before = {}, []
+  lines, before = [], []
   for argv in argvs:
     if argv and argv[0].replace(os.sep, "/").endswith("jaxtrain/main.py"):
       names = [part.lstrip("-").split("=")[0] for part in argv]
       keep = [argv[i] for i in range(1, len(argv)) if not {names[i], argv[i - 1].lstrip("-")} & {"workdir", "resume"}]
       keep = keep if "config" in names else [*before, *keep]
       before = before or keep
-      lines[" ".join([*settings, "python -m jaxtrain.main", shlex.join(keep)])] = None
+      lines.append(" ".join([*settings, "python -m jaxtrain.main", shlex.join(keep)]))
     elif argv:
-      lines[f"python {shlex.join(argv)}"] = None
-  return list(lines)
+      lines.append(f"python {shlex.join(argv)}")
+  return list(dict.fromkeys(lines))
 
 
 def time_table(run: RunData, drawing: float) -> Html:
@@ -198,26 +192,26 @@ def environment_section(run: RunData, drawing: float) -> list[Html]:
           ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
           ("resumed at step", ", ".join(fmt(start["resume_step"]) for start in run.starts if start.get("resume_step")))]
   commit, _, changes = str(run.process.get("git_commit") or "").partition("+")
-  lines = {f"git checkout {commit}{'  # and what was not committed' if changes else ''}": None} if commit else {}
+  lines = [f"git checkout {commit}{'  # and what was not committed' if changes else ''}"] * bool(commit)
   typed = lambda value: value if isinstance(value, str) else exact(value)
   settings = [f"{key.upper().replace('.', '__')}={shlex.quote(typed(dict(flatten(run.config)).get(key)))}"
               for key, origin in run.origins.items() if origin == "environment"]
-  lines |= dict.fromkeys(repeated([[str(part) for part in start.get("argv", ())] for start in starts], settings))
+  lines += repeated([[str(part) for part in start.get("argv", ())] for start in starts], settings)
   return [time_table(run, drawing), tag("h3", "Where it was made"),
           table(["", ""], [row for row in rows if row[1]], "text"), tag("h3", "Do it again"),
           tag("pre", "\n".join(lines) or "Not known: no run.json.")]
 
 
-def stages_section(run: RunData, stages: list[tuple[RunData, list]]) -> list[Html]:
+def stages_section(run: RunData, stages: list[tuple[RunData, list, dict]]) -> list[Html]:
   """Each stage's settings, key numbers and loss curves, with a link to its own page."""
   parts = []
-  for stage, drawn in stages:
+  for stage, drawn, narrow in stages:
     name = os.path.basename(stage.folder)
     word, color, sentence = status(stage)
     settings = {str(k): given for k, given in enumerate(run.config.get("stages", ()))}.get(name, {})
     changes = ", ".join(f"{key} = {exact(value)}" for key, value in flatten(settings))
     parts += [tag("h3", f"Stage {name} ", tag("span", word, class_=f"badge {color}"), sentence),
-              tag("p", changes, class_="soft"), tiles(stage), *figures_section(drawn[:1], stacked(stage, drawn[:1])),
+              tag("p", changes, class_="soft"), tiles(stage), *figures_section(drawn[:1], narrow),
               tag("p", tag("a", f"Report of stage {name}", href=f"stages/{name}/report.html"))]
   return parts
 
@@ -245,8 +239,9 @@ def write_run(workdir: str, moment: str, asked: bool = False) -> str | None:
   if moment == "train":
     return None
   drawing = time.perf_counter() - began
-  paths = [write_page(each, figures_section(pictures, stacked(each, pictures)), each, drawing / len(drawn))
-           for each, pictures in drawn]
+  drawn = [(each, pictures, stacked(each, pictures)) for each, pictures in drawn]
+  paths = [write_page(each, figures_section(pictures, narrow), each, drawing / len(drawn))
+           for each, pictures, narrow in drawn]
   if not stages:
     return paths[0]
   note = f"the numbers above and under Metrics are of stage {os.path.basename(stages[-1].folder)}, the newest"

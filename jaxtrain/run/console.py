@@ -145,11 +145,6 @@ def describe_classes(meta: dict) -> str:
   return f"; {len(pairs)} classes: {', '.join(f'{name} {count:,}' for name, count in pairs[:SHOWN])}{more}"
 
 
-def data_warnings(table: dict) -> list[str]:
-  """What a table's facts warn of."""
-  return [words for name in ("warnings", "label_warnings") if name in table for words in table[name]]
-
-
 def describe_parts(meta: dict) -> str:
   """Rows and groups of each part; nothing where there is one part."""
   rows = {part: n for part, n in meta["rows"].items() if n} if "rows" in meta else {}

@@ -11,6 +11,7 @@ import os
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxtrain import config as config_lib, jsonable, streams
@@ -19,7 +20,7 @@ from jaxtrain.errors import NonFinite, Stopped, UserError
 from jaxtrain.run import cadence
 from jaxtrain.run.console import Console
 from jaxtrain.types import Experiment, Guard, Splits
-from jaxtrain.workdir import jsonfile, reading
+from jaxtrain.workdir import jsonfile, provenance, reading
 from jaxtrain.workdir.facts import Facts
 
 OPTIMISER = ("lr", "grad_norm")  # metrics with columns of their own
@@ -37,6 +38,7 @@ class Ledger:
   console: Console
   began: float  # time.time() at the start of this process's part
   sample: dict[str, Any] = dataclasses.field(default_factory=dict)  # name -> [dtype, shape] of what `init` was shown
+  meanings: dict[str, str] = dataclasses.field(default_factory=dict)  # of the fields of the config file, by dotted key
 
   step: int = 0
   best_value: float | None = None
@@ -262,10 +264,19 @@ class Ledger:
     parts += [f"test {name} {value:.6g}" for name, value in (test or {}).items()]
     self.console.say("jaxtrain: " + ("; ".join(parts) or "nothing evaluated"))
 
+  def write_process(self) -> None:
+    """Writes run.json; not before the first steps are done, because it asks git."""
+    write_process(self.workdir, self.splits.meta, self.meanings)
+
   def close(self) -> None:
     """Closes facts and console."""
     self.facts.close()
     self.console.close()
+
+
+def write_process(workdir: str, meta: dict[str, Any], meanings: dict[str, str]) -> None:
+  """Writes run.json of a run with such data and such meanings of its fields, which this process trains."""
+  provenance.write_process(workdir, [str(device) for device in jax.devices()], meta, meanings)
 
 
 def is_finite(val: dict[str, float] | None) -> bool:

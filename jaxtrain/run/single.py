@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-import sys
 import time
 from typing import Any, Callable
 
@@ -11,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import step as step_lib
-from jaxtrain.config import meanings
 from jaxtrain.devices import parallel, processes
 from jaxtrain.errors import NonFinite, StopReason, Stopped, UserError
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, evaluate, feed, metrics, packing, stops
 from jaxtrain.run.ledger import Ledger, by_split
 from jaxtrain.types import Experiment, Splits
-from jaxtrain.workdir import provenance, records
+from jaxtrain.workdir import records
 
 
 @dataclasses.dataclass
@@ -89,10 +87,9 @@ class Run:
     ledger.console.advance(num_steps)
 
   def write_process(self) -> None:
-    """Writes run.json; not before the first steps are done, because it asks git."""
+    """Writes run.json, where this process writes the run's files."""
     if self.ledger.writes:
-      provenance.write_process(self.ledger.workdir, [str(d) for d in jax.devices()], self.splits.meta,
-                               meanings.of_command(sys.argv))
+      self.ledger.write_process()
 
   def log(self) -> None:
     """A progress line between reports."""

@@ -17,11 +17,11 @@ from jaxtrain.devices import processes
 from jaxtrain.errors import UserError, need
 from jaxtrain.jsonable import digest_json
 from jaxtrain.run import board, carry, checkpoints as checkpoints_lib, feed, fits, packing
-from jaxtrain.run.console import Console, data_warnings, describe_data
+from jaxtrain.run.console import Console, describe_data
 from jaxtrain.run.ledger import Ledger
 from jaxtrain.run.setup import Parts, assemble, compile_step, count_params, shapes
 from jaxtrain.run.single import Run
-from jaxtrain.workdir import facts as facts_lib, journal, jsonfile, records
+from jaxtrain.workdir import facts as facts_lib, journal, jsonfile, quality, records
 
 
 def open_values(config) -> dict[str, int]:
@@ -87,10 +87,11 @@ def write_config(config, workdir: str, origins: dict[str, str] | None) -> None:
 
 @contextlib.contextmanager
 def open_run(config, workdir: str | None, *, resume: str, init_from: str | None, origins: dict[str, str] | None,
-             stage: int | None = None, carry_over: str = "", read_only: bool = False):
+             meanings: dict[str, str] | None, stage: int | None = None, carry_over: str = "", read_only: bool = False):
   """Context of a `Run` that is ready to train: data on the devices, step compiled, state fresh or restored.
 
   Args:
+    origins, meanings: of the config's fields, for the record.
     stage: index of a stage; its root key is folded by it.
     carry_over: what to take from `init_from`: params | all; empty = `config.checkpoint.init`.
     read_only: evaluate only: nothing is compiled for training, facts and records stay as they are.
@@ -101,7 +102,7 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
   if not resumed:
     fits.check_state(parts)
   config, devices = parts.config, parts.devices
-  run = Run(make_ledger(parts, workdir, began), devices)
+  run = Run(make_ledger(parts, workdir, began, meanings or {}), devices)
   processes.check_equal("data", digest_json(config_lib.as_json(run.splits.meta)))
   try:
     if run.ledger.writes:
@@ -131,13 +132,14 @@ def open_run(config, workdir: str | None, *, resume: str, init_from: str | None,
     run.close()
 
 
-def make_ledger(parts: Parts, workdir: str | None, began: float) -> Ledger:
+def make_ledger(parts: Parts, workdir: str | None, began: float, meanings: dict[str, str]) -> Ledger:
   """The ledger of a run that has done nothing yet; process 0 writes its files."""
   first, config = processes.is_first(), parts.config
   facts = facts_lib.Facts(os.path.join(workdir, "facts") if workdir and first else None, uuid.uuid4().hex)
   console = Console(config.log.progress, os.path.join(workdir, "log.txt") if workdir and first else None, not first,
                     every=config.log.every_steps > 0)
-  return Ledger(config, workdir, parts.splits, parts.experiment, parts.plan, facts, console, began, parts.sample)
+  return Ledger(config, workdir, parts.splits, parts.experiment, parts.plan, facts, console, began, parts.sample,
+                meanings)
 
 
 def start(run: Run, parts: Parts, stage: int | None, init_from: str | None, carry_over: str) -> None:
@@ -255,7 +257,7 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
     say(f"jaxtrain: {run.taken}")
   if "table" in run.splits.meta:
     say(f"jaxtrain: data: {describe_data(run.splits.meta)}")
-    for words in data_warnings(run.splits.meta["table"]):
+    for words in quality.data_warnings(run.splits.meta):
       say(f"jaxtrain: data: warning: {words}")
   if 0 < config.train.microbatch < config.train.batch_size:
     say(f"jaxtrain: gradients added up over micro-batches of {config.train.microbatch:,} rows")

@@ -1,11 +1,13 @@
 """A trained run, restored from its folder alone with its verbs."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxtrain import config as config_lib, jsonable
+from jaxtrain.devices import backend
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, packing, setup
 from jaxtrain.types import Experiment
@@ -29,7 +31,7 @@ class Trained(NamedTuple):
 
 
 def restore(workdir: str, which: str, code: tuple[str, ...] = ()) -> Trained:
-  """A run at a checkpoint.
+  """A run at a checkpoint, in a process that is set up for it.
 
   Args:
     workdir: its folder.
@@ -40,6 +42,8 @@ def restore(workdir: str, which: str, code: tuple[str, ...] = ()) -> Trained:
   Raises:
     UserError: the folder holds no such checkpoint, or its config names code that the user has not named.
   """
+  backend.set_up_process()
+  backend.start_devices(config_lib.common().parallel, math.inf)
   with config_lib.strangers(workdir, code), config_lib.must_fit(workdir):
     return restore_own(workdir, which)
 

@@ -1,12 +1,9 @@
 """A verb of a trained run, applied to columns: the one path of the command `predict` and of Python."""
 
-import time
-
 import numpy as np
 
 from jaxtrain import rng
 from jaxtrain.config import limits
-from jaxtrain.data import inputs
 from jaxtrain.data.files import Columns
 from jaxtrain.errors import UserError
 from jaxtrain.run.trained import Trained
@@ -41,8 +38,8 @@ def choose(columns: Columns, names: list[str], verb: Verb) -> Columns:
   return columns._replace(values={name: columns.values[name] for name in kept if name in columns.values})
 
 
-def compute(run: Trained, verb: Verb, columns, num: int, seed: int | None) -> tuple[dict[str, np.ndarray], float]:
-  """(columns of the result, seconds) of a verb.
+def compute(run: Trained, verb: Verb, columns, num: int, seed: int | None) -> dict[str, np.ndarray]:
+  """The columns of the result of a verb.
 
   Args:
     run: the trained run.
@@ -53,8 +50,5 @@ def compute(run: Trained, verb: Verb, columns, num: int, seed: int | None) -> tu
   Raises:
     UserError: the columns do not fit.
   """
-  began = time.perf_counter()
   root = rng.root_key(run.config.seed if seed is None else seed)
-  with inputs.spelt_as_flags():
-    found = verb.run(run.state, columns, num, rng.stream_key(root, "report"))
-  return found, time.perf_counter() - began
+  return verb.run(run.state, columns, num, rng.stream_key(root, "report"))

@@ -293,8 +293,10 @@ def launch(journal, asked_for: Asked, settings: list[dict], stop: stops.Stop) ->
   if not todo:
     return members
   if asked_for.flags.launcher == "vmap":
+    from jaxtrain.config import meanings
     from jaxtrain.sweep import vmap
     vmap.run(journal, todo, retry, lambda member: member_config(asked_for.config, member.values), asked_for.origins,
+             meanings.of_config(asked_for.flags.config),
              vmap.Options(asked_for.flags.exact, asked_for.flags.jobs), stop, say)
   else:
     run_pool(journal, todo, asked_for, stop, say)

@@ -23,11 +23,14 @@ from jaxtrain.sweep.program import Compiled, Program
 
 
 class Spec(NamedTuple):
-  """A member to train: its number, resolved config, folder, and where the values of its config came from."""
+  """A member to train: its number, resolved config and folder, where the values of its config came from, and what the
+  fields of its config file mean.
+  """
   number: int
   config: Any
   workdir: str
   origins: dict[str, str]
+  meanings: dict[str, str] = {}
 
 
 class Group(NamedTuple):

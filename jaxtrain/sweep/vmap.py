@@ -29,21 +29,21 @@ class Options(NamedTuple):
 
 
 def run(journal: journal_lib.Journal, todo: list, retry: list, config_of: Callable, origins: dict[str, str],
-        options: Options, stop: stops.Stop, say: Callable[[str], None]) -> None:
+        meanings: dict[str, str], options: Options, stop: stops.Stop, say: Callable[[str], None]) -> None:
   """Trains members, first those of waves that were begun.
 
   Args:
     journal: of the sweep.
     todo: members to train; retry: those among them that have failed or were lost, and start anew.
     config_of: resolved config of a member.
-    origins: of the base config's values.
+    origins: of the base config's values; meanings: of the fields of its file.
 
   Raises:
     UserError: a member cannot be trained among others. Stopped: asked to stop, and saved.
   """
   spec = lambda number: Spec(number, config_of(journal.members[number]),
                              journal.workdir(journal.members[number]),
-                             origins | {key: "sweep" for key in journal.members[number].values})
+                             origins | {key: "sweep" for key in journal.members[number].values}, meanings)
   saved = [bool(records.committed_steps(os.path.join(wave_folder(journal, k), "checkpoints")))
            for k in range(len(journal.waves))]  # a wave that has saved nothing is formed anew
   wave_of = {number: k for k, entry in enumerate(journal.waves) if saved[k] for number in entry["members"]}

@@ -9,7 +9,6 @@ member gets the files of a run of its own, which other commands use as such. Fac
 import dataclasses
 import os
 import shutil
-import sys
 import time
 import uuid
 from typing import Any, Callable
@@ -18,14 +17,15 @@ import jax
 import numpy as np
 
 from jaxtrain import errors, jsonable, rng, step as step_lib
-from jaxtrain.config import lookup, meanings, must_fit
+from jaxtrain.config import lookup, must_fit
 from jaxtrain.errors import NonFinite, StopReason, Stopped, UserError
 from jaxtrain.run import cadence, checkpoints as checkpoints_lib, metrics, setup, start as start_lib
 from jaxtrain.run.console import Console, Lines
 from jaxtrain.run.ledger import Ledger, by_split
 from jaxtrain.sweep.groups import Spec
 from jaxtrain.sweep.program import Compiled
-from jaxtrain.workdir import facts as facts_lib, provenance
+from jaxtrain.workdir import facts as facts_lib
+
 
 @dataclasses.dataclass
 class Wave:
@@ -221,7 +221,8 @@ def make_ledger(spec: Spec, parts: setup.Parts, is_done: bool) -> Ledger:
   os.makedirs(spec.workdir, exist_ok=True)
   facts = facts_lib.Facts(None if is_done else os.path.join(spec.workdir, "facts"), uuid.uuid4().hex)
   console = Console(False, None, silent=True)  # its log is opened at its end: hundreds of members are many files
-  return Ledger(config, spec.workdir, parts.splits, experiment, parts.plan, facts, console, time.time(), parts.sample)
+  return Ledger(config, spec.workdir, parts.splits, experiment, parts.plan, facts, console, time.time(), parts.sample,
+                spec.meanings)
 
 
 def start(wave: Wave, each: list[dict[str, np.ndarray]]) -> None:
@@ -237,8 +238,7 @@ def start(wave: Wave, each: list[dict[str, np.ndarray]]) -> None:
     ledger.start(setup.count_params(state), None)
     ledger.facts.close()
     start_lib.write_config(ledger.config, spec.workdir, spec.origins)
-    provenance.write_process(spec.workdir, [str(d) for d in jax.devices()], ledger.splits.meta,
-                             meanings.of_command(sys.argv))
+    ledger.write_process()
 
 
 def restore(wave: Wave, done: set[int]) -> list[str] | None:

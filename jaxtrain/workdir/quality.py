@@ -3,6 +3,7 @@
 `predict` prints it before its result, and `run.quality` of a loaded run is the same.
 """
 
+import math
 from typing import NamedTuple
 
 from jaxtrain.jsonable import number
@@ -40,10 +41,48 @@ class Quality(NamedTuple):
     return [best, *(f"warning: {words}" for words in self.warnings)]
 
 
+class Result(NamedTuple):
+  """A key result: its name, value, half of its 95 % interval (None where not known), and what is said of it."""
+  name: str
+  value: float
+  half: float | None
+  said: dict
+
+
 def held_out(run: RunData) -> str:
   """The part whose rows took no part in training: test, else val; "" where there is neither."""
   there = {row["split"] for row in run.rows} | run.evals.keys()
   return next((split for split in ("test", "val") if split in there), "")
+
+
+def part_of(run: RunData) -> str:
+  """The part whose results a run is judged by: the one that was held out, else train."""
+  return held_out(run) or "train"
+
+
+def measured(run: RunData, split: str) -> dict[str, float]:
+  """All numbers of a split in the best state by name: those of its assessment, then those of its evaluation."""
+  found, best = reading.scalars(run.evals.get(split, {})), reading.best_of(run).step
+  for row in run.rows:
+    if row["split"] == split and (split == "test" or row["step"] == best):
+      found = {name: reading.value_of(row, name) for name in reading.metric_names(run)} | found
+  return {name: value for name, value in found.items() if value is not None}
+
+
+def key_results(run: RunData) -> list[Result]:
+  """The key results of the part that a run is judged by, in the order of their declaration; where there are none, the
+  loss and the metric that is monitored.
+  """
+  said, values = reading.described(run), measured(run, part_of(run))
+  names = [name for name, entry in said.items() if entry.get("key") and math.isfinite(values.get(name, math.nan))]
+  monitored = reading.best_of(run).monitor.partition("_")[2]
+  names = names or [name for name in dict.fromkeys(("loss", monitored)) if name in values]
+  return [Result(name, values[name], values.get(name + HALF), reading.description(said, name)) for name in names]
+
+
+def no_better(run: RunData) -> list[Result]:
+  """The key results that are no better than guessing."""
+  return [one for one in key_results(run) if is_chance(one.value, one.said, one.half)]
 
 
 def is_chance(value: float, said: dict, half: float | None = None) -> bool:
@@ -70,19 +109,16 @@ def of_workdir(workdir: str) -> Quality:
 def of_run(run: RunData) -> Quality:
   """The quality of a run, from its files, with what it knows of its data."""
   best, (unit, per_unit) = reading.best_of(run), reading.time_axis(run)
-  described = reading.described(run)
-  said = reading.description(described, best.monitor.partition("_")[2])
+  said = reading.description(reading.described(run), best.monitor.partition("_")[2])
   epoch = best.step / per_unit if unit == "epoch" and best.step is not None else None
   found = [*unfinished(run), *unseen(run), *(f"data: {words}" for words in data_warnings(run.meta))]
   chance = number(said.get("chance"))
-  if best.value is not None and is_chance(best.value, said):
+  is_said = best.value is not None and is_chance(best.value, said)
+  if is_said:
     found.append(f"{best.monitor} is no better than chance, {chance:g}")
-  split = held_out(run)
-  scalars = run.evals.get(split, {}).get("scalars", {})
-  for name, entry in described.items():
-    value = number(scalars.get(name))
-    if entry.get("key") and value is not None and is_chance(value, entry, number(scalars.get(name + HALF))):
-      found.append(f"{name} of the {split} part, {value:.4g}, is no better than chance, {number(entry['chance']):g}")
+  elsewhere = [one for one in no_better(run) if not is_said or f"{part_of(run)}_{one.name}" != best.monitor]
+  found += [f"{one.name} of the {part_of(run)} part, {one.value:.4g}, is no better than chance, "
+            f"{number(one.said['chance']):g}" for one in elsewhere]
   return Quality(best.monitor, best.value, best.step, epoch, chance, tuple(found))
 
 

@@ -238,6 +238,18 @@ def value_of(row: dict, name: str) -> float | None:
   return next((row[c] for c in (f"metric_{name}", name, f"{row['split']}_{name}") if row.get(c) is not None), None)
 
 
+def metric_names(run: RunData) -> list[str]:
+  """Names of all metrics of a run's rows, the loss first."""
+  columns = (name[len("metric_"):] for row in run.rows for name in row if name.startswith("metric_"))
+  return list(dict.fromkeys(["loss", *columns]))
+
+
+def scalars(record: dict) -> dict[str, float | None]:
+  """The scalars of the record of an evaluation by name; None for one that is no number. Whole numbers stay so."""
+  whole = lambda value: isinstance(value, int) and not isinstance(value, bool)
+  return {name: value if whole(value) else jsonable.number(value) for name, value in record.get("scalars", {}).items()}
+
+
 def best_of(run: RunData) -> Best:
   """What was best in a run, by its newest evaluation that was the best so far."""
   monitor = str(run.config.get("train", {}).get("monitor", "val_loss"))

@@ -125,6 +125,12 @@ def test_numbers_of_predict_are_checked(flags, words, run, monkeypatch):
     predict.run([f"--workdir={run}/run", "--verb=sample", f"--output={run}/s.csv", *flags])
 
 
+@pytest.mark.parametrize("flag", ["--columns=a,b", "--seed=0", "--decimal=,", "--missing=x", "--num=3"])
+def test_what_an_export_has_no_use_for_is_refused(flag, run):
+  with pytest.raises(UserError, match=f"^{flag.partition('=')[0]}: got .*, allowed nothing with --export$"):
+    predict.run([f"--workdir={run}/run", "--verb=embed", f"--export={run}/e.bin", flag])
+
+
 def test_what_the_output_cannot_hold_is_refused_before_anything_is_computed(run, tmp_path, monkeypatch):
   path = write(tmp_path / "t.csv", "a;b;m;m/s\n1;2;3;4\n")
   with pytest.raises(UserError, match="out.h5: .h5 cannot hold the column 'm/s'"):

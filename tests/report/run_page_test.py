@@ -1,6 +1,7 @@
 """The report page on small run folders: self-contained, escaped, and true to the files; the command that writes it."""
 
 import base64
+import errno
 import html.parser
 import json
 import os
@@ -65,18 +66,21 @@ def test_panels_stand_below_each_other_on_a_phone(tmp_path):
   assert page.all("img", "style")[:2] == ["--w:0px"] * 2
 
 
-def test_a_picture_for_phones_that_fails_leaves_the_wide_one(tmp_path, monkeypatch, capsys):
-  losses = figures.FAMILIES["losses"]
+def test_a_picture_for_phones_that_fails_leaves_the_wide_one_where_the_disk_is_not_full(tmp_path, monkeypatch, capsys):
+  losses, fails = figures.FAMILIES["losses"], ValueError("too\nnarrow")
 
   def draw(run, narrow=False):
     if narrow:
-      raise ValueError("too\nnarrow")
+      raise fails
     return losses(run)
   monkeypatch.setitem(figures.FAMILIES, "losses", draw)
   page = page_of(make_run(tmp_path / "run", config=MINIMAL))
   assert not page.all("source", "media") and len(page.all("img", "src")) == 1
   assert "figure losses was not drawn for phones: ValueError: too narrow" in page.text
   assert "figure losses was not drawn for phones" in capsys.readouterr().err
+  fails = OSError(errno.ENOSPC, "No space left on device")
+  with pytest.raises(OSError, match="No space left"):
+    page_of(tmp_path / "run")
 
 
 def test_text_of_the_run_is_escaped(tmp_path):

@@ -6,14 +6,13 @@ import re
 import pytest
 
 import outside
-from jaxtrain import loop
 from jaxtrain.devices import backend
 from jaxtrain.run import check
 
 
 @pytest.fixture(scope="module")
 def described():
-  return loop.check(outside.get_config("table"))
+  return check.describe(outside.get_config("table"))
 
 
 def keys_of(value):
@@ -36,7 +35,7 @@ def test_times_are_those_of_tried_steps(described):
 
 @pytest.mark.parametrize("variant", ["stream", "buckets"])
 def test_a_stream_has_no_epochs(variant):
-  described = loop.check(outside.get_config(variant))
+  described = check.describe(outside.get_config(variant))
   assert described["expected_seconds_per_epoch"] is None and described["expected_seconds"] > 0
   text = "\n".join(check.lines(described))
   assert "a stream, made as training goes" in text and "an epoch" not in text and "train: without end" in text
@@ -45,17 +44,17 @@ def test_a_stream_has_no_epochs(variant):
 def test_one_step_is_timed_too():
   config = outside.get_config("stream")
   config.train.num_steps = 1
-  assert loop.check(config)["timed_steps"] == 1
+  assert check.describe(config)["timed_steps"] == 1
 
 
 def test_a_step_that_is_too_large_is_not_tried(monkeypatch):
   monkeypatch.setattr(backend, "free_bytes", lambda: 1000)
-  described = loop.check(outside.get_config("table"))
+  described = check.describe(outside.get_config("table"))
   assert described["expected_seconds"] is None and described["timed_steps"] == 0
   assert any("not known, because a step takes too much memory" in line for line in check.lines(described))
   monkeypatch.setattr(backend, "free_bytes", lambda: 1 << 40)
   monkeypatch.setitem(check.MOST_FLOPS, "cpu", 1.0)
-  assert loop.check(outside.get_config("table"))["not_timed"] == "a step takes too long to be tried here"
+  assert check.describe(outside.get_config("table"))["not_timed"] == "a step takes too long to be tried here"
 
 
 def test_thousands_of_classes_and_columns_are_ten_names_and_a_count(described):

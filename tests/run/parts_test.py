@@ -99,14 +99,14 @@ def test_an_assessment_again_that_was_stopped_goes_on_and_a_finished_one_does_al
 
 DRAWING = """
 import sys, time
-from jaxtrain import main
+from jaxtrain import main, notebook
 def draw(workdir, moment):
   open(f"{workdir}/drawing", "w").close()
   while True:  # in small sleeps, as drawing is many small calls
     time.sleep(0.05)
 if "--slow" in sys.argv:
   sys.argv.remove("--slow")
-  main.draw = draw
+  notebook.draw = draw
 sys.exit(main.main())
 """
 

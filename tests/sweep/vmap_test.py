@@ -21,6 +21,7 @@ from jaxtrain.workdir import journal as journal_lib, reading
 from jaxtrain.workdir.lock import Lock
 
 SETTINGS = [{"optim.learning_rate": rate, "seed": seed} for rate in (0.05, 0.01) for seed in (0, 1)]
+MEANINGS = {"loss.weights.error": "of the squared errors"}  # as of a config file
 
 
 def configured(values, **fields):
@@ -47,7 +48,7 @@ def sweep(folder, settings, exact=True, most=0, stop=None, retry=(), **fields):
   added = journal.add([(values, digest) for digest, (values, _) in configs.items()])
   todo = [m for m in added if m.outcome in ("added", "started") or m.number in retry]
   with stop or stops_lib.Stop(0) as stopping:
-    vmap.run(journal, todo, [m for m in added if m.number in retry], lambda m: configs[m.digest][1], {},
+    vmap.run(journal, todo, [m for m in added if m.number in retry], lambda m: configs[m.digest][1], {}, MEANINGS,
              vmap.Options(exact, most), stopping, said.append)
   return journal, said
 
@@ -84,6 +85,8 @@ def test_in_turn_a_member_has_the_bits_and_facts_of_a_run_alone(variant, tmp_pat
     assert child.inspect(member)["digest"] == child.inspect(workdir)["digest"]
     assert child.facts(member) == child.facts(workdir)
     assert child.inspect(member)["best_step"] == child.inspect(workdir)["best_step"]
+    with open(os.path.join(member, "run.json"), encoding="utf-8") as file:
+      assert json.load(file)["meanings"] == MEANINGS
   assert [member.outcome for member in journal.members] == ["done"] * 4
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from made_runs import make_run
-from jaxtrain.workdir import quality
+from jaxtrain.report import results
+from jaxtrain.workdir import quality, reading
 
 CHANCE = {"loss": {"unit": "nats", "meaning": "loss", "direction": "lower", "chance": 2.0},
           "auc_macro": {"unit": "", "meaning": "AUC", "direction": "higher", "chance": 0.75, "key": True}}
@@ -31,6 +32,24 @@ def test_no_better_than_chance_is_said_of_the_monitor_and_of_key_results(tmp_pat
       "warning: auc_macro of the test part, 0.75, is no better than chance, 0.75"]
   better = {name: said | {"chance": {"loss": 2.1, "auc_macro": 0.7}[name]} for name, said in CHANCE.items()}
   assert quality.of_workdir(make_run(tmp_path / "better", metrics=better)).warnings == ()
+
+
+def test_a_page_and_a_prediction_say_of_the_same_results_that_they_are_no_better_than_chance(tmp_path):
+  """Also of a run without held-out rows, and of a metric that is no key result where none is declared."""
+  plain = {"loss": CHANCE["loss"]}
+  for name, made in (("train", make_run(tmp_path / "train", parts=("train",), metrics=CHANCE)),
+                     ("loss", make_run(tmp_path / "loss", parts=("train", "val"), metrics=plain)),
+                     ("both", make_run(tmp_path / "both", metrics=CHANCE))):
+    run = reading.read_run(made)
+    said, shown = quality.of_run(run).warnings, [text for text in results.findings(run) if "chance" in text]
+    assert [words for words in said if "chance" in words] == {
+        "train": ["train_loss is no better than chance, 2",
+                  "auc_macro of the train part, 0.75, is no better than chance, 0.75"],
+        "loss": ["val_loss is no better than chance, 2"],  # once
+        "both": ["val_loss is no better than chance, 2",
+                 "auc_macro of the test part, 0.75, is no better than chance, 0.75"]}[name]
+    assert shown == {"loss": ["loss (2.000) is no better than chance (2.000)."]}.get(
+        name, ["AUC (mean of classes) (0.7500) is no better than chance (0.7500)."])
 
 
 @pytest.mark.parametrize("value, half, worse", [(0.6, None, False), (0.5, None, True), (0.6, 0.1, True),

@@ -4,12 +4,12 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from jaxtrain.jsonable import number
-from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure, words
-from jaxtrain.report.reliability import wilson
+from jaxtrain.report.figures import COLORS, GREY, INK, MUTED, clip_text, new_figure, words
+from jaxtrain.statistics import wilson
+from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
 
-BLUE, GREY = COLORS["train"], "#b9c0c7"
+BLUE = COLORS["train"]
 SHADE = LinearSegmentedColormap.from_list("probability", ["#ffffff", "#b5d2ec", "#1f6fb4", "#08264d"])
 SHOWN = 6  # examples
 
@@ -45,19 +45,19 @@ def families(run: RunData) -> Figure | None:
   """Look for a family whose AUROC stays at 0.5 (grey): it carries no signal that the model has learned. Each dot is the
   mean over the tasks of a family with its 95 % interval; the dashed line is the mean of all.
   """
-  scalars = run.evals[run.split]["scalars"] if run.split else {}
-  names = [name for name in ("e_edge_f1", "auroc", "edge_nll_nats") if number(scalars.get(name)) is not None]
+  scalars = reading.scalars(run.evals.get(run.split, {}))
+  names = [name for name in ("e_edge_f1", "auroc", "edge_nll_nats") if scalars.get(name) is not None]
   items = list(dict.fromkeys(key.split("/", 1)[1] for key in scalars if "/" in key and "_ci95" not in key))
   if not names or not items:
     return None
   figure = new_figure(2.6 + 2.3 * len(names), 1.2 + 0.3 * len(items))
   for ax, name in zip(np.ravel(figure.subplots(1, len(names), sharey=True)), names):
-    mean = [number(scalars.get(f"{name}/{item}")) for item in items]
-    half = [number(scalars.get(f"{name}_ci95/{item}")) for item in items]
+    mean = [scalars.get(f"{name}/{item}") for item in items]
+    half = [scalars.get(f"{name}_ci95/{item}") for item in items]
     known = [k for k, value in enumerate(mean) if value is not None and np.isfinite(value)]
     width = [half[k] if half[k] is not None and np.isfinite(half[k]) else 0.0 for k in known]
     ax.errorbar([mean[k] for k in known], known, xerr=width, fmt="o", color=BLUE, markersize=4, elinewidth=1.2)
-    ax.axvline(number(scalars[name]), color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    ax.axvline(scalars[name], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     if name == "auroc":
       ax.axvline(0.5, color=GREY, linewidth=1.2)
     ax.set_title(clip_text(words(name), 32), fontsize=8.5)

@@ -12,12 +12,13 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxtrain.experiments.tabular_vae.figures_classes import GREY, LABELLED, calibration, classes, confusion
+from jaxtrain.experiments.tabular_vae.figures_classes import LABELLED, calibration, classes, confusion
 from jaxtrain.experiments.tabular_vae.figures_classes import distances, missed, roc
 from jaxtrain.experiments.tabular_vae.figures_data import BLUE, dataset, distributions, generated, set_log_ticks
 from jaxtrain.experiments.tabular_vae.figures_data import panel_columns, shown_features, signed_log
 from jaxtrain.jsonable import number
-from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
+from jaxtrain.report.figures import GREY, HUES, INK, MUTED, clip_text, new_figure
+from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData, newest_event, time_axis
 
 FEW_ROWS = 1500  # up to here each row is a dot, above it rows are counted in hexagons
@@ -34,9 +35,9 @@ def reconstruction(run: RunData, narrow: bool = False) -> Figure | None:
   """
   if not {"sample_x", "sample_x_mean"} <= run.arrays.keys():
     return None
-  x, x_mean, record = run.arrays["sample_x"], run.arrays["sample_x_mean"], run.evals[run.split]
+  x, x_mean, scalars = run.arrays["sample_x"], run.arrays["sample_x_mean"], reading.scalars(run.evals[run.split])
   names = run.meta["features"]
-  r2, scaled = ([number(record["scalars"].get(f"r2_{unit}/{name}")) for name in names] for unit in ("raw", "scaled"))
+  r2, scaled = ([scalars.get(f"r2_{unit}/{name}") for name in names] for unit in ("raw", "scaled"))
   shown, chosen = shown_features(run)
   columns = panel_columns(len(shown), narrow)
   rows = -(-len(shown) // columns)
@@ -48,7 +49,7 @@ def reconstruction(run: RunData, narrow: bool = False) -> Figure | None:
     draw_feature(ax, x[:, d], x_mean[:, d], run.meta["scaler"]["transforms"][d].endswith("log1p"))
     ax.set_title(clip_text(names[d], 27), fontsize=8, pad=17)
     ax.annotate(r2_text(r2[d], scaled[d]), (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8)
-  text = f"measured: {len(x):,} of {run.split}'s {record['scalars']['rows']:,} rows, R² over all{chosen}"
+  text = f"measured: {len(x):,} of {run.split}'s {scalars['rows']:,} rows, R² over all{chosen}"
   if any(run.meta["scaler"]["transforms"][d].endswith("log1p") for d in shown):
     text += "; axes of log1p features are logarithmic"
   text = text.replace("; ", ";\n") if narrow else text
@@ -100,7 +101,7 @@ def latent(run: RunData, narrow: bool = False) -> Figure | None:
   figure = new_figure(*((4.6, 8.4) if narrow else (9, 4.4)))
   ratios = {"height_ratios": (1.75, 1)} if narrow else {"width_ratios": (1.75, 1)}
   left, right = figure.subplots(*((2, 1) if narrow else (1, 2)), **ratios)
-  share, rows = run.arrays["component_share"], run.evals[run.split]["scalars"]["rows"]
+  share, rows = run.arrays["component_share"], reading.scalars(run.evals[run.split])["rows"]
   title = "principal components" if narrow else "posterior means, principal components"
   left.set_title(f"{title} ({run.split}, {len(points):,} of {rows:,} rows)", fontsize=8.5)
   left.set_xlabel(f"PC 1 ({share[0]:.0%} of variance)")
@@ -132,7 +133,7 @@ def umap(run: RunData, narrow: bool = False) -> Figure | None:
     return None
   figure = new_figure(*((4.6, 5.6) if narrow else (7.4, 4.8)))
   ax = figure.subplots()
-  rows = run.evals[run.split]["scalars"]["rows"]
+  rows = reading.scalars(run.evals[run.split])["rows"]
   ax.set_title(f"posterior means, UMAP ({run.split}, {len(points):,} of {rows:,} rows)", fontsize=8.5)
   ax.set(xlabel="UMAP 1", ylabel="UMAP 2", aspect="equal", adjustable="datalim")
   draw_map(ax, run, points, narrow)

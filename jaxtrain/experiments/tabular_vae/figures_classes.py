@@ -8,16 +8,17 @@ Distances are of known classes, to their own centroid and to the next one; no cl
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxtrain.jsonable import number
-from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
-from jaxtrain.report.reliability import draw_reliability, wilson
+from jaxtrain.report.figures import GREY, HUES, INK, MUTED, clip_text, new_figure
+from jaxtrain.report.reliability import draw_reliability
+from jaxtrain.statistics import wilson
+from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
 
 MAX_CLASSES, MAX_CONFUSED, MAX_MISSED = 30, 20, 5
 FEW_ROWS = 10  # fewer do not tell whether a class is found
 NEAR_CHANCE = 0.6  # area below which the axis begins at chance
 MAX_CURVES = 4  # ROC curves in one panel; more classes are compared by their areas
-BLUE, ORANGE, GREY = "#1f6fb4", "#d2580f", "#c3c9cf"
+BLUE, ORANGE = "#1f6fb4", "#d2580f"
 LABELLED, PREDICTED = "#4a5763", "#3aa99f"
 
 
@@ -146,7 +147,7 @@ def roc(run: RunData, narrow: bool = False) -> Figure | None:
 def mean_auc(run: RunData) -> str:
   """The mean AUC over the classes that have one, in words."""
   measured = np.isfinite(run.arrays["auc"])
-  scalar = number(run.evals[run.split].get("scalars", {}).get("auc_macro"))
+  scalar = reading.scalars(run.evals[run.split]).get("auc_macro")
   return f"mean over {measured.sum()} classes: {run.arrays['auc'][measured].mean() if scalar is None else scalar:.3f}"
 
 
@@ -184,7 +185,7 @@ def calibration(run: RunData) -> Figure | None:
   bins = run.arrays.get("calibration")
   if bins is None or not bins[0].sum():
     return None
-  ece = number(run.evals[run.split].get("scalars", {}).get("ece"))
+  ece = reading.scalars(run.evals[run.split]).get("ece")
   shown = "" if ece is None else f"; expected calibration error {ece:.3f}"
   return draw_reliability(bins, f"{run.split}, {int(bins[0].sum()):,} labelled rows{shown}")
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxtrain.jsonable import number
 from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure
+from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import SPLITS, RunData
 
 MAX_FEATURES, MAX_BARS, MAX_NAMED = 12, 30, 12
@@ -54,9 +54,8 @@ def set_log_ticks(axis, low: float, high: float) -> None:
 
 def shown_features(run: RunData) -> tuple[list[int], str]:
   """The features that have a panel, and a text that says so where they are not all."""
-  record = run.evals[run.split]
-  names = run.meta["features"]
-  shown = pick_features([number(record["scalars"].get(f"r2_raw/{name}")) for name in names])
+  scalars, names = reading.scalars(run.evals[run.split]), run.meta["features"]
+  shown = pick_features([scalars.get(f"r2_raw/{name}") for name in names])
   return shown, "" if len(shown) == len(names) else f"; {len(shown)} of {len(names)} features, from best to worst R²"
 
 

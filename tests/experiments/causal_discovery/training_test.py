@@ -13,7 +13,7 @@ import child
 from jaxtrain import config as config_lib, duals, loop
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import avici, bcnp, evaluate, signals, training
-from jaxtrain.run import setup
+from jaxtrain.run import check, setup
 
 PATH = os.path.join(child.ROOT, "configs", "causal_discovery.py")
 TINY = {"data.num_nodes": (4,), "data.pad_to": (), "data.graphs": ("er edge_prob=0.5",), "data.mechanisms": ("linear",),
@@ -278,5 +278,5 @@ def test_the_best_by_the_highest_value_and_averaged_parameters(tmp_path):
     ({"train__num_epochs": 3, "train__num_steps": 0}, "the training source is endless")])
 def test_bad_configs_are_refused_in_a_line(changed, words):
   with pytest.raises(UserError) as caught:
-    loop.check(configured("smoke", **changed))
+    check.describe(configured("smoke", **changed))
   assert words in str(caught.value) and "\n" not in str(caught.value)

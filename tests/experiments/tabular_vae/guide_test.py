@@ -9,9 +9,10 @@ import pytest
 import child
 import cores
 import guides
-from jaxtrain import loop, main
+from jaxtrain import main
 from jaxtrain.data import files, writing
 from jaxtrain.experiments.tabular_vae import lithology, vae
+from jaxtrain.run import check
 from runs import QUIET
 
 SMALL = ("--config.train.num_epochs=1", "--config.data.row_limit=1500", *QUIET)
@@ -59,7 +60,7 @@ def test_original_command_and_ours(original, ours, tmp_path):
 @pytest.mark.parametrize("original, ours", ROWS, ids=[row[0][:40] for row in ROWS])
 def test_each_command_of_the_table_compiles(original, ours, tmp_path):
   flags = [flag for flag in small_flags(ours, tmp_path) if not flag.endswith("platform=gpu")]
-  assert loop.check(guides.config_of(flags))["parameters"] > 1000
+  assert check.describe(guides.config_of(flags))["parameters"] > 1000
 
 
 @pytest.mark.parametrize("original, ours", ROWS, ids=[row[0][:40] for row in ROWS])

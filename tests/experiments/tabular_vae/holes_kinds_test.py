@@ -98,7 +98,7 @@ def test_members_of_a_sweep_are_runs_alone(path, tmp_path):
   digests = [config_lib.digest(config, config_lib.HOW) for config in configs]
   members = journal.add(list(zip(settings, digests)))
   with stops.Stop(0) as stop:
-    vmap.run(journal, members, [], lambda m: configs[digests.index(m.digest)], {}, vmap.Options(True, 0), stop,
+    vmap.run(journal, members, [], lambda m: configs[digests.index(m.digest)], {}, {}, vmap.Options(True, 0), stop,
              lambda words: None)
   for k, config in enumerate(configs):
     workdir = journal.workdir(journal.members[k])

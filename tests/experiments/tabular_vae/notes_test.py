@@ -8,6 +8,7 @@ import pytest
 
 from jaxtrain import loop
 from jaxtrain.experiments.tabular_vae import vae
+from jaxtrain.run import check
 
 get_config = runpy.run_path(str(pathlib.Path(__file__).parents[3] / "configs/vae.py"))["get_config"]
 
@@ -41,7 +42,7 @@ def test_check_and_the_start_of_a_run_say_it(tmp_path, capsys):
   config.data.path, config.data.features, config.data.split.kind = str(tmp_path / "t.csv"), ("a", "b"), "random"
   config.data.label, config.train.num_epochs, config.log.figures = "rock", 1, "none"
   config.model.hidden_dims, config.model.latent_dim = (4,), 2
-  notes = loop.check(config)["notes"]
+  notes = check.describe(config)["notes"]
   assert len(notes) == 2 and "'rock' is not trained on" in notes[0] and json.dumps(notes)
   loop.train(config)
   said = capsys.readouterr().out
