@@ -15,6 +15,7 @@ import functools
 import operator
 import os
 import re
+import tempfile
 from typing import Any, Iterator, Sequence
 
 from ml_collections import ConfigDict
@@ -218,14 +219,15 @@ class VerbFunction:
     self.labels = {column.name: column.values for column in inputs or () if column.values}
     self.counts = self.verb.counts
 
-  def __call__(self, rows: Any = None, *, num: int = 0, seed: int | None = None):
+  def __call__(self, rows: Any = None, *, num: int = 0, seed: int | None = None, form: str = ""):
     """Applies the verb.
 
     Args:
       rows: an array [N, F] with the columns of `needs` in order, a dict of columns, or a DataFrame; further columns of
-        the last two do not matter. None for a verb that reads none.
+        the last two do not matter. Bytes for a verb with a file format of its own. None for a verb that reads none.
       num: rows to make, where the verb makes some.
       seed: of what is drawn; None: the run's.
+      form: suffix of a file format of the verb's own, such as ".jtc": the result is the bytes of such a file.
 
     Raises:
       UserError: the rows do not fit, in the words of the command.
@@ -239,12 +241,41 @@ class VerbFunction:
       num, seed = whole("num", num), None if seed is None else whole("seed", seed)
       verbs.check_numbers(self.name, self.verb, num, seed)
       data = self.run.config.data if "data" in self.run.config else {}
-      columns = inputs.from_memory(rows, data, self.needs) if self.verb.reads else None
+      if form and form not in self.verb.writers:
+        raise UserError(f"{self.name}: got form={form!r}, allowed {' | '.join(self.verb.writers) or 'none'}")
+      columns = self.read(rows, data) if self.verb.reads else None
       found = verbs.compute(self.run, self.verb, columns, num, seed)
+      if form:
+        return self.written(form, columns, found)
     if not inputs.is_frame(rows):
       return found
     same = self.verb.carries and len(next(iter(found.values()))) == len(rows)
     return need("pandas", "notebook").DataFrame(found, index=rows.index if same else None)
+
+  def read(self, rows: Any, data: Any) -> Any:
+    """What the verb takes of rows in memory, or of the bytes of a file of its own format."""
+    from jaxtrain.data import inputs
+    if not isinstance(rows, bytes):
+      return inputs.from_memory(rows, data, self.needs)
+    if not self.verb.readers:
+      raise UserError(f"{self.name}: got bytes, allowed an array, a dict of columns or a DataFrame")
+    suffix, reader = next(iter(self.verb.readers.items()))
+    with tempfile.TemporaryDirectory() as folder:
+      path = os.path.join(folder, f"bytes{suffix}")
+      with open(path, "wb") as file:
+        file.write(rows)
+      try:
+        return reader(path, self.run.state)
+      except UserError as error:
+        raise UserError(error.message.replace(path, "the bytes")) from None
+
+  def written(self, form: str, columns: Any, found: dict) -> bytes:
+    """The bytes of a file of the verb's own format."""
+    with tempfile.TemporaryDirectory() as folder:
+      path = os.path.join(folder, f"bytes{form}")
+      self.verb.writers[form](path, self.run.state, columns, found)
+      with open(path, "rb") as file:
+        return file.read()
 
   def __repr__(self) -> str:
     if self.needs is None:

@@ -117,7 +117,7 @@ def apply(flags, verb: Verb, run) -> tuple[dict, str, list[str]]:
   columns, config = None, run.config
   if verb.reads:
     own = suffix(flags.input) in verb.readers
-    columns = verb.readers[suffix(flags.input)](flags.input) if own else \
+    columns = verb.readers[suffix(flags.input)](flags.input, run.state) if own else \
         inputs.read(flags.input, config.data if "data" in config else {},
                     {name: tuple(flags.missing) if name == "missing" and flags.missing else flags[name].value
                      for name in inputs.FIELDS})
@@ -136,15 +136,16 @@ def apply(flags, verb: Verb, run) -> tuple[dict, str, list[str]]:
   with refused_in_one_line("--output", flags.output):
     if suffix(flags.output) in verb.writers:
       with atomic.replacing(flags.output) as fresh:
-        verb.writers[suffix(flags.output)](fresh, found)
+        verb.writers[suffix(flags.output)](fresh, run.state, columns, found)
     else:
       writing.write(flags.output, carried | found)
   rows = len(next(iter(found.values())))
   numbers = [column for column in found.values() if column.dtype.kind == "f"]
   empty = int(np.isnan(np.stack(numbers)).any(axis=0).sum()) if numbers else 0
   others = isinstance(columns, files.Columns) and not verb.carries
+  gaps = " (missing features)" * isinstance(columns, files.Columns)
   made = f"{columns.num_rows:,} rows read, " if others else ""
-  made += f"{rows:,} {verb.makes}" + f", {empty:,} of them without a result (missing features)" * bool(empty)
+  made += f"{rows:,} {verb.makes}" + f", {empty:,} of them without a result{gaps}" * bool(empty)
   return {"rows": rows, "rows_incomplete": empty, "output": flags.output, "compute_seconds": round(seconds, 4)}, made, (
       verb.say(columns, found) if verb.say else [])
 

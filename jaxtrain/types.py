@@ -94,7 +94,7 @@ class Input(NamedTuple):
 
   Attributes:
     name: of the column.
-    kind: number | label | text.
+    kind: number | whole (a number without decimals) | label | text.
     low, high: bounds of a number, both allowed; None where there is none.
     required: whether an entry may not be missing.
     values: the labels that are allowed; () where any is.
@@ -121,8 +121,8 @@ class Verb(NamedTuple):
     counts: whether it takes a number of rows to make.
     carries: whether the rows of its result are those of the file, whose columns are carried through.
     decide: columns that follow from averaged ones, such as a label from probabilities; None where none do.
-    readers: file formats of its own, suffix -> `path -> columns`, beside those of tables.
-    writers: likewise, suffix -> `(path, result) -> None`.
+    readers: file formats of its own, suffix -> `(path, state) -> columns`, beside those of tables.
+    writers: likewise, suffix -> `(path, state, columns, result) -> None`.
     replaces: whether its columns take the place of those that it read.
     companions: endings of the names of columns that go with a chosen one (`--columns=a` keeps `a_intervened` too),
       where it takes whatever columns a table has.
@@ -136,8 +136,8 @@ class Verb(NamedTuple):
   counts: bool = False
   carries: bool = True
   decide: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
-  readers: dict[str, Callable[[str], Any]] = {}
-  writers: dict[str, Callable[[str, dict[str, np.ndarray]], None]] = {}
+  readers: dict[str, Callable[[str, Any], Any]] = {}
+  writers: dict[str, Callable[[str, Any, Any, dict[str, np.ndarray]], None]] = {}
   replaces: bool = False
   companions: tuple[str, ...] = ()
   say: Callable[[Any, dict[str, np.ndarray]], list[str]] | None = None

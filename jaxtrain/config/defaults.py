@@ -69,6 +69,7 @@ DEFAULTS: dict[str, Any] = {
         "families": (),  # figure families to draw; () = those of the preset
         "save_artifacts": True,  # keeps the arrays behind the figures (eval/*.npz)
         "progress": True,  # shows a progress bar, or lines where there is no terminal
+        "verbose": False,  # a line for every step with the terms of its loss: slow
         "tensorboard": False,  # writes event files for TensorBoard (extra tensorboard)
     },
     "parallel": {

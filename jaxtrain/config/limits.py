@@ -226,6 +226,7 @@ LIMITS: dict[str, Limit] = {
     "log.families": names(),
     "log.save_artifacts": switch(),
     "log.progress": switch(),
+    "log.verbose": switch(),
     "log.tensorboard": switch(),
     "parallel.mode": one_of("jit", "pmap", "canonical"),
     "parallel.chunks": whole(1, MOST_WIDTH),

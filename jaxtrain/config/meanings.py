@@ -21,7 +21,7 @@ from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from jaxtrain.config import defaults
 
-OF_TABLES = {"source", "path", "features", "split"}  # fields of `data` of every experiment that reads tables
+OF_TABLES = {"source", "path", "encoding", "split"}  # fields of `data` of every experiment that reads tables
 MOST_BYTES = 1 << 20  # of a config file that is read for its comments
 SECTIONS = ("dict", "ConfigDict")  # functions whose call is a section: of a dict, or of keyword arguments
 

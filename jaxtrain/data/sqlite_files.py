@@ -46,8 +46,8 @@ def read(path: str, table: str) -> tuple[list[str], list[tuple]]:
     return fetch(database, "select * from \"{}\"".format((table or tables[0]).replace('"', '""')))
 
 
-def fetch(database: sqlite3.Connection, query: str) -> tuple[list[str], list[tuple]]:
-  """(names, rows) of a query.
+def fetch(database: sqlite3.Connection, query: str, parameters: tuple = ()) -> tuple[list[str], list[tuple]]:
+  """(names, rows) of a query, with values bound to its parameters.
 
   Raises ValueError where they do not fit into memory, or further ones do not come: a view is a program, and may have no
   end.
@@ -60,7 +60,7 @@ def fetch(database: sqlite3.Connection, query: str) -> tuple[list[str], list[tup
 
   database.set_progress_handler(looked, STEPS)
   try:
-    rows = database.execute(query)
+    rows = database.execute(query, parameters)
     for row in rows:
       found.append(row)
       idle[0] = 0

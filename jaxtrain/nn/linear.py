@@ -47,13 +47,18 @@ def fan_in_uniform(fan_in: int):
 
 
 class Linear(nn.Module):
-  """x [B, D] to [B, features], affine; computes in the dtype of x. `kernel` is [min(D, F), max(D, F)] (see above)."""
+  """x [B, D] to [B, features], affine; computes in the dtype of x. `kernel` is [min(D, F), max(D, F)] (see above).
+
+  With `zeros` all of it starts at 0, so that a network begins as what it is added to.
+  """
   features: int
+  zeros: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     chex.assert_rank(x, 2)
-    init, sides = fan_in_uniform(x.shape[-1]), sorted((x.shape[-1], self.features))
+    init = nn.initializers.zeros_init() if self.zeros else fan_in_uniform(x.shape[-1])
+    sides = sorted((x.shape[-1], self.features))
     kernel = self.param("kernel", init, tuple(sides))
     bias = self.param("bias", init, (self.features,))
     return affine(x, kernel.astype(x.dtype), bias.astype(x.dtype))

@@ -118,4 +118,4 @@ def make(config, steps_per_epoch: int | None) -> Plan:
   return Plan(total, steps_per_epoch, cadence("eval.every", settings.every_steps, settings.every_epochs),
               cadence("checkpoint.every", saving.every_steps, saving.every_epochs),
               cadence("eval.assess_every", settings.assess_every_steps, settings.assess_every_epochs, 0),
-              config.log.every_steps)
+              1 if config.log.verbose else config.log.every_steps)

@@ -194,9 +194,11 @@ class Ledger:
     return found
 
   def show(self, means: dict[str, float], val: dict[str, float] | None, throughput: float | None) -> None:
-    """The progress line of a report: the losses, what is monitored, and where nothing is validated the terms."""
+    """The progress line of a report: the losses, what is monitored, and where nothing is validated, or with
+    `log.verbose`, the terms.
+    """
     shown = dict(means)
-    if self.splits.val is not None:
+    if self.splits.val is not None and not self.config.log.verbose:
       shown = {"loss": means["loss"]} | {f"val_{k}": v for k, v in sorted((val or {}).items())}
     terms = list(self.config.loss.weights) if "weights" in self.config.loss else []
     first = ["loss", "val_loss", self.monitor.removeprefix("train_"), *terms]

@@ -137,7 +137,7 @@ def make_ledger(parts: Parts, workdir: str | None, began: float, meanings: dict[
   first, config = processes.is_first(), parts.config
   facts = facts_lib.Facts(os.path.join(workdir, "facts") if workdir and first else None, uuid.uuid4().hex)
   console = Console(config.log.progress, os.path.join(workdir, "log.txt") if workdir and first else None, not first,
-                    every=config.log.every_steps > 0)
+                    every=config.log.verbose or config.log.every_steps > 0)
   return Ledger(config, workdir, parts.splits, parts.experiment, parts.plan, facts, console, began, parts.sample,
                 meanings)
 

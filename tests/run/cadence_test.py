@@ -16,7 +16,8 @@ def config(num_epochs=0, num_steps=0, eval_epochs=1, eval_steps=0, save_epochs=1
   return space(train=space(num_epochs=num_epochs, num_steps=num_steps),
                eval=space(every_epochs=eval_epochs, every_steps=eval_steps, assess_every_epochs=0,
                           assess_every_steps=assess_steps),
-               checkpoint=space(every_epochs=save_epochs, every_steps=save_steps), log=space(every_steps=log_steps))
+               checkpoint=space(every_epochs=save_epochs, every_steps=save_steps),
+               log=space(every_steps=log_steps, verbose=False))
 
 
 def test_the_lithology_run():

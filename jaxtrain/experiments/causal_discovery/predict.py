@@ -6,6 +6,9 @@ which `<name>` was set from outside. Columns are standardised over the rows, as 
 variables may differ from those of training; the further away, the less the posterior is to be trusted.
 """
 
+import functools
+from typing import Any, Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +67,11 @@ def say_rows(columns: files.Columns, found: dict[str, np.ndarray]) -> list[str]:
   return [f"{len(x) - num_left:,} of {len(x):,} rows, {num_left:,} with missing cells left out"] * bool(num_left)
 
 
+def draw(write: Callable, path: str, state: Any, columns: Any, found: dict[str, np.ndarray]) -> None:
+  """Writes a graph, which its columns say all of."""
+  write(path, found)
+
+
 def make_verbs(config, model: training.Model) -> dict[str, Verb]:
   """`graph`: cause, effect and probability of each ordered pair. `sample_graphs`: a graph a row, a column a pair."""
   def posterior(state, columns, key, num):
@@ -83,7 +91,8 @@ def make_verbs(config, model: training.Model) -> dict[str, Verb]:
     names, _, drawn, pairs = posterior(state, columns, key, num)
     return {f"{names[i]}->{names[j]}": drawn[:, i, j].astype(np.int64) for i, j in pairs}
 
-  return {"graph": Verb(graph, None, "mean", carries=False, writers=graphs.WRITERS, companions=(SUFFIX,),
+  return {"graph": Verb(graph, None, "mean", carries=False, companions=(SUFFIX,),
+                        writers={suffix: functools.partial(draw, write) for suffix, write in graphs.WRITERS.items()},
                         say=lambda columns, found: [*say_rows(columns, found), *graphs.strongest(found)],
                         makes="pairs"),
           "sample_graphs": Verb(sample_graphs, None, "turns", counts=True, carries=False, companions=(SUFFIX,),

@@ -15,8 +15,7 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import losses, rng, schedules, step as step_lib
-from jaxtrain.errors import UserError
+from jaxtrain import custom, losses, rng, schedules, step as step_lib
 from jaxtrain.experiments.tabular_vae import nets
 from jaxtrain.types import Batch, Metrics
 
@@ -113,38 +112,10 @@ def term_sums(o: Objective, batch: Batch, out: nets.Output) -> tuple[dict[str, j
     labelled = row * (batch["label"] >= 0)
     sums["class"] = losses.sum_rows(row, losses.cross_entropy_nats(out.logits, batch["label"]))
     extras["accuracy"] = (losses.sum_rows(labelled, losses.is_top(out.logits, batch["label"])), jnp.sum(labelled))
-  sums |= {name: losses.sum_rows(row, check_term(name, function(batch, out), len(row)))
+  sums |= {name: losses.sum_rows(row, custom.check_term(name, function(batch, out), len(row)))
            for name, function in o.extra_terms.items()}
-  return sums, extras | {name: check_metric(name, function(batch, out)) for name, function in o.extra_metrics.items()}
-
-
-def check_term(name: str, found: Any, num_rows: int) -> Any:
-  """Returns what a loss of the user's own gave. Raises UserError where it is not one value per row."""
-  if not is_numeric(found) or jnp.shape(found) != (num_rows,):
-    raise UserError(f"config.loss.extra: {name}(batch, out) returned {describe(found)}, allowed one number per row, "
-                    f"of shape {(num_rows,)}")
-  return found
-
-
-def check_metric(name: str, found: Any) -> Any:
-  """Returns what a metric of the user's own gave. Raises UserError where it is not (sum, count)."""
-  if not isinstance(found, (tuple, list)) or len(found) != 2 or not all(map(is_numeric, found)):
-    raise UserError(f"config.eval.metrics: {name}(batch, out) returned {describe(found)}, allowed (sum, count) over "
-                    "the rows of the batch, two arrays")
-  return tuple(jnp.asarray(part) for part in found)
-
-
-def is_numeric(value: Any) -> bool:
-  """Whether a value is an array of numbers, or a number."""
-  return isinstance(value, (bool, int, float)) or hasattr(value, "dtype") and (
-      jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool)
-
-
-def describe(value: Any) -> str:
-  """A value's type, with the shape of an array, and what is in a tuple."""
-  if isinstance(value, (tuple, list)):
-    return f"({', '.join(map(describe, value[:4]))}{', ...' * (len(value) > 4)})"
-  return f"an array of shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
+  own = {name: custom.check_metric(name, function(batch, out)) for name, function in o.extra_metrics.items()}
+  return sums, extras | own
 
 
 def loss_sums(o: Objective, params, state, chunk: Batch, key) -> step_lib.Chunk:

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import config as config_lib, optim, rng, schedules, step
+from jaxtrain import custom, optim, rng, schedules, step
 from jaxtrain.config import limits
 from jaxtrain.data import tables, tabular
 from jaxtrain.errors import UserError
@@ -84,10 +84,7 @@ def load(config) -> Splits:
   found, table = tabular.load(config, GENERATORS)
   if config.loss.kl_schedule.shape == "exponential" and config.loss.kl_schedule.start == 0:
     raise UserError("config.loss.kl_schedule.start: got 0, allowed above 0 with the shape exponential")
-  for path in config.loss.extra:
-    name = path.rpartition(".")[2]
-    if name not in config.loss.weights:
-      raise UserError(f"config.loss.weights: no weight {name!r} for the term {path!r} of config.loss.extra")
+  custom.check_weights(config.loss)
   if config.model.kind == "semisup" and table.label is None:
     raise UserError("config.data.label: got '', allowed the name of the label column with config.model.kind=semisup")
   if table.group is not None:
@@ -109,17 +106,6 @@ def notes(config, steps_per_epoch: int) -> tuple[str, ...]:
   return tuple(said)
 
 
-def named_functions(field: str, paths: tuple[str, ...]) -> dict:
-  """Functions of dotted paths by their own names. Raises UserError for a name that is taken."""
-  found = {}
-  for path in paths:
-    name = path.rpartition(".")[2]
-    if name in found or name in TAKEN:
-      raise UserError(f"config.{field}: the name {name!r} of {path!r} is taken; rename the function")
-    found[name] = config_lib.load_function(field, path)
-  return found
-
-
 def make_model(config, meta) -> nets.VAE:
   """The network of a config and a table."""
   num_classes = len(meta["class_names"]) if config.model.kind == "semisup" else 0
@@ -134,8 +120,8 @@ def make(config, meta) -> Experiment:
   model = make_model(config, meta)
   tx = optim.make(config.optim, meta["steps_per_epoch"])
   o = objective.Objective(model, config.loss, meta["steps_per_epoch"], config.model.dropout_rate,
-                          named_functions("loss.extra", config.loss.extra),
-                          named_functions("eval.metrics", config.eval.metrics))
+                          custom.named_functions("loss.extra", config.loss.extra, TAKEN),
+                          custom.named_functions("eval.metrics", config.eval.metrics, TAKEN))
   bind = functools.partial
 
   def init(key, sample):

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrain import config as config_lib
+from jaxtrain import config as config_lib, custom
 from jaxtrain.data import tables, tabular
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.tabular_vae import objective
 
 ROWS = 5
 TABLE = tables.Table(np.zeros((ROWS, 2)), ("a", "b"), None, (), None, {})
@@ -43,15 +42,15 @@ def test_the_line_at_fault_is_named_and_a_complaint_of_its_own_is_left(tmp_path,
     ((1.0, 2.0, 3.0), r"\(float, float, float\)"), (("a", np.array(["b"])), r"\(str, an array")])
 def test_a_metric_gives_a_sum_and_a_count(found, words):
   with pytest.raises(UserError, match=rf"config.eval.metrics: mine\(batch, out\) returned .*{words}.*\(sum, count\)"):
-    objective.check_metric("mine", found)
-  assert [float(part) for part in objective.check_metric("mine", (jnp.ones(()), 4))] == [1.0, 4.0]
+    custom.check_metric("mine", found)
+  assert [float(part) for part in custom.check_metric("mine", (jnp.ones(()), 4))] == [1.0, 4.0]
 
 
 @pytest.mark.parametrize("found", [None, 1.0, jnp.ones(()), jnp.ones((ROWS, 2)), jnp.ones(ROWS + 1), [1.0] * ROWS])
 def test_a_loss_gives_one_number_per_row(found):
   with pytest.raises(UserError, match=r"config.loss.extra: mine\(batch, out\) returned .* allowed one number per row"):
-    jax.eval_shape(lambda: objective.check_term("mine", found, ROWS))
-  objective.check_term("mine", jnp.ones(ROWS), ROWS)
+    jax.eval_shape(lambda: custom.check_term("mine", found, ROWS))
+  custom.check_term("mine", jnp.ones(ROWS), ROWS)
 
 
 @pytest.mark.parametrize("table, words", [
