@@ -17,6 +17,7 @@ from jax import export as jax_export
 
 import child
 import consistency_cases
+import made_simulations
 import cores
 import made_benchmarks
 import reads
@@ -51,6 +52,7 @@ def cases(fast: tuple[str, ...], without: tuple[str, ...] = ()) -> list:
           if name not in without]
 
 
+SIMULATED = ("independent", "correlated", "trajectory", "gaussian")  # sources that make as many states as are asked for
 EPOCH = 4  # steps of a stream that are tested in place of an epoch
 STREAM = {"data.num_nodes": (4, 5), "data.pad_to": (5,), "data.num_rows": 12, "data.num_rows_int": 0,
           "data.task_chunk": 4, "train.batch_size": 8, "eval.max_val_tasks": 8, "eval.max_test_tasks": 0,
@@ -73,7 +75,8 @@ def table(tmp_path_factory):
       writer.writerow([f"w{i // 20}", *random.normal(size=3).round(4), ("yes", "no", "")[i % 3]])
   with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(made_benchmarks.write(folder / "packages")))
-    yield {"csv": path, "tfds": cores.write("tfds", folder), "hdf5": cores.write("hdf5", folder)}
+    yield {"csv": path, "tfds": cores.write("tfds", folder), "hdf5": cores.write("hdf5", folder),
+           "simulation_db": made_simulations.write(folder / "simulation.db")}
 
 
 def small(path, variant, table, num_epochs=2, **overrides):
@@ -95,6 +98,15 @@ def small(path, variant, table, num_epochs=2, **overrides):
     values |= {"data.num_samples": 150} if config.data.source in consistency_cases.SIMULATED else {}
   if "treatment" in config.data and config.data.source == "csv":
     values |= {"data.features": ("a", "b"), "data.outcomes": ("c",), "data.treatment": "drug"}
+  if "compressor" in config.model:
+    values |= {"model.hidden_dims": (8,), "optim.decay_steps": 100}
+    values |= {"data.num_states": 600} if config.data.source in SIMULATED else {}
+    values |= {"model.compressor.num_codes": 16} if config.model.compressor.kind == "vq" else {}
+    values.pop("data.features", None)
+  if "compressor" in config.model and config.data.source == "csv":
+    values |= {"data.continuous": ("a", "b", "c"), "data.categorical": ("drug",)}
+  if "compressor" in config.model and config.data.source == "simulation_db":
+    values |= {"data.path": table["simulation_db"]}
   if "source" in config.data and config.data.source == "tfds":
     values |= {"data.path": table["tfds"], "data.features": cores.FEATURES, "train.batch_size": 64}
   for key, value in (values | overrides).items():
@@ -108,7 +120,8 @@ def test_trains_resumes_and_repeats(case, table, tmp_path):
   nothing to train gives the same twice.
   """
   straight = loop.train(small(*case, table), str(tmp_path / "straight"))
-  loop.train(small(*case, table, num_epochs=1), str(tmp_path / "stopped"))
+  staged = small(*case, table).stages  # a later stage starts from the best state of the one before it
+  loop.train(small(*case, table, num_epochs=2 if staged else 1), str(tmp_path / "stopped"))
   resumed = loop.train(small(*case, table), str(tmp_path / "stopped"))
   assert resumed.digest == straight.digest
   if not straight.history:
@@ -116,7 +129,8 @@ def test_trains_resumes_and_repeats(case, table, tmp_path):
     return
   assert np.isfinite(straight.history["loss"]).all() and len(straight.history["loss"]) == 2
   assert resumed.history["loss"] == straight.history["loss"]
-  assert child.resume_steps(str(tmp_path / "stopped"))[-1] > 0
+  folder = tmp_path / "stopped" / "stages" / "1" if staged else tmp_path / "stopped"
+  assert child.resume_steps(str(folder))[-1] > 0
 
 
 @pytest.mark.parametrize("case", cases(QUICK))
@@ -195,6 +209,7 @@ def input_of(verb, num_rows: int) -> dict[str, np.ndarray]:
   bounds = {each.name: (1.0 if each.low is None else each.low, each.high) for each in verb.inputs}
   numbers = {name: random.uniform(low, low + 1 if high is None else high, num_rows)
              for name, (low, high) in bounds.items()}
+  numbers |= {each.name: np.rint(numbers[each.name]) for each in verb.inputs if each.kind == "whole"}
   named = {each.name: np.asarray(each.values, object)[np.arange(num_rows) % len(each.values)]
            for each in verb.inputs if each.values}
   return numbers | named
@@ -270,7 +285,8 @@ def switches(table) -> list[dict]:
   return [out_of_core, {"data.split.kind": "leave_out"}, {"eval.max_test_tasks": 4}, {"parallel.mode": "canonical"},
           {"optim.plateau.factor": 0.5}, {"optim.schedule": "step"}, {"optim.ema_decay": 0.9},
           {"train.microbatch": 4, "train.batch_size": 8}, {"train.num_members": 2}, {"loss.consistency": "both"},
-          {"model.bayesian": True}]
+          {"model.bayesian": True}, {"loss.target_bits": 30.0}, {"loss.feature_epochs": 3},
+          {"data.source": "gaussian", "data.num_dims": 4}]
 
 
 def unread(config, read: set[str]) -> list[str]:
@@ -284,7 +300,8 @@ def use(path: str, table, folder) -> dict[str, list[str]]:
   """
   configs = {variant: small(path, variant, table) for variant in config_lib.list_variants(path)}
   known = dict(jsonable.flatten(configs["smoke"]))
-  grouped = lambda switch: "csv" if "data.split.kind" in switch else "smoke"
+  of_file = next((variant for variant in ("csv", "table") if variant in configs), "smoke")
+  grouped = lambda switch: of_file if "data.split.kind" in switch else "smoke"
   more = (small(path, grouped(switch), table, **switch) for switch in switches(table) if switch.keys() <= known.keys())
   run, smoke = str(folder / "run"), configs["smoke"]
   with reads.noted() as read, mock.patch.object(backend, "threads_in_use", []):

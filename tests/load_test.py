@@ -18,6 +18,7 @@ import jaxtrain
 from jaxtrain import loop, predict
 from jaxtrain.data import files, writing
 from jaxtrain.errors import UserError
+from runs import QUIET
 
 FEATURES, CLASSES = ("depth", "density", "redness"), ("clay", "ooze", "sand")
 FIELDS = {"data.features": FEATURES, "data.label": "rock", "data.split.kind": "random", "data.missing": ("n.d.", -99.0),
@@ -222,3 +223,24 @@ def test_a_run_of_stages_that_an_older_version_made():
     assert found.history["val_loss"] == json.load(file)["val_loss"]
   assert set(found.eval) == {"train", "val", "test"} and found.quality.warnings == ()
   assert found.quality.value == min(found.history["val_loss"]) and "classify" in found.verbs
+
+
+def test_rows_become_bytes_of_a_file_and_come_back(shared):
+  """As `predict` writes and reads the file; bytes that are none, and a form that there is not, are one line."""
+  run = jaxtrain.load(str(shared.run("--config=configs/semantic_compression.py:smoke", *QUIET)))
+  columns = {column.name: np.full(3, 0.4) for column in run.compress.verb.inputs}
+  columns |= {"age": np.array([3, 70, 400]), "is_defending": np.array(["0", "1", "0"]),
+              "role": np.array(["builder", "explorer", "attacker"])}
+  data = run.compress(columns, form=".jtc")
+  assert data[:4] == b"\x89JTC"
+  back, codes = run.decompress(data), run.compress(columns)
+  bits = codes.pop("bits")
+  assert (bits > 0).all() and back["role"].tolist() == columns["role"].tolist()
+  for name, values in run.decompress(codes).items():
+    np.testing.assert_array_equal(values, back[name], err_msg=name)
+  with pytest.raises(UserError, match="^the bytes: is cut off or damaged"):
+    run.decompress(data[:-3])
+  with pytest.raises(UserError, match="form='.zip', allowed .jtc"):
+    run.compress(columns, form=".zip")
+  with pytest.raises(UserError, match="got bytes"):
+    run.probe(data)

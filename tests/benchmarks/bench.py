@@ -1,12 +1,16 @@
 """What all benchmarks have alike: their first flags, and what they do with their results."""
 
 import argparse
+import glob
 import json
 import os
 import subprocess
 import sys
 
+import numpy as np
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, ROOT)  # what imports this module imports the jaxtrain of this clone
 
 
 def make_parser(doc: str) -> argparse.ArgumentParser:
@@ -41,3 +45,28 @@ def finish(process: subprocess.Popen) -> None:
 def run_pinned(command: list[str], core: int) -> None:
   """Runs a command on one core to its end."""
   finish(pinned(command, core))
+
+
+def members(folder: str) -> list[tuple[dict, dict]]:
+  """(config, scalars of the test rows) of each member of a sweep, by seed."""
+  found = []
+  for path in sorted(glob.glob(os.path.join(glob.escape(folder), "runs", "*", "eval", "test.json"))):
+    with open(path, encoding="utf-8") as file:
+      scalars = json.load(file)["scalars"]
+    with open(os.path.join(os.path.dirname(os.path.dirname(path)), "config.json"), encoding="utf-8") as file:
+      found.append((json.load(file), scalars))
+  return sorted(found, key=lambda member: member[0]["seed"])
+
+
+def sweep(folder: str, config: str, flags: tuple[str, ...]) -> list[tuple[dict, dict]]:
+  """The members of a sweep, trained where they are not yet."""
+  command = [sys.executable, "-m", "jaxtrain.sweep", f"--config={config}", f"--workdir={folder}",
+             "--config.log.figures=none", *flags]
+  finish(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+  return members(folder)
+
+
+def interval(values: list[float]) -> list[float]:
+  """[mean, half width of its 95 % interval by Student's t]."""
+  from jaxtrain import statistics
+  return [float(np.mean(values)), statistics.t_half_width(np.asarray(values))]

@@ -14,11 +14,9 @@ keep their best state by validation: of the likelihood of all rows, or of the re
 Differences are paired by table, with 95 % intervals by Student's t.
 """
 
-import glob
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 
@@ -78,32 +76,6 @@ def measure_speed(folder: str, rounds: int, core: int) -> dict:
           "ratio": {name: {"median": statistics.median(v), "range": [min(v), max(v)]} for name, v in ratios.items()}}
 
 
-def members(folder: str) -> list[tuple[dict, dict]]:
-  """(config, scalars of the test rows) of each member of a sweep, by seed."""
-  found = []
-  for path in sorted(glob.glob(os.path.join(folder, "runs", "*", "eval", "test.json"))):
-    with open(path, encoding="utf-8") as file:
-      scalars = json.load(file)["scalars"]
-    with open(os.path.join(os.path.dirname(os.path.dirname(path)), "config.json"), encoding="utf-8") as file:
-      found.append((json.load(file), scalars))
-  return sorted(found, key=lambda member: member[0]["seed"])
-
-
-def sweep(folder: str, seeds: int, flags: tuple[str, ...]) -> list[tuple[dict, dict]]:
-  """The members of a sweep over tables."""
-  command = [sys.executable, "-m", "jaxtrain.sweep", f"--config={CONFIG}", f"--workdir={folder}",
-             f"--sweep=seed=0..{seeds - 1}", "--config.data.seed=-1", "--config.log.figures=none", *flags]
-  bench.finish(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
-  return members(folder)
-
-
-def interval(values: list[float]) -> list[float]:
-  """[mean, half width of its 95 % interval]."""
-  sys.path.insert(0, ROOT)
-  from jaxtrain import statistics as own
-  return [float(np.mean(values)), own.t_half_width(np.asarray(values))]
-
-
 def measure_study(folder: str, most: int) -> dict:
   """Each contender's scores by setting, and its differences from recorded rows alone on the same tables."""
   results = {}
@@ -113,19 +85,20 @@ def measure_study(folder: str, most: int) -> dict:
                                                        for name in OBJECTIVES}
     scores, unadjusted = {}, []
     for name, own in contenders.items():
-      found = sweep(os.path.join(folder, f"{setting}-{name}".replace(" ", "")), seeds, (*flags, *own))
+      found = bench.sweep(os.path.join(folder, f"{setting}-{name}".replace(" ", "")), CONFIG,
+                          (f"--sweep=seed=0..{seeds - 1}", "--config.data.seed=-1", *flags, *own))
       scores[name] = {what: [scalars[what] - scalars["ate_truth"] if what == "ate" else scalars[what]
                              for _, scalars in found] for what in SHOWN}
       unadjusted = [scalars["ate_unadjusted"] - scalars["ate_truth"] for _, scalars in found]
-    of = {name: {f"{what}{'_error' * (what == 'ate')}": interval(values) for what, values in found.items()}
+    of = {name: {f"{what}{'_error' * (what == 'ate')}": bench.interval(values) for what, values in found.items()}
           | {"ate_largest_error": max(map(abs, found["ate"])),
              "ate_rmse": float(np.sqrt(np.mean(np.square(found["ate"]))))}
           for name, found in scores.items()}
     alone = scores["recorded alone"]
-    less = {name: {what: interval([a - b for a, b in zip(found[what], alone[what])]) for what in SHOWN[1:]}
+    less = {name: {what: bench.interval([a - b for a, b in zip(found[what], alone[what])]) for what in SHOWN[1:]}
             for name, found in scores.items() if name != "recorded alone"}
     results[setting] = {"tables": seeds, "scores": of, "less_recorded_alone": less,
-                        "unadjusted_error": interval(unadjusted)}
+                        "unadjusted_error": bench.interval(unadjusted)}
     print(json.dumps({setting: results[setting]}), flush=True)
   return results
 

@@ -32,6 +32,14 @@ def of_joint_step(config, params) -> float:
   return 6.0 * sum(leaf.size for leaf in kernels) * config.train.batch_size
 
 
+def of_codec_step(config, params) -> float:
+  """Of a codec of states: the kernels, and the linear maps beside them, work once on each row; densities are left out.
+  """
+  matrices = (leaf for path, leaf in jax.tree.leaves_with_path(params)
+              if path[-1].key in ("kernel", "matrix_in", "matrix_out"))
+  return 6.0 * sum(leaf.size for leaf in matrices) * config.train.batch_size
+
+
 def of_tasks_step(config, params) -> float:
   """Of a network with attention over variables and samples of a task, for the largest padded number of variables."""
   model, encoder, is_bcnp = config.model, params["encoder"], config.experiment.endswith(".bcnp")
@@ -48,4 +56,5 @@ def of_tasks_step(config, params) -> float:
   return products + 12.0 * inner * attended * variables
 
 
-FORMULAS = {"tabular_vae": of_table_step, "causal_discovery": of_tasks_step, "causal_consistency": of_joint_step}
+FORMULAS = {"tabular_vae": of_table_step, "causal_discovery": of_tasks_step, "causal_consistency": of_joint_step,
+            "semantic_compression": of_codec_step}
