@@ -14,7 +14,7 @@ The rows of all but csv are written to a file by
   python -m jaxtrain.experiments.causal_consistency --config=configs/causal_consistency.py:mnar --output=table.csv
 """
 
-from jaxtrain.config import common, pick_variant, tables
+from jaxtrain.config import common, pick_variant, tables, with_values
 
 SCHEDULE = {
     "shape": "constant",  # constant | linear | sigmoid | cyclical | exponential: the way from start to the end's value
@@ -85,13 +85,7 @@ def base():
 
 def changed(**fields):
   """The default with other values at dotted keys, written with __ for dots."""
-  config = base()
-  for key, value in fields.items():
-    section, name = config, key.split("__")
-    for part in name[:-1]:
-      section = section[part]
-    section[name[-1]] = value
-  return config
+  return with_values(base(), {key.replace("__", "."): value for key, value in fields.items()})
 
 
 def iv():

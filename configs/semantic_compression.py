@@ -11,7 +11,7 @@ one before (kind previous, for any table in order); table: your file (or data.so
 sqlite: a simulation's database; smoke: the default, seconds long. Sweeps (--name of jaxtrain.sweep): levels, seeds.
 """
 
-from jaxtrain.config import common, pick_variant, tables
+from jaxtrain.config import common, pick_variant, tables, with_values
 
 NOT_READ = ("features", "leave_out", "label", "incomplete", "transforms", "out_of_core", "num_workers", "resample")
 
@@ -96,13 +96,7 @@ def entropy():
 
 def changed(**fields):
   """The default with other values at dotted keys, written with __ for dots."""
-  config = entropy()
-  for key, value in fields.items():
-    section, name = config, key.split("__")
-    for part in name[:-1]:
-      section = section[part]
-    section[name[-1]] = value
-  return config
+  return with_values(entropy(), {key.replace("__", "."): value for key, value in fields.items()})
 
 
 def two_stage():

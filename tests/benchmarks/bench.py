@@ -21,6 +21,16 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
   return parser
 
 
+def peer_flags(doc: str, loops: tuple[str, ...]) -> argparse.Namespace:
+  """Flags of a script with the loops of peers: the table, the loop, epochs, and the file for its seconds."""
+  parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+  parser.add_argument("--table", required=True)
+  parser.add_argument("--loop", choices=loops, required=True)
+  parser.add_argument("--epochs", type=int, default=5)
+  parser.add_argument("--out", required=True)
+  return parser.parse_args()
+
+
 def tell(results: dict, path: str) -> None:
   """Prints results as JSON, and writes them to a file where a path is given."""
   print(json.dumps(results, indent=1), flush=True)

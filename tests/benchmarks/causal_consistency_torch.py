@@ -11,7 +11,6 @@ rows with a treatment and then one over those without.
   svi         Pyro: a plate, observed sites, Adam; rows without a treatment by TraceEnum_ELBO, which the original meant
 """
 
-import argparse
 import json
 import time
 
@@ -23,6 +22,8 @@ from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+
+import bench
 
 K, BATCH, RATE, BETA, TAU = 2, 32, 1e-3, 1.0, 1.0
 
@@ -146,12 +147,7 @@ def svi_epochs(table, num_epochs: int) -> list[float]:
 
 def main() -> None:
   """Runs a loop and writes its seconds per epoch."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--table", required=True)
-  parser.add_argument("--loop", choices=("dataloader", "tuned", "svi"), required=True)
-  parser.add_argument("--epochs", type=int, default=5)
-  parser.add_argument("--out", required=True)
-  given = parser.parse_args()
+  given = bench.peer_flags(__doc__, ("dataloader", "tuned", "svi"))
   torch.set_num_threads(1)
   torch.manual_seed(0)
   table = np.load(given.table)

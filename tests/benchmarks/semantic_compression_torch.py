@@ -16,7 +16,6 @@ TABLE.npz is what semantic_compression.py writes. The result has wall seconds of
 (`steps`) and whole (`epochs`), and losses of the validation states.
 """
 
-import argparse
 import json
 import math
 import time
@@ -25,6 +24,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+import bench
 
 BATCH, RATE, WIDTHS = 64, 1e-3, (256, 128, 64)
 NUM_PARAMETERS = {"original": 101_743, "careful": 92_561}
@@ -251,12 +252,7 @@ def check_size(model: nn.Module, loop: str) -> None:
 
 def main() -> None:
   """Runs a loop and writes its seconds."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--table", required=True)
-  parser.add_argument("--loop", choices=("original", "careful"), required=True)
-  parser.add_argument("--epochs", type=int, default=5)
-  parser.add_argument("--out", required=True)
-  given = parser.parse_args()
+  given = bench.peer_flags(__doc__, ("original", "careful"))
   torch.set_num_threads(1)
   torch.manual_seed(0)
   table = np.load(given.table)

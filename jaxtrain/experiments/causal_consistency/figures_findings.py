@@ -8,6 +8,7 @@ import numpy as np
 from jaxtrain.jsonable import number
 from jaxtrain.report.figures import clip_text
 from jaxtrain.report.page import with_interval
+from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
 
 WIDTH = 5.3  # inches of a figure: what a phone shows without scrolling sideways
@@ -20,7 +21,7 @@ COVERED = (0.85, 0.95)  # of intervals of 90 %
 
 def scalars_of(run: RunData) -> dict:
   """The scalars of the part that is shown; {} where there is none."""
-  return run.evals[run.split].get("scalars", {}) if run.split else {}
+  return reading.scalars(run.evals[run.split]) if run.split else {}
 
 
 def finite(scalars: dict, name: str) -> float | None:

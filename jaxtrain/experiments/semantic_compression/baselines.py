@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain.experiments.semantic_compression import coding, fit, layout, preservation, schema as schema_lib
+from jaxtrain.experiments.semantic_compression import coding, fit, preservation, schema as schema_lib
+from jaxtrain.experiments.semantic_compression.columns import NUMERIC
 from jaxtrain.types import Metric
 
 METRICS = {
@@ -43,7 +44,7 @@ def discrete_bits(schema: schema_lib.Schema, train: np.ndarray, x: np.ndarray) -
   """Bits of the discrete columns of a state by their frequencies."""
   total = 0.0
   for column in schema.columns:
-    if column.kind not in layout.NUMERIC:
+    if column.kind not in NUMERIC:
       at = schema.slices[column.name]
       code = (lambda v: v[:, at].argmax(axis=1)) if column.kind == "categorical" else (lambda v: v[:, at][:, 0] > 0)
       total += symbol_bits(code(train), code(x))
@@ -74,7 +75,7 @@ def pca_bits(train: np.ndarray, x: np.ndarray, mse: float) -> float:
 
 def column_bytes(schema: schema_lib.Schema, record: schema_lib.Record) -> bytes:
   """The columns of a record one after the other, numbers as float32, discrete ones a byte each."""
-  return b"".join(np.asarray(record[column.name], np.float32).tobytes() if column.kind in layout.NUMERIC else
+  return b"".join(np.asarray(record[column.name], np.float32).tobytes() if column.kind in NUMERIC else
                   schema_lib.checked_values(column, record[column.name]).astype(np.uint8).tobytes()
                   for column in schema.columns)
 
@@ -89,11 +90,11 @@ def lossless_bits(schema: schema_lib.Schema, x: np.ndarray) -> dict[str, float]:
 
 def compare(schema: schema_lib.Schema, train: np.ndarray, x: np.ndarray, r: np.ndarray) -> dict[str, Any]:
   """Scalars of all methods for held-out vectors x [N, D] that a codec gives back as r [N, D]."""
-  given, numeric = schema_lib.decode(schema, x), layout.numeric_columns(schema)
+  given, numeric = schema_lib.decode(schema, x), schema.numeric
   mean = preservation.mean_prediction(schema, schema_lib.decode(schema, train), len(x))
   found = {"baseline_mean_preservation": preservation.scores(schema, given, mean).overall}
   found |= lossless_bits(schema, x)
-  if numeric.any():
+  if len(numeric):
     # An integer column has its steps at whole numbers: a range is 1, and its low end is at 0.
     columns = [schema.column[name] for name in schema.numeric_names]
     start = np.array([0.5 * (column.kind == "integer") for column in columns])

@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.semantic_compression import integer_net, layout, quantise
-from jaxtrain.experiments.semantic_compression.columns import Schema
+from jaxtrain.experiments.semantic_compression.columns import NUMERIC, Schema
 from jaxtrain.nn import lattice
 
 CODED = tuple(kind for kind in quantise.KINDS if kind != "none")
@@ -51,7 +51,7 @@ def check(config: Any, schema: Schema, latent: int) -> None:
   if kind == "vq" and not settings.residual and latent % settings.num_slots:
     raise UserError(f"config.model.compressor.num_slots: got {settings.num_slots}, allowed a divisor of the "
                     f"{latent} latent dimensions, or residual=True")
-  numeric = sum(column.kind in layout.NUMERIC for column in schema.columns)
+  numeric = sum(column.kind in NUMERIC for column in schema.columns)
   numbers = numeric if latent >= len(schema.columns) else latent
   if kind == "lattice" and numbers < lattice.DIMENSIONS[settings.lattice]:
     raise UserError(f"config.model.compressor.lattice: got {settings.lattice}, allowed with "

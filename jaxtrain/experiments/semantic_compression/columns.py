@@ -7,8 +7,9 @@ import numpy as np
 from jaxtrain.errors import UserError
 
 KINDS = ("continuous", "integer", "binary", "categorical")
+NUMERIC = KINDS[:2]
 FEATURE_KINDS = ("numeric", "binary", "categorical")
-RULES = ("", "above", "between", "below", "index")
+THRESHOLDS = {"": 0, "above": 1, "between": 2, "below": 1, "index": 0}  # of each rule
 OTHER_WEIGHT = 0.1  # of a feature that no published weight is known of
 
 
@@ -79,12 +80,12 @@ class Schema(NamedTuple):
   @property
   def numeric(self) -> np.ndarray:
     """Places of the continuous and integer columns, [n] int64."""
-    return self.places("continuous", "integer")
+    return self.places(*NUMERIC)
 
   @property
   def numeric_names(self) -> tuple[str, ...]:
     """Names of the continuous and integer columns, in the order of `numeric`."""
-    return tuple(column.name for column in self.columns if column.kind in ("continuous", "integer"))
+    return tuple(column.name for column in self.columns if column.kind in NUMERIC)
 
   @property
   def groups(self) -> dict[str, tuple[str, ...]]:
@@ -122,8 +123,8 @@ def checked(schema: Schema) -> Schema:
   known = schema.column
   for feature in schema.features:
     at = f"feature {feature.name!r}"
-    if feature.kind not in FEATURE_KINDS or feature.rule not in RULES:
-      raise wrong(at, (feature.kind, feature.rule), f"{', '.join(FEATURE_KINDS)} and a rule of {RULES}")
+    if feature.kind not in FEATURE_KINDS or feature.rule not in THRESHOLDS:
+      raise wrong(at, (feature.kind, feature.rule), f"{', '.join(FEATURE_KINDS)} and a rule of {tuple(THRESHOLDS)}")
     for name in feature.columns:
       if name not in known:
         raise wrong(at, name, f"a column: {', '.join(known)}")
@@ -135,13 +136,11 @@ def checked(schema: Schema) -> Schema:
 
 def fits(feature: Feature, kinds: list[str]) -> bool:
   """Whether a feature's rule, thresholds and weight suit each other and the kinds of its columns."""
-  numeric = ("continuous", "integer")
-  if not kinds or not feature.weight >= 0 or len(feature.thresholds) != {"above": 1, "below": 1, "between": 2}.get(
-      feature.rule, 0):
+  if not kinds or not feature.weight >= 0 or len(feature.thresholds) != THRESHOLDS[feature.rule]:
     return False
   if feature.rule in ("above", "below", "between"):
-    return (feature.kind == "binary" and kinds[0] in numeric and set(kinds[1:]) <= {"binary"}
+    return (feature.kind == "binary" and kinds[0] in NUMERIC and set(kinds[1:]) <= {"binary"}
             and list(feature.thresholds) == sorted(feature.thresholds))
   if feature.kind == "numeric":
-    return feature.rule == "" and set(kinds) <= set(numeric)
+    return feature.rule == "" and set(kinds) <= set(NUMERIC)
   return kinds == [feature.kind] and feature.rule in (("", "index") if feature.kind == "categorical" else ("",))

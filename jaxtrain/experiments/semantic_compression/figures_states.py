@@ -87,8 +87,9 @@ def probes(run: RunData, narrow: bool = False) -> Figure | None:
   figure = new_figure(width_of(narrow), 1.1 + 0.3 * len(names))
   ax = figure.subplots()
   for k, (kind, text) in enumerate((("linear", "linear model"), ("mlp", "network of 64 units"))):
-    values = [max(of[kind].get(name, 0.0), 0.0) for name in names]
-    ax.barh(np.arange(len(names)) + 0.36 * k - 0.18, values, color=HUES[k], height=0.34, label=text)
+    at = [place for place, name in enumerate(names) if name in of[kind]]
+    values = [max(of[kind][names[place]], 0.0) for place in at]
+    ax.barh(np.array(at) + 0.36 * k - 0.18, values, color=HUES[k], height=0.34, label=text)
   ax.set_yticks(range(len(names)), [clip_text(name, 26) for name in names])
   ax.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 1.02), xlabel="R2 of numbers,\nshare right of others")
   ax.grid(axis="y", visible=False)

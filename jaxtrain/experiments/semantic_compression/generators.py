@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.semantic_compression import clusters, trajectories
+from jaxtrain.experiments.semantic_compression.columns import NUMERIC
 from jaxtrain.experiments.semantic_compression.fields import stream
 from jaxtrain.experiments.semantic_compression.oracle import Entropies, entropy_bits
 from jaxtrain.experiments.semantic_compression.schema import AGENT15, GOALS, ITEMS, MOST_ITEMS, ROLES, Record
@@ -61,7 +62,7 @@ def mean_log2_uniform(low: float, high: float) -> float:
 def independent_entropies() -> Entropies:
   """Of `independent`, in closed form: log2 of each width; E[log2 health] of current_health, given health."""
   continuous = {column.name: float(np.log2(column.high - column.low)) for column in AGENT15.columns
-                if column.kind in ("continuous", "integer")}
+                if column.kind in NUMERIC}
   health = AGENT15.column["health"]
   continuous["current_health"] = mean_log2_uniform(health.low, health.high)
   return Entropies(continuous, {"age": float(np.log2(MOST_AGE + 1))},

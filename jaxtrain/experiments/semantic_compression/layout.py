@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxtrain.experiments.semantic_compression.schema import Schema
+from jaxtrain.experiments.semantic_compression.columns import NUMERIC, Schema
 
 SHARED = "shared"
-NUMERIC = ("continuous", "integer")
 LOGIT = 8.0  # log-odds of the right class of a discrete column at the start, a unit of the slot away from another
 NUMBER_LEVELS = 8  # of a number, of the kind fsq
 SMALL = 0.1  # deviation of the first weights of slots beside those of the columns
@@ -46,14 +45,6 @@ class Layout(NamedTuple):
   def size(self) -> int:
     """Slots, L."""
     return len(self.names)
-
-
-def numeric_columns(schema: Schema) -> np.ndarray:
-  """[D] bool: whether a column of the vector is a number."""
-  found = np.zeros(schema.width, bool)
-  for column in schema.columns:
-    found[schema.slices[column.name]] = column.kind in NUMERIC
-  return found
 
 
 def column_weights(schema: Schema, factors: dict[str, float]) -> np.ndarray:
@@ -126,4 +117,4 @@ def make_layout(schema: Schema, latent_dim: int, factors: dict[str, float], whol
                 groups=(*map(group_of, order), *(SHARED for _ in shared)),
                 continuous=np.array([i >= C or order[i].kind in NUMERIC for i in range(L)]), factor=factor,
                 low=low, high=high, matrix_in=A, shift_in=a, matrix_out=B, shift_out=b,
-                numeric=numeric_columns(schema))
+                numeric=np.isin(np.arange(D), schema.numeric))

@@ -183,15 +183,15 @@ class Codec(nn.Module):
     low, high = jnp.asarray(self.layout.low, jnp.float32), jnp.asarray(self.layout.high, jnp.float32)
     return Density(jax.nn.log_softmax(self.share), self.centre, self.log_scale, (low + high) / 2, REACH * (high - low))
 
-  def bits(self, y: jax.Array, level: jax.Array, width: jax.Array) -> jax.Array:
-    """Bits [B, L] of the steps of `width` [L] around y [B, L]."""
+  def bits(self, y: jax.Array, level: jax.Array) -> jax.Array:
+    """Bits [B, L] of the steps around y [B, L]; of every lattice, whose cells have volume 1."""
     s = self.steps(level)
-    return self.density().bits(y / s[None], width / s)
+    return self.density().bits(y / s[None], 1 / s)
 
   def __call__(self, x: jax.Array, level: jax.Array) -> jax.Array:
     """What a state is after analysis and synthesis without quantisation; touches all parameters."""
     y, log_var = self.analyse(x, level)
-    spread = jnp.sum(self.bits(y, level, jnp.ones(self.layout.size))) if self.num_components else 0.0
+    spread = jnp.sum(self.bits(y, level)) if self.num_components else 0.0
     if self.prior is not None:
       spread = jnp.sum(self.prior(y, self.steps(level)))
     return self.synthesise(y, level) + 0.0 * (spread + jnp.sum(log_var))

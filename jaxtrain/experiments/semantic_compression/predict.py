@@ -22,8 +22,9 @@ from jaxtrain import memory
 from jaxtrain.data import cells, files
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.semantic_compression import (apply, code_bytes, coding, container, freeze,
-                                                       layout, lossless, objective, preservation,
+                                                       lossless, objective, preservation,
                                                        schema as schema_lib)
+from jaxtrain.experiments.semantic_compression.columns import NUMERIC
 from jaxtrain.types import Input, Verb
 
 MODE = "lossy"
@@ -57,7 +58,7 @@ def read_states(schema: schema_lib.Schema, found: files.Columns) -> tuple[schema
     if column.name not in found.values:
       raise UserError(f"{found.path} has no column {column.name!r}; the run needs "
                       f"{', '.join(each.name for each in schema.columns)}")
-    if column.kind in layout.NUMERIC:
+    if column.kind in NUMERIC:
       values, is_whole = found.numbers(column.name), column.kind == "integer"
       absent = np.isnan(values)
       bad = lambda cell: not np.isfinite(cell) or is_whole and cell != np.rint(cell)
@@ -74,7 +75,7 @@ def read_states(schema: schema_lib.Schema, found: files.Columns) -> tuple[schema
       if not absent[i] and bad(cell):
         raise found.fail(column.name, i, f"got {found.values[column.name][i]!r}, allowed {allowed}")
     record[column.name], whole = values, whole & ~absent
-  typed = lambda column: float if column.kind in layout.NUMERIC else bool if column.kind == "binary" else np.int64
+  typed = lambda column: float if column.kind in NUMERIC else bool if column.kind == "binary" else np.int64
   return {column.name: record[column.name][whole].astype(typed(column)) for column in schema.columns}, whole
 
 

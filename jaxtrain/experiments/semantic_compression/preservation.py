@@ -20,7 +20,7 @@ from typing import Mapping, NamedTuple
 
 import numpy as np
 
-from jaxtrain.experiments.semantic_compression.columns import Feature, Schema
+from jaxtrain.experiments.semantic_compression.columns import NUMERIC, Feature, Schema
 from jaxtrain.experiments.semantic_compression.schema import Record, checked_values, num_rows
 
 SIMILARITIES = ("root", "exp")
@@ -137,7 +137,7 @@ def mean_prediction(schema: Schema, train: Record, num_states: int) -> Record:
   found: Record = {}
   for column in schema.columns:
     values = checked_values(column, train[column.name])
-    if column.kind in ("continuous", "integer"):
+    if column.kind in NUMERIC:
       value = values.mean() if column.kind == "continuous" else np.int64(np.rint(values.mean()))
     else:
       value = np.bincount(values.astype(np.int64)).argmax()
@@ -168,7 +168,7 @@ def errors(schema: Schema, original: Record, reconstruction: Record) -> tuple[di
   rmse, wrong = {}, {}
   for column in schema.columns:
     a, b = (checked_values(column, record[column.name]) for record in (original, reconstruction))
-    if column.kind in ("continuous", "integer"):
+    if column.kind in NUMERIC:
       rmse[column.name] = float(np.sqrt(np.mean((a - b) ** 2)))
     else:
       wrong[column.name] = float(np.mean(a != b))

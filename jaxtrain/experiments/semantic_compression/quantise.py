@@ -88,11 +88,6 @@ def by_lattice(p: Plan, y: jax.Array, fn) -> jax.Array:
   return jnp.concatenate([*parts, fn("z", y[:, p.num_lattice:])], axis=1)
 
 
-def widths(p: Plan, num_slots: int) -> jax.Array:
-  """[L]: what a coordinate's probability is taken over. It is 1 for every lattice, whose cells have volume 1."""
-  return jnp.ones(num_slots)
-
-
 def in_training(p: Plan, bound: nets.Codec, codes: Any, y: jax.Array, log_var: jax.Array, level: jax.Array,
                 drawn: dict[str, jax.Array], before: prior.Before | None) -> Quantised:
   """A latent with noise, or with gradients that pass its quantisation.
@@ -114,7 +109,7 @@ def in_training(p: Plan, bound: nets.Codec, codes: Any, y: jax.Array, log_var: j
     noisy = y + noise
     if p.kind in CONDITIONED:
       return conditioned(bound, y, noisy, level, side - 0.5, before)
-    return Quantised(noisy, bound.bits(noisy, level, widths(p, y.shape[1])))
+    return Quantised(noisy, bound.bits(noisy, level))
   return by_table(p, codes, y)
 
 
@@ -127,7 +122,7 @@ def coded(p: Plan, bound: nets.Codec, codes: Any, y: jax.Array, level: jax.Array
     point = points_near(p, y)
     if p.kind in CONDITIONED:
       return conditioned(bound, y, point, level, None, before)
-    return Quantised(point, bound.bits(point, level, widths(p, y.shape[1])))
+    return Quantised(point, bound.bits(point, level))
   return by_table(p, codes, y)
 
 

@@ -18,8 +18,8 @@ from typing import Any, Mapping
 import numpy as np
 
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.semantic_compression.columns import (KINDS, OTHER_WEIGHT, Column, Feature, Schema, checked,
-                                                                middle)
+from jaxtrain.experiments.semantic_compression.columns import (KINDS, NUMERIC, OTHER_WEIGHT, Column, Feature, Schema,
+                                                                checked, middle)
 
 ROLES = ("explorer", "gatherer", "defender", "attacker", "builder")
 ITEMS = ("wood", "stone", "metal", "food", "tools", "weapons")
@@ -110,7 +110,7 @@ def with_ranges(schema: Schema, record: Mapping[str, np.ndarray],
   num_rows(schema, record)
   columns = []
   for column in schema.columns:
-    if column.kind in ("continuous", "integer"):
+    if column.kind in NUMERIC:
       values = checked_values(column, record[column.name])
       if not len(values):
         raise UserError(f"data column {column.name!r} has no rows to take a range from")
@@ -145,8 +145,7 @@ def of_table(record: Mapping[str, np.ndarray], continuous: tuple[str, ...] = (),
       raise UserError(f"data column {column!r} has {len(classes):,} different names, allowed up to {MOST_CLASSES:,} in "
                       "a categorical column: names of single rows are no classes")
     columns.append(Column(column, kind, classes=classes, group=column))
-  numeric = ("continuous", "integer")
-  features = tuple(Feature(column.name, "numeric" if column.kind in numeric else column.kind, (column.name,),
+  features = tuple(Feature(column.name, "numeric" if column.kind in NUMERIC else column.kind, (column.name,),
                            group=column.name, weight=1 / len(columns)) for column in columns)
   return with_ranges(checked(Schema(name, tuple(columns), features)), record, quantiles)
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from jaxtrain import losses as rows_losses
 from jaxtrain.experiments.semantic_compression.columns import Column, Feature, Schema, middle
+from jaxtrain.nn import quantisers
 
 WEIGHTS, SHAPES = ("canonical", "equal"), ("linear", "exp")
 
@@ -68,11 +69,6 @@ def numbers(schema: Schema, feature: Feature, v: jax.Array) -> jax.Array:
   return jnp.stack([v[:, schema.slices[name].start] for name in feature.columns], axis=1)
 
 
-def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
-  """The hard value, with the gradient of the soft one."""
-  return soft + jax.lax.stop_gradient(hard.astype(soft.dtype) - soft)
-
-
 def features(schema: Schema, v: jax.Array, soft: bool, temperature: float) -> dict[str, jax.Array]:
   """The value of each feature, by name: numeric [B, n] as shares of ranges, binary [B], categorical [B, K] one-hot.
 
@@ -89,11 +85,11 @@ def features(schema: Schema, v: jax.Array, soft: bool, temperature: float) -> di
     elif feature.kind == "categorical":
       logits = v[:, schema.slices[feature.columns[0]]]
       hard = jax.nn.one_hot(jnp.argmax(logits, axis=1), logits.shape[1], dtype=v.dtype)
-      found[feature.name] = straight_through(hard, jax.nn.softmax(logits, axis=1)) if soft else hard
+      found[feature.name] = quantisers.straight_through(jax.nn.softmax(logits, axis=1), hard) if soft else hard
     else:
       logits = condition_logits(schema, feature, v, False, temperature)
       hard = jnp.stack([logit > 0 for logit in logits]).all(axis=0).astype(v.dtype)
-      found[feature.name] = straight_through(hard, jnp.exp(log_probabilities(logits)[0])) if soft else hard
+      found[feature.name] = quantisers.straight_through(jnp.exp(log_probabilities(logits)[0]), hard) if soft else hard
   return found
 
 

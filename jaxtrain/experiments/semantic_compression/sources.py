@@ -14,13 +14,13 @@ from jaxtrain.data import arrays, cells, files, labels, splits, tables
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.semantic_compression import (generators, prior, schema as schema_lib, simulation_db,
                                                        trajectories)
+from jaxtrain.experiments.semantic_compression.columns import KINDS, NUMERIC
 from jaxtrain.types import Splits
 
 WIDE = 50.0  # times the range of the middle half of rows, from which on a range is worth a warning
 GAUSSIAN_RANGE = 8.0  # deviations that the range of a gaussian column is said to have
 SIMULATED = ("independent", "correlated", "trajectory", "gaussian")
 DATABASE = "simulation_db"
-KINDS = ("continuous", "integer", "binary", "categorical")
 FORM = {"separator": ",", "decimal": ".", "thousands": "", "encoding": "utf-8", "missing": ()}
 # What is read for some sources alone: field -> (sources, value that stands elsewhere).
 DIALS = {"num_states": (SIMULATED, 10000), "blocks": (SIMULATED[:3], ()), "step_std": (("trajectory",), 3.0),
@@ -142,7 +142,7 @@ def range_warnings(schema: schema_lib.Schema, record: schema_lib.Record) -> list
   """Columns whose range a few rows have made wide, and rows that lie far outside of the training rows' range."""
   found = []
   for column in schema.columns:
-    if column.kind not in ("continuous", "integer"):
+    if column.kind not in NUMERIC:
       continue
     values, width = np.asarray(record[column.name], np.float64), column.high - column.low
     usual = float(np.ptp(np.quantile(values, (0.25, 0.75))))

@@ -156,7 +156,7 @@ def read_all(path: str, fast: bool) -> str:
   return "damaged" if damaged or not whole.all() else "read"
 
 
-def fuzz(tmp_path, count: int) -> None:
+def assert_strange_files_are_harmless(tmp_path, count: int) -> None:
   """So many mutated files, of each kind of code in turn, are read or refused in bounded time and memory."""
   random, seen = np.random.default_rng(count), set()
   whole = {kind: pathlib.Path(made(tmp_path / kind, kind)[0]).read_bytes() for kind in cases.KINDS}
@@ -179,10 +179,10 @@ def fuzz(tmp_path, count: int) -> None:
 
 def test_mutated_files(tmp_path):
   """300 of them."""
-  fuzz(tmp_path, 300)
+  assert_strange_files_are_harmless(tmp_path, 300)
 
 
 @pytest.mark.slow
 def test_ten_thousand_mutated_files(tmp_path):
   """10,000 of them."""
-  fuzz(tmp_path, 10_000)
+  assert_strange_files_are_harmless(tmp_path, 10_000)

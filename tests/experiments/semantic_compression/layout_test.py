@@ -81,7 +81,7 @@ def test_weights_and_factors_are_those_of_the_groups():
   states, _, plan = made("toy", a=0.5, b=3.0)
   np.testing.assert_array_equal(plan.factor, [0.5, 0.5, 1.0, 1.0])
   np.testing.assert_array_equal(layout.column_weights(states, {"a": 0.5, "b": 3.0}), [0, 4, 0, 0, 0, 4])
-  np.testing.assert_array_equal(layout.numeric_columns(states), [False, True, False, False, False, True])
+  np.testing.assert_array_equal(plan.numeric, [False, True, False, False, False, True])
   assert layout.inputs_of(states, plan) == (("b", (0, 2, 3, 4)), ("a", (1, 5)))
   more = made("toy", 6)[2]
   assert layout.inputs_of(states, more)[-1] == ("shared", (0, 1, 2, 3, 4, 5))

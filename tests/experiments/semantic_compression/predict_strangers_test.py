@@ -83,7 +83,7 @@ def test_a_file_whose_blocks_are_all_damaged_has_empty_rows(tmp_path):
   assert np.isnan(back["length"]).all() and back["kind"].tolist() == [""] * N
 
 
-def fuzz(tmp_path, monkeypatch, count):
+def assert_strange_files_are_harmless(tmp_path, monkeypatch, count):
   """So many mutated files of two blocks, lossy, lossless, and of a codebook in turn, through the verb decompress."""
   monkeypatch.setattr(predict.apply, "BLOCK_SIZE", 32)
   random, seen, whole = np.random.default_rng(count), set(), []
@@ -111,13 +111,13 @@ def fuzz(tmp_path, monkeypatch, count):
 
 def test_mutated_files_by_the_verbs(tmp_path, monkeypatch):
   """200 of them."""
-  fuzz(tmp_path, monkeypatch, 200)
+  assert_strange_files_are_harmless(tmp_path, monkeypatch, 200)
 
 
 @pytest.mark.slow
 def test_five_thousand_mutated_files_by_the_verbs(tmp_path, monkeypatch):
   """5,000 of them."""
-  fuzz(tmp_path, monkeypatch, 5000)
+  assert_strange_files_are_harmless(tmp_path, monkeypatch, 5000)
 
 
 def leaves_of(state):

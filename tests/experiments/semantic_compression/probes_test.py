@@ -58,7 +58,7 @@ def test_meaning_per_bit_is_the_mean_of_the_better_probes_over_the_rate():
   rate = np.mean(best) / scalars["meaning_per_bit"]
   assert rate <= 8 * sum(map(len, blocks)) / 200 < rate + 8 * 8 / 200
   bound = made.problem.model.bind({"params": made.state.params})
-  of_density = np.asarray(bound.bits(symbols.astype(np.float32), np.float32(made.problem.level), np.ones(4)))
+  of_density = np.asarray(bound.bits(symbols.astype(np.float32), np.float32(made.problem.level)))
   assert rate == pytest.approx(of_density.sum(axis=1).mean(), rel=0.01)
 
 

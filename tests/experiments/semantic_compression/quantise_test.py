@@ -124,7 +124,7 @@ def test_noise_of_training_is_that_of_the_cells(kind):
   for i in range(0, plan.num_lattice, lattice.DIMENSIONS[plan.lattice]):
     own = jnp.float32(0.9999 * noise[:, i:i + lattice.DIMENSIONS[kind]])
     assert np.abs(jax.jit(lambda own: lattice.closest(kind, own))(own)).max() < 1e-5
-  want = jax.jit(lambda y: bound.bits(y, 1.0, jnp.ones(11)))(found.y)  # a cell has volume 1
+  want = jax.jit(lambda y: bound.bits(y, 1.0))(found.y)  # a cell has volume 1
   np.testing.assert_allclose(found.bits, want, atol=1e-4)
 
 
