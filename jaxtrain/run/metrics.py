@@ -3,6 +3,7 @@
 from typing import Any, Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -20,6 +21,7 @@ def finish(totals: dict, summarise: Callable | None) -> dict[str, float]:
   """Means of totals and what an experiment summarises from them."""
   means = divide(totals)
   if summarise is not None:
+    totals = jax.tree.map(jnp.asarray, jax.device_get(totals))  # the same operations for a run and a member of a sweep
     means |= {name: float(value) for name, value in jax.device_get(summarise(totals)).items()}
   return means
 

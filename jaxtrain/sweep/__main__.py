@@ -46,7 +46,7 @@ def make_flags() -> flags.FlagValues:
       ("trials", "Members that an adaptive search (Optuna) may try; 0 = all of --sweep.")):
     flags.DEFINE_integer(name, 0, words, flag_values=own)
   for name, words in (
-      ("exact", "vmap: train members in turn, each with the bits it has alone; slower."),
+      ("exact", "vmap: train members in turn on one device, each with the bits it has alone; slower."),
       ("retry_failed", "Train members again that have failed.")):
     flags.DEFINE_bool(name, False, words, flag_values=own)
   flags.DEFINE_multi_string("sweep", [], "FIELD=VALUES: 1e-3,3e-4 | 0..9 | linspace(a,b,n) | geomspace(a,b,n) | "
