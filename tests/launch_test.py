@@ -1,7 +1,6 @@
 """Launch files: what they render word for word, what they refuse, and that the shell and HTCondor can read them."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 import yaml
 
 import child
+from submitting import submit
 
 LAUNCH = os.path.join(child.ROOT, "launch")
 SLURM = """#!/usr/bin/env bash
@@ -62,16 +62,26 @@ def test_slurm_refuses_in_one_line(arguments, says):
   assert done.stderr.startswith("launch/slurm.sh: ")
 
 
-def test_htcondor_submit_file():
-  """Commands `name = value`, each once, and one queue statement; those on which going on depends have their values."""
-  with open(os.path.join(LAUNCH, "htcondor.sub"), encoding="utf-8") as file:
-    lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]
-  assert lines.pop() == "queue run from $(jobs)"
-  commands = dict(re.fullmatch(r"(\w+) = (\S.*)", line).groups() for line in lines)
-  assert len(commands) == len(lines)
-  wanted = {"executable": "launch/htcondor.sh", "arguments": "$(run)", "checkpoint_exit_code": "85",
-            "kill_sig": "SIGTERM", "stream_output": "true", "stream_error": "true"}
-  assert wanted.items() <= commands.items()
+FIXED = {"executable": "launch/htcondor.sh", "checkpoint_exit_code": "85", "kill_sig": "SIGTERM",
+         "stream_output": "true", "stream_error": "true", "should_transfer_files": "NO"}
+
+
+def test_htcondor_runs_one_job_with_a_gpu_and_a_log_folder_from_the_submit_line(monkeypatch):
+  monkeypatch.setenv("PWD", "/home/me/jaxtrain")
+  flags = "--config=configs/vae.py --workdir=runs/a --config.data.features=a,b"
+  commands, queued = submit(f"run={flags}", "gpus=1", "logs=/data/logs", "memory=32GB")
+  assert queued == "1" and commands["arguments"] == flags and commands["request_gpus"] == "1"
+  assert commands["output"] == "/data/logs/condor-7-0.out" and commands["error"] == "/data/logs/condor-7-0.err"
+  assert commands["log"] == "/data/logs/condor-7.log" and commands["initialdir"] == "/home/me/jaxtrain"
+  assert commands["request_memory"] == "32GB" and FIXED.items() <= commands.items()
+
+
+def test_htcondor_runs_a_job_for_each_line_of_a_file_without_gpus(monkeypatch):
+  monkeypatch.setenv("PWD", "/home/me/jaxtrain")
+  commands, queued = submit("jobs=jobs.txt")
+  assert queued == "run from jobs.txt" and commands["arguments"] == "of the job's line"
+  assert "request_gpus" not in commands and commands["output"] == "./condor-7-0.out"
+  assert (commands["request_cpus"], commands["request_memory"]) == ("4", "16GB") and FIXED.items() <= commands.items()
 
 
 def test_htcondor_script_runs_the_command_in_the_clone(tmp_path):
