@@ -9,7 +9,6 @@ Files that a killed run left short are read as far as they go. No JAX here, nor 
 
 import contextlib
 import errno
-import inspect
 import os
 import warnings
 from typing import Any, Callable
@@ -23,6 +22,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from jaxtrain import jsonable, streams
 from jaxtrain.config import modules
 from jaxtrain.errors import UserError
+from jaxtrain.report import pictures
 from jaxtrain.workdir import atomic, reading
 from jaxtrain.workdir.reading import RunData
 
@@ -300,8 +300,8 @@ FAMILIES = {"losses": losses, "metrics": metrics, "learning_rate": learning_rate
 
 
 def experiment_families(experiment: str, attribute: str = "FAMILIES") -> dict[str, Callable[[RunData], Any]]:
-  """`FAMILIES`, `FULL_FAMILIES` or `FINDINGS` (sentences for the head of the page) of the module beside an experiment;
-  only modules of ours are imported, because a run folder is data.
+  """`FAMILIES`, `FULL_FAMILIES`, `FINDINGS` (sentences for the head of the page) or `COMPARISONS` (figures of several
+  runs, see `comparisons`) of the module beside an experiment; only modules of ours are imported: a run folder is data.
   """
   module = modules.load_companion(experiment, "figures")
   return dict(getattr(module, attribute, {}))
@@ -344,6 +344,5 @@ def draw(run: RunData, moment: str, asked: bool = False) -> list[tuple[str, str,
           os.mkdir(os.path.dirname(path))  # a run that is gone stays so
         with atomic.replacing(path) as fresh:
           figure.savefig(fresh, format="png", metadata={"Software": None})
-        caption = str(figure.get_label() or inspect.getdoc(family) or "")
-        drawn.append((name, path, " ".join(caption.split())))
+        drawn.append((name, path, pictures.caption_of(family, figure)))
   return drawn

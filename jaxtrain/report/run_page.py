@@ -4,9 +4,6 @@
 that compares them (`sweep_page`). A run's page holds no script and fetches nothing.
 """
 
-import base64
-import inspect
-import io
 import os
 import pathlib
 import shlex
@@ -16,13 +13,10 @@ from typing import Any
 
 from jaxtrain.config import meanings
 from jaxtrain.jsonable import exact, flatten, number
-from jaxtrain.report import figures, page, results
+from jaxtrain.report import figures, page, pictures, results
 from jaxtrain.report.page import Html, duration, fmt, table, tag
 from jaxtrain.workdir import quality, reading, records
 from jaxtrain.workdir.reading import RunData, best_of, newest_event, status, time_axis
-
-
-NARROW = 640  # pixels up to which a figure can be read on a phone without scrolling
 
 
 def tiles(run: RunData) -> Html:
@@ -61,38 +55,22 @@ def header(run: RunData) -> list[Html]:
           *results.look_section(run), tag("h3", "Training"), tiles(run)]
 
 
-def png_source(data: bytes) -> str:
-  """The bytes of a picture as an address that holds them."""
-  return f"data:image/png;base64,{base64.b64encode(data).decode()}"
-
-
 def stacked(run: RunData, drawn: list[tuple[str, str, str]]) -> dict[str, bytes]:
   """Pictures for narrow screens, with panels one below the other, of the families drawn that take `narrow`; where one
   fails, the page has the wide picture.
   """
   found, known = {}, figures.select(run.config, "end", asked=True)
   for name, _, _ in drawn:
-    if "narrow" in inspect.signature(known[name]).parameters:
+    if pictures.takes_narrow(known[name]):
       with figures.attempted(run, name, "drawn for phones"):
-        buffer = io.BytesIO()
-        known[name](run, narrow=True).savefig(buffer, format="png", metadata={"Software": None})
-        found[name] = buffer.getvalue()
+        found[name] = pictures.png(known[name](run, narrow=True))
   return found
 
 
 def figures_section(drawn: list[tuple[str, str, str]], narrow: dict[str, bytes]) -> list[Html]:
-  """The figures with their captions; a click or a tap shows one at full size. Narrow screens take those of `narrow`."""
-  parts = []
-  for family, path, caption in drawn:
-    data = pathlib.Path(path).read_bytes()
-    width = int.from_bytes(data[16:20], "big") * 4 // 5  # of what its header says: text is of one size in all
-    wide = f"--w:{0 if width <= NARROW or family in narrow else width}px"  # else it scrolls sideways on a phone
-    source = png_source(data)
-    image = tag("img", src=source, width=str(width), style=wide, alt=f"{family}: {caption}")
-    if family in narrow:
-      image = tag("picture", tag("source", media="(max-width:40rem)", srcset=png_source(narrow[family])), image)
-    image = tag("label", tag("input", type="checkbox", aria_label=f"{family} at full size"), image)
-    parts.append(tag("figure", image, tag("figcaption", tag("b", family.replace("_", " ")), ". ", caption)))
+  """The figures with their captions. Narrow screens take those of `narrow`."""
+  parts = [pictures.picture(family, caption, pathlib.Path(path).read_bytes(), narrow.get(family))
+           for family, path, caption in drawn]
   return parts or [tag("p", "None were drawn.")]
 
 

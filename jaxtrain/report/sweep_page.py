@@ -13,7 +13,7 @@ from typing import Any, Iterable, NamedTuple
 import numpy as np
 
 from jaxtrain import statistics
-from jaxtrain.report import collection, page
+from jaxtrain.report import collection, comparisons, page
 from jaxtrain.report.collection import Fields, Member
 from jaxtrain.report.page import Html, fmt, table, tag
 
@@ -319,8 +319,9 @@ def write(paths: list[str], output: str) -> str:
           "groups": labels, "word": word, "main": main, "fields": field_records(members, fields),
           "metrics": [metric_record(compared, members) for compared in metrics], **curve_records(members),
           "t": numbers(statistics.t_quantile(np.arange(1, 101)))}
+  drawn = comparisons.draw(members, [labels[of_group[index]] for index in range(len(members))])
   sections = {
-      "Groups": [tag("div", id="groups"), method(word, len(groups))],
+      "Groups": [tag("div", id="groups"), method(word, len(groups))], **({"Figures": drawn} if drawn else {}),
       "Runs": runs_table(members, fields, [compared.name for compared in metrics], output),
       "Curves": [tag("div", id="curves")], "Fields": [tag("div", id="fields")],
       "Parallel": [tag("div", id="parallel")]}

@@ -1,0 +1,46 @@
+"""Figures of several runs of one experiment, for the page that compares them.
+
+The module `figures` beside an experiment may have COMPARISONS = {name: function}: `(runs, labels) -> Figure | None`, of
+the runs' data (`RunData` without arrays) and a label for each, which runs that differ in their replicate alone share.
+The docstring is the caption, as of the figures of a run, and one that takes `narrow` has a picture for phones too. A
+figure that fails is noted on the page, and the others are drawn.
+"""
+
+from jaxtrain.errors import UserError
+from jaxtrain.report import figures, pictures
+from jaxtrain.report.collection import Member
+from jaxtrain.report.page import Html, tag
+from jaxtrain.workdir import reading
+from jaxtrain.workdir.reading import RunData
+
+
+def read_runs(members: list[Member], labels: list[str]) -> tuple[list[RunData], list[str]]:
+  """The runs that have begun and can be read, each its newest stage, and the label of each."""
+  runs, kept = [], []
+  for member, label in zip(members, labels):
+    if member.curves:
+      try:
+        runs.append(reading.read_newest(member.folder)[1])
+        kept.append(label)
+      except UserError:
+        continue  # the table of runs says what is wrong with it
+  return runs, kept
+
+
+def draw(members: list[Member], labels: list[str]) -> list[Html]:
+  """The figures that the experiment of these runs has for several; [] where they are of several experiments."""
+  experiments = {str(member.fields.get("experiment", "")) for member in members}
+  known = figures.experiment_families(experiments.pop(), "COMPARISONS") if len(experiments) == 1 else {}
+  runs, labels = read_runs(members, labels) if known else ([], [])
+  found = []
+  for name, compare in known.items() if runs else ():
+    with figures.attempted(runs[0], name):
+      figure = compare(runs, labels)
+      if figure is not None:
+        wide, narrow = pictures.png(figure), None
+        if pictures.takes_narrow(compare):
+          with figures.attempted(runs[0], name, "drawn for phones"):
+            narrow = pictures.png(compare(runs, labels, narrow=True))
+        found.append(pictures.picture(name, pictures.caption_of(compare, figure), wide, narrow))
+  notes = [text for text in (runs[0].problems if runs else ()) if text.startswith("figure ")]
+  return found + [tag("p", f"Note: {text}", class_="warn") for text in notes]
