@@ -114,7 +114,8 @@ def table():
 
 def smoke():
   """The default with 600 states for 4 epochs, in batches that 8 devices share."""
-  return changed(data__num_states=600, train__num_epochs=4, train__batch_size=64, model__hidden_dims=(32,))
+  return changed(data__num_states=600, train__num_epochs=4, train__batch_size=64, model__hidden_dims=(32,),
+                 optim__decay_steps=32)
 
 
 VARIANTS = {

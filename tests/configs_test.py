@@ -20,6 +20,7 @@ import consistency_cases
 import made_simulations
 import cores
 import made_benchmarks
+import made_events
 import reads
 import records
 import runs
@@ -58,6 +59,8 @@ STREAM = {"data.num_nodes": (4, 5), "data.pad_to": (5,), "data.num_rows": 12, "d
           "data.task_chunk": 4, "train.batch_size": 8, "eval.max_val_tasks": 8, "eval.max_test_tasks": 0,
           "eval.val_num_samples": 4, "eval.test_num_samples": 4, "eval.every_steps": EPOCH,
           "checkpoint.every_steps": EPOCH, "log.every_steps": 0}
+EVENTS = {"model.encoder.hidden_dims": (8, 8), "model.decoder.hidden_dims": (8, 8), "model.latent.dim": 4,
+          "model.latent.num_codes": 8, "model.latent.num_stages": 2, "optim.decay_steps": 100}
 NETS = {"model.dim": 8, "model.num_heads": 2, "model.ff_dim": 8, "model.num_blocks": 2, "model.key_size": 4,
         "model.num_layers": 2, "model.num_layers_decoder": 2, "model.n_perm_samples": 3, "model.sinkhorn_iter": 5}
 
@@ -73,10 +76,13 @@ def table(tmp_path_factory):
     writer.writerow(["well", "a", "b", "c", "drug"])
     for i in range(600):
       writer.writerow([f"w{i // 20}", *random.normal(size=3).round(4), ("yes", "no", "")[i % 3]])
+  made_events.write_images(folder, 96, 64)
   with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(made_benchmarks.write(folder / "packages")))
     yield {"csv": path, "tfds": cores.write("tfds", folder), "hdf5": cores.write("hdf5", folder),
-           "simulation_db": made_simulations.write(folder / "simulation.db")}
+           "simulation_db": made_simulations.write(folder / "simulation.db"),
+           "events hdf5": made_events.write_hdf5(folder), "events csv": made_events.write_csv(folder),
+           "events images": str(folder)}
 
 
 def small(path, variant, table, num_epochs=2, **overrides):
@@ -107,6 +113,11 @@ def small(path, variant, table, num_epochs=2, **overrides):
     values |= {"data.continuous": ("a", "b", "c"), "data.categorical": ("drug",)}
   if "compressor" in config.model and config.data.source == "simulation_db":
     values |= {"data.path": table["simulation_db"]}
+  if "latent" in config.model:
+    values |= EVENTS
+    values.pop("data.features", None), values.pop("data.group", None)
+    values |= {"data.row_limit": 300} if config.data.source == "toy" else {
+        "data.path": table[f"events {config.data.source}"]}
   if "source" in config.data and config.data.source == "tfds":
     values |= {"data.path": table["tfds"], "data.features": cores.FEATURES, "train.batch_size": 64}
   for key, value in (values | overrides).items():
@@ -155,6 +166,7 @@ def test_a_vmapped_member_equals_its_solo_run(path, table):
   """Two learning rates as one program, and each alone, 20 steps: losses agree to 1e-5."""
   parts = setup.assemble(config_lib.resolve(small(path, "smoke", table)))
   module = config_lib.load_experiment(parts.config.experiment)
+  first = config_lib.declared(module, "INIT_ROWS")
   rates, seeds = jnp.array([1e-3, 3e-3]), jnp.array([5, 6])
   data = jax.device_put(parts.splits.train.data)
 
@@ -163,7 +175,8 @@ def test_a_vmapped_member_equals_its_solo_run(path, table):
     experiment = module.make(config, parts.splits.meta)
     one_step = step_lib.make_one_step(experiment, parts.splits.train, parallel.over_whole, "halt")
     totals = step_lib.zero_totals(parts.totals)
-    return step_lib.make_repeat(one_step)(experiment.init(jax.random.key(seed), {}), totals, data, 20)[1]["loss"]
+    state = step_lib.make_init(experiment, parts.splits.train, first)(jax.random.key(seed), data)
+    return step_lib.make_repeat(one_step)(state, totals, data, 20)[1]["loss"]
 
   together = jax.jit(jax.vmap(train))(rates, seeds)
   for i in range(2):
@@ -282,11 +295,12 @@ def switches(table) -> list[dict]:
   """What switches optional parts on, tried one after the other while there are fields that nothing has read."""
   out_of_core = {"data.source": "hdf5", "data.path": table["hdf5"], "data.features": cores.FEATURES,
                  "data.transforms": (), "data.out_of_core": True, "data.row_limit": 0, "train.batch_size": 64}
-  return [out_of_core, {"data.split.kind": "leave_out"}, {"eval.max_test_tasks": 4}, {"parallel.mode": "canonical"},
-          {"optim.plateau.factor": 0.5}, {"optim.schedule": "step"}, {"optim.ema_decay": 0.9},
-          {"train.microbatch": 4, "train.batch_size": 8}, {"train.num_members": 2}, {"loss.consistency": "both"},
-          {"model.bayesian": True}, {"loss.target_bits": 30.0}, {"loss.feature_epochs": 3},
-          {"data.source": "gaussian", "data.num_dims": 4}]
+  return [out_of_core, {"data.split.kind": "leave_out", "data.split.num_folds": 5}, {"eval.max_test_tasks": 4},
+          {"parallel.mode": "canonical"}, {"optim.plateau.factor": 0.5}, {"optim.schedule": "step"},
+          {"optim.ema_decay": 0.9}, {"train.microbatch": 4, "train.batch_size": 8}, {"train.num_members": 2},
+          {"loss.consistency": "both"}, {"model.bayesian": True}, {"loss.target_bits": 30.0},
+          {"loss.feature_epochs": 3}, {"data.source": "gaussian", "data.num_dims": 4},
+          {"model.encoder.kind": "gan", "model.decoder.kind": "gan"}]
 
 
 def unread(config, read: set[str]) -> list[str]:

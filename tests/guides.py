@@ -10,9 +10,9 @@ from jaxtrain import commands, config as config_lib, main
 ROOT = pathlib.Path(child.ROOT)
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("README.md")
                if not any(part.startswith(".") or part == "node_modules" for part in path.relative_to(ROOT).parts))
-VAE, CAUSAL, EFFECTS, CODECS = (
+VAE, CAUSAL, EFFECTS, CODECS, COLLIDER = (
     f"jaxtrain/experiments/{family}/README.md"
-    for family in ("tabular_vae", "causal_discovery", "causal_consistency", "semantic_compression"))
+    for family in ("tabular_vae", "causal_discovery", "causal_consistency", "semantic_compression", "autoencoder"))
 SWEEP = "jaxtrain/sweep/README.md"
 
 

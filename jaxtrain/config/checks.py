@@ -40,7 +40,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
   check_limits(config, limits_lib.LIMITS | modules.declared(module, "LIMITS"))
   modules.check_code(config)
   check_length(config, modules.declared(module, "TRAINS"))
-  if "data" in config and "split" in config.data:
+  if "data" in config and "split" in config.data and "fold" in config.data.split:
     check_fold(config.data.split)
   micro, batch = config.train.microbatch, config.train.batch_size
   if micro > 0 and batch % micro:

@@ -90,6 +90,11 @@ def functions() -> Limit:
   return each(Limit(lambda v: "." in v and is_dotted(v), "MODULE.FUNCTION, several with commas", str))
 
 
+def function() -> Limit:
+  """Allowed: a tuple of one dotted path of a function, or of none."""
+  return each(Limit(lambda v: "." in v and is_dotted(v), "MODULE.FUNCTION, one at most", str), 0, 1)
+
+
 def is_dotted(name: str) -> bool:
   """Whether a text has the form of a dotted path of a module or a function; relative ones have no meaning here."""
   return all(part.isidentifier() for part in name.split("."))

@@ -48,7 +48,7 @@ def describe(splits: Splits) -> dict[str, Any]:
   found = {"source": str(table["source"]) if "source" in table else None, "stream": splits.train.num_rows is None}
   found |= count_rows(table, parts) | {"missing": missing_cells(table),
                                        "parts": [part_facts(name, part, meta) for name, part in parts.items()]}
-  names = meta["features"] if "scaler" in meta else []
+  names = meta["features"] if "features" in meta and "scaler" in meta else []
   seen = look(parts, len(names), len(meta["class_names"]) if "class_names" in meta else 0)
   found["classes"] = [{"name": meta["class_names"][k], "rows": sum(rows)} | dict(zip(seen.label_rows, rows))
                       for k, rows in enumerate(zip(*seen.label_rows.values()))]

@@ -10,6 +10,7 @@ appendix A.1 (moving averages); residual codes: Zeghidour et al. 2021 (SoundStre
 codes; finite scalar quantisation: Mentzer et al. 2023 (FSQ: VQ-VAE made simple), section 3.1.
 """
 
+import math
 from typing import NamedTuple
 
 import chex
@@ -18,6 +19,8 @@ import jax
 import jax.numpy as jnp
 
 ROUNDS = 5
+BLOCKS = 16  # that codes are compared in
+SHORT = 1e-6  # length of a vector that has no direction
 TINY = 1e-5  # of a code's use, so that no division is by 0
 
 
@@ -48,9 +51,17 @@ class Looked(NamedTuple):
 
 
 def nearest(codes: jax.Array, x: jax.Array) -> jax.Array:
-  """Index [B] of the code of [K, d] that is nearest to each x [B, d]."""
+  """Index [B] of the code of [K, d] that is nearest to each x [B, d], the first of equally near ones.
+
+  First the block of codes, then the code in it: XLA's argmax on a CPU takes ten times as long as a maximum (one core,
+  2,432 x 512: 6.7 ms, in blocks 2.0, the product included).
+  """
   score = x @ codes.T - 0.5 * jnp.sum(jnp.square(codes), axis=-1)[None]
-  return jnp.argmax(score, axis=-1).astype(jnp.int32)
+  num_blocks = math.gcd(len(codes), BLOCKS)
+  blocks = score.reshape(len(x), num_blocks, -1)
+  block = jnp.argmax(jnp.max(blocks, axis=-1), axis=-1)
+  within = jnp.argmax(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0], axis=-1)
+  return (block * blocks.shape[-1] + within).astype(jnp.int32)
 
 
 def look_up(codes: jax.Array, z: jax.Array, residual: bool) -> Looked:
@@ -78,11 +89,61 @@ def straight_through(x: jax.Array, quantised: jax.Array) -> jax.Array:
   return x + jax.lax.stop_gradient(quantised - x)
 
 
+@jax.custom_vjp
+def rotate(x: jax.Array, quantised: jax.Array) -> jax.Array:
+  """The quantised value [B, d] with the gradient of the rotation and scaling that takes each x [B, d] to it.
+
+  With e = x / |x|, q = quantised / |quantised| and r = (e + q) / |e + q|, the value is (|quantised| / |x|) R x with
+  R = I - 2 r r' + 2 q e', and R and the factor count as constants: the angle between a gradient and the code is that
+  between what comes back and x. Rows where x or the code is 0 have the gradient of `straight_through`.
+
+  **Source:** Fifty et al. 2024 (Restructuring vector quantization with the rotation trick), eq. 4 and section 4.3.
+  """
+  return quantised + jnp.zeros_like(x)
+
+
+def rotate_forward(x, quantised):
+  """`rotate` and what its gradient needs."""
+  return rotate(x, quantised), (x, quantised)
+
+
+def rotate_backward(saved, dy):
+  """dx = (|quantised| / |x|) R' dy, R' dy = dy - 2 r (r'dy) + 2 e (q'dy)."""
+  x, quantised = saved
+  length = lambda y: jnp.sqrt(jnp.sum(jnp.square(y), axis=-1, keepdims=True))
+  along = lambda a, b: jnp.sum(a * b, axis=-1, keepdims=True)
+  unit = lambda y: y / jnp.maximum(length(y), SHORT)
+  e, q = unit(x), unit(quantised)
+  r = unit(e + q)
+  turned = dy - 2 * along(r, dy) * r + 2 * along(q, dy) * e
+  defined = (length(x) > SHORT) & (length(quantised) > SHORT)
+  dx = jnp.where(defined, turned * length(quantised) / jnp.maximum(length(x), SHORT), dy)
+  return dx, jnp.zeros_like(quantised)
+
+
+rotate.defvjp(rotate_forward, rotate_backward)
+
+
 def statistics(looked: Looked, weight: jax.Array, num_codes: int) -> tuple[jax.Array, jax.Array]:
-  """(use [S, K], total [S, K, d]) of a chunk whose rows have weight [B]; sums over rows."""
+  """(use [S, K], total [S, K, d]) of a chunk whose rows have weight [B]; sums over rows.
+
+  On a CPU row after row, on others as a product with one-hot codes, whose order of additions is always the same (one
+  core, 2,432 rows of 32 to 512 codes: 0.05 ms against 4).
+  """
+  if jax.default_backend() == "cpu":
+    weighted = looked.inputs * weight[:, None, None]
+    add = jax.vmap(lambda x, index: jax.ops.segment_sum(x, index, num_codes), in_axes=1)
+    return count(looked.index, weight, num_codes), add(weighted, looked.index)
   one_hot = jax.nn.one_hot(looked.index, num_codes) * weight[:, None, None]
   total = jnp.einsum("bsk,bsd->skd", one_hot, looked.inputs, precision=jax.lax.Precision.HIGHEST)
   return jnp.sum(one_hot, axis=0), total
+
+
+def count(index: jax.Array, weight: jax.Array, num_codes: int) -> jax.Array:
+  """[S, K]: sum of the weights [B] of rows whose index [B, S] is each code; other indices count nowhere."""
+  if jax.default_backend() == "cpu":
+    return jax.vmap(lambda of_slot: jax.ops.segment_sum(weight, of_slot, num_codes), in_axes=1)(index)
+  return jnp.sum(jax.nn.one_hot(index, num_codes) * weight[:, None, None], axis=0)
 
 
 def follow(book: Codebook, use: jax.Array, total: jax.Array, decay: float) -> Codebook:
@@ -109,22 +170,26 @@ def revive(book: Codebook, fresh: jax.Array, least: float) -> Codebook:
   return Codebook(codes, use, jnp.where(moved[..., None], codes * use[..., None], book.total))
 
 
-def start(key: jax.Array, z: jax.Array, num_slots: int, num_codes: int, residual: bool) -> Codebook:
+def start(key: jax.Array, z: jax.Array, num_slots: int, num_codes: int, residual: bool, weight: jax.Array | None = None
+          ) -> Codebook:
   """A codebook fitted to first inputs z ([B, S, d], or [B, d] with `residual`) by `ROUNDS` of k-means.
 
-  It begins at inputs that are drawn without repetition where there are enough; codes that stand for none stay.
+  It begins at inputs that are drawn without repetition where there are enough; codes that stand for none stay. Rows of
+  `weight` [B] 0 have no part in it.
   """
-  pick_rows = lambda key, x: jax.random.choice(key, x, (num_codes,), replace=len(x) < num_codes)
+  counted = 1.0 if weight is None else weight[:, None]
+  one_hot_of = lambda codes, x: jax.nn.one_hot(nearest(codes, x), num_codes) * counted
+  num_rows = len(z) if weight is None else jnp.maximum(jnp.sum(weight), 1.0)
 
   def fit(key, x):
-    codes = pick_rows(key, x)
+    codes = draw_rows(key, x, num_codes, weight)
     def once(_, codes):
-      one_hot = jax.nn.one_hot(nearest(codes, x), num_codes)
+      one_hot = one_hot_of(codes, x)
       use = jnp.sum(one_hot, axis=0)
       mean = (one_hot.T @ x) / jnp.maximum(use, 1.0)[:, None]
       return jnp.where(use[:, None] > 0, mean, codes)
     codes = jax.lax.fori_loop(0, ROUNDS, once, codes)
-    return codes, jnp.mean(jax.nn.one_hot(nearest(codes, x), num_codes), axis=0)
+    return codes, jnp.sum(one_hot_of(codes, x), axis=0) / num_rows
 
   parts, left = [], z
   for slot, slot_key in enumerate(jax.random.split(key, num_slots)):
@@ -132,8 +197,16 @@ def start(key: jax.Array, z: jax.Array, num_slots: int, num_codes: int, residual
     codes, share = fit(slot_key, x)
     left = left - codes[nearest(codes, x)] if residual else left
     parts.append((codes, share))
-  codes, share = (jnp.stack(each) for each in zip(*parts))
-  return Codebook(codes, share, codes * share[..., None])
+  codes, use = (jnp.stack(each) for each in zip(*parts))
+  return Codebook(codes, use, codes * use[..., None])
+
+
+def draw_rows(key: jax.Array, x: jax.Array, num: int, weight: jax.Array | None) -> jax.Array:
+  """`num` rows of x [B, d], of weight [B] above 0; each is drawn again only after all others."""
+  if weight is None:
+    return jax.random.choice(key, x, (num,), replace=len(x) < num)
+  order = jnp.argsort(jnp.where(weight > 0, jax.random.uniform(key, weight.shape), 2.0))
+  return x[order[jnp.arange(num) % jnp.maximum(jnp.sum(weight > 0), 1)]]
 
 
 def finite_scalar(z: jax.Array, levels: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

@@ -7,6 +7,7 @@ after about twenty measurements; a second run with the same --output does the ot
 from typing import Any, NamedTuple
 
 TABLE, TASKS, EFFECTS = "vae.py", "causal_discovery.py", "causal_consistency.py"
+STATES, EVENTS = "semantic_compression.py", "autoencoder.py"
 
 
 class Measurement(NamedTuple):
@@ -40,7 +41,8 @@ SMALL_TASKS = {"data.num_nodes": [5], "data.num_rows": 16, "data.task_chunk": 2,
 SMALL_BLOCKS = {"model.num_blocks": 2, "model.key_size": 8}
 SMALL_LAYERS = {"model.num_layers": 2, "model.num_layers_decoder": 2, "model.n_perm_samples": 2}
 SMALL = {f"{TABLE}:hybrid": SMALL_TABLE, f"{TABLE}:hybrid_semisup": SMALL_TABLE,
-         f"{EFFECTS}:base": {"data.num_samples": 200},
+         f"{EFFECTS}:base": {"data.num_samples": 200}, f"{STATES}:entropy": {"data.num_states": 600},
+         f"{EVENTS}:vq": {"data.row_limit": 600, "model.latent.num_codes": 32},
          f"{TASKS}:avici": SMALL_TASKS | SMALL_BLOCKS,
          f"{TASKS}:avici_lite": SMALL_TASKS | {"model.num_layers": 2},
          f"{TASKS}:benchmark": SMALL_TASKS | SMALL_BLOCKS | {"data.num_nodes": [4, 5]},
@@ -99,5 +101,6 @@ def measurements(is_toy: bool) -> list[Measurement]:
       step("avici micro-batches", avici, 35, micro(2 if is_toy else 8)), exact._replace(processes={"one": {}}),
       step("bcnp_pl", f"{TASKS}:bcnp_pl", 35), step("avici_lite", f"{TASKS}:avici_lite", 30),
       step("vae bfloat16", vae, 20, {"train.precision": "bfloat16"}), members(256, 20),
-      step("causal consistency", f"{EFFECTS}:base", 20),
+      step("causal consistency", f"{EFFECTS}:base", 20), step("semantic compression", f"{STATES}:entropy", 20),
+      step("events", f"{EVENTS}:vq", 20),
   ]

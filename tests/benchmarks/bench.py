@@ -4,11 +4,25 @@ import argparse
 import glob
 import json
 import os
+import statistics
 import subprocess
 import sys
 
 import numpy as np
 
+MATRIX, PRODUCTS = 1536, 8
+PRODUCT = f"""
+import json, sys, time, jax
+x = jax.random.normal(jax.random.key(0), ({MATRIX}, {MATRIX}))
+product = jax.jit(lambda v: v @ v)
+product(x).block_until_ready()
+seconds = []
+for _ in range({PRODUCTS}):
+  began = time.perf_counter()
+  product(x).block_until_ready()
+  seconds.append(time.perf_counter() - began)
+json.dump(2 * {MATRIX} ** 3 / min(seconds), open(sys.argv[1], "w"))
+"""
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)  # what imports this module imports the jaxtrain of this clone
 
@@ -21,14 +35,19 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
   return parser
 
 
-def peer_flags(doc: str, loops: tuple[str, ...]) -> argparse.Namespace:
-  """Flags of a script with the loops of peers: the table, the loop, epochs, and the file for its seconds."""
+def peer_parser(doc: str, loops: tuple[str, ...]) -> argparse.ArgumentParser:
+  """A parser of a script with the loops of peers: the table, the loop, epochs, and the file for its seconds."""
   parser = argparse.ArgumentParser(description=doc.splitlines()[0])
   parser.add_argument("--table", required=True)
   parser.add_argument("--loop", choices=loops, required=True)
   parser.add_argument("--epochs", type=int, default=5)
   parser.add_argument("--out", required=True)
-  return parser.parse_args()
+  return parser
+
+
+def peer_flags(doc: str, loops: tuple[str, ...]) -> argparse.Namespace:
+  """The flags of `peer_parser`, for a script that has no others."""
+  return peer_parser(doc, loops).parse_args()
 
 
 def tell(results: dict, path: str) -> None:
@@ -57,6 +76,19 @@ def run_pinned(command: list[str], core: int) -> None:
   finish(pinned(command, core))
 
 
+def rate_of_products(folder: str, core: int) -> float:
+  """Operations per second of one large matrix product on a core, in this minute."""
+  out = os.path.join(folder, "product.json")
+  run_pinned([sys.executable, "-c", PRODUCT, out], core)
+  with open(out, encoding="utf-8") as file:
+    return json.load(file)
+
+
+def spread(values: list[float]) -> dict:
+  """Median and range."""
+  return {"median": statistics.median(values), "range": [min(values), max(values)]}
+
+
 def members(folder: str) -> list[tuple[dict, dict]]:
   """(config, scalars of the test rows) of each member of a sweep, by seed."""
   found = []
@@ -78,5 +110,5 @@ def sweep(folder: str, config: str, flags: tuple[str, ...]) -> list[tuple[dict, 
 
 def interval(values: list[float]) -> list[float]:
   """[mean, half width of its 95 % interval by Student's t]."""
-  from jaxtrain import statistics
-  return [float(np.mean(values)), statistics.t_half_width(np.asarray(values))]
+  from jaxtrain import statistics as of_seeds
+  return [float(np.mean(values)), of_seeds.t_half_width(np.asarray(values))]

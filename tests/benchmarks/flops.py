@@ -56,5 +56,21 @@ def of_tasks_step(config, params) -> float:
   return products + 12.0 * inner * attended * variables
 
 
+def of_event_step(config, params) -> float:
+  """Of MLPs of the slots of an event: a kernel works once on each slot, those of the event as a whole once on each
+  event; and each latent is compared with the codes.
+  """
+  model, of_event, of_slot = config.model, 0, 0
+  for path, leaf in jax.tree.leaves_with_path(params):
+    names = [key.key for key in path]
+    if names[-1] == "kernel" and set(names) & {"event", "globals", "context"}:
+      of_event += leaf.size
+    elif names[-1] == "kernel":
+      of_slot += leaf.size
+  slots = config.data.num_slots
+  compared = (slots + model.globals_slot) * model.latent.num_codes * model.latent.dim * (model.latent.kind == "vq")
+  return (6.0 * (slots * of_slot + of_event) + 2.0 * compared) * config.train.batch_size
+
+
 FORMULAS = {"tabular_vae": of_table_step, "causal_discovery": of_tasks_step, "causal_consistency": of_joint_step,
-            "semantic_compression": of_codec_step}
+            "semantic_compression": of_codec_step, "autoencoder": of_event_step}

@@ -41,19 +41,6 @@ LOOPS = ("original", "careful")
 LAYOUT = ("matrix_in", "shift_in", "matrix_out", "shift_out", "low", "high", "numeric")
 SIZES = (*study.as_flags(STATES), "--config.parallel.cpu_threads=1", "--config.checkpoint.every_epochs=1000",
          "--config.log.progress=False", "--config.log.figures=none")
-MATRIX, PRODUCTS = 1536, 8
-PRODUCT = f"""
-import json, sys, time, jax
-x = jax.random.normal(jax.random.key(0), ({MATRIX}, {MATRIX}))
-product = jax.jit(lambda v: v @ v)
-product(x).block_until_ready()
-seconds = []
-for _ in range({PRODUCTS}):
-  began = time.perf_counter()
-  product(x).block_until_ready()
-  seconds.append(time.perf_counter() - began)
-json.dump(2 * {MATRIX} ** 3 / min(seconds), open(sys.argv[1], "w"))
-"""
 
 
 def write_table(path: str) -> None:
@@ -106,10 +93,7 @@ def floor_of_epoch(folder: str, core: int) -> dict:
   splits = codec.load(config)
   key = jax.eval_shape(lambda: jax.random.key(0))  # starts no device, whose threads a fork does not bear
   state = jax.eval_shape(codec.make(config, splits.meta).init, key, {"x": splits.train.data["x"][:64]})
-  out = os.path.join(folder, "product.json")
-  bench.run_pinned([sys.executable, "-c", PRODUCT, out], core)
-  with open(out, encoding="utf-8") as file:
-    rate = json.load(file)
+  rate = bench.rate_of_products(folder, core)
   operations = flops.of_step(config, state.params) * splits.meta["steps_per_epoch"]
   return {"operations": operations, "operations_per_second": rate, "seconds": operations / rate}
 
@@ -133,15 +117,10 @@ def measure_speed(_, given) -> dict:
   for what in ("steps", "epochs"):
     seconds = {name: [statistics.median(run[what][1:]) for run in runs] for name, runs in found.items()}
     ratios = {loop: [p / o for p, o in zip(seconds[loop], seconds["ours"])] for loop in LOOPS}
-    result[what] = {"seconds": {name: spread(values) for name, values in seconds.items()},
-                    "ratio": {loop: spread(values) for loop, values in ratios.items()}}
+    result[what] = {"seconds": {name: bench.spread(values) for name, values in seconds.items()},
+                    "ratio": {loop: bench.spread(values) for loop, values in ratios.items()}}
   result["val_loss"] = {name: statistics.median(run["val_loss"][-1] for run in runs) for name, runs in found.items()}
   return result
-
-
-def spread(values: list[float]) -> dict:
-  """Median and range."""
-  return {"median": statistics.median(values), "range": [min(values), max(values)]}
 
 
 PARTS = {"speed": measure_speed, "rates": study.measure_rates, "gaussian": study.measure_gaussian,

@@ -19,6 +19,8 @@ WHOLE = RANDOM.normal(size=(B, d)).astype(np.float32)
 LOOK_UP = jax.jit(quantisers.look_up, static_argnames="residual")
 STATISTICS = jax.jit(quantisers.statistics, static_argnums=2)
 FOLLOW, REVIVE = jax.jit(quantisers.follow), jax.jit(quantisers.revive)
+NEAREST = jax.jit(quantisers.nearest)
+TURN = jax.jit(lambda x, code, slope: (quantisers.rotate(x, code), *jax.vjp(quantisers.rotate, x, code)[1](slope)))
 START = jax.jit(quantisers.start, static_argnums=(2, 3, 4))
 
 
@@ -187,3 +189,75 @@ def test_perplexity_is_the_effective_number_of_codes():
   p = np.array([0.5, 0.25, 0.125, 0.125])
   found = quantisers.perplexity(jnp.asarray(np.stack([np.ones(4), half, p, np.zeros(4)]), jnp.float32))
   np.testing.assert_allclose(found, [4.0, 2.0, 2**1.75, 1.0], rtol=1e-6)
+
+
+@given(num_codes=strategies.sampled_from([1, 7, 12, 32]), seed=strategies.integers(0, 1000), same=strategies.booleans())
+@settings(max_examples=40, deadline=None)
+def test_the_first_of_equally_near_codes_is_found(num_codes, seed, same):
+  """For any number of codes, whatever the blocks that they are compared in; twins have equal scores."""
+  draw = np.random.RandomState(seed)
+  codes = draw.randint(-3, 4, (num_codes, d)).astype(np.float32)  # whole numbers, so that scores are exact
+  codes = np.concatenate([codes, codes]) if same else codes
+  x = draw.randint(-3, 4, (B, d)).astype(np.float32)
+  np.testing.assert_array_equal(NEAREST(codes, x), nearest(codes, x))
+
+
+def rotation_of(x, code):
+  """(|code| / |x|) R, float64: the matrix that takes x to the code, by its formula."""
+  unit = lambda y: y / np.linalg.norm(y)
+  e, q = unit(x), unit(code)
+  r = unit(e + q)
+  return np.linalg.norm(code) / np.linalg.norm(x) * (np.eye(len(x)) - 2 * np.outer(r, r) + 2 * np.outer(q, e))
+
+
+@given(seed=strategies.integers(0, 2**16), dim=strategies.sampled_from([2, 5, 8]),
+       scale=strategies.sampled_from([0.01, 1.0, 50.0]))
+@settings(max_examples=40, deadline=None)
+def test_a_rotation_turns_gradients_as_it_turns_inputs(seed, dim, scale):
+  """In float32, whose error grows as the code comes to lie opposite to the input: their sum is then near 0."""
+  draw = np.random.RandomState(seed)
+  x, code, slope = (s * draw.normal(size=(6, dim)) for s in (1.0, scale, 1.0))
+  to32 = lambda y: jnp.asarray(y, jnp.float32)
+  value, dx, dcode = TURN(to32(x), to32(code), to32(slope))
+  np.testing.assert_array_equal(value, to32(code))
+  np.testing.assert_array_equal(dcode, np.zeros_like(code))
+  for row in range(6):
+    matrix = rotation_of(x[row], code[row])
+    np.testing.assert_allclose(matrix @ x[row], code[row], rtol=1e-9, atol=1e-12)  # it is that rotation
+    size = np.linalg.norm(slope[row]) * np.linalg.norm(code[row]) / np.linalg.norm(x[row])
+    between = np.linalg.norm(x[row] / np.linalg.norm(x[row]) + code[row] / np.linalg.norm(code[row]))
+    near = 1e-5 + 2e-6 / between
+    np.testing.assert_allclose(np.asarray(dx[row], np.float64), matrix.T @ slope[row], atol=near * size)
+    np.testing.assert_allclose(np.linalg.norm(dx[row]), size, rtol=near)
+
+
+def test_a_rotation_of_nothing_passes_straight_through():
+  x, code = np.zeros((2, d), np.float32), PARTS[:2, 0].copy()
+  x[1], code[1] = PARTS[1, 1], 0.0
+  dx = TURN(x, code, WHOLE[:2])[1]
+  np.testing.assert_array_equal(dx, WHOLE[:2])
+  opposite = TURN(PARTS[:2, 0], -2 * PARTS[:2, 0], WHOLE[:2])[1]
+  np.testing.assert_allclose(np.linalg.norm(opposite, axis=1), 2 * np.linalg.norm(WHOLE[:2], axis=1), rtol=1e-4)
+
+
+def test_rows_without_weight_have_no_part_in_a_start():
+  """20 rows of weight 0 far away; each of the four others is a code, and the rest of the codes repeat them."""
+  x = np.concatenate([WHOLE[:4], 1e3 + WHOLE[4:]]).astype(np.float32)
+  weight = (np.arange(B) < 4).astype(np.float32)
+  found = START(jax.random.key(0), x, 1, 6, True, weight)
+  gaps = np.abs(np.asarray(found.codes)[0][:, None] - WHOLE[None, :4]).max(axis=2)
+  assert np.all(gaps.min(axis=0) < 1e-6) and np.all(gaps.min(axis=1) < 1e-6)
+  np.testing.assert_allclose(np.sum(found.use), 1.0, rtol=1e-6)
+  mean = WHOLE[:4].astype(np.float64).mean(axis=0)
+  np.testing.assert_allclose(np.sum(found.total[0], axis=0), mean, rtol=1e-5, atol=1e-6)
+
+
+def test_sums_on_a_cpu_are_those_of_one_hot_codes(monkeypatch):
+  weight = np.abs(WHOLE[:, 0])
+  found = LOOK_UP(CODES, PARTS, residual=False)
+  here = quantisers.statistics(found, weight, K)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  there = quantisers.statistics(found, weight, K)
+  for one, two in zip(here, there):
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(quantisers.count(np.full((B, S), -1), weight, K), np.zeros((S, K)))

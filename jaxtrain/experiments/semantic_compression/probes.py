@@ -10,7 +10,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn import exceptions, linear_model, neural_network, pipeline, preprocessing
 
 from jaxtrain.experiments.semantic_compression import (apply, behaviour, coding, freeze, preservation,
                                                        schema as schema_lib)
@@ -46,6 +45,7 @@ def targets(schema: schema_lib.Schema, x: np.ndarray) -> dict[str, np.ndarray]:
 
 def fit(kind: str, numeric: bool):
   """A probe that is not fitted yet."""
+  from sklearn import linear_model, neural_network, pipeline, preprocessing  # slow to import, and no need of training
   if kind == "linear":
     return linear_model.Ridge() if numeric else linear_model.LogisticRegression(max_iter=200)
   network = neural_network.MLPRegressor if numeric else neural_network.MLPClassifier
@@ -60,6 +60,7 @@ def score(kind: str, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarra
   numeric = train[1].dtype.kind == "f"
   if not numeric and len(np.unique(train[1])) < 2:
     return float(np.mean(test[1] == train[1][0]))
+  from sklearn import exceptions
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", exceptions.ConvergenceWarning)  # a probe is small on purpose, and stops early
     model = fit(kind, numeric).fit(*train)
