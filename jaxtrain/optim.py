@@ -185,3 +185,13 @@ def make(optim, steps_per_epoch: int, prefix: str = "") -> Optimizer:
 def update_ema(ema: Any, params: Any, decay) -> Any:
   """ema + (1 - decay) (params - ema), leaf by leaf; None stays None."""
   return None if ema is None else optax.incremental_update(params, ema, 1.0 - decay)
+
+
+def make_observe(tx: Optimizer, optim) -> Callable[[Any, dict[str, Any]], Any] | None:
+  """`Experiment.observe` of states with one optimiser `tx`, made of the section `optim`: its plateau sees evaluations.
+
+  None where there is no plateau, or where it watches the training loss.
+  """
+  if optim.plateau.factor <= 0 or optim.plateau.monitor == "train_loss":
+    return None
+  return lambda state, means: state.replace(opt_state=tx.observe(state.opt_state, means))

@@ -41,9 +41,7 @@ def configured(variant="smoke", **fields):
   values = {"data.row_limit": 200, "model.encoder.hidden_dims": (16,), "model.decoder.hidden_dims": (16,),
             "model.latent.dim": 8, "model.latent.num_codes": 16, "train.batch_size": 32, "train.num_epochs": 2,
             "optim.schedule": "constant", "log.progress": False, "log.figures": "none"}
-  for key, value in (values | {key.replace("__", "."): value for key, value in fields.items()}).items():
-    config_lib.assign(config, key, value)
-  return config
+  return config_lib.with_values(config, values | {key.replace("__", "."): value for key, value in fields.items()})
 
 
 @functools.cache

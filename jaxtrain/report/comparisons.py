@@ -7,7 +7,7 @@ figure that fails is noted on the page, and the others are drawn.
 """
 
 from jaxtrain.errors import UserError
-from jaxtrain.report import figures, pictures
+from jaxtrain.report import collection, figures, pictures
 from jaxtrain.report.collection import Member
 from jaxtrain.report.page import Html, tag
 from jaxtrain.workdir import reading
@@ -29,7 +29,7 @@ def read_runs(members: list[Member], labels: list[str]) -> tuple[list[RunData], 
 
 def draw(members: list[Member], labels: list[str]) -> list[Html]:
   """The figures that the experiment of these runs has for several; [] where they are of several experiments."""
-  experiments = {str(member.fields.get("experiment", "")) for member in members}
+  experiments = {str(collection.value_of(member, "experiment")) for member in members}
   known = figures.experiment_families(experiments.pop(), "COMPARISONS") if len(experiments) == 1 else {}
   runs, labels = read_runs(members, labels) if known else ([], [])
   found = []

@@ -190,27 +190,13 @@ PARTS = {"speed": measure_speed, "codes": measure_codes, "rates": measure_rates}
 def main() -> None:
   """Measures the parts that the flags name, or speed."""
   parser = bench.make_parser(__doc__)
-  for name in PARTS:
-    parser.add_argument(f"--{name}", action="store_true")
-  parser.add_argument("--core", type=int, default=0)
   parser.add_argument("--epochs", type=int, default=6, help="of --speed")
   parser.add_argument("--events", type=int, default=16_000, help="of --speed, in all parts")
   parser.add_argument("--compiled", action="store_true", help="a third peer in --speed")
   parser.add_argument("--seeds", type=int, default=SEEDS)
   parser.add_argument("--train_epochs", type=int, default=0, help="of --codes and --rates; 0 = the default's")
   parser.add_argument("--train_events", type=int, default=0, help="of --codes and --rates; 0 = the default's")
-  parser.add_argument("--folder", default="", help="keeps what is trained")
-  parser.add_argument("--torch_python", default=sys.executable, help="a Python with torch")
-  given = parser.parse_args()
-  chosen = [name for name in PARTS if getattr(given, name)] or ["speed"]
-  results = {}
-  with tempfile.TemporaryDirectory() as folder:
-    if given.folder:
-      folder = os.path.abspath(given.folder)
-      os.makedirs(folder, exist_ok=True)
-    for name in chosen:
-      results[name] = PARTS[name](folder, given)
-  bench.tell(results, given.json)
+  bench.run_parts(parser, PARTS)
 
 
 if __name__ == "__main__":

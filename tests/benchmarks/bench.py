@@ -7,6 +7,8 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
+from typing import Callable
 
 import numpy as np
 
@@ -112,3 +114,24 @@ def interval(values: list[float]) -> list[float]:
   """[mean, half width of its 95 % interval by Student's t]."""
   from jaxtrain import statistics as of_seeds
   return [float(np.mean(values)), of_seeds.t_half_width(np.asarray(values))]
+
+
+def run_parts(parser: argparse.ArgumentParser, parts: dict[str, Callable]) -> None:
+  """Measures the parts that flags of their names choose, or speed, and tells the results.
+
+  Args:
+    parser: with the flags of the benchmark's own.
+    parts: name -> `(folder, flags) -> results`.
+  """
+  for name in parts:
+    parser.add_argument(f"--{name}", action="store_true")
+  parser.add_argument("--core", type=int, default=0)
+  parser.add_argument("--folder", default="", help="keeps what is trained")
+  parser.add_argument("--torch_python", default=sys.executable, help="a Python with torch")
+  given = parser.parse_args()
+  chosen = [name for name in parts if getattr(given, name)] or ["speed"]
+  with tempfile.TemporaryDirectory() as folder:
+    if given.folder:
+      folder = os.path.abspath(given.folder)
+      os.makedirs(folder, exist_ok=True)
+    tell({name: parts[name](folder, given) for name in chosen}, given.json)

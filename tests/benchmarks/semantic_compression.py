@@ -131,24 +131,10 @@ PARTS = {"speed": measure_speed, "rates": study.measure_rates, "gaussian": study
 def main() -> None:
   """Measures the parts that the flags name, or speed."""
   parser = bench.make_parser(__doc__)
-  for name in PARTS:
-    parser.add_argument(f"--{name}", action="store_true")
-  parser.add_argument("--core", type=int, default=0)
   parser.add_argument("--epochs", type=int, default=12, help="of --speed")
   parser.add_argument("--seeds", type=int, default=0, help="instead of those of a part")
   parser.add_argument("--train_epochs", type=int, default=0, help="of the studies, instead of theirs")
-  parser.add_argument("--folder", default="", help="keeps what is trained")
-  parser.add_argument("--torch_python", default=sys.executable, help="a Python with torch")
-  given = parser.parse_args()
-  chosen = [name for name in PARTS if getattr(given, name)] or ["speed"]
-  results = {}
-  with tempfile.TemporaryDirectory() as folder:
-    if given.folder:
-      folder = os.path.abspath(given.folder)
-      os.makedirs(folder, exist_ok=True)
-    for name in chosen:
-      results[name] = PARTS[name](folder, given)
-    bench.tell(results, given.json)
+  bench.run_parts(parser, PARTS)
 
 
 if __name__ == "__main__":

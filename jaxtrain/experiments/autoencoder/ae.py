@@ -111,11 +111,7 @@ def make(config, meta) -> Experiment:
   def eval_step(state, batch, key, over):
     return objective.evaluate(p, state, batch, key, over)
 
-  def observe(state, means):
-    return state.replace(opt_state=tx.observe(state.opt_state, means))
-
-  watches = config.optim.plateau.factor > 0 and config.optim.plateau.monitor != "train_loss"
   return Experiment(init=init, train_step=train_step, eval_step=eval_step,
-                    summarise=functools.partial(objective.summarise, p), observe=observe if watches else None,
+                    summarise=functools.partial(objective.summarise, p), observe=optim.make_observe(tx, config.optim),
                     assess=evaluate.make_assess(p), predict=predict.make_verbs(p),
                     alarms=functools.partial(evaluate.alarms, p))

@@ -135,12 +135,8 @@ def make(config, meta) -> Experiment:
     found = over(chunk_sums, batch, key)
     return found | {"loss": found[term]}
 
-  def observe(state, means):
-    return state.replace(opt_state=tx.observe(state.opt_state, means))
-
-  watches = config.optim.plateau.factor > 0 and config.optim.plateau.monitor != "train_loss"
   parts = {name: functools.partial(assess, model, task, name) for name in ("val", "test")}
-  return Experiment(init=init, train_step=train_step, eval_step=eval_step, observe=observe if watches else None,
+  return Experiment(init=init, train_step=train_step, eval_step=eval_step, observe=optim.make_observe(tx, config.optim),
                     assess=parts, predict=make_verbs(model, meta))
 
 

@@ -23,13 +23,13 @@ MOST_SIGMA = 80.0  # deviation of the highest noise level
 DATA_SIGMA = 1.0  # deviation of normalised features
 
 
-class MLPDecoder(nn.Module):
-  """An MLP of each slot's latent, and one of the event's vector.
+class Decoder(nn.Module):
+  """What all decoders have: an MLP of the event's vector, and what is decoded of a slot.
 
   Attributes:
     heads: what is decoded of a slot.
     num_globals: G.
-    hidden_dims, globals_dims: widths of the two MLPs.
+    hidden_dims, globals_dims: widths of the network of slots, and of the MLP of the event's vector.
     manner: of the layers.
   """
   heads: SlotHeads
@@ -38,42 +38,40 @@ class MLPDecoder(nn.Module):
   globals_dims: tuple[int, ...]
   manner: Manner
 
+  def finish(self, out: jax.Array, event: jax.Array) -> Decoded:
+    """The event of out [B, T, heads.size] and the event's vector; called in a compact method."""
+    return self.heads.split(out, Stack(self.globals_dims, self.num_globals, self.manner, name="globals")(event))
+
+
+class MLPDecoder(Decoder):
+  """An MLP of each slot's latent."""
+
   @nn.compact
   def __call__(self, z: jax.Array, event: jax.Array, mask: jax.Array, noise: jax.Array | None) -> Decoded:
     context = None if self.heads.legacy else event
     out = Stack(self.hidden_dims, self.heads.size, self.manner, name="stack")(z, context)
-    return self.heads.split(out, Stack(self.globals_dims, self.num_globals, self.manner, name="globals")(event))
+    return self.finish(out, event)
 
 
-class GNNDecoder(nn.Module):
+class GNNDecoder(Decoder):
   """Message passing between slots that hold an object.
 
-  Attributes: as of `MLPDecoder`, and num_blocks; the stream has the first of hidden_dims as its width.
+  Attributes: as of `Decoder`, and num_blocks; the stream has the first of hidden_dims as its width.
   """
-  heads: SlotHeads
-  num_globals: int
-  hidden_dims: tuple[int, ...]
-  globals_dims: tuple[int, ...]
-  manner: Manner
   num_blocks: int
 
   @nn.compact
   def __call__(self, z: jax.Array, event: jax.Array, mask: jax.Array, noise: jax.Array | None) -> Decoded:
     h = MessagePassing(self.hidden_dims, self.num_blocks, self.manner, name="graph")(z, None, mask, event)
     out = Rows(self.heads.size, name="heads")(h)
-    return self.heads.split(out, Stack(self.globals_dims, self.num_globals, self.manner, name="globals")(event))
+    return self.finish(out, event)
 
 
-class Generator(nn.Module):
+class Generator(Decoder):
   """A set transformer of the latent and of noise; no noise is noise of 0.
 
   Attributes: as of `GNNDecoder`, and num_heads of the attention.
   """
-  heads: SlotHeads
-  num_globals: int
-  hidden_dims: tuple[int, ...]
-  globals_dims: tuple[int, ...]
-  manner: Manner
   num_blocks: int
   num_heads: int
 
@@ -82,20 +80,15 @@ class Generator(nn.Module):
     noise = jnp.zeros_like(z) if noise is None else only_real(noise, mask)
     net = SetTransformer(self.hidden_dims, self.num_blocks, self.num_heads, self.manner, name="transformer")
     out = Rows(self.heads.size, name="heads")(net(jnp.concatenate([z, noise], axis=-1), mask, event, None))
-    return self.heads.split(out, Stack(self.globals_dims, self.num_globals, self.manner, name="globals")(event))
+    return self.finish(out, event)
 
 
-class Denoiser(nn.Module):
+class Denoiser(Decoder):
   """A set transformer that denoises the features of slots, given the latent and the noise level.
 
   D(x; sigma) = c_skip x + c_out F(c_in x, sigma, z); types, existence and globals come from the same network.
   Attributes: as of `Generator`.
   """
-  heads: SlotHeads
-  num_globals: int
-  hidden_dims: tuple[int, ...]
-  globals_dims: tuple[int, ...]
-  manner: Manner
   num_blocks: int
   num_heads: int
 
@@ -107,8 +100,7 @@ class Denoiser(nn.Module):
     condition = NoiseLevel(self.hidden_dims[0], self.manner, name="noise_level")(log_sigma)
     net = SetTransformer(self.hidden_dims, self.num_blocks, self.num_heads, self.manner, name="transformer")
     h = net(jnp.concatenate([z, (x / length).astype(z.dtype)], axis=-1), mask, event, condition)
-    of_event = Stack(self.globals_dims, self.num_globals, self.manner, name="globals")(event)
-    found = self.heads.split(Rows(self.heads.size, name="heads")(h), of_event)
+    found = self.finish(Rows(self.heads.size, name="heads")(h), event)
     skip, out = jnp.square(DATA_SIGMA / length), sigma * DATA_SIGMA / length
     return found._replace(cont=skip * x + out * found.cont)
 

@@ -163,10 +163,6 @@ def make(config, meta) -> Experiment:
   def eval_step(state, batch, key, over):
     return objectives.evaluate(p, bayes.network(state.applied), batch, key, over)
 
-  def observe(state, means):
-    return state.replace(opt_state=tx.observe(state.opt_state, means))
-
-  watches = config.optim.plateau.factor > 0 and config.optim.plateau.monitor != "train_loss"
   return Experiment(init=init, train_step=train_step, eval_step=eval_step, summarise=objectives.summarise,
-                    observe=observe if watches else None, assess=outputs.make_assess(model, meta),
+                    observe=optim.make_observe(tx, config.optim), assess=outputs.make_assess(model, meta),
                     predict=predict.make_verbs(model, meta, bayesian))

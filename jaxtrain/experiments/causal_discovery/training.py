@@ -203,11 +203,7 @@ def make(config, meta, model: Model, assess: Callable, verbs: dict[str, Verb]) -
                                                     config.eval.val_num_samples)
     return over(judge_chunk, batch, key)
 
-  def observe(state, means):
-    return state.replace(opt_state=tx.observe(state.opt_state, means))
-
-  watches = config.optim.plateau.factor > 0 and config.optim.plateau.monitor != "train_loss"
-  return Experiment(init=init, train_step=train_step, eval_step=eval_step, observe=observe if watches else None,
+  return Experiment(init=init, train_step=train_step, eval_step=eval_step, observe=optim.make_observe(tx, config.optim),
                     assess=assess, predict=verbs, alarms=alarms,
                     describe=lambda: signals.describe(config))
 

@@ -145,15 +145,11 @@ def make(config, meta) -> Experiment:
   def eval_step(state, batch, key, over):
     return objective.evaluate(o, state.applied, state.model_state, batch, key, over)
 
-  def observe(state, means):
-    return state.replace(opt_state=tx.observe(state.opt_state, means))
-
   table = meta["table"] if "table" in meta else {}
   warned = table["label_warnings"] if config.model.kind == "semisup" and "label_warnings" in table else []
   with_umap = config.log.figures == "full" or "umap" in config.log.families
-  watches = config.optim.plateau.factor > 0 and config.optim.plateau.monitor != "train_loss"
   return Experiment(init=init, train_step=train_step, eval_step=eval_step, summarise=bind(objective.summarise, o),
-                    observe=observe if watches else None, assess=evaluate.make_assess(model, meta, with_umap),
+                    observe=optim.make_observe(tx, config.optim), assess=evaluate.make_assess(model, meta, with_umap),
                     predict=predict.make_verbs(model, meta, config.loss.mask_rate > 0,
                                                config.data.incomplete == "mask"),
                     alarms=(lambda means: list(warned)) if warned else None,
