@@ -137,7 +137,7 @@ def nsw_cps():
 def smoke():
   """The default with 300 rows for 4 epochs, in batches that 8 devices share."""
   return changed(data__num_samples=300, train__num_epochs=4, train__batch_size=64, train__monitor_from_epoch=1,
-                 loss__warmup_epochs=1)
+                 loss__warmup_epochs=1, optim__decay_steps=20)
 
 
 VARIANTS = {
