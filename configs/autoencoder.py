@@ -6,11 +6,13 @@
 Variants: vq (default); none, linear: continuous latents, no code; rvq: several codes, each of what those before left;
 fsq: a fixed number of levels a dimension; vae: a Normal latent, its rate the divergence from the prior; legacy: the
 network and the loss of the original; hdf5: a file of events with its own parts; csv: lines of events as Dark Machines
-writes them; images: Fashion-MNIST's files; test_mlp: a small network on made rows; smoke: the default, seconds long.
+writes them; images: Fashion-MNIST's files; gan_ae, diffusion_ae, flow: new events by a generator and its critic, by a
+denoiser of Karras et al.'s kind, and by flow matching; test_mlp: a small network on made rows; smoke: the default,
+seconds long.
 Sweeps (--name of jaxtrain.sweep): compare_vq_vs_none, compare_latent_spaces, compare_globals_heads, seeds.
 """
 
-from jaxtrain.config import common, pick_variant, tables, with_values
+from jaxtrain.config import common, optimiser, pick_variant, tables, with_values
 
 NOT_READ = ("table", "features", "leave_out", "label", "group", "missing", "incomplete", "separator", "decimal",
             "thousands", "encoding", "transforms", "out_of_core", "num_workers", "resample")
@@ -72,6 +74,7 @@ def vq():
   config.model.latent = {
       "kind": "vq",  # none | linear | vq | fsq | rvq | vae
       "own": (),  # dotted name of a factory of your own, (settings, meta) -> flax module
+      "per_object": True,  # objects have latents; False: the event alone, and decoders are given objects' types
       "dim": 32,  # of a latent
       "num_codes": 512,  # of a codebook, with kinds vq and rvq
       "num_stages": 4,  # codes of an object, with kind rvq
@@ -80,17 +83,24 @@ def vq():
       "revive_below": 0.1,  # codes used less than this share of the mean move; 0 = never
       "gradient": "straight",  # past the code: straight | rotation
   }
+  config.model.prior = {
+      "hidden_dim": 128,  # of the network of new latents, where objects have none of their own
+      "num_blocks": 3,  # of its layers
+      "num_steps": 30,  # from noise to a latent
+  }
   config.model.activation = "gelu"  # after each hidden layer
   config.model.dropout = 0.0  # share of a hidden layer that is dropped
   config.model.globals_slot = True  # the event as a whole has a latent of its own
   config.model.legacy = False  # the network of the original
   config.loss.weights = {
       "cont": 1.0,  # of the squared error of the normalised numbers of an object
+      "denoise": 1.0,  # the same of noisy objects, by the level of noise, where the decoder denoises
       "id": 1.0,  # of the cross-entropy of its type, nats
       "exists": 0.1,  # of the cross-entropy of whether a slot holds an object, nats
       "globals": 0.1,  # of the squared error of missing energy and its azimuth, normalised
       "commitment": 0.25,  # of the distance of a latent from its code
-      "kl": 0.01,  # of the divergence from the prior, nats of an object
+      "kl": 0.01,  # of the divergence from a standard Normal, nats of an object
+      "prior": 1.0,  # of the squared error of the flow of new latents
       "image": 1.0,  # of the cross-entropy of a pixel, nats
   }
   config.loss.extra = ()  # loss terms of your own, dotted names of (batch, out) -> [B]; each needs a weight
@@ -113,6 +123,59 @@ def legacy():
   return changed(model__legacy=True, model__globals_slot=False, model__latent__revive_below=0.0,
                  data__norm="zscore_legacy", loss__weights__globals=1.0, train__num_epochs=10,
                  optim__schedule="constant")
+
+
+def generative(loop, decoder):
+  """One latent of an event, of which new ones can be drawn; the decoder is given the types of objects."""
+  config = changed(model__latent__per_object=False, model__latent__kind="vae", model__latent__dim=16,
+                   model__encoder__kind="gan", model__encoder__hidden_dims=(64, 128), model__encoder__num_blocks=2,
+                   model__decoder__kind=decoder, model__decoder__hidden_dims=(64, 128), loss__weights__kl=0.001,
+                   loss__weights__globals=1.0, train__batch_size=256, train__num_epochs=20,
+                   optim__learning_rate=2e-3, optim__warmup_steps=100, optim__ema_decay=0.995)
+  config.experiment = f"jaxtrain.experiments.autoencoder.{loop}"
+  return config
+
+
+def gan_ae():
+  """Objects drawn by a generator, which a critic tells from real ones."""
+  config = generative("gan_ae", "gan")
+  config.model.critic = {
+      "loss": "hinge",  # hinge | nonsat | lsgan | rpgan | wgan_gp
+      "hidden_dims": (64, 128),  # of its set transformer
+      "num_blocks": 2,  # of its set transformer
+      "num_heads": 4,  # of its attention
+      "r1_gamma": 1.0,  # half of it is the weight of the squared gradient at real events
+      "r2_gamma": 0.0,  # likewise at drawn events
+      "lambda_adv": 0.1,  # weight of the adversarial term
+      "adaptive": False,  # that weight times the ratio of gradients at the decoder's last layer
+      "start_step": 0,  # step from which there is a critic
+      "d_steps": 1,  # its updates in a step, each of fresh events
+  }
+  config.optim_critic = optimiser()
+  config.optim_critic.learning_rate, config.optim_critic.schedule = 1e-3, "cosine"
+  return config
+
+
+def diffusion_ae(**fields):
+  """Objects drawn by a denoiser, given the latent of the event and the types of objects."""
+  config = generative("diffusion_ae", "diffusion")
+  config.model.diffusion = {
+      "process": "edm",  # edm | ddpm | flow
+      "target": "v",  # of ddpm: eps | x0 | v
+      "schedule": "cosine",  # of ddpm: linear | cosine
+      "num_levels": 1000,  # of ddpm
+      "weighting": "min_snr",  # of ddpm: uniform | snr | min_snr
+      "gamma": 5.0,  # largest weight of min_snr
+      "p_mean": -1.2,  # of the logarithm of edm's noise in training
+      "p_std": 1.2,  # its deviation
+      "sigma_min": 0.002,  # least noise of edm's sampler
+      "sigma_max": 80.0,  # its most noise
+      "rho": 7.0,  # how its levels are spaced
+      "sampler": "heun",  # heun (edm, flow) | ddim | ancestral (ddpm)
+      "num_steps": 30,  # of the sampler
+      "eta": 0.0,  # noise of ddim's steps, as a share of the ancestral sampler's
+  }
+  return with_values(config, fields)
 
 
 def test_mlp():
@@ -158,6 +221,9 @@ VARIANTS = {
     "csv": lambda: changed(data__source="csv", data__row_limit=0, data__energy_unit="MeV"),
     "images": lambda: changed(data__source="images", data__row_limit=0, data__split__kind="file",
                               model__encoder__hidden_dims=(32, 64), model__decoder__hidden_dims=(64, 32)),
+    "gan_ae": gan_ae,
+    "diffusion_ae": diffusion_ae,
+    "flow": lambda: diffusion_ae(**{"model.diffusion.process": "flow"}),
     "test_mlp": test_mlp,
     "smoke": smoke,
 }

@@ -130,7 +130,8 @@ def attend_forward(qkv, key_mask, num_heads):
     q, k, v = (jnp.swapaxes(heads_of(x, num_heads), 0, 1) for x in jnp.split(qkv, 3, axis=-1))
     scores = jnp.einsum("htk,hsk->hts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
     scores = jnp.where(key_mask[None, None, :] > 0, scores, MASKED)
-    largest_score = jnp.max(scores, axis=-1, keepdims=True)
+    # The result does not depend on what is subtracted, so neither does a second derivative.
+    largest_score = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - largest_score)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     y = jnp.einsum("hts,hsk->htk", weights.astype(v.dtype), v, preferred_element_type=jnp.float32) / total
@@ -149,8 +150,8 @@ def attend_backward(num_heads, saved, dy):
     q, k, v, dy_heads = (jnp.swapaxes(heads_of(x, num_heads), 0, 1) for x in parts)
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     scale = q.shape[-1] ** -0.5
-    weights = jnp.exp(product("hsk,htk->hst", k, q) * scale - log_total[:, None, :])
-    weights = jnp.where(key_mask[None, :, None] > 0, weights, 0.0)
+    scores = product("hsk,htk->hst", k, q) * scale - log_total[:, None, :]
+    weights = jnp.exp(jnp.where(key_mask[None, :, None] > 0, scores, MASKED))
     along = jnp.sum(heads_of(dy.astype(jnp.float32) * y, num_heads), axis=-1).T
     dscores = (weights * (product("hsk,htk->hst", v, dy_heads) - along[:, None, :]) * scale).astype(q.dtype)
     dv = product("hst,htk->hsk", weights.astype(q.dtype), dy_heads)

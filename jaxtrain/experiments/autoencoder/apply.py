@@ -12,6 +12,7 @@ import numpy as np
 from jaxtrain.data import blocks
 from jaxtrain.experiments.autoencoder import objective, scaling
 from jaxtrain.experiments.autoencoder.events import Events
+from jaxtrain.experiments.autoencoder.problem import Problem
 
 BLOCK = 2048  # events of a compiled call
 
@@ -26,7 +27,7 @@ class Coder(NamedTuple):
       what comes back: `cont`, `momenta` [B, T, 4], `met` [B, 2], `ids` [B, T], `exists` [B, T] in 0..1; of images
       `image`.
   """
-  problem: objective.Problem
+  problem: Problem
   through: Callable
 
 
@@ -60,7 +61,7 @@ def batch_of(meta: dict, rows: jax.Array) -> dict[str, jax.Array]:
   return ones | {"cont": cont.reshape(B, T, C), "ids": ids.astype(jnp.int32), "globals": met}
 
 
-def make_coder(p: objective.Problem) -> Coder:
+def make_coder(p: Problem) -> Coder:
   """The functions of a problem."""
   def through(given, rows):
     batch = batch_of(p.meta, rows)
@@ -73,7 +74,7 @@ def make_coder(p: objective.Problem) -> Coder:
     result |= {"error": event_error(out.decoded.cont, batch["cont"], there), "cont": out.decoded.cont,
                "momenta": scaling.to_momenta(p.meta["scaler"], out.decoded.cont),
                "met": scaling.to_met(p.meta["scaler"], out.decoded.globals)}
-    if p.legacy:  # it decodes neither types nor which slots there are: they are taken over
+    if not p.decodes_types:
       return result | {"ids": batch["ids"], "exists": there}
     return result | {"ids": jnp.argmax(out.decoded.id_logits, axis=2).astype(jnp.int32),
                      "exists": jax.nn.sigmoid(out.decoded.exists_logit)}

@@ -7,15 +7,16 @@ how many objects there are.
 """
 
 import functools
-import math
 from typing import Any, Callable
 
 import jax
 import numpy as np
 
 from jaxtrain import statistics
-from jaxtrain.experiments.autoencoder import apply, corruptions, latents, objective
+from jaxtrain.experiments.autoencoder import (apply, corruptions, generate, generated, latents, noise_levels, objective,
+                                              ranking)
 from jaxtrain.experiments.autoencoder.events import FEATURES, Events, wrap
+from jaxtrain.experiments.autoencoder.problem import Problem
 from jaxtrain.nn import quantisers
 from jaxtrain.types import Metric
 
@@ -48,7 +49,7 @@ METRICS = {
     "auroc_*": Metric("", "ranking of corrupted events above others by their error", "higher", 0.5),
     "image_error": Metric("", "root mean squared error of a pixel's brightness", "lower", key=True),
     "events": Metric("events", "events that were assessed"),
-}
+} | generated.METRICS
 
 
 def ratio(over: np.ndarray, under: np.ndarray) -> tuple[float, float]:
@@ -88,13 +89,13 @@ def errors(given: dict, back: dict) -> dict[str, float]:
       "error_met_phi_rad", weight * met[:, 1], weight)
 
 
-def type_scalars(p: objective.Problem, given: dict, back: dict) -> tuple[dict, dict]:
+def type_scalars(p: Problem, given: dict, back: dict) -> tuple[dict, dict]:
   """(how often types and slots come back, [K, K] counts of true and decoded types).
 
   Counts are by event weights; those of a true type add up to its effective number of objects, so that intervals of
   shares hold.
   """
-  if p.legacy:
+  if not p.decodes_types:
     return {}, {}
   K, there, weight = p.meta["num_types"], given["ids"] > 0, given["event_weight"].astype(np.float64)
   exists = back["exists"] > 0.5
@@ -108,7 +109,7 @@ def type_scalars(p: objective.Problem, given: dict, back: dict) -> tuple[dict, d
   return right, {"confusion": counts * counts.sum(axis=1, keepdims=True) / np.maximum(squares, TINY)}
 
 
-def code_scalars(p: objective.Problem, given: dict, back: dict) -> tuple[dict, dict]:
+def code_scalars(p: Problem, given: dict, back: dict) -> tuple[dict, dict]:
   """(how codes are used by held-out latents, counts of codes by event weights, also by type of object)."""
   if "index" not in back or not p.plan.num_codes:
     return {}, {}
@@ -120,8 +121,9 @@ def code_scalars(p: objective.Problem, given: dict, back: dict) -> tuple[dict, d
            "codes_used": float(np.mean((use > 0).sum(axis=1))), "codes_dead": float(np.mean(use == 0))}
   if p.of_images:
     return found, {"use": use}
-  T, types = given["ids"].shape[1], p.meta["num_types"] + 1  # the last is the event itself
-  kind = np.concatenate([given["ids"], np.full((len(index), index.shape[1] - T), types - 1)], axis=1)
+  types = p.meta["num_types"] + 1  # the last is the event itself
+  objects = given["ids"][:, :p.num_latents - p.has_event]
+  kind = np.concatenate([objects, np.full((len(index), int(p.has_event)), types - 1)], axis=1)
   by_type = np.zeros((types, K))
   np.add.at(by_type, (kind[there], index[..., 0][there]), weight)
   return found | {"code_information": information(by_type[1:-1])}, {"use": use, "type_use": by_type}
@@ -134,13 +136,14 @@ def information(counts: np.ndarray) -> float:
   return float(np.sum(joint[joint > 0] * np.log2(joint[joint > 0] / chance[joint > 0])))
 
 
-def rate_scalars(p: objective.Problem, given: dict, back: dict) -> tuple[dict, np.ndarray]:
+def rate_scalars(p: Problem, given: dict, back: dict) -> tuple[dict, np.ndarray]:
   """(bits of an event and of a latent, bits [N] of each event)."""
-  bits, weight = back["bits"].sum(axis=1).astype(np.float64) + p.count_bits, given["event_weight"].astype(np.float64)
-  latents_there = np.full(len(bits), p.num_latents) if p.of_images or p.legacy else (
-      (given["ids"] > 0).sum(axis=1) + p.num_latents - given["ids"].shape[1])
+  of_latents, weight = back["bits"].sum(axis=1).astype(np.float64), given["event_weight"].astype(np.float64)
+  bits = of_latents + np.asarray(objective.side_bits(p, given))
+  there = np.full(len(bits), p.num_latents) if p.of_images or p.legacy or p.has_prior else (
+      (given["ids"] > 0).sum(axis=1) + p.has_event)
   return with_interval("bits_per_event", weight * bits, weight) | {
-      "bits_per_slot": float((weight * (bits - p.count_bits)).sum() / (weight * latents_there).sum())}, bits
+      "bits_per_slot": float((weight * of_latents).sum() / (weight * there).sum())}, bits
 
 
 def kept(given: dict, back: dict) -> dict[str, np.ndarray]:
@@ -156,32 +159,6 @@ def kept(given: dict, back: dict) -> dict[str, np.ndarray]:
           "shown_ids": first(given["ids"]), "shown_ids_recon": first(decoded), "shown_met": first(given["met"]),
           "shown_met_recon": first(back["met"]), "met_true": given["met"], "met_recon": back["met"],
           "event_error": back["error"], "event_label": given["label"], "event_weight": given["event_weight"]}
-
-
-def share_below(scores: np.ndarray, weight: np.ndarray, of: np.ndarray) -> np.ndarray:
-  """Share of the weight of scores [N] that lies below each number `of` [M]; ties count half."""
-  order = np.argsort(scores)
-  total = np.concatenate([[0.0], np.cumsum(weight[order])])
-  low, high = (total[np.searchsorted(scores[order], of, side)] for side in ("left", "right"))
-  return (low + high) / (2 * total[-1])
-
-
-def auroc(normal: np.ndarray, strange: np.ndarray, weights: tuple[np.ndarray, np.ndarray], paired: bool
-          ) -> tuple[float, float]:
-  """(area under the curve of telling strange scores from normal ones, half width of its 95 % interval).
-
-  With `paired` the strange scores are those of damaged copies of the normal events, in their order: what both have in
-  common moves the area less than two sets of events would.
-
-  **Source:** DeLong et al. 1988 (Comparing the areas under two or more correlated receiver operating characteristic
-  curves), eq. 4 to 6: an event's part in the area is the share of the other set that it is above or below.
-  """
-  share = [w.astype(np.float64) / w.astype(np.float64).sum() for w in weights]
-  above, below = share_below(normal, share[0], strange), 1 - share_below(strange, share[1], normal)
-  area = float(np.sum(share[1] * above))
-  moves = [len(normal) * share[0] * (below - area), len(strange) * share[1] * (above - area)]
-  halves = [statistics.t_half_width(part) for part in ([moves[0] + moves[1]] if paired else moves)]
-  return area, math.hypot(*halves)
 
 
 def assess_events(coder: apply.Coder, state: Any, given: dict) -> tuple[dict, dict]:
@@ -221,16 +198,16 @@ def assess_anomaly(coder: apply.Coder, state: Any, given: dict, key: Any) -> tup
   for k, name in enumerate(corruptions.CORRUPTIONS):
     random = np.random.RandomState([*np.asarray(key).tolist(), k])
     strange = score(corruptions.corrupt(name, events, random))
-    found[f"auroc_{name}"], found[f"auroc_{name}_ci95"] = auroc(normal, strange, (weight, weight), paired=True)
+    found[f"auroc_{name}"], found[f"auroc_{name}_ci95"] = ranking.auroc(normal, strange, (weight, weight), paired=True)
     arrays[f"anomaly_{name}"] = strange
   signal, other = given["label"] == SIGNAL, given["label"] > SIGNAL
   if signal.any() and other.any():
     both = weight[other], weight[signal]
-    found["auroc_tttt"], found["auroc_tttt_ci95"] = auroc(normal[other], normal[signal], both, paired=False)
+    found["auroc_tttt"], found["auroc_tttt_ci95"] = ranking.auroc(normal[other], normal[signal], both, paired=False)
   return found, arrays | {"event_error": normal}
 
 
-def make_assess(p: objective.Problem) -> dict[str, Callable]:
+def make_assess(p: Problem) -> dict[str, Callable]:
   """Parts of the assessment: what comes back and its cost; of events, strange ones too."""
   coder, assess = apply.make_coder(p), assess_images if p.of_images else assess_events
 
@@ -245,15 +222,19 @@ def make_assess(p: objective.Problem) -> dict[str, Callable]:
     return assess_anomaly(coder, state, columns(splits, "test"), jax.random.key_data(key))
 
   found = {"val": functools.partial(part, "val"), "test-events": functools.partial(part, "test")}
-  return found if p.of_images else found | {"test-anomaly": anomaly}
+  made = {"test-generated": generate.make_assess(p)} if p.has_prior else {}
+  if p.denoising:
+    made["test-levels"] = noise_levels.make_assess(p)
+  return found if p.of_images else found | {"test-anomaly": anomaly} | made
 
 
-def alarms(p: objective.Problem, means: dict[str, float]) -> list[str]:
+def alarms(p: Problem, means: dict[str, float]) -> list[str]:
   """What has degenerated: a codebook that is hardly used, a decoder that gives the mean, a latent that says nothing."""
   found = []
   if "val_codes_used" in means and means["val_codes_used"] < max(2.0, COLLAPSED * p.plan.num_codes):
     found.append(f"the codebook has collapsed: {means['val_codes_used']:.0f} of {p.plan.num_codes} codes are used")
-  if "val_unexplained_variance" in means and means["val_unexplained_variance"] > 0.95:
+  # One latent of an event is meant for what events are like, not for each of their objects.
+  if not p.has_prior and "val_unexplained_variance" in means and means["val_unexplained_variance"] > 0.95:
     found.append(f"events come back as their mean: {means['val_unexplained_variance']:.2f} of the variance is not "
                  "explained")
   if p.plan.kind == "vae" and "val_kl" in means and means["val_kl"] < 0.01:

@@ -31,7 +31,7 @@ SMALL_PT, LARGE_PT = 0.5, 5000.0  # GeV, medians beyond which another unit is li
 OBJECTS = {"j": events_lib.JET, "b": events_lib.B_JET, "e+": events_lib.POSITRON, "e-": events_lib.ELECTRON,
            "m-": events_lib.MUON, "m+": events_lib.ANTIMUON, "g": events_lib.PHOTON}
 PROCESSES = {"tttt": 1, "4top": 1, "tth": 2, "ttbarhiggs": 2, "ttw": 3, "ttbarw": 3, "ttww": 4, "ttbarww": 4,
-             "ttz": 5, "ttbarz": 5} | {str(k): k for k in range(len(events_lib.PROCESS_NAMES))}
+             "ttz": 5, "ttbarz": 5, "tt": 6, "ttbar": 6} | {str(k): k for k in range(len(events_lib.PROCESS_NAMES))}
 HEAD = ("event ID", "process ID", "event weight", "MET", "METphi")  # fields of a line before its objects
 NUMBERS = ("E", "pT", "eta", "phi")  # of an object in a line, after its type
 SLOT_BYTES = 40  # of a slot while it is read: five numbers of 64 bits

@@ -13,7 +13,7 @@ from jaxtrain.errors import UserError
 FEATURES = ("e", "pt", "eta", "phi")
 TYPE_NAMES = ("empty", "jet", "b-jet", "e+", "e-", "mu-", "mu+", "photon")
 EMPTY, JET, B_JET, POSITRON, ELECTRON, MUON, ANTIMUON, PHOTON = range(8)
-PROCESS_NAMES = ("unknown", "tttt", "ttH", "ttW", "ttWW", "ttZ")
+PROCESS_NAMES = ("unknown", "tttt", "ttH", "ttW", "ttWW", "ttZ", "tt")
 NUM_GLOBALS = 2  # missing transverse energy and its azimuth
 MOST_TYPE, MOST_PROCESS = 255, 1023  # the largest id of a type, and of a process
 MOST = 1e15  # size of a number whose square float32 still holds
@@ -119,5 +119,5 @@ def type_names(num_types: int) -> list[str]:
 
 
 def process_names(num_processes: int) -> list[str]:
-  """Names of so many processes: those of PROCESS_NAMES, then process_6 and so on."""
+  """Names of so many processes: those of PROCESS_NAMES, then process_7 and so on."""
   return [PROCESS_NAMES[k] if k < len(PROCESS_NAMES) else f"process_{k}" for k in range(num_processes)]

@@ -113,14 +113,16 @@ def slots_lost(scalars: dict) -> list[str]:
 
 def seen(run: RunData, scalars: dict) -> list[str]:
   """Which corruptions the error of an event tells from the event itself."""
-  own = setting(run, "model.encoder.own") or setting(run, "model.decoder.own")  # these may tell slots apart
+  # These may tell slots apart, and decoders that are given types and places do.
+  tells = setting(run, "model.encoder.own") or setting(run, "model.decoder.own") or (
+      setting(run, "model.latent.per_object") is False)
   found = {name: finite(scalars, f"auroc_{name}") for name in corruptions(scalars) if name != "tttt"}
   if not found:
     return []
   said = lambda names: ", ".join(f"{name.replace('_', ' ')} ({found[name]:.2f})" for name in names)
   ranked = sorted(found, key=found.get, reverse=True)
   clear = [name for name in ranked if found[name] >= SEEN]
-  alike = [name for name in ranked if name not in clear and name in SAME and not own]
+  alike = [name for name in ranked if name not in clear and name in SAME and not tells]
   weak = [name for name in ranked if name not in (*clear, *alike)]
   text = f"The error of an event tells these corruptions from sound events (AUROC): {said(clear)}." if clear else (
       "The error of an event tells no corruption clearly from sound events.")

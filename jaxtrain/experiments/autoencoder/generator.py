@@ -47,7 +47,7 @@ def generate(num_events: int, seed: int, num_slots: int = 18) -> Events:
   A share of SIGNAL_SHARE is tttt, the other processes have as many each; the last events of uneven numbers are tttt.
   """
   random = np.random.RandomState(seed)
-  others = len(PROCESS_NAMES) - 2
+  others = len(JETS) - 1
   each = int(num_events * (1 - SIGNAL_SHARE)) // others
   wanted = [num_events - each * others] + [each] * others
   parts = [observe(process, count, num_slots, random) for process, count in enumerate(wanted, 1) if count]

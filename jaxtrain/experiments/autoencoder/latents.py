@@ -34,6 +34,7 @@ START_ROWS = 32  # inputs that a code starts from, on average
 FRESH = 16  # inputs of a batch that dead codes may move to
 MOST_CODES = 65536
 MOST_LOG_VAR = 20.0  # beyond which a variance has no gradient
+MOST_TANH = 1 - 1e-6  # size of a number whose inverse of tanh is finite in float32
 RARE = 1e-9  # least share of a code
 NATS = math.log(2)  # of a bit
 
@@ -156,6 +157,17 @@ def by_sample(z: jax.Array, mask: jax.Array, noise: jax.Array | None) -> Latent:
   sample = mean if noise is None else mean + jnp.exp(0.5 * log_var) * noise
   kl = mask * jnp.sum(losses.gaussian_kl_nats(mean, log_var), axis=-1)
   return Latent(jnp.where(mask[..., None] > 0, sample, 0.0), None, kl / NATS, jnp.zeros_like(mask), kl)
+
+
+def nearest(p: Plan, codes: quantisers.Codebook | None, z: jax.Array) -> jax.Array:
+  """[B, S, F]: new latents z [B, S, F], numbers as a decoder gets them, moved to codes where the kind has some. A code
+  of `vq` or `fsq` stays where it is; `rvq` looks up one codebook after the other, as for what is encoded.
+  """
+  if p.kind not in WITH_CODES:
+    return z
+  if p.kind == "fsq":  # `by_levels` squashes what it gets
+    z = jnp.arctanh(jnp.clip(z, -MOST_TANH, MOST_TANH))
+  return quantise(p, codes, z, jnp.ones(z.shape[:2]), None).z
 
 
 def points(p: Plan, codes: quantisers.Codebook, index: jax.Array) -> jax.Array:

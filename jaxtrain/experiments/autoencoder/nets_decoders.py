@@ -16,11 +16,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtrain.experiments.autoencoder import diffusion
 from jaxtrain.experiments.autoencoder.nets_layers import Decoded, Manner, Rows, SlotHeads, Stack, only_real
 from jaxtrain.experiments.autoencoder.nets_sets import MessagePassing, NoiseLevel, SetTransformer
 
-MOST_SIGMA = 80.0  # deviation of the highest noise level
-DATA_SIGMA = 1.0  # deviation of normalised features
+EDM = diffusion.Process("edm", sigma_max=80.0)  # of a denoiser that is used as a decoder, at its highest level
 
 
 class Decoder(nn.Module):
@@ -44,12 +44,12 @@ class Decoder(nn.Module):
 
 
 class MLPDecoder(Decoder):
-  """An MLP of each slot's latent."""
+  """An MLP of each slot's latent, and with `with_event` of the event's vector."""
+  with_event: bool
 
   @nn.compact
   def __call__(self, z: jax.Array, event: jax.Array, mask: jax.Array, noise: jax.Array | None) -> Decoded:
-    context = None if self.heads.legacy else event
-    out = Stack(self.hidden_dims, self.heads.size, self.manner, name="stack")(z, context)
+    out = Stack(self.hidden_dims, self.heads.size, self.manner, name="stack")(z, event if self.with_event else None)
     return self.finish(out, event)
 
 
@@ -84,28 +84,25 @@ class Generator(Decoder):
 
 
 class Denoiser(Decoder):
-  """A set transformer that denoises the features of slots, given the latent and the noise level.
+  """A set transformer that denoises the features of slots, given the latent and the noise level; types, existence and
+  globals come from the same network.
 
-  D(x; sigma) = c_skip x + c_out F(c_in x, sigma, z); types, existence and globals come from the same network.
-  Attributes: as of `Generator`.
+  `diffusion` says how features come from what the network says. Attributes: as of `Generator`.
   """
   num_blocks: int
   num_heads: int
 
   @nn.compact
-  def denoise(self, x: jax.Array, log_sigma: jax.Array, z: jax.Array, event: jax.Array, mask: jax.Array) -> Decoded:
-    """The event of features x [B, T, C] with noise of deviation exp(log_sigma) [B], given z, event and mask."""
-    x, sigma = only_real(x, mask), jnp.exp(log_sigma)[:, None, None]
-    length = jnp.sqrt(jnp.square(sigma) + DATA_SIGMA**2)
-    condition = NoiseLevel(self.hidden_dims[0], self.manner, name="noise_level")(log_sigma)
+  def raw(self, x: jax.Array, level: jax.Array, z: jax.Array, event: jax.Array, mask: jax.Array) -> Decoded:
+    """The network F alone, of inputs x [B, T, C] of a noise level [B], a logarithm, given z, event and mask."""
+    condition = NoiseLevel(self.hidden_dims[0], self.manner, name="noise_level")(level)
     net = SetTransformer(self.hidden_dims, self.num_blocks, self.num_heads, self.manner, name="transformer")
-    h = net(jnp.concatenate([z, (x / length).astype(z.dtype)], axis=-1), mask, event, condition)
-    found = self.finish(Rows(self.heads.size, name="heads")(h), event)
-    skip, out = jnp.square(DATA_SIGMA / length), sigma * DATA_SIGMA / length
-    return found._replace(cont=skip * x + out * found.cont)
+    h = net(jnp.concatenate([z, only_real(x, mask).astype(z.dtype)], axis=-1), mask, event, condition)
+    return self.finish(Rows(self.heads.size, name="heads")(h), event)
 
   def __call__(self, z: jax.Array, event: jax.Array, mask: jax.Array, noise: jax.Array | None) -> Decoded:
     """What it makes of noise alone: the first C numbers of each slot's noise; none is noise of 0."""
-    shape = (*z.shape[:2], self.heads.num_features)
-    x = jnp.zeros(shape) if noise is None else MOST_SIGMA * noise[..., :self.heads.num_features]
-    return self.denoise(x, jnp.full(len(z), jnp.log(MOST_SIGMA)), z, event, mask)
+    shape, level = (*z.shape[:2], self.heads.num_features), jnp.full(len(z), EDM.sigma_max)
+    x = jnp.zeros(shape) if noise is None else only_real(EDM.sigma_max * noise[..., :shape[2]], mask)
+    found = self.raw(*diffusion.network_inputs(EDM, x, level), z, event, mask)
+    return found._replace(cont=diffusion.data_of(EDM, found.cont, x, level))

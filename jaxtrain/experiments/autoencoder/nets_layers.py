@@ -39,8 +39,8 @@ class Decoded(NamedTuple):
 
   Attributes:
     cont: [B, T, C] normalised features.
-    id_logits: [B, T, K], of which the first, an empty slot's, never wins; None of the original's network.
-    exists_logit: [B, T], whether a slot holds an object; None of the original's network.
+    id_logits: [B, T, K], of which the first, an empty slot's, never wins; None where types are not decoded.
+    exists_logit: [B, T], whether a slot holds an object; likewise.
     globals: [B, G] normalised features of the whole event.
   """
   cont: jax.Array
@@ -146,20 +146,19 @@ class Inputs(nn.Module):
 
 
 class SlotHeads(NamedTuple):
-  """Sizes of what is decoded of a slot: features C, types K with the empty one; `legacy` has features alone."""
+  """Sizes of what is decoded of a slot: features C, types K with the empty one; 0 types: features alone."""
   num_features: int
   num_types: int
-  legacy: bool
 
   @property
   def size(self) -> int:
     """Outputs of a slot: features, logits of types but the empty one, a logit of existence."""
-    return self.num_features + (0 if self.legacy else self.num_types)
+    return self.num_features + self.num_types
 
   def split(self, out: jax.Array, of_event: jax.Array) -> Decoded:
     """A decoded event of the outputs [B, T, size] of slots and of_event [B, G], its globals."""
     out, of_event = out.astype(jnp.float32), of_event.astype(jnp.float32)
-    if self.legacy:
+    if not self.num_types:
       return Decoded(out, None, None, of_event)
     C, K = self.num_features, self.num_types
     never = jnp.full((*out.shape[:2], 1), NEVER)

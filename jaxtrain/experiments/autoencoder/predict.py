@@ -3,6 +3,8 @@
   encode       code_<slot> (with several stages code_<slot>_<stage>), -1 for an empty slot; where nothing is coded
                emb_<slot>_<k>; the last slot, `event`, is of the event as a whole; bits
   reconstruct  <column>_recon, in GeV and radians
+  generate     new events in the same columns, where the event has one latent: no event of the data enters, but for the
+               table of how many objects of each type events have
   score        error: mean squared error of an event's normalised numbers over its objects, larger for strange events;
                bits
 
@@ -19,8 +21,9 @@ import numpy as np
 
 from jaxtrain.data import files, inputs
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.autoencoder import apply, event_files, events as events_lib, objective
+from jaxtrain.experiments.autoencoder import apply, event_files, events as events_lib, generate
 from jaxtrain.experiments.autoencoder.events import FEATURES, Events
+from jaxtrain.experiments.autoencoder.problem import Problem
 from jaxtrain.types import Input, Verb
 
 Result = dict[str, np.ndarray]
@@ -54,7 +57,7 @@ def of_rows(meta: dict, rows: np.ndarray, where: str) -> Events:
   return events
 
 
-def read_rows(p: objective.Problem, found: files.Columns) -> tuple[np.ndarray, np.ndarray]:
+def read_rows(p: Problem, found: files.Columns) -> tuple[np.ndarray, np.ndarray]:
   """(rows for `apply` of those without a missing cell, [N] which these are)."""
   x = inputs.read_features(found, column_names(p.meta))
   whole = ~np.isnan(x).any(axis=1)
@@ -77,7 +80,7 @@ def read_file(meta: dict, path: str, state: Any) -> files.Columns:
   return files.Columns(path, {name: rows[:, k] for k, name in enumerate(column_names(meta))} | beside, {})
 
 
-def write_file(p: objective.Problem, path: str, state: Any, found: files.Columns, result: Result) -> None:
+def write_file(p: Problem, path: str, state: Any, found: files.Columns, result: Result) -> None:
   """Writes what came back of events without a missing cell in that layout, as the part test. Raises UserError for what
   the members of an ensemble give, which stands side by side.
   """
@@ -97,10 +100,9 @@ def spread(whole: np.ndarray, values: np.ndarray) -> np.ndarray:
   return found
 
 
-def slot_names(p: objective.Problem) -> list[str]:
+def slot_names(p: Problem) -> list[str]:
   """Names of latents: places of objects, and `event`."""
-  places = p.num_latents if p.of_images or p.legacy else p.meta["num_slots"]
-  return [*map(str, range(places)), *["event"] * (p.num_latents - places)]
+  return [*map(str, range(p.num_latents - p.has_event)), *["event"] * p.has_event]
 
 
 def run(coder: apply.Coder, what: Any, state: Any, found: files.Columns, num: int, key: jax.Array) -> Result:
@@ -111,7 +113,7 @@ def run(coder: apply.Coder, what: Any, state: Any, found: files.Columns, num: in
   return {name: spread(whole, values) for name, values in columns.items()}
 
 
-def encode(p: objective.Problem, back: dict) -> Result:
+def encode(p: Problem, back: dict) -> Result:
   """Codes, or the latents themselves, and bits."""
   found, names = {}, slot_names(p)
   if "index" in back:
@@ -123,7 +125,7 @@ def encode(p: objective.Problem, back: dict) -> Result:
   return found | {"bits": back["bits"].sum(axis=1)}
 
 
-def reconstruct(p: objective.Problem, back: dict) -> Result:
+def reconstruct(p: Problem, back: dict) -> Result:
   """What comes back, by the names of the columns."""
   if p.of_images:
     rows = back["image"].reshape(len(back["image"]), -1)
@@ -133,17 +135,40 @@ def reconstruct(p: objective.Problem, back: dict) -> Result:
   return {f"{name}_recon": rows[:, k] for k, name in enumerate(column_names(p.meta))}
 
 
-def score(p: objective.Problem, back: dict) -> Result:
+def make_generate(p: Problem):
+  """The verb's function of (state, columns, num, key)."""
+  maker = generate.make_maker(p)
+  def run(state, found, num, key):
+    inputs.check_num(num, generate.row_bytes(p))
+    events = generate.generate(maker, state, num, key)
+    rows = event_files.to_rows(events)
+    return {name: rows[:, k] for k, name in enumerate(column_names(p.meta))}
+  return run
+
+
+def write_made(p: Problem, path: str, state: Any, found: files.Columns, result: Result) -> None:
+  """Writes new events in the layout of training, as the part train."""
+  del state, found
+  rows = np.stack([result[name] for name in column_names(p.meta)], axis=1)
+  event_files.write_hdf5(path, {"train": of_rows(p.meta, rows, path)})
+
+
+def score(p: Problem, back: dict) -> Result:
   """The error of each event, and its bits."""
   return {"error": back["error"], "bits": back["bits"].sum(axis=1)}
 
 
-def make_verbs(p: objective.Problem) -> dict[str, Verb]:
+def make_verbs(p: Problem) -> dict[str, Verb]:
   """The verbs of a problem."""
   coder, own = apply.make_coder(p), inputs_of(p.meta)
   readers = {} if p.of_images else dict.fromkeys((".h5", ".hdf5"), functools.partial(read_file, p.meta))
   writers = {} if p.of_images else dict.fromkeys((".h5", ".hdf5"), functools.partial(write_file, p))
   verb = lambda what, several, **more: Verb(functools.partial(run, coder, what), None, several, own, readers=readers,
                                             **more)
-  return {"encode": verb(encode, "each"), "reconstruct": verb(reconstruct, "each", writers=writers),
-          "score": verb(score, "mean")}
+  verbs = {"encode": verb(encode, "each"), "reconstruct": verb(reconstruct, "each", writers=writers),
+           "score": verb(score, "mean")}
+  if p.has_prior:
+    made = dict.fromkeys((".h5", ".hdf5"), functools.partial(write_made, p))
+    verbs["generate"] = Verb(make_generate(p), None, "turns", (), counts=True, carries=False, writers=made,
+                             makes="events")
+  return verbs
