@@ -185,6 +185,7 @@ def test_operations_of_a_table_step():
   assert flops.of_step(config, shapes_of(config)) == expected
 
 
+@pytest.mark.slow
 def test_operations_of_a_tasks_step():
   config = config_lib.read_file(os.path.join(child.ROOT, "configs", "causal_discovery.py:smoke"))
   config.train.monitor = "train_loss"
@@ -228,6 +229,7 @@ def run_toy(folder, only: str) -> tuple[dict[str, dict], str]:
   return records(path), done.stdout
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
   found, printed = run_toy(tmp_path, "device,step avici fused attention,step vae")
   assert list(found) == ["about", "device", "step vae", "step avici fused attention"]

@@ -4,12 +4,13 @@
   python tests/benchmarks/autoencoder.py --codes --rates --folder=runs/codes  # one of the parts below
 
   --speed  the network, data and objective of variant `legacy` with latents none, linear and vq, in batches of 128
-           events, one core and one thread for each process: ours beside the original's loop and a careful one
-           (autoencoder_torch.py; `--compiled` adds a third, under torch.compile). Processes take turns, in reverse
-           every second round. Quoted are medians over rounds of a process's median epoch, the first left out: of
-           training steps alone (`steps`, and steps per second), and with the validation events (`epochs`). Compiling,
-           checkpoints, facts and figures are left out. The floor is the operations of the products of a step over the
-           rate of one large product on that core
+           events, and those of variants gan_ae and diffusion_ae in batches of 256 (`--cases` names some of these), one
+           core and one thread for each process: ours beside the original's loop and a careful one (those of
+           autoencoder_torch.py and autoencoder_generative_torch.py; `--compiled` adds a third of the first three, under
+           torch.compile). Processes take turns, in reverse every second round. Quoted are medians over rounds of a
+           process's median epoch, the first left out: of training steps alone (`steps`, and steps per second), and with
+           the validation events (`epochs`). Compiling, checkpoints, facts and figures are left out. The floor, of the
+           first three, is the operations of the products of a step over the rate of one large product on that core
   --codes  the default (vq), 3 seeds of events and training: codes used on 10,000 held-out events, perplexity over all
            of them together, the share of variance that is left unexplained
   --rates  vq, fsq, rvq and vae at several sizes, 3 seeds: bits of an event against the share of variance that is left
@@ -32,7 +33,8 @@ import bench
 from jaxtrain import config as config_lib
 
 CONFIG = "configs/autoencoder.py"
-LATENTS, LOOPS, BATCH = ("none", "linear", "vq"), ("original", "careful"), 128
+LATENTS, GENERATIVE = ("none", "linear", "vq"), ("gan_ae", "diffusion_ae")
+LOOPS, BATCH = ("original", "careful"), 128
 QUIET = ("--config.parallel.cpu_threads=1", "--config.checkpoint.every_epochs=1000", "--config.log.progress=False",
          "--config.log.figures=none")
 SLOTS, EMBEDDED, WIDTH, LATENT, GLOBALS_WIDTH, CODES = 18, 12, 128, 32, 32, 512  # of the legacy network
@@ -53,20 +55,31 @@ def read_config(variant: str, **values):
   return config_lib.with_values(config, {key.replace("__", "."): value for key, value in values.items()})
 
 
-def write_table(path: str, num_events: int) -> None:
-  """Normalised features, types and raw globals of the events that our legacy variant trains and validates on."""
-  config = read_config("legacy", data__row_limit=num_events)
+def write_inputs(folder: str, variant: str, num_events: int) -> tuple[str, str]:
+  """(table, settings), files of what a peer of a variant reads: normalised features, types and globals of the events
+  that ours trains and validates on, and the sizes and weights of ours.
+  """
+  config = read_config(variant, data__row_limit=num_events)
   splits = config_lib.load_experiment(config.experiment).load(config)
-  np.savez(path, **{f"{part}_{name}": np.asarray(getattr(splits, part).data[name])
-                    for part in ("train", "val") for name in ("cont", "ids", "globals")})
+  table, settings = (os.path.join(folder, f"{variant}.{ending}") for ending in ("npz", "json"))
+  np.savez(table, **{f"{part}_{name}": np.asarray(getattr(splits, part).data[name])
+                     for part in ("train", "val") for name in ("cont", "ids", "globals")})
+  found = {name: splits.meta[name] for name in ("num_features", "num_globals", "num_types", "num_slots")}
+  found |= {"loop": variant, "batch_size": config.train.batch_size, "model": config.model.to_dict(),
+            "weights": config.loss.weights.to_dict()}
+  found |= {name: config[name].to_dict() for name in ("optim", "optim_critic") if name in config}
+  with open(settings, "w", encoding="utf-8") as file:
+    json.dump(found, file)
+  return table, settings
 
 
-def run_ours(folder: str, latent: str, given) -> dict:
+def run_ours(folder: str, case: str, given) -> dict:
   """Seconds of each epoch of a run of the command: of its steps, and between the ends of two epochs; of compiling."""
-  bench.run_pinned([sys.executable, "-m", "jaxtrain.main", f"--config={CONFIG}:legacy", f"--workdir={folder}",
-                    f"--config.model.latent.kind={latent}", f"--config.data.row_limit={given.events}",
-                    f"--config.train.num_epochs={given.epochs}", f"--config.train.batch_size={BATCH}", *QUIET],
-                   given.core)
+  own = [f"--config={CONFIG}:legacy", f"--config.model.latent.kind={case}"]
+  own = [*own, f"--config.train.batch_size={BATCH}"] if case in LATENTS else [f"--config={CONFIG}:{case}"]
+  bench.run_pinned([sys.executable, "-m", "jaxtrain.main", *own, f"--workdir={folder}",
+                    f"--config.data.row_limit={given.events}", f"--config.train.num_epochs={given.epochs}",
+                    *QUIET], given.core)
   with open(os.path.join(folder, "history.json"), encoding="utf-8") as file:
     history = json.load(file)
   with open(os.path.join(folder, "facts", "events.jsonl"), encoding="utf-8") as file:
@@ -77,11 +90,14 @@ def run_ours(folder: str, latent: str, given) -> dict:
           "compile_seconds": sum(compiling)}
 
 
-def run_peer(folder: str, table: str, loop: str, latent: str, given) -> dict:
-  """What a loop of autoencoder_torch.py tells of a run."""
+def run_peer(folder: str, inputs: tuple[str, str], loop: str, case: str, given) -> dict:
+  """What a peer's loop tells of a run."""
+  table, settings = inputs
+  script = ["autoencoder_torch.py", f"--latent={case}"]
+  script = script if case in LATENTS else ["autoencoder_generative_torch.py", f"--settings={settings}"]
   out = os.path.join(folder, "peer.json")
-  bench.run_pinned([given.torch_python, "tests/benchmarks/autoencoder_torch.py", f"--table={table}", f"--loop={loop}",
-                    f"--latent={latent}", f"--epochs={given.epochs}", f"--out={out}"], given.core)
+  bench.run_pinned([given.torch_python, f"tests/benchmarks/{script[0]}", script[1], f"--table={table}",
+                    f"--loop={loop}", f"--epochs={given.epochs}", f"--out={out}"], given.core)
   with open(out, encoding="utf-8") as file:
     return json.load(file)
 
@@ -95,25 +111,29 @@ def operations_of_step(latent: str) -> float:
 
 
 def measure_speed(_, given) -> dict:
-  """Steps per second of ours and the peers by latent, ratios round by round, and the floor."""
-  loops = (*LOOPS, *["compiled"] * given.compiled)
+  """Steps per second of ours and the peers by case, ratios round by round, and the floor."""
+  cases = given.cases.split(",")
+  names = {case: ("ours", *LOOPS, *["compiled"] * (given.compiled and case in LATENTS)) for case in cases}
   with tempfile.TemporaryDirectory() as folder:  # a run that was kept would not be timed again
-    table = os.path.join(folder, "table.npz")
-    write_table(table, given.events)
-    found, rates = {latent: {name: [] for name in ("ours", *loops)} for latent in LATENTS}, []
+    variants = {case: "legacy" if case in LATENTS else case for case in cases}
+    inputs = {variant: write_inputs(folder, variant, given.events) for variant in set(variants.values())}
+    found, rates = {case: {name: [] for name in names[case]} for case in cases}, []
     for i in range(given.rounds):
-      for latent in LATENTS:
-        for name in ("ours", *loops)[::-1 if i % 2 else 1]:
-          found[latent][name].append(run_ours(os.path.join(folder, f"{latent}-{i}"), latent, given) if name == "ours"
-                                     else run_peer(folder, table, name, latent, given))
+      for case in cases:
+        for name in names[case][::-1 if i % 2 else 1]:
+          found[case][name].append(run_ours(os.path.join(folder, f"{case}-{i}"), case, given) if name == "ours"
+                                   else run_peer(folder, inputs[variants[case]], name, case, given))
       rates.append(bench.rate_of_products(folder, given.core))
   rate = statistics.median(rates)
+  floors = {case: rate / operations_of_step(case) if case in LATENTS else None for case in cases}
   return {"rounds": given.rounds, "num_epochs": given.epochs, "operations_per_second": rate,
-          **{latent: summarise(runs, rate / operations_of_step(latent)) for latent, runs in found.items()}}
+          **{case: summarise(runs, floors[case]) for case, runs in found.items()}}
 
 
-def summarise(runs: dict[str, list[dict]], fastest: float) -> dict:
-  """What the processes of one latent took; `fastest` is how many steps a second the products alone would allow."""
+def summarise(runs: dict[str, list[dict]], fastest: float | None) -> dict:
+  """What the processes of one case took; `fastest` is how many steps a second the products alone would allow, None
+  where that is not counted.
+  """
   num_steps = runs["original"][0]["num_steps"]
   seconds = {what: {name: [statistics.median(run[what][1:]) for run in of] for name, of in runs.items()}
              for what in ("steps", "epochs")}
@@ -155,12 +175,6 @@ def intervals(members: list[dict]) -> dict[str, list[float]]:
   return {name: bench.interval([scalars[name] for scalars in members]) for name in SHOWN if name in members[0]}
 
 
-def say_row(*cells) -> None:
-  """Prints a row of a table in Markdown; [mean, half width] becomes one cell."""
-  text = lambda cell: f"{cell[0]:.4g} ± {cell[1]:.2g}" if isinstance(cell, list) else str(cell)
-  print(f"| {' | '.join(map(text, cells))} |", flush=True)
-
-
 def measure_codes(folder: str, given) -> dict:
   """Use of the default's codes, and the worst of the seeds."""
   members = train(os.path.join(folder, "codes"), "vq", {}, given)
@@ -173,14 +187,14 @@ def measure_codes(folder: str, given) -> dict:
 def measure_rates(folder: str, given) -> dict:
   """Bits of an event and the unexplained variance by kind and size of the latent."""
   result = {}
-  say_row("latent", "size", "bits an event", "unexplained variance", "codes used")
-  say_row(*["---"] * 5)
+  bench.say_row("latent", "size", "bits an event", "unexplained variance", "codes used")
+  bench.say_row(*["---"] * 5)
   for kind, size, fields in SIZES:
     fields = {key if key.startswith("loss") else f"model.{key}": value for key, value in fields.items()}
     name = f"rates-{kind}-{size}".replace(" ", "-").replace(",", "_")
     result[f"{kind}, {size}"] = one = intervals(train(os.path.join(folder, name), kind, fields, given))
-    say_row(kind, size, one["bits_per_event"], one["unexplained_variance"],
-            one["codes_used"] if "codes_used" in one else "")
+    bench.say_row(kind, size, one["bits_per_event"], one["unexplained_variance"],
+                  one["codes_used"] if "codes_used" in one else "")
   return result
 
 
@@ -192,6 +206,7 @@ def main() -> None:
   parser = bench.make_parser(__doc__)
   parser.add_argument("--epochs", type=int, default=6, help="of --speed")
   parser.add_argument("--events", type=int, default=16_000, help="of --speed, in all parts")
+  parser.add_argument("--cases", default=",".join((*LATENTS, *GENERATIVE)), help="of --speed, separated by commas")
   parser.add_argument("--compiled", action="store_true", help="a third peer in --speed")
   parser.add_argument("--seeds", type=int, default=SEEDS)
   parser.add_argument("--train_epochs", type=int, default=0, help="of --codes and --rates; 0 = the default's")

@@ -142,6 +142,7 @@ def as_tensors(table, part: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 
 def train_step(model, optimiser, batch) -> tuple:
   """One step of Adam; returns the loss and the terms, detached nowhere."""
+  optimiser.zero_grad(set_to_none=True)
   loss, terms = model.losses(*batch)
   loss.backward()
   nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -149,28 +150,44 @@ def train_step(model, optimiser, batch) -> tuple:
   return loss, terms
 
 
-def original_epochs(table, given) -> dict:
-  """Seconds of each epoch of the original's loop."""
-  model = Autoencoder(given.latent)
-  optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
-  loaders = {part: torch_data.DataLoader(Events(*as_tensors(table, part)), batch_size=BATCH, shuffle=part == "train",
+class Trainee:
+  """What a loop trains: this model and its optimiser."""
+  batch_size = BATCH
+
+  def __init__(self, given):
+    self.model = Autoencoder(given.latent, lean=given.loop != "original")
+    self.optimiser = torch.optim.Adam(self.model.parameters(), lr=RATE, fused=given.loop != "original")
+    if given.loop == "compiled":
+      self.model.losses = torch.compile(self.model.losses)
+
+  def step(self, batch) -> tuple:
+    """(loss, what else is read of a step by name) of one step of training."""
+    return train_step(self.model, self.optimiser, batch)
+
+  def judge(self, batch) -> tuple:
+    """The same of events that are not trained on."""
+    return self.model.losses(*batch)
+
+
+def original_epochs(trainee, table, given) -> dict:
+  """Seconds of each epoch of the original's loop over a `Trainee`."""
+  loaders = {part: torch_data.DataLoader(Events(*as_tensors(table, part)), trainee.batch_size, part == "train",
                                          num_workers=given.workers) for part in ("train", "val")}
   found = {"steps": [], "epochs": [], "val_loss": []}
   for _ in range(given.epochs):
     began = time.perf_counter()
-    model.train()
+    trainee.model.train()
     sums, rows = {}, 0
     for batch in loaders["train"]:
-      optimiser.zero_grad(set_to_none=True)
-      loss, terms = train_step(model, optimiser, batch)
+      loss, terms = trainee.step(batch)
       add_up(sums, {"loss": loss, **terms}, len(batch[0]))
       rows += len(batch[0])
     found["steps"].append(time.perf_counter() - began)
-    model.eval()
+    trainee.model.eval()
     sums, rows = {}, 0
     with torch.no_grad():
       for batch in loaders["val"]:
-        loss, terms = model.losses(*batch)
+        loss, terms = trainee.judge(batch)
         add_up(sums, {"loss": loss, **terms}, len(batch[0]))
         rows += len(batch[0])
     found["epochs"].append(time.perf_counter() - began)
@@ -184,45 +201,45 @@ def add_up(sums: dict, values: dict, rows: int) -> None:
     sums[name] = (sums[name] if name in sums else 0.0) + value.item() * rows
 
 
-def careful_epochs(table, given) -> dict:
-  """Seconds of each epoch of the careful loop, compiled or not."""
+def careful_epochs(trainee, table, given) -> dict:
+  """Seconds of each epoch of the careful loop over a `Trainee`."""
   torch.set_flush_denormal(True)
   train, val = as_tensors(table, "train"), as_tensors(table, "val")
-  model = Autoencoder(given.latent, lean=True)
-  if given.loop == "compiled":
-    model.losses = torch.compile(model.losses)
-  optimiser = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
   found = {"steps": [], "epochs": [], "val_loss": []}
   for _ in range(given.epochs):
     began, total = time.perf_counter(), torch.zeros(())
-    model.train()
+    trainee.model.train()
     order = torch.randperm(len(train[0]))
-    batches = list(zip(*(column[order].split(BATCH) for column in train)))
+    batches = list(zip(*(column[order].split(trainee.batch_size) for column in train)))
     for batch in batches:
-      optimiser.zero_grad(set_to_none=True)
-      loss, _ = train_step(model, optimiser, batch)
+      loss, _ = trainee.step(batch)
       total += loss.detach() * len(batch[0])
     total.item()
     found["steps"].append(time.perf_counter() - began)
-    model.eval()
+    trainee.model.eval()
     with torch.no_grad():
-      found["val_loss"].append(model.losses(*val)[0].item())
+      found["val_loss"].append(trainee.judge(val)[0].item())
     found["epochs"].append(time.perf_counter() - began)
   return found | {"num_steps": len(batches)}
+
+
+def run(parser, make_trainee) -> None:
+  """Runs the loop of the flags over the trainee that `make_trainee` makes of them, and writes its seconds."""
+  parser.add_argument("--workers", type=int, default=0, help="processes of the original's DataLoader")
+  given = parser.parse_args()
+  torch.set_num_threads(1)
+  torch.manual_seed(0)
+  with np.load(given.table) as table:
+    found = (original_epochs if given.loop == "original" else careful_epochs)(make_trainee(given), dict(table), given)
+  with open(given.out, "w", encoding="utf-8") as file:
+    json.dump(found, file)
 
 
 def main() -> None:
   """Runs a loop and writes its seconds."""
   parser = bench.peer_parser(__doc__, LOOPS)
   parser.add_argument("--latent", choices=LATENTS, required=True)
-  parser.add_argument("--workers", type=int, default=0, help="processes of the original's DataLoader")
-  given = parser.parse_args()
-  torch.set_num_threads(1)
-  torch.manual_seed(0)
-  with np.load(given.table) as table:
-    found = (original_epochs if given.loop == "original" else careful_epochs)(dict(table), given)
-  with open(given.out, "w", encoding="utf-8") as file:
-    json.dump(found, file)
+  run(parser, Trainee)
 
 
 if __name__ == "__main__":

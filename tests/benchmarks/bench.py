@@ -91,15 +91,23 @@ def spread(values: list[float]) -> dict:
   return {"median": statistics.median(values), "range": [min(values), max(values)]}
 
 
+def member_folders(folder: str) -> list[tuple[dict, str]]:
+  """(config, folder) of each member of a sweep that is assessed, by seed."""
+  found = []
+  for path in sorted(glob.glob(os.path.join(glob.escape(folder), "runs", "*", "eval", "test.json"))):
+    own = os.path.dirname(os.path.dirname(path))
+    with open(os.path.join(own, "config.json"), encoding="utf-8") as file:
+      found.append((json.load(file), own))
+  return sorted(found, key=lambda member: member[0]["seed"])
+
+
 def members(folder: str) -> list[tuple[dict, dict]]:
   """(config, scalars of the test rows) of each member of a sweep, by seed."""
   found = []
-  for path in sorted(glob.glob(os.path.join(glob.escape(folder), "runs", "*", "eval", "test.json"))):
-    with open(path, encoding="utf-8") as file:
-      scalars = json.load(file)["scalars"]
-    with open(os.path.join(os.path.dirname(os.path.dirname(path)), "config.json"), encoding="utf-8") as file:
-      found.append((json.load(file), scalars))
-  return sorted(found, key=lambda member: member[0]["seed"])
+  for config, own in member_folders(folder):
+    with open(os.path.join(own, "eval", "test.json"), encoding="utf-8") as file:
+      found.append((config, json.load(file)["scalars"]))
+  return found
 
 
 def sweep(folder: str, config: str, flags: tuple[str, ...]) -> list[tuple[dict, dict]]:
@@ -116,8 +124,14 @@ def interval(values: list[float]) -> list[float]:
   return [float(np.mean(values)), of_seeds.t_half_width(np.asarray(values))]
 
 
+def say_row(*cells) -> None:
+  """Prints a row of a table in Markdown; [mean, half width] becomes one cell."""
+  text = lambda cell: f"{cell[0]:.4g} ± {cell[1]:.2g}" if isinstance(cell, list) else str(cell)
+  print(f"| {' | '.join(map(text, cells))} |", flush=True)
+
+
 def run_parts(parser: argparse.ArgumentParser, parts: dict[str, Callable]) -> None:
-  """Measures the parts that flags of their names choose, or speed, and tells the results.
+  """Measures the parts that flags of their names choose, or the first, and tells the results.
 
   Args:
     parser: with the flags of the benchmark's own.
@@ -129,7 +143,7 @@ def run_parts(parser: argparse.ArgumentParser, parts: dict[str, Callable]) -> No
   parser.add_argument("--folder", default="", help="keeps what is trained")
   parser.add_argument("--torch_python", default=sys.executable, help="a Python with torch")
   given = parser.parse_args()
-  chosen = [name for name in parts if getattr(given, name)] or ["speed"]
+  chosen = [name for name in parts if getattr(given, name)] or [next(iter(parts))]
   with tempfile.TemporaryDirectory() as folder:
     if given.folder:
       folder = os.path.abspath(given.folder)
