@@ -20,7 +20,8 @@ def model(encoder="mlp", decoder="mlp", latent="vq", dims=(8, 12), dim=8, **chan
   found = ConfigDict({
       "encoder": part | {"kind": encoder}, "decoder": part | {"kind": decoder, "globals_dims": (6,)},
       "latent": {"kind": latent, "dim": dim, "num_codes": 16, "num_stages": 2, "levels": (4, 3), "decay": 0.9,
-                 "revive_below": 0.1, "gradient": "straight", "own": ()},
+                 "revive_below": 0.1, "gradient": "straight", "own": (), "per_object": True},
+      "prior": {"hidden_dim": 8, "num_blocks": 1, "num_steps": 4},
       "activation": "gelu", "dropout": 0.0, "globals_slot": True, "legacy": False})
   with found.unlocked():
     found.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})

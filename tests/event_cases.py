@@ -1,16 +1,28 @@
-"""What tests of the autoencoders share: small configs, and autoencoders without a folder."""
+"""What tests of the autoencoders share: small configs, autoencoders without a folder, and their modes of execution.
+
+`python -m event_cases FIELDS VARIANT MODE...` trains a variant in each mode on the devices that there are and prints
+JSON; FIELDS is JSON too.
+"""
 
 import functools
+import importlib
+import json
+import os
+import subprocess
+import sys
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+import child
 import made_events
-from jaxtrain import config as config_lib, step
-from jaxtrain.experiments.autoencoder import ae, apply, objective
+from jaxtrain import config as config_lib, loop, step
+from jaxtrain.experiments.autoencoder import apply
+from jaxtrain.experiments.autoencoder.problem import Problem
 from jaxtrain.run import setup
 from jaxtrain.types import Experiment, Splits
+from toys import modes
 
 KEY = jax.random.key(0)
 
@@ -19,7 +31,7 @@ class Case(NamedTuple):
   """An autoencoder with all that it is made of, at its start."""
   config: Any
   splits: Splits
-  problem: objective.Problem
+  problem: Problem
   experiment: Experiment
   state: Any
   coder: apply.Coder
@@ -40,16 +52,42 @@ def configured(variant="smoke", **fields):
   config = config_lib.read_file(f"{made_events.PATH}:{variant}")
   values = {"data.row_limit": 200, "model.encoder.hidden_dims": (16,), "model.decoder.hidden_dims": (16,),
             "model.latent.dim": 8, "model.latent.num_codes": 16, "train.batch_size": 32, "train.num_epochs": 2,
-            "optim.schedule": "constant", "log.progress": False, "log.figures": "none"}
+            "optim.schedule": "constant", "optim.warmup_steps": 0, "optim.learning_rate": 1e-3, "log.progress": False,
+            "log.figures": "none"}
   return config_lib.with_values(config, values | {key.replace("__", "."): value for key, value in fields.items()})
 
 
 @functools.cache
 def made(variant="smoke", **fields) -> Case:
-  """An autoencoder of a variant at its start."""
+  """An autoencoder of a variant at its start, by the loop of the variant."""
   config = config_lib.resolve(configured(variant, **fields))
-  splits = ae.load(config)
+  loop = importlib.import_module(config.experiment)
+  splits = loop.load(config)
   config = setup.with_horizon(config, 1000)
-  problem, experiment = ae.make_problem(config, splits.meta), ae.make(config, splits.meta)
-  sample = step.first_rows(splits.train, jax.device_put(splits.train.data), KEY, ae.INIT_ROWS)
+  problem, experiment = loop.make_problem(config, splits.meta), loop.make(config, splits.meta)
+  sample = step.first_rows(splits.train, jax.device_put(splits.train.data), KEY, loop.INIT_ROWS)
   return Case(config, splits, problem, experiment, jax.jit(experiment.init)(KEY, sample), apply.make_coder(problem))
+
+
+def outcomes(variant: str, *which: str, **fields) -> dict[str, dict]:
+  """{mode: `modes.outcome` of a run of four steps of a variant in it}."""
+  found = {}
+  for mode in which:
+    config = configured(variant, **{"data__row_limit": 100} | fields)
+    more = {"train.microbatch": config.train.batch_size // 4} if mode == "chunks" else {}
+    found[mode] = modes.outcome(loop.train(config_lib.with_values(config, modes.MODES[mode] | more)))
+  return found
+
+
+def outcomes_on(num_devices: int, variant: str, *which: str, **fields) -> dict[str, dict]:
+  """The same in a process with so many devices."""
+  environ = os.environ | child.USUAL | {"PYTHONPATH": os.pathsep.join((child.ROOT, os.path.join(child.ROOT, "tests"))),
+                                        "JAX_NUM_CPU_DEVICES": str(num_devices)}
+  done = subprocess.run([sys.executable, "-m", "event_cases", json.dumps(fields), variant, *which], cwd=child.ROOT,
+                        timeout=500, text=True, capture_output=True, env=environ)
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+  print(json.dumps(outcomes(*sys.argv[2:], **json.loads(sys.argv[1]))))

@@ -12,11 +12,16 @@ CONFIGS = sorted(os.path.relpath(path, child.ROOT) for path in glob.glob(os.path
 # config -> flags of its smoke run: each is killed and put on other devices by the fast tests
 EACH_CONFIG = {os.path.basename(path).removesuffix(".py"): (f"--config={path}:smoke",) for path in CONFIGS}
 FEW_ROWS = "--config.data.row_limit=2000"
+FEW_OBJECTS = ("--config.data.row_limit=600", "--config.train.batch_size=64", "--config.optim.decay_steps=30",
+               *(f"--config.model.{part}.hidden_dims=8,16" for part in ("encoder", "decoder")),
+               *(f"--config.model.{part}.num_blocks=1" for part in ("encoder", "decoder")))
 # kind -> flags: those, and what makes the loop take other ways; faults are done to `vae` by the fast tests
 KINDS = EACH_CONFIG | {
     "vae": (*EACH_CONFIG["vae"], FEW_ROWS),
     "vae, semi-supervised": ("--config=configs/vae.py:hybrid_semisup", FEW_ROWS),
-    "vae, canonical": (*EACH_CONFIG["vae"], FEW_ROWS, "--config.parallel.mode=canonical")}
+    "vae, canonical": (*EACH_CONFIG["vae"], FEW_ROWS, "--config.parallel.mode=canonical"),
+    "autoencoder, adversarial": ("--config=configs/autoencoder.py:gan_ae", *FEW_OBJECTS),
+    "autoencoder, diffusion": ("--config=configs/autoencoder.py:diffusion_ae", *FEW_OBJECTS)}
 VARIABLE = "JAXTRAIN_FAULT_RECORDS"
 
 

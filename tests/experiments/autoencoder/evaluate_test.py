@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics
 
 import event_cases as cases
-from jaxtrain.experiments.autoencoder import apply, corruptions, evaluate, figures_findings
+from jaxtrain.experiments.autoencoder import apply, corruptions, evaluate, figures_findings, ranking
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -18,7 +18,7 @@ def test_auroc_and_its_interval(paired):
   for _ in range(400):
     low, high = random.normal(size=120), random.normal(1.0, size=120)
     high = 1 + 0.9 * low + 0.19**0.5 * (high - 1) if paired else high
-    area, half = evaluate.auroc(low, high, (ones, ones), paired)
+    area, half = ranking.auroc(low, high, (ones, ones), paired)
     hits += abs(area - truth) <= half
   assert area == pytest.approx((high[:, None] > low[None]).mean(), abs=1e-12) and 363 <= hits <= 395
 
@@ -28,11 +28,11 @@ def test_auroc_of_weighted_events_is_that_of_so_many_copies():
   random = np.random.default_rng(1)
   low, high = random.integers(0, 6, 30) / 1.0, random.integers(2, 8, 40) / 1.0
   weights = random.integers(0, 4, 30), random.integers(0, 4, 40)
-  area, _ = evaluate.auroc(low, high, weights, paired=False)
+  area, _ = ranking.auroc(low, high, weights, paired=False)
   label, scores = np.repeat([0, 1], [weights[0].sum(), weights[1].sum()]), np.concatenate(
       [np.repeat(low, weights[0]), np.repeat(high, weights[1])])
   assert area == pytest.approx(metrics.roc_auc_score(label, scores), abs=1e-12)
-  assert evaluate.auroc(low, low, (weights[0], weights[0]), paired=True) == (pytest.approx(0.5), pytest.approx(0.0))
+  assert ranking.auroc(low, low, (weights[0], weights[0]), paired=True) == (pytest.approx(0.5), pytest.approx(0.0))
 
 
 def test_information_of_codes():
@@ -55,6 +55,7 @@ def test_errors_go_around_the_circle_and_only_over_objects():
   assert found["error_met_phi_rad"] == pytest.approx((turn - 6.2) / 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ("vq", pytest.param("vae", marks=pytest.mark.slow)))
 def test_assessment_is_that_of_the_evaluation(kind):
   """Unexplained variance and bits are what the evaluation of every epoch says, but for a vae's sample."""

@@ -160,7 +160,7 @@ def test_lines_of_a_text_file(tmp_path):
   np.testing.assert_allclose(found.globals, [[50, -1.5], [10, 0.25], [0, 0]])
   assert found.label.tolist() == [1, 2, 0] and found.weight.tolist() == [1, 2.5, 0.5]
   assert warnings == ["objects beyond 3 slots (data.num_slots) are left out: 1, of 1 event",
-                      "processes that are none of tttt, ttH, ttW, ttWW, ttZ have the label 0: njets"]
+                      "processes that are none of tttt, ttH, ttW, ttWW, ttZ, tt have the label 0: njets"]
 
 
 def test_all_objects_have_their_types(tmp_path):

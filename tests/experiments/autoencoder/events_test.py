@@ -69,4 +69,4 @@ def test_events_are_joined_in_order():
 
 def test_names_of_types_and_processes_go_on():
   assert events.type_names(9)[6:] == ["mu+", "photon", "type_8"] and len(events.type_names(3)) == 3
-  assert events.process_names(7)[5:] == ["ttZ", "process_6"]
+  assert events.process_names(8)[5:] == ["ttZ", "tt", "process_7"]

@@ -40,6 +40,7 @@ def points(ax):
                 if line.get_marker() == "o" and len(line.get_xdata()) == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", figures.COMPARISONS)
 def test_all_fit_a_page_and_a_phone(runs, name):
   compare = figures.COMPARISONS[name]

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 import made_assessments as made
+import made_generated
 from jaxtrain.experiments.autoencoder import (figures, figures_codes, figures_events, figures_findings, figures_recon)
 from jaxtrain.report import figures as report_figures, pictures, results
 from jaxtrain.workdir import reading
@@ -17,9 +18,10 @@ NEEDS = {"event_display": "shown_true", "recon": ("slots_true", "met_true"), "re
 
 
 def run_of(folder, **how):
-  """A run with such an assessment of its test events."""
-  run = reading.read_run(made.make_run(folder / "run"))
-  return run._replace(arrays=made.assessment(**how), meta=made.META, split="test", problems=[])
+  """A run with such an assessment of its test events, a critic, and generated events."""
+  run = made_generated.with_critic(reading.read_run(made.make_run(folder / "run")))
+  arrays = made.assessment(**how) | made_generated.arrays() | made_generated.diffusion_arrays()
+  return run._replace(arrays=arrays, meta=made.META, split="test", problems=[])
 
 
 @pytest.fixture
@@ -319,9 +321,10 @@ def test_what_the_page_opens_on(run):
       "The error of an event tells no corruption clearly from sound events. It hardly sees gaussian noise (0.64), drop "
       "tokens (0.52); 0.5 is chance. That token shuffle (0.50) is not seen is by construction: the networks treat all "
       "slots alike.")
-  placed = run._replace(config=run.config | {"model": {"encoder": {"own": ["my_encoder.make"]}}}, evals={
-      "test": {"scalars": made.SCALARS | {"auroc_token_shuffle": 0.5}}})
-  assert "token shuffle (0.50); 0.5 is chance." in figures_findings.findings(placed)[-1]
+  for model in ({"encoder": {"own": ["my_encoder.make"]}}, {"latent": {"per_object": False}}):
+    placed = run._replace(config=run.config | {"model": model}, evals={
+        "test": {"scalars": made.SCALARS | {"auroc_token_shuffle": 0.5}}})
+    assert "token shuffle (0.50); 0.5 is chance." in figures_findings.findings(placed)[-1]
   assert len(say(id_accuracy=0.99)) == 4 and "no corruption clearly" in say(auroc_token_shuffle=0.6)[4]
   plain = run._replace(config=run.config | {"model": {"latent": {"kind": "none"}}})
   assert "is not quantised (kind none)" in figures_findings.findings(plain)[1]

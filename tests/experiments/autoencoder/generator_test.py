@@ -5,7 +5,7 @@ import pytest
 
 from jaxtrain.experiments.autoencoder import detector, events, generator, kinematics
 
-NAMES = events.PROCESS_NAMES[1:]
+NAMES = events.PROCESS_NAMES[1:6]
 
 
 def made(name="tttt", num=2000, seed=0):

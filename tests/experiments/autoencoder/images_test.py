@@ -22,6 +22,7 @@ def made(tmp_path_factory):
                     model__decoder__hidden_dims=(6, 4))
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_cross_entropy_of_pixels(made):
   """By event weights, of real rows alone, which are divided by their pixels, and latents by their slots."""
   p, state, batch = made.problem, made.state, made.batch("train")
@@ -31,7 +32,7 @@ def test_the_loss_is_the_cross_entropy_of_pixels(made):
   found, out = objective.through(p, {"params": state.params}, batch, objective.codes_of(state))
   share = 1 / (1 + np.exp(-np.asarray(out.decoded, np.float64)))
   nats = -(x * np.log(share) + (1 - x) * np.log(1 - share)).sum(axis=(1, 2, 3))
-  terms, counts = objective.row_terms(p, batch, found, out), objective.term_counts(p, batch)
+  terms, counts = objective.row_terms(p, state.params, state, batch, found, out), objective.term_counts(p, batch)
   assert set(terms) == set(counts) == {"image", "commitment"}
   np.testing.assert_allclose(terms["image"], nats, rtol=1e-5)
   np.testing.assert_allclose([counts["image"], counts["commitment"]], [w.sum() * PIXELS, w.sum() * SLOTS], rtol=1e-6)
@@ -70,6 +71,7 @@ def test_verbs_take_pixels_and_give_them_back(made):
                              rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_step_moves_all_parameters_and_the_codes(made):
   new, metrics = jax.jit(lambda s, b: made.experiment.train_step(s, b, cases.KEY, parallel.over_whole))(
       made.state, made.batch("train"))

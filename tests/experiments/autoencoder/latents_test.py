@@ -37,6 +37,7 @@ def nearest(codes, x):
   return int(np.argmin([np.sum(np.square(x.astype(np.float64) - code)) for code in codes]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", latents.KINDS)
 def test_empty_slots_are_zero_and_cost_nothing(kind):
   p, empty = plan_of(kind), MASK == 0
@@ -104,6 +105,7 @@ def test_levels_count_as_one_code():
   np.testing.assert_array_equal(codes.use, np.full((1, 12), np.float32(1 / 12)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", latents.WITH_CODES)
 def test_points_of_codes_are_what_the_decoder_got(kind):
   p, z = plan_of(kind), inputs(2 if kind == "fsq" else L)
@@ -124,6 +126,7 @@ def test_a_sample_costs_its_divergence():
   np.testing.assert_allclose(found.bits, kl / math.log(2), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vq", "rvq"])
 @pytest.mark.parametrize("gradient", latents.GRADIENTS)
 def test_gradients_pass_the_codes_and_leave_them_alone(kind, gradient):
@@ -253,3 +256,22 @@ def test_a_latent_of_ones_own_is_named_by_its_path():
 def test_latents_that_do_not_exist_are_refused(changes, message):
   with pytest.raises(UserError, match=message):
     plan_of(**changes)
+
+
+@pytest.mark.parametrize("kind", ["vq", "fsq"])
+def test_new_latents_are_the_nearest_codes(kind):
+  """One that is near what a decoder got in training becomes just that, the outermost levels too."""
+  p, z = plan_of(kind, levels=(8, 3)), 3 * np.random.RandomState(3).normal(size=(40, S, 2 if kind == "fsq" else L))
+  mask = np.ones((40, S), np.float32)
+  codes = START(p, jax.random.key(0), jnp.asarray(z, jnp.float32), mask)
+  of_training = QUANTISE(p, codes, jnp.asarray(z, jnp.float32), mask, None).z
+  near = of_training + 1e-3 * np.random.RandomState(4).normal(size=of_training.shape).astype(np.float32)
+  moved = jax.jit(latents.nearest, static_argnums=0)
+  np.testing.assert_allclose(moved(p, codes, near), of_training, atol=1e-5)
+  assert np.isfinite(moved(p, codes, 100 * of_training)).all()
+
+
+@pytest.mark.parametrize("kind", ["none", "vae"])
+def test_new_latents_without_codes_stay(kind):
+  z = inputs()
+  np.testing.assert_array_equal(latents.nearest(plan_of(kind), None, z), z)

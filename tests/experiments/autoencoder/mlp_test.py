@@ -99,6 +99,7 @@ def test_evaluation_is_over_real_rows(task):
     assert found[name][1] == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", nets_mlp.ACTIVATIONS)
 def test_network_is_the_formula(activation):
   model = nets_mlp.MLP((8, 4), activation, "float32")
@@ -108,6 +109,7 @@ def test_network_is_the_formula(activation):
                              forward(params, x, activation), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_scales_what_it_keeps():
   """Units are kept or zeroed as the mask says; a rate of a quarter keeps three of four, and its mean is 1."""
   model = nets_mlp.MLP((500, 500), "relu", "float32")
@@ -130,6 +132,7 @@ def trained(over, **fields):
   return jax.jit(step.make_repeat(one_step))(state, totals, data, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_chunks_of_a_batch_take_the_same_step(task):
   """With dropout, an average of the parameters, and a ragged last batch."""
@@ -155,6 +158,7 @@ def test_scores_of_a_part_with_their_intervals():
   assert scalars["r2"] == pytest.approx(1 - np.square(out - y).mean() / y.var(), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_a_run_learns_and_predicts(task, tmp_path):
   """2,000 rows in ten epochs; the verb and its export against the stored network by the formula."""

@@ -50,6 +50,7 @@ def written_out(made, batch, found, out):
   return {name: terms[name] for name in made.problem.terms}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in ("vq", "vae")))
                                   for kind in KINDS])
 def test_each_term_is_its_formula_over_objects_by_event_weights(kind):
@@ -64,12 +65,13 @@ def test_each_term_is_its_formula_over_objects_by_event_weights(kind):
   assert set(chunk.terms) == set(counts) == set(p.terms)
 
 
+@pytest.mark.slow
 def test_the_legacy_loss_is_the_plain_mean_over_all_slots():
   made = cases.made("legacy", model__latent__kind="vq")
   batch = made.batch("train")
   p, state = made.problem, made.state
   found, out = objective.through(p, {"params": state.params}, batch, objective.codes_of(state))
-  rows, counts = objective.row_terms(p, batch, found, out), objective.term_counts(p, batch)
+  rows, counts = objective.row_terms(p, state.params, state, batch, found, out), objective.term_counts(p, batch)
   gap = np.asarray(out.decoded.cont, np.float64) - batch["cont"]
   wanted = {"cont": np.square(gap).mean(), "commitment": np.mean(np.asarray(found.commitment, np.float64)),
             "globals": np.square(np.asarray(out.decoded.globals, np.float64) - batch["globals"]).mean()}
@@ -96,6 +98,7 @@ def nearest_whole(settings, meta):
   return quantise
 
 
+@pytest.mark.slow
 def test_terms_of_a_latent_of_ones_own_count():
   made, batch = case("vq", model__latent__own=(f"{__name__}.nearest_whole",))
   assert {"commitment", "kl"} < set(made.problem.terms)
@@ -106,6 +109,7 @@ def test_terms_of_a_latent_of_ones_own_count():
   np.testing.assert_allclose([chunk.terms["commitment"], chunk.terms["kl"]], [wanted, 3 * wanted], rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_chunks_add_up_to_the_batch():
   made, batch = case("vq")
   evaluate = lambda over: objective.evaluate(made.problem, made.state, batch, cases.KEY, over)
@@ -138,6 +142,7 @@ def test_padding_has_no_part_in_the_start_of_codes():
   np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.slow
 def test_codes_follow_their_latents():
   """One step's codebook against its moving averages in float64."""
   made, batch = case("vq", model__latent__revive_below=0.0)
@@ -158,6 +163,7 @@ def test_codes_follow_their_latents():
   np.testing.assert_allclose(new.model_state["codes"].codes[0], total / use[:, None], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dead_codes_move_to_events_that_have_objects():
   """Without a latent of the event; most of the batch has none, all codes but one are dead, and none moves to zero."""
   made = cases.made(model__globals_slot=False, model__latent__revive_below=0.9)
@@ -199,6 +205,7 @@ def test_parts_that_do_not_fit_are_refused(fields, text):
     ae.make(config, ae.load(config).meta)
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_judged_by_what_comes_back():
   """Without the distance from codes, but for the original's loss, which is the sum of all."""
   for variant, left_out in (("smoke", {"commitment"}), ("legacy", set())):

@@ -23,6 +23,7 @@ def table(made, num=6, **more):
                        | more, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, stages", [("vq", 1), ("rvq", 2)])
 def test_codes_are_those_of_the_assessment_and_empty_slots_have_none(kind, stages):
   made = cases.made(model__latent__kind=kind, model__latent__num_stages=2)
@@ -37,6 +38,7 @@ def test_codes_are_those_of_the_assessment_and_empty_slots_have_none(kind, stage
   assert len(found) == 19 * stages + 1 and "bits" in found
 
 
+@pytest.mark.slow
 def test_latents_that_are_not_coded_have_coordinates():
   made = cases.made(model__latent__kind="linear")
   found = made.experiment.predict["encode"].run(made.state, table(made), 0, cases.KEY)
@@ -73,6 +75,7 @@ def test_rows_that_lack_a_cell_are_empty_and_strange_ones_refused():
   assert len(nothing["error"]) == 6 and np.isnan(nothing["error"]).all()
 
 
+@pytest.mark.slow
 def test_members_of_an_ensemble_give_events_side_by_side(tmp_path):
   """A mean of types or of azimuths is none; and a file of events has no place for several copies of one."""
   made = cases.made()

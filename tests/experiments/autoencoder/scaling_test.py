@@ -100,6 +100,7 @@ def test_ablated_columns_follow_as_of_massless_objects():
     assert not back[..., 3].any()
 
 
+@pytest.mark.slow
 def test_the_way_back_is_finite_for_any_guess_and_has_gradients():
   """Also where cos and sin are both 0, as in empty slots, and for logarithms that no float32 takes back."""
   scaler = scaling.fit(made_events.draw(), "physics", COLUMNS)

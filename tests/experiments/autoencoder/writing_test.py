@@ -39,6 +39,7 @@ def test_columns_are_typed_in_any_form(flag, write, tmp_path):
   assert write(tmp_path / "events.h5", flag, "--config.data.row_limit=20")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output,flags,words", [
     ("events.csv", (), "--output: got "), ("", (), "--output: got ''"), ("none/a.h5", (), "--output: cannot write "),
     ("a.h5", ("--config.data.row_limit=0",), "config.data.row_limit: got 0"),
