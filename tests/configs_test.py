@@ -116,6 +116,7 @@ def small(path, variant, table, num_epochs=2, **overrides):
   if "latent" in config.model:
     values |= EVENTS
     values.pop("data.features", None), values.pop("data.group", None)
+    values |= {"optim_critic.decay_steps": 100} if "optim_critic" in config else {}
     values |= {"data.row_limit": 300} if config.data.source == "toy" else {
         "data.path": table[f"events {config.data.source}"]}
   if "source" in config.data and config.data.source == "tfds":
@@ -153,6 +154,7 @@ def test_check_describes(case, table):
   assert (described["expected_seconds"] is None) == bool(described["not_timed"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_every_config_has_smoke_and_another_seed_differs(path, table, tmp_path):
   assert "smoke" in config_lib.list_variants(path)
@@ -203,6 +205,7 @@ def test_a_member_of_a_sweep_is_the_run_that_it_would_be_alone(path, shared, tmp
 
 
 # A posterior over graphs compiles for long.
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [pytest.param(path, id=name, marks=[pytest.mark.slow] * (name == "causal_discovery"))
                                   for path, name in zip(FILES, IDS)])
 def test_the_page_of_a_run_is_written_and_shows_what_was_watched(path, shared, tmp_path):
@@ -238,6 +241,7 @@ def apply(workdir: str, name: str, verb, folder) -> dict:
   return files.read("npz", f"{folder / name}.npz").values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_each_verb_does_what_it_declares(path, shared, tmp_path):
   """It reads a table of the columns that it names, carries others through if it says so, makes as many rows as asked.
@@ -353,6 +357,7 @@ def test_a_field_that_is_never_read_is_found(table):
   assert {"model.of_no_use", "optim.plateau.factor"} <= read and "optim.eps" not in read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases(SHAPES))
 def test_the_training_step_lowers_for_devices_that_are_not_here(case, table):
   """For CUDA and TPU, in one module: no operation of a step lacks a rule for them."""

@@ -31,6 +31,7 @@ def made(num_members):
   return ensemble.wrap(one, num_members, halting), one, batch
 
 
+@pytest.mark.slow
 def test_members_are_those_of_runs_of_their_own():
   """Two members after five steps, against each alone in a Python loop."""
   both, one, batch = made(2)
@@ -135,6 +136,7 @@ def ensemble_of_three(workdir=None, **fields):
   return loop.train(config, workdir)
 
 
+@pytest.mark.slow
 def test_a_member_that_diverges_halts_alone(tmp_path, monkeypatch):
   """At step 12 of 42: it keeps its state of then, the others end as they would without it, and the facts say so."""
   whole = ensemble_of_three()

@@ -98,6 +98,7 @@ def test_a_run_of_code_of_ones_own_needs_its_config(own_code, tmp_path):
   assert done.returncode == 0 and "\nloss.weights.error  1.0    run " in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_modes_that_take_the_config_of_a_folder(shared):
   workdir = shared.run(*FLAGS)
   before = child.facts(workdir)
@@ -124,6 +125,7 @@ def test_fields_of_a_config_and_of_a_run(shared):
   assert done.returncode == 2 and "--fields: got 'train', allowed nothing without --mode=fields" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_stop_says_how_to_go_on(tmp_path):
   done = child.run(*FLAGS, f"--workdir={tmp_path / 'a run'}", "--config.train.num_epochs=100000",
                    "--config.train.time_budget_minutes=0.001")

@@ -84,6 +84,7 @@ def test_htcondor_runs_a_job_for_each_line_of_a_file_without_gpus(monkeypatch):
   assert (commands["request_cpus"], commands["request_memory"]) == ("4", "16GB") and FIXED.items() <= commands.items()
 
 
+@pytest.mark.slow
 def test_htcondor_script_runs_the_command_in_the_clone(tmp_path):
   done = launch("htcondor.sh", "--config=configs/vae.py:smoke", f"--workdir={tmp_path}/run",
                 "--config.log.figures=none",

@@ -79,6 +79,7 @@ def test_loading_a_run_draws_nothing(workdir):
   subprocess.run([sys.executable, "-c", code], cwd=child.ROOT, check=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["embed", "reconstruct", "classify", "impute"])
 def test_each_kind_of_rows_gives_what_the_command_writes(verb, workdir, run, tmp_path):
   rows = table(21, 1)

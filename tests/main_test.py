@@ -146,6 +146,7 @@ def test_check_writes_nothing_and_inspect_computes_the_digest(tmp_path, shared):
   assert all(": " in line for line in done.stdout.strip().splitlines())
 
 
+@pytest.mark.slow
 def test_eval_redraws_and_leaves_the_facts(tmp_path):
   workdir = str(tmp_path / "run")
   flags = (SMOKE, f"--workdir={workdir}")

@@ -100,11 +100,11 @@ def copy(tmp_path_factory) -> pathlib.Path:
 
 
 def reading(runs: pathlib.Path) -> dict:
-  """Cases that inspect, predict and report; `table` is drawn with figures."""
+  """Cases that predict and report; `table` is drawn with figures."""
   config = json.loads((runs / "table" / "config.json").read_text())
   config["log"]["figures"] = "standard"
   (runs / "table" / "config.json").write_text(json.dumps(config))
-  cases = {f"inspect {name}": ("main", "--mode=inspect", f"--workdir={runs / name}") for name in DIGESTS}
+  cases = {}
   for case, (name, *flags) in PREDICTED.items():
     flags = [flag.replace("--input=", f"--input={OLD / 'inputs'}{os.sep}") for flag in flags]
     cases[case] = ("predict", f"--workdir={runs / name}", f"--output={runs / case}.csv", *flags)
@@ -204,13 +204,21 @@ def test_the_old_runs_are_small_and_name_no_machine():
   assert not [path for path in OLD.rglob("*") if path.is_dir() and not any(path.iterdir())]  # git keeps no empty folder
 
 
+@pytest.fixture(scope="module")
+def inspected(tmp_path_factory):
+  """Answers of `--mode=inspect` for copies of the old runs."""
+  runs = copy(tmp_path_factory)
+  return ask({name: ("main", "--mode=inspect", f"--workdir={runs / name}") for name in DIGESTS})
+
+
 @pytest.mark.parametrize("name", DIGESTS)
-def test_inspect_prints_the_digest_it_printed_then(done, name):
-  answer = done[1][f"inspect {name}"]
+def test_inspect_prints_the_digest_it_printed_then(inspected, name):
+  answer = inspected[name]
   assert answer["code"] == 0, answer["err"]
   assert answer["out"].splitlines()[-1] == f"digest: sha256:{DIGESTS[name]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PREDICTED)
 def test_predict_gives_the_numbers_it_gave_then(done, case):
   runs, answers = done[0]["read"], done[1]
@@ -226,12 +234,14 @@ def test_predict_gives_the_numbers_it_gave_then(done, case):
       np.testing.assert_allclose([number(cell) for cell in new[name]], numbers, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_ensembles_columns_are_means_deviations_and_members(done):
   recon = columns(done[0]["read"] / "ensemble-reconstruct.csv")
   assert "R_recon" in recon and "R_recon_sd" in recon
   assert "m1_emb_0" in columns(done[0]["read"] / "ensemble-embed.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*DIGESTS, "sweep"])
 def test_a_report_is_written_and_the_run_stays_as_it_was(done, name):
   runs, answers = done[0]["read"], done[1]
@@ -243,27 +253,32 @@ def test_a_report_is_written_and_the_run_stays_as_it_was(done, name):
       assert contents(folder) == contents(runs / name / folder.relative_to(OLD / name))
 
 
+@pytest.mark.slow
 def test_old_arrays_and_facts_give_the_figures_they_gave_then(done):
   found = {path.name.partition("-")[0] for path in (done[0]["read"] / "table" / "figures").iterdir()}
   assert found >= FIGURES
 
 
+@pytest.mark.slow
 def test_the_page_of_the_old_sweep_compares_its_members(done):
   page = (done[0]["read"] / "sweep" / "report.html").read_text(encoding="utf-8")
   assert page.count("learning_rate=0.0003,seed=1") and page.count("learning_rate=0.001,seed=1")
 
 
+@pytest.mark.slow
 def test_the_old_sweep_is_done(done):
   runs, answer = done[0]["resumed"], done[1]["again"]
   assert answer["code"] == 0 and "2 members, 2 done before" in answer["out"], answer["err"]
   assert (runs / "sweep" / "journal.jsonl").read_bytes() == (OLD / "sweep" / "journal.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ASSESSED if name != "causal"])
 def test_eval_gives_the_scalars_of_then_and_leaves_the_facts_alone(done, name):
   check_assessed(done[0]["assessed"], done[1], name)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_then_goes_on_now(done):
   check_resumed(done[0]["resumed"], done[1], "stopped")
 

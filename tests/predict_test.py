@@ -174,6 +174,7 @@ def with_gaps(num_rows=40):
   return table, np.isnan(features_of(table))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["embed", "reconstruct", "classify"])
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz", ".h5"])
 def test_rows_with_missing_features_are_empty_and_counted(verb, suffix, run, tmp_path, capsys):

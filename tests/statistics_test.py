@@ -71,6 +71,7 @@ def test_replicates_needed_at_the_ends():
   assert by_level[0] < by_level[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 4, 5, 8, 20])
 @pytest.mark.parametrize(("draw", "mean", "least"), [
     (lambda rng, size: rng.normal(2.0, 3.0, size), 2.0, 0.93),
@@ -95,6 +96,7 @@ def test_intervals_repeat_and_mirror():
   np.testing.assert_allclose((low_of_minus, high_of_minus), (-high, -low), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_groups", [2, 6])
 def test_false_alarms_against_a_fixed_reference(num_groups):
   rng = np.random.default_rng(2)

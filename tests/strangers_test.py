@@ -247,6 +247,7 @@ def check_commands(command: str, seeds, shared, tmp_path) -> None:
   assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_runs_what_a_workdir_names(command, shared, tmp_path):
   check_commands(command, FEW[command] if command in FEW else range(3), shared, tmp_path)

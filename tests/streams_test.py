@@ -77,6 +77,7 @@ def shell(command, redirect, *flags):
   return subprocess.run(["bash", "-c", line], cwd=child.ROOT, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", LOST)
 def test_a_list_ends_well_whatever_its_streams(how):
   done = shell("", LOST[how][0])

@@ -96,6 +96,7 @@ def test_every_learning_rate_of_a_second_section_is_of_its_schedule():
   assert min(rates) > 0
 
 
+@pytest.mark.slow
 def test_the_codebook_starts_from_data_and_follows_it():
   """First codes: greedily the farthest of the first 32 rows; then moving averages, and fresh rows for dead codes."""
   walk = Walk("codebook")

@@ -15,9 +15,6 @@ import pytest
 import child
 import stopping
 from jaxtrain import config as config_lib, loop
-from jaxtrain.run import stops as stops_lib
-from jaxtrain.sweep import vmap
-from jaxtrain.workdir import journal as journal_lib
 from toys import modes
 
 QUICK = ("codebook",)
@@ -76,6 +73,7 @@ def test_modes_agree(toy, one_device, two_devices):
     assert_close(one_device(toy, "chunks")[0], whole)
 
 
+@pytest.mark.slow
 def test_a_step_counts_once_whatever_it_does(one_device):
   """The GAN's learning rates and losses have names of their own, and each gradient its own count."""
   outcome, workdir = one_device("gan")
@@ -98,6 +96,7 @@ def test_what_only_a_summary_reads_stays_out_of_the_facts(one_device):
   assert not any("usage" in name for event in events for name in event.get("metrics", {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("toy", some(QUICK))
 def test_stopped_and_resumed_it_ends_as_one_never_stopped(toy, one_device, tmp_path, monkeypatch):
   straight, workdir = one_device(toy)
@@ -122,20 +121,6 @@ def test_killed_it_ends_as_one_never_stopped(toy, one_device, tmp_path):
   assert child.facts(workdir) == child.facts(straight_dir)
 
 
-def sweep(folder, toy, settings):
-  """Workdirs of members trained as one program, in turn."""
-  os.makedirs(folder)
-  journal = journal_lib.Journal(str(folder))
-  journal.begin({"config": toy, "base": {}})
-  configs = {config_lib.digest(config, config_lib.HOW): (values, config) for values, config in
-             ((values, config_lib.resolve(modes.configured(toy, **values))) for values in settings)}
-  added = journal.add([(values, digest) for digest, (values, _) in configs.items()])
-  with stops_lib.Stop(0) as stop:
-    vmap.run(journal, added, [], lambda m: configs[m.digest][1], {}, {}, vmap.Options(True, 0), stop, lambda line: None)
-  assert len(journal.waves) == 1 and [member.outcome for member in journal.members] == ["done"] * len(settings)
-  return [journal.workdir(member) for member in journal.members]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("toy", some(("gan",)))
 def test_members_of_a_sweep_have_the_bits_of_runs_alone(toy, one_device, tmp_path):
@@ -143,7 +128,8 @@ def test_members_of_a_sweep_have_the_bits_of_runs_alone(toy, one_device, tmp_pat
   other = {"seed": 3, "optim.learning_rate": 0.03}
   other |= {"gan": {"optim_critic.learning_rate": 0.01}, "dual": {"dual.target": 3.0}}.get(toy, {})
   first = {key: config_lib.lookup(modes.configured(toy), key) for key in other}
-  members = sweep(tmp_path / "sweep", toy, [first, other])
+  configured = lambda values: modes.configured(toy, **values)
+  members = modes.sweep(tmp_path / "sweep", toy, configured, [first, other])
   alone = loop.train(modes.configured(toy, **other), str(tmp_path / "alone"))
   straight, straight_dir = one_device(toy)
   assert straight["digest"] != alone.digest

@@ -108,6 +108,7 @@ def test_every_field_has_a_type_and_bounds(argument):
     assert not limits.fits(limit, None) and not limits.fits(limit, True) or kind is bool
 
 
+@pytest.mark.slow
 def test_no_value_of_a_field_ends_in_a_traceback():
   """Every field of every config file, 20 values each; fields that all share, 2 in all files but the first."""
   seen, chosen, refused = set(), random.Random(0), []

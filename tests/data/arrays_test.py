@@ -36,6 +36,7 @@ def real_ids(batch):
   return batch["id"][batch["weight"] == 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_rows, batch_size, num_batches, last",
                          [(11, 4, 3, 3), (12, 4, 3, 4), (3, 8, 1, 3), (1, 1, 1, 1)])
 def test_every_row_comes_once_an_epoch(num_rows, batch_size, num_batches, last):

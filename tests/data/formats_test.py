@@ -61,11 +61,13 @@ def test_the_table_read_is_the_table_written(source, out_of_core, path_of):
   assert table.facts["rows_unlabelled"] == sum(name is None for name in rock) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source, out_of_core", WAYS[1:])
 def test_all_formats_train_to_the_same_bits(source, out_of_core, path_of):
   assert trained(source, path_of, out_of_core) == trained("csv", path_of)
 
 
+@pytest.mark.slow
 def test_another_table_trains_to_other_bits(path_of, tmp_path):
   """The digest does look at the data: one cell of a training row is enough."""
   source, _ = tabular.load(configured("csv", path_of("csv")), {})

@@ -79,6 +79,7 @@ def check_equal(over_file, in_memory, steps):
     feeds[0].fetch_ahead()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size, window", [(16, 64), (16, 3), (16, 1), (5, 4), (200, 64), (73, 2)])
 def test_batches_are_those_of_the_table_in_memory_over_two_epochs(batch_size, window, path, monkeypatch):
   """The last batch of an epoch is ragged (73 rows are complete), and so is the last window."""
@@ -191,6 +192,7 @@ def configured(path, **overrides):
   return config
 
 
+@pytest.mark.slow
 def test_a_run_stopped_and_resumed_ends_as_one_never_stopped(path, tmp_path, monkeypatch):
   monkeypatch.setattr(host, "WINDOW_STEPS", 3)
   straight = loop.train(configured(path), str(tmp_path / "straight"))
@@ -214,6 +216,7 @@ def test_a_run_stopped_and_resumed_ends_as_one_never_stopped(path, tmp_path, mon
   assert child.facts(str(tmp_path / "stopped"))[1] == child.facts(str(tmp_path / "straight"))[1]
 
 
+@pytest.mark.slow
 def test_a_finished_run_started_again_has_nothing_to_do(path, tmp_path, monkeypatch):
   """There is no window after the last step."""
   monkeypatch.setattr(host, "WINDOW_STEPS", 1)

@@ -140,6 +140,7 @@ def test_what_the_output_cannot_hold_is_refused_before_anything_is_computed(run,
                  f"--input={write(tmp_path / 't.csv', 'a;b' + chr(10) + '1e39;2' + chr(10))}"])
 
 
+@pytest.mark.slow
 def test_a_moved_file_of_the_same_bytes_goes_on_and_another_does_not(run, tmp_path):
   workdir, moved = str(tmp_path / "run"), str(tmp_path / "moved.txt")
   shutil.copytree(run / "run", workdir)

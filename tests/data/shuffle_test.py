@@ -35,6 +35,7 @@ def images(num_rows, num_keys):
   return np.asarray(jax.jit(jax.vmap(lambda key: shuffle.permute(key, jnp.arange(num_rows), num_rows)))(keys))
 
 
+@pytest.mark.slow
 def test_every_size_up_to_300_is_permuted(monkeypatch):
   """The module's own code on NumPy arrays: compiled, 300 sizes would be 300 programs."""
   compiled = {n: np.asarray(permute(jax.random.key(n), jnp.arange(n), n)) for n in (1, 7, 300)}
@@ -69,6 +70,7 @@ def test_any_size_is_permuted_on_the_host(n, seed):
   assert np.array_equal(np.bincount(image, minlength=n), np.ones(n))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10, derandomize=True)
 @given(st.one_of(st.integers(1, 300), st.integers(1, 2**31 - 1)), st.integers(0, 2**31 - 1))
 @example(1, 0)
@@ -112,6 +114,7 @@ def test_a_key_names_one_permutation():
   assert (first == second).sum() < 20 and (first == np.arange(1000)).sum() < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [7, 64, 1000])
 def test_an_element_lands_everywhere_equally_often(n):
   """Chi-square with n - 1 degrees of freedom over keys."""
@@ -134,6 +137,7 @@ def test_pairs_land_everywhere_equally_often(n, first, second):
 
 
 # The halves of an index mix most slowly between rows that share their low half: lags of 8 at 64, of 16 at 512.
+@pytest.mark.slow
 @pytest.mark.parametrize("n, lag", [
     (7, 1), (7, 2), (7, 3), (64, 1), (64, 8), (128, 8), (1000, 1), (1000, 32), (1000, 500),
     (512, 16)])

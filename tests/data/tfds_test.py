@@ -93,6 +93,7 @@ def test_a_dataset_by_its_name_in_the_data_folder(folder, monkeypatch):
   assert splits.meta["features"] == ["spectrum_0", "spectrum_1", "spectrum_2"]
 
 
+@pytest.mark.slow
 def test_mnist_mocked_trains_offline():
   with tfds.testing.mock_data(num_examples=40):
     splits, table = tabular.load(configured("mnist", **{"data.features": ("image",), "data.label": "label",

@@ -77,6 +77,7 @@ def after_steps(monkeypatch):
   return at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [pytest.param(how, marks=[pytest.mark.slow] * (how in ("truncated", "removed")))
                                  for how in CHANGES])
 def test_a_file_that_changes_under_a_run_stops_it(how, tmp_path, after_steps):
@@ -95,6 +96,7 @@ def test_a_file_that_changes_under_a_run_stops_it(how, tmp_path, after_steps):
   assert child.resume_steps(workdir) == [0, 10]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["another name", pytest.param("rights", marks=pytest.mark.slow)])
 def test_other_rights_or_another_name_change_nothing(how, tmp_path, after_steps):
   path = write_file(tmp_path / "x.h5")

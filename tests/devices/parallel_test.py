@@ -19,6 +19,7 @@ def train(path, workdir, num_devices, num_epochs):
   return child.inspect(str(workdir))["digest"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (path != "configs/vae.py"))
                                   for path in records.CONFIGS])
 def test_one_digest_on_one_and_eight_devices(path, tmp_path):

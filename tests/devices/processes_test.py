@@ -122,6 +122,7 @@ def test_a_second_signal_to_one_ends_both(tmp_path):
   assert done[1].returncode in (130, 143) and done[0].returncode == 1, [process.stderr for process in done]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what, says", [
     pytest.param("workdir", "--workdir: required with several processes", marks=pytest.mark.slow),
     ("seed", "process 1: its config, flags or number of devices"),

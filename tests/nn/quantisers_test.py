@@ -131,6 +131,7 @@ def test_the_mth_dead_code_moves_to_the_mth_input():
   np.testing.assert_array_equal(same.codes, CODES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("residual", [False, True])
 def test_a_codebook_starts_at_clusters(residual):
   """Of two clusters far apart, from wherever it begins; the second residual slot finds nothing left but the noise."""
@@ -168,6 +169,7 @@ def test_levels_are_the_middles_of_equal_parts(levels, z):
   np.testing.assert_allclose(quantisers.level_values(index, levels), value, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_levels", range(2, 10))
 def test_every_level_is_hit_by_its_own_value(num_levels):
   index = np.arange(num_levels, dtype=np.int32)[:, None]

@@ -199,6 +199,7 @@ def test_logarithmic_axis_for_falls_and_spikes_of_positive_values(tmp_path, valu
   assert figures.losses(run._replace(rows=rows)).axes[0].get_yscale() == scale
 
 
+@pytest.mark.slow
 def test_hard_tables(tmp_path):
   features = [f"$\\wrong{{$ a_long_name\nof number {d} " * 3 for d in range(64)]
   classes = [f"$\\frac$ class {k} with a name that goes on & on" for k in range(139)]

@@ -288,6 +288,7 @@ def test_reading_raises_as_it_says(tmp_path):
     sweep_page.write([str(tmp_path)], str(tmp_path / "out.html"))
 
 
+@pytest.mark.slow
 def test_no_jax_is_loaded(tmp_path):
   code = ("import jaxtrain.report.sweep_page as c, sys; c.write([sys.argv[1]], sys.argv[1] + '/report.html');"
           "assert not {'jax', 'matplotlib.pyplot'} & set(sys.modules)")

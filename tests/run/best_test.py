@@ -33,6 +33,7 @@ CUTS = {
 QUICK_CUTS = ("by the training loss, which stays", "by validation, a plateau", "stream")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case not in QUICK_CUTS))
                                   for case in CUTS])
 def test_a_run_made_longer_has_the_best_of_one_made_in_one_go(case, tmp_path):

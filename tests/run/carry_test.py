@@ -38,6 +38,7 @@ def from_other(toy, source, what="params", patterns=()):
   return same(other) - same(fresh), same(fresh) - same(other), words
 
 
+@pytest.mark.slow
 def test_params_take_parameters_and_model_state_and_leave_a_dual(source):
   taken, left, words = from_other("dual", source)
   assert taken == {"params/encoder", "params/decoder", "params/gate"}
@@ -87,6 +88,7 @@ def test_a_pattern_that_matches_nothing_is_refused(source):
     setup.assemble(config_lib.resolve(modes.configured("codebook", **{"optim.frozen": ("tokenizer/*",)})))
 
 
+@pytest.mark.slow
 def test_a_tokeniser_is_taken_and_kept_while_the_rest_trains(source, tmp_path, capsys):
   """Bit for bit, with weight decay that would move it; the rest trains as it would."""
   _, _, reference, other = source("codebook")

@@ -66,6 +66,7 @@ def test_a_run_in_such_a_folder_goes_on_and_is_described(tmp_path):
   assert child.inspect(workdir)["digest"] == f"sha256:{result.digest} step=42"
 
 
+@pytest.mark.slow
 def test_commands_in_a_folder_whose_name_is_no_text(tmp_path, shared):
   """The path ends in a byte that is no UTF-8: it is printed with an escape, and read and written as it is."""
   workdir = shared.copy(tmp_path / "run\udcff", *LONGER)
@@ -152,6 +153,7 @@ def damage(workdir, step, how):
   shutil.rmtree(folder) if how == "deleted" else child.damage(folder, how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["one bit flipped", "no record", "deleted"])
 def test_no_other_state_is_taken_for_a_best_that_is_lost(how, best_is_first, tmp_path, monkeypatch, capsys):
   """Before, predict took the newest without a word, or the one that is best if small values are."""

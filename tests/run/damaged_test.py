@@ -101,6 +101,7 @@ CHANGES = {
     "elsewhere": lambda record: record | {"offsets": record["offsets"] | {"../../victim": 0}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_record_of_another_shape_is_as_a_damaged_checkpoint(change, run, capsys):
   def changed(record):

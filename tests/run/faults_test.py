@@ -74,6 +74,7 @@ def test_a_time_budget_loses_no_step(kind, tmp_path, reference):
         int(child.inspect(workdir)["digest"].rpartition("=")[2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EACH_KIND)
 @pytest.mark.parametrize("how", [pytest.param("truncated", marks=pytest.mark.slow), "one bit flipped",
                                  pytest.param("emptied", marks=pytest.mark.slow), "half deleted"])
@@ -97,6 +98,7 @@ def small_disk(tmp_path):
   subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EACH_KIND)
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(kind, small_disk, reference):
   workdir = str(small_disk / "run")
@@ -115,6 +117,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(kind, sm
   go_on("full disk", kind, workdir, reference, length=LONG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["40k", pytest.param("16k", marks=pytest.mark.slow),
                                   pytest.param("160k", marks=pytest.mark.slow),
                                   pytest.param("600k", marks=pytest.mark.slow)])
@@ -130,6 +133,7 @@ def test_a_disk_that_fills_anywhere_is_one_line_whoever_writes(size, small_disk)
   assert child.run(*flags, f"--workdir={small_disk / 'run'}", environ={"TMPDIR": "/tmp"}).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EACH_KIND)
 def test_a_workdir_that_is_removed_is_one_line_and_not_made_again(kind, tmp_path):
   process = child.start(*KINDS[kind], *LONG, *QUIET, f"--workdir={tmp_path / 'run'}")
@@ -140,6 +144,7 @@ def test_a_workdir_that_is_removed_is_one_line_and_not_made_again(kind, tmp_path
   assert not os.path.exists(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EACH_KIND)
 def test_two_runs_at_once_the_second_is_refused(kind, tmp_path, reference):
   workdir = str(tmp_path / "run")
@@ -217,6 +222,7 @@ def test_a_lock_that_was_taken_over_ends_its_holder(tmp_path):
   assert process.returncode == 1 and "taken over by process 9 on elsewhere" in err
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
   """An hour back and forth between any two looks at the clock."""
   from jaxtrain import config as config_lib

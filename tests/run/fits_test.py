@@ -27,6 +27,7 @@ def test_a_state_and_a_batch_without_room_are_refused_and_leave_nothing(tmp_path
   assert not os.path.exists(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_step_without_room_is_refused_and_a_smaller_one_may_take_the_folder(tmp_path, monkeypatch):
   class Compiled:
     def memory_analysis(self):
@@ -44,6 +45,7 @@ def test_a_step_without_room_is_refused_and_a_smaller_one_may_take_the_folder(tm
   assert loop.train(small(**{"train.batch_size": 8}), str(tmp_path / "run")).history["loss"]
 
 
+@pytest.mark.slow
 def test_a_warm_up_beyond_the_run_is_said(capsys):
   loop.train(small(**{"optim.warmup_steps": 1000}))
   loop.train(small(**{"optim.warmup_steps": 2}))

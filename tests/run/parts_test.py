@@ -38,6 +38,7 @@ def configured(**fields):
   return config
 
 
+@pytest.mark.slow
 def test_a_stop_ends_a_part_at_once_and_only_that_part_is_done_again(tmp_path):
   """A real SIGTERM while the second part sleeps: exit 85, the first part's files stand, and stay as they are."""
   workdir = str(tmp_path / "run")
@@ -72,6 +73,7 @@ def test_a_stop_ends_a_part_at_once_and_only_that_part_is_done_again(tmp_path):
   np.testing.assert_allclose(a["scalars"]["mse_a"], np.mean((x @ error) ** 2), rtol=1e-3, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_an_assessment_again_that_was_stopped_goes_on_and_a_finished_one_does_all(tmp_path, capsys):
   """Stopped between the parts, then while it draws: what was done is not repeated until all is done."""
   run = loop.train(configured(), str(tmp_path / "run"))
@@ -111,6 +113,7 @@ sys.exit(main.main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["train", pytest.param("eval", marks=pytest.mark.slow)])
 def test_a_signal_while_figures_are_drawn_ends_it_at_once_and_they_are_drawn_next(mode, tmp_path):
   workdir = str(tmp_path / "run")

@@ -42,6 +42,7 @@ MEMBERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MEMBERS)
 def test_the_outcome_of_a_member(name, tmp_path):
   program, outcome = MEMBERS[name]
@@ -60,6 +61,7 @@ def do(log):
 sys.exit(commands.run(do))"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience, tries, code", [(60.0, 3, 0), (0.0, 1, 2)])
 def test_a_folder_that_is_in_use_is_tried_again_for_a_while(patience, tries, code, tmp_path, monkeypatch):
   monkeypatch.setattr(local, "WAIT_SECONDS", patience)

@@ -197,6 +197,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(swept, tmp_path):
   """Exit 2 and one line, and nothing is left behind but the folder of what had begun."""
   run_folder = os.path.join(swept[0], journal_lib.Journal(swept[0]).members[0].folder)

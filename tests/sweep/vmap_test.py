@@ -177,6 +177,7 @@ def test_what_fails_in_the_end_of_one_is_its_own_and_can_be_trained_again(tmp_pa
   assert same(journal.workdir(journal.members[1]), alone(tmp_path / "alone", SETTINGS[1]))
 
 
+@pytest.mark.slow
 def test_a_member_that_was_removed_is_trained_anew(tmp_path):
   journal, _ = sweep(tmp_path / "sweep", SETTINGS[:2])
   first, second = journal.members
@@ -199,6 +200,7 @@ def test_many_members_need_few_open_files(tmp_path):
   assert all(member.outcome == "done" for member in journal.members)
 
 
+@pytest.mark.slow
 def test_data_that_has_changed_is_refused(tmp_path, monkeypatch):
   with pytest.raises(Stopped):
     sweep(tmp_path / "sweep", SETTINGS[:2], stop=StopAfter(1))
@@ -228,6 +230,7 @@ class StopAfter(stops_lib.Stop):
     return "test" if self.left < 0 else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_stopped_again_and_again_it_ends_as_one_never_stopped(exact, tmp_path, monkeypatch):
   straight, _ = sweep(tmp_path / "straight", SETTINGS, exact)
@@ -246,6 +249,7 @@ def test_stopped_again_and_again_it_ends_as_one_never_stopped(exact, tmp_path, m
     assert same(one, other)
 
 
+@pytest.mark.slow
 def test_a_member_in_training_is_in_use_and_free_again_after_it(tmp_path):
   """A run that started in a member's folder meanwhile would write the same facts."""
   asked, folder = [], tmp_path / "sweep"
@@ -271,6 +275,7 @@ def test_a_member_in_training_is_in_use_and_free_again_after_it(tmp_path):
   assert not (folder / "runs" / "001-x").exists()  # none is kept where one is refused
 
 
+@pytest.mark.slow
 def test_a_member_that_halts_is_failed_and_the_others_go_on(tmp_path):
   settings = [{"optim.learning_rate": 1e30}, {"optim.learning_rate": 0.05}]
   journal, said = sweep(tmp_path / "sweep", settings)

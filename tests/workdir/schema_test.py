@@ -93,6 +93,7 @@ def test_cells_read_back_to_the_same_number():
   assert np.isnan(schema.parse_row(columns[:4], "3,val,10,nan")["metric_0"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "absent"), [
     ("table", {"on_exception"}), ("stream", {"on_exception", "on_epoch_end", "on_test_end"})])
 def test_all_that_a_run_writes_fits(tmp_path, variant, absent):

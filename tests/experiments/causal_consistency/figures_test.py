@@ -55,6 +55,7 @@ def narrow_enough(figure):
   return figure.get_size_inches()[0] * 120 <= 640
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_classes", "num_outcomes", "truth"), [
     (2, 1, True), pytest.param(3, 2, False, marks=pytest.mark.slow)])
 def test_all_are_drawn_and_fit_a_phone(tmp_path, num_classes, num_outcomes, truth):
@@ -105,6 +106,7 @@ def test_effects_warn_of_weak_instruments_and_disagreement(run):
   assert "without the model agrees" in caption and "weak" not in caption
 
 
+@pytest.mark.slow
 def test_each_class_and_outcome_has_its_panel(tmp_path):
   run = run_of(tmp_path, num_classes=3, num_outcomes=2)
   titles = [ax.get_title() for ax in figures.effects(run).axes]

@@ -127,6 +127,7 @@ def parts(**fields):
   return config, problem, experiment.init(rng.root_key(1), {}), batch, experiment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["base", "iv"])
 @pytest.mark.parametrize("objective", svi.OBJECTIVES)
 @pytest.mark.parametrize("rate", [pytest.param(rate, marks=[pytest.mark.slow] * (rate != 0.5))
@@ -259,6 +260,7 @@ def test_rows_without_a_treatment_move_nothing_in_the_warm_up():
     assert all(np.array_equal(a, b) for a, b in zip(one, two)) == same
 
 
+@pytest.mark.slow
 def test_padding_is_no_anchor():
   """A batch of 3 rows padded to 6 has the gap of the 3 rows by themselves."""
   _, p, state, batch, _ = parts(**{"loss.consistency": "both"})

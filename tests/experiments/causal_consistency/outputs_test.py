@@ -18,6 +18,7 @@ def untrained(**fields):
   return outputs.make_functions(joint.make_model(config, found.meta), found.meta), found.meta, params, rows
 
 
+@pytest.mark.slow
 def test_units():
   """The same scaled rows under other shifts and factors: means and deviations follow, densities divide by factors."""
   functions, meta, params, rows = untrained(**{"data.source": "iv", "data.transforms": ("identity",) * 3})
@@ -38,6 +39,7 @@ def test_units():
   assert set(found) == {"x", "w", "z", "y", "y_true", "mean_true"}
 
 
+@pytest.mark.slow
 def test_a_bayesian_assessment_has_one_interval(monkeypatch):
   """One linear layer: the mean effect is Normal, by the formula; the E-value's limit is that of the same interval."""
   monkeypatch.setattr(outputs, "DRAWS", 4000)

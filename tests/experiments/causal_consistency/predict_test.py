@@ -182,6 +182,7 @@ def untrained(bayesian=False, hidden_dims=(8,)):
   return experiment.predict, jax.jit(experiment.init)(rng.root_key(1), {}), meta, joint.make_model(config, meta)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bayesian, more", [
     (False, ["effects of single rows have no interval here; --config.model.bayesian=true trains a model that gives "
              "one"]), (True, [])])
@@ -220,6 +221,7 @@ def test_exports_are_the_verbs(run, tmp_path):
     command.run([f"--workdir={run}", "--verb=predict_z", f"--export={tmp_path / 'no'}"])
 
 
+@pytest.mark.slow
 def test_posterior_intervals_of_a_row(monkeypatch):
   """One linear layer: the effect of a row is Normal with variance x^2 (s0^2 + s1^2) + (b0^2 + b1^2), by the formula;
   the mean is the posterior's, and blocks of rows see the same draws.

@@ -16,6 +16,7 @@ SMOKE = ("--config=configs/causal_consistency.py:smoke", "--config.data.num_samp
          "--config.data.seed=-1", *QUIET)
 
 
+@pytest.mark.slow
 def test_members_with_tables_of_their_own_are_one_program():
   """With `data.seed=-1` each seed has its table, and all are compiled once."""
   configs = [config_lib.resolve(cases.configured(**{"seed": seed, "data.seed": -1})) for seed in (3, 4)]

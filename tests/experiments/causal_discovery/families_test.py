@@ -56,6 +56,7 @@ def test_a_single_task_has_the_weights_as_probabilities():
     np.testing.assert_allclose(share, [0.34, 0.33, 0.33], atol=5.1 * (0.25 / num) ** 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_tasks", [1, 2, 4, 8, 12, 16, 24])
 def test_capacities_hold_for_any_aligned_run_of_tasks(num_tasks):
   found = named((0.5, 0.3, 0.2))
@@ -67,6 +68,7 @@ def test_capacities_hold_for_any_aligned_run_of_tasks(num_tasks):
     assert (np.bincount(np.asarray(kinds), minlength=3) <= most).all()
 
 
+@pytest.mark.slow
 def test_by_kind_is_each_function_on_its_own_tasks():
   found = named((0.5, 0.3, 0.2))
   kinds, x = jnp.asarray([0, 1, 0, 2, 0, 1, 0, 1]), jnp.arange(24.0).reshape(8, 3)

@@ -28,6 +28,7 @@ CASES = {"er edge_prob=0.2": 38, "er edges_per_node=2": 40, "er num_edges=20": 2
          "ws": 40, "grg": 40.2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", CASES)
 def test_edges_are_as_many_as_the_definition_says(text):
   """The exact mean (of sbm and grg to what was measured of the original) within 5 standard errors: 6e-7 each."""
@@ -48,6 +49,7 @@ def test_near_points_are_as_many_as_a_simulation_says(radius):
   assert abs(graphs.expected_edges(family, 2) - share) < 5 * (share * (1 - share) * (1 / 4e6 + 1 / sampled)) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["er edge_prob=0.3", "sf m=2", "sf_directed m=2", "sbm", "ws", "grg"])
 def test_edges_go_from_early_to_late_places_and_never_touch_padding(text):
   A, _ = draw(text, NODES + 4, 12)

@@ -175,6 +175,7 @@ def test_faults_of_the_original_are_kept_under_their_own_names():
   np.testing.assert_allclose(root, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*REPAIRED, "bcnp_gp"])
 def test_what_is_repaired_does_follow_its_parents(name):
   """With the same draws, other values of a parent give other values; those of a node that is no parent do not."""

@@ -74,6 +74,7 @@ def count(tree):
   return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, fields, want", [
   ("avici", dict(num_blocks=12, key_size=32), 3_210_626),  # as published
   # Embedding; blocks of attention, a hidden layer and two norms without biases; query and key; the bias of logits.
@@ -89,6 +90,7 @@ def test_parameter_counts(name, fields, want):
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes))
 
 
+@pytest.mark.slow
 def test_kernels_start_kaiming_uniform_and_the_rest_neutral():
   model = make("avici", SMALL | dict(dim=64, ff_dim=96))
   flat = jax.tree_util.tree_flatten_with_path(model.init(jax.random.key(0), *inputs(), False)["params"])[0]
@@ -170,6 +172,7 @@ def plain(name, values, intervened):
   return (logits + np.swapaxes(logits, 1, 2)) / 2, mlp(order, p["order_scores"])[:, 0, :, 0]
 
 
+@pytest.mark.slow
 @every
 def test_outputs_are_those_of_the_plain_version(name):
   values, intervened, node_mask = inputs()
@@ -223,6 +226,7 @@ def padded(fill):
   return place, (*wide, node_mask)
 
 
+@pytest.mark.slow
 @either
 @pytest.mark.parametrize("fill", [0.0, np.nan])
 def test_padding_changes_no_real_output_and_no_gradient(name, fill):
@@ -299,6 +303,7 @@ def test_chunks_of_samples_are_strided_and_joined():
     Chunks(4, attention.largest).apply({}, x)
 
 
+@pytest.mark.slow
 @either
 def test_chunks_that_are_equal_give_the_result_of_one(name):
   values, intervened, node_mask = inputs()

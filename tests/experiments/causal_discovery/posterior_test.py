@@ -216,6 +216,7 @@ def test_mixture_losses_are_those_of_loops():
     posterior.joint_mixture_nll(logits, order_scores, ranks[:1], truth, ones)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_joint_loss_is_unbiased():
   """Against the derivative of its expectation over all 6^2 pairs of orders of three variables."""
   logits, order_scores, _, truth = task(D=3, seed=1)
@@ -248,6 +249,7 @@ def test_gradient_of_the_joint_loss_for_edges_is_that_of_its_value():
     assert float(got[i, j]) == pytest.approx(want, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_losses_stay_finite_at_extreme_logits():
   _, order_scores, ranks, truth = task()
   for size in (1e4, -1e4):

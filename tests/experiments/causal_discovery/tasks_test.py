@@ -37,6 +37,7 @@ def batch_of(first=0, purpose="train", batch=8, key=KEY, **changed):
   return {name: np.asarray(value) for name, value in made.items()}
 
 
+@pytest.mark.slow
 def test_a_task_is_the_same_bits_in_whatever_batch():
   """Task 16 alone among 4, among 8, among 16: also where the batch is a single chunk."""
   whole = batch_of(8, batch=16, quick=False)
@@ -46,6 +47,7 @@ def test_a_task_is_the_same_bits_in_whatever_batch():
       np.testing.assert_array_equal(part[name], whole[name][first - 8:first - 8 + size], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(8, marks=pytest.mark.slow)])
 def test_another_chunk_gives_the_same_graphs_kinds_and_masks_and_values_to_rounding(chunk):
   one, other = batch_of(quick=False), batch_of(task_chunk=chunk, quick=False)
@@ -56,6 +58,7 @@ def test_another_chunk_gives_the_same_graphs_kinds_and_masks_and_values_to_round
       np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_purposes_and_seeds_never_give_the_same_task():
   seen = [batch_of(purpose=purpose, key=rng.key_for(seed, "data"), mechanisms=("linear",))["values"]
           for purpose in tasks.PURPOSES for seed in (0, 1)]
@@ -63,6 +66,7 @@ def test_purposes_and_seeds_never_give_the_same_task():
   assert len(np.unique(flat.round(6), axis=0)) == len(flat)
 
 
+@pytest.mark.slow
 def test_values_are_standardised_per_task_over_all_rows_and_zero_in_padding():
   made = batch_of()
   for x, real in zip(made["values"], made["node_mask"] > 0):
@@ -74,6 +78,7 @@ def test_values_are_standardised_per_task_over_all_rows_and_zero_in_padding():
   assert big.max() > 2  # otherwise the test above would hold of anything
 
 
+@pytest.mark.slow
 def test_graphs_are_acyclic_and_padding_has_no_edges():
   made = batch_of(batch=16)
   for A, real in zip(made["adjacency"], made["node_mask"] > 0):
@@ -81,6 +86,7 @@ def test_graphs_are_acyclic_and_padding_has_no_edges():
   assert ((made["mechanism_kinds"] >= 0) == (made["node_mask"] > 0)).all()
 
 
+@pytest.mark.slow
 def test_no_label_tells_a_direction():
   """Edges i -> j and j -> i are equally likely for every pair: binomial at 1e-6 over 15 pairs, 4,000 graphs."""
   made = batch_of(batch=4000, num_nodes=(6,), num_rows=2, num_rows_int=0, mechanisms=("linear",),
@@ -116,6 +122,7 @@ def test_an_intervention_reaches_descendants_alone():
   assert reached > 100
 
 
+@pytest.mark.slow
 def test_tasks_that_are_constant_or_not_finite_are_rejected_and_counted():
   constant = batch_of(mechanisms=("legacy_logistic",), num_rows_int=0)
   assert (constant["weight"] == 0).all() and (constant["rejected"] == 1).all() and (constant["values"] == 0).all()
@@ -138,6 +145,7 @@ def test_one_mechanism_per_task_or_per_node():
   assert any(len(set(k[k >= 0])) > 1 for k in kinds)
 
 
+@pytest.mark.slow
 def test_noises_have_their_moments():
   """Variance 1 and kurtosis 3, 6, 1.8 of 1e6 numbers, to 2 %; Cauchy's quartiles are +-1."""
   u = jax.random.uniform(jax.random.key(5), (1_000_000,), minval=-1.0, maxval=1.0)
@@ -148,6 +156,7 @@ def test_noises_have_their_moments():
   np.testing.assert_allclose(np.quantile(noise["cauchy"], [0.25, 0.75]), [-1, 1], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_heteroscedastic_noise_depends_on_the_parents_in_scale_alone():
   family = SimpleNamespace(name="gaussian", params={"heteroscedastic": 1})
   x = jnp.stack([jnp.linspace(-30, 30, 4000), jnp.zeros(4000)])
@@ -159,6 +168,7 @@ def test_heteroscedastic_noise_depends_on_the_parents_in_scale_alone():
   assert tasks.scale_noise(plain, None, x, None, eps, None) is eps
 
 
+@pytest.mark.slow
 def test_sizes_go_to_the_smallest_padded_size_and_streams_take_turns():
   buckets = tasks.make_buckets((3, 4, 5, 9), (5, 9, 12))
   assert buckets == tasks.Buckets((5, 9), ((3, 4, 5), (9,))) and buckets.turns() == [0, 0, 0, 1]
@@ -173,6 +183,7 @@ def test_sizes_go_to_the_smallest_padded_size_and_streams_take_turns():
   assert shapes == [(8, 40, 5), (8, 40, 9)]
 
 
+@pytest.mark.slow
 def test_fixed_tasks_are_shared_out_counted_once_and_take_lists_of_seeds():
   spec = tasks.make_spec(SimpleNamespace(**DEFAULTS))
   buckets = tasks.make_buckets((5, 6), ())

@@ -66,6 +66,7 @@ def test_warm_up_of_the_dual_rate():
   np.testing.assert_allclose(half.weight, 0.5 * settings.rate, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_avici_loss_is_cross_entropy_over_pairs_and_the_dual_weight_times_the_radius():
   """The step's loss against float64 from the network's own logits."""
   config = configured("smoke", model__dual__init=0.7)
@@ -190,6 +191,7 @@ def test_a_posterior_without_edges_raises_an_alarm_in_the_facts(tmp_path):
   assert len(found[-30.0]) == 1 and "no edges" in found[-30.0][0] and found[3.0] == []
 
 
+@pytest.mark.slow
 def test_the_baseline_trains_nothing_and_has_the_density_of_the_training_graphs(tmp_path):
   config = configured("random", eval__max_val_tasks=64, eval__test_num_samples=50)
   result = loop.train(config, str(tmp_path))
@@ -232,6 +234,7 @@ def test_sortability_by_hand():
   assert np.isnan(signals.sortability(np.ones(3), np.zeros((3, 3))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monitor", ["val_loss", pytest.param("train_loss", marks=pytest.mark.slow)])
 def test_a_plateau_decides_with_evaluations(monitor):
   """Nothing is progress at a threshold near 1: the rate is cut after each evaluation but the first, every 10 steps."""

@@ -11,6 +11,7 @@ COLUMNS = ("position_x", "position_y", "position_z", "health", "energy", "resour
            "total_reward", "is_defending", "role")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant,fields,names", [
     ("smoke", {}, COLUMNS), ("lattice", {}, ("coset_0", *COLUMNS)),
     ("lattice", {"model.compressor.lattice": "d4"}, COLUMNS),

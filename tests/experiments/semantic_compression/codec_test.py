@@ -39,6 +39,7 @@ def means(totals):
   return {name: float(total / count) for name, (total, count) in totals.items() if jnp.ndim(total) == 0}
 
 
+@pytest.mark.slow
 def test_chunks_of_a_batch_take_the_same_step():
   """Parameters and codebook after three steps, from sums that are added over two chunks; codes are moved too."""
   made, (one, totals) = case("vq", **REVIVES), trained("vq", 3, **REVIVES)
@@ -51,6 +52,7 @@ def test_chunks_of_a_batch_take_the_same_step():
   assert all(moved > 0 for name, moved in changed.items())
 
 
+@pytest.mark.slow
 def test_codes_follow_what_they_stand_for():
   """A step moves each code to the mean of the average, in float64 over the rows of the batch, and then those that are
   used less than 9 tenths of the mean to rows of it."""
@@ -72,6 +74,7 @@ def test_codes_follow_what_they_stand_for():
   assert gap.max() < 1e-4
 
 
+@pytest.mark.slow
 def test_shares_of_levels_follow_their_use():
   made, (after, _) = case("fsq"), trained("fsq", 1)
   start, now = made.state.model_state["codes"], after.state.model_state["codes"]
@@ -82,6 +85,7 @@ def test_shares_of_levels_follow_their_use():
   assert (np.asarray(now) >= 0.99 * np.asarray(start) - 1e-6).all()
 
 
+@pytest.mark.slow
 def test_dead_codes_move_to_rows_there_are():
   weight = jnp.asarray([1.0] * 10 + [0.0] * 30)
   for seed in range(5):
@@ -93,6 +97,7 @@ def test_dead_codes_move_to_rows_there_are():
   assert float(quantisers.revive(book, jnp.ones((1, 1, 2)), 0.1).codes[0, 2].sum()) == 2.0
 
 
+@pytest.mark.slow
 def test_an_average_of_the_parameters_starts_at_them_and_follows():
   made, (after, _) = case(**TARGET), trained("smoke", 1, **TARGET)
   jax.tree.map(np.testing.assert_array_equal, made.state.ema, made.state.params)
@@ -100,6 +105,7 @@ def test_an_average_of_the_parameters_starts_at_them_and_follows():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.state.ema, want)
 
 
+@pytest.mark.slow
 def test_a_target_of_bits_is_reached():
   """Within 5 %, from a level whose rate is about 11 bits; the level is the config's times what was found."""
   made, (after, _) = case(**TARGET), trained("smoke", 300, **TARGET)
@@ -112,6 +118,7 @@ def test_a_target_of_bits_is_reached():
   assert means(totals)["level"] == pytest.approx(level, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [40.0, 56.0])
 def test_the_best_state_of_a_target_is_one_that_meets_it(target):
   """Below and above the first rate, which is about 48 bits; to 2 %."""

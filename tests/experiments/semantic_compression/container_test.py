@@ -177,6 +177,7 @@ def assert_strange_files_are_harmless(tmp_path, count: int) -> None:
   assert seen == {"refused", "damaged", "read"}
 
 
+@pytest.mark.slow
 def test_mutated_files(tmp_path):
   """300 of them."""
   assert_strange_files_are_harmless(tmp_path, 300)

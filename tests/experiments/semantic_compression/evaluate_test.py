@@ -28,6 +28,7 @@ def assessed(variant="smoke", part="val", **fields):
   return made.experiment.assess[part](made.state, made.splits, cases.KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["smoke", "lattice", "vq"])
 def test_real_bits_are_those_of_the_blocks_of_a_file(variant, tmp_path):
   made = case(variant)
@@ -85,6 +86,7 @@ def test_excess_bits_are_those_above_the_scalar_line():
   assert scalars["rmse_percent"] == pytest.approx(np.mean(errors)) and scalars["rmse_percent_max"] == max(errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant,more", [("smoke", {"model__compressor__level": 8.0}), ("vq", {})])
 def test_excess_bits_of_blocks_are_those_at_their_errors(variant, more):
   """At a coarse level counts come back wrong, and of a codebook all; the lines are lower by what errors leave open."""
@@ -154,6 +156,7 @@ def test_a_source_that_is_not_known_has_no_line():
   assert evaluate.line_arrays(made.splits.meta, cases.TOY) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["smoke", "vq", "none"])
 def test_metrics_of_training_are_those_of_the_assessment(variant):
   """Of the same states: errors and what is kept of the meaning; the rate of the density is that of the tables."""

@@ -49,6 +49,7 @@ def probability(kind, slot, low, high):
   return (1 - 1e-4) * near + 1e-4 * between(middle, reach)
 
 
+@pytest.mark.slow
 def test_tables_hold_the_density():
   """Each entry within the grain of the tables; the escape has what is left, which is little."""
   code = freeze.freeze(case("entropy").problem, case("entropy").state)
@@ -93,6 +94,7 @@ def test_bits_of_a_lattice_are_those_of_the_normalised_product():
   np.testing.assert_allclose(got[inside], want[inside], atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", VARIANTS)
 def test_real_bits_are_those_of_the_model(kind):
   """Blocks of 2,000 states are within 1 % and 64 bits of the tables' rate, that within 1 % of the network's own, and

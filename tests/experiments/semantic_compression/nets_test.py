@@ -93,6 +93,7 @@ def stack(p, x):
   return linear(p["Linear_1"], h)
 
 
+@pytest.mark.slow
 def test_analysis_and_synthesis_are_the_formulas():
   model, params = codec_of(**{"model.hidden_dims": (7,), "model.compressor.group_levels": ("a=2.0",)})
   level = 1.7
@@ -121,6 +122,7 @@ def test_the_density_of_a_model_starts_even_over_the_range():
   np.testing.assert_allclose(bits[:, :2], np.log2(s[0]), atol=0.25)
 
 
+@pytest.mark.slow
 def test_slots_of_a_group_depend_on_its_own_columns_alone():
   """Gradients by columns of other groups are 0, in grouped codecs; shared slots see all columns."""
   model, params = codec_of(**{"model.grouped": True, "model.latent_dim": 6})
@@ -133,6 +135,7 @@ def test_slots_of_a_group_depend_on_its_own_columns_alone():
     assert (np.abs(slopes[slot, list(own[group])]) > 0).all()
 
 
+@pytest.mark.slow
 def test_half_precision_computes_to_float32_near_the_same():
   full, params = codec_of()
   half, _ = codec_of(**{"train.precision": "bfloat16"})

@@ -74,6 +74,7 @@ def distortions(x, r):
           "semantic": 0.5 * square[:, 1] + 0.2 * long + 0.2 * bit + 0.1 * nats}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_term_is_its_formula(kind):
   made = case(kind)

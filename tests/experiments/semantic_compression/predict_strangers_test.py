@@ -109,6 +109,7 @@ def assert_strange_files_are_harmless(tmp_path, monkeypatch, count):
   assert seen == {"refused", "damaged", "read"}
 
 
+@pytest.mark.slow
 def test_mutated_files_by_the_verbs(tmp_path, monkeypatch):
   """200 of them."""
   assert_strange_files_are_harmless(tmp_path, monkeypatch, 200)

@@ -110,6 +110,7 @@ def test_the_latent_sees_noise_and_the_logistic_whole_numbers():
   np.testing.assert_allclose(jnp.concatenate(found), np.array([float(np.sum(part)) for part in want]), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [(), (16,), (16, 8)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_integer_network_is_near_the_floats(kind, dims):
@@ -154,6 +155,7 @@ def test_the_mean_starts_as_the_number_before():
   np.testing.assert_allclose(index[0], 8 + 3 * (octaves - 2), atol=0.51)
 
 
+@pytest.mark.slow
 def test_the_rate_of_training_is_that_of_the_integers(made):
   """At whole numbers, in the mean over states: of a slot within 2 %, together within 0.5 %, of about 50 bits. An index
   that is rounded costs 0.015 bit of a slot where its logistic fits, and more or less where it does not, as here.
@@ -229,6 +231,7 @@ def test_a_file_holds_the_side_symbols(made, tmp_path):
   assert len(back["position_x"]) == len(made.x)
 
 
+@pytest.mark.slow
 def test_training_and_coding_see_the_same_state_before():
   """The row before in the part's own order, and blocks of 1,024."""
   x = np.arange(6000.0).reshape(3000, 2)
@@ -242,6 +245,7 @@ def test_training_and_coding_see_the_same_state_before():
   assert set(Made("hyperprior").splits.train.rows(np.arange(3))) == {"x"}
 
 
+@pytest.mark.slow
 def test_a_state_starts_anew_where_the_one_before_says_nothing():
   """At first: at the starts of agents, 12 of 600 states, and few others; among independent states nearly all do."""
   made = Made("previous", data__step_std=3.0, data__num_steps=50)
@@ -253,6 +257,7 @@ def test_a_state_starts_anew_where_the_one_before_says_nothing():
   assert other.symbols[1:, 0].mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_line_of_a_trajectory_has_the_decoders_error():
   """At the errors of a run, with the config's own step, whichever states are around. One state of 20 is an agent's
   first: of it nothing is known before.
@@ -284,6 +289,7 @@ def test_a_code_that_is_too_wide_is_refused():
     codec.load(config_of("trajectory", model__latent_dim=2050))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_latent_of_more_slots_than_columns(kind):
   """Shared slots are conditioned too."""

@@ -44,6 +44,7 @@ def test_a_feature_that_is_not_there_is_not_read(kind):
   assert assessed(blind=True)[0][f"probe_{kind}/kind"] < 0.5
 
 
+@pytest.mark.slow
 def test_meaning_per_bit_is_the_mean_of_the_better_probes_over_the_rate():
   """The rate is that of the blocks of a file, which add a few bytes to 200 states; of a linear codec at its start the
   symbols are the columns in steps, whose probability is that of the density there.
@@ -81,6 +82,7 @@ def test_of_one_class_alone_its_share_is_right():
   assert probes.score("linear", (a, np.ones(10, int)), (a, np.array([1] * 7 + [0] * 3))) == pytest.approx(0.7)
 
 
+@pytest.mark.slow
 def test_codes_of_a_codebook_are_read_one_of_k():
   made = case("vq")
   symbols = np.array([[3], [0]])

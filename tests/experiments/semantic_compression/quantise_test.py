@@ -71,6 +71,7 @@ def test_at_its_start_a_codec_is_the_scalar_quantiser(level):
     assert level > 1 or rmse == pytest.approx(step / 12**0.5, rel=0.02), column.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_symbols_give_the_latent_back(kind):
   made, plan, _, codes = parts(kind)
@@ -110,6 +111,7 @@ def test_a_lattice_takes_no_slot_of_a_class():
   np.testing.assert_array_equal(symbols[:, 3], cases.toy_record(20, 1)["kind"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["entropy", "e8", "d4"])
 def test_noise_of_training_is_that_of_the_cells(kind):
   """Uniform over a step where a slot stands alone (Kolmogorov-Smirnov: a false alarm in a million), over a cell else;
@@ -128,6 +130,7 @@ def test_noise_of_training_is_that_of_the_cells(kind):
   np.testing.assert_allclose(found.bits, want, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vq", "fsq", "residual", "product"])
 def test_bits_of_a_code_are_those_of_its_share(kind):
   made, plan, bound, codes = parts(kind)

@@ -17,6 +17,7 @@ RECORDS = {"toy": (cases.TOY, cases.toy_record(N)), "agent15": (schema.AGENT15, 
            "legacy10": (schema.LEGACY10, LEGACY)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.5])
 @pytest.mark.parametrize("name", RECORDS)
 def test_scores_are_those_of_the_decoded_states(name, noise):

@@ -66,6 +66,7 @@ def test_current_health():
   assert np.std((f1 - mean)[middle]) == pytest.approx(0.06, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_first_state_of_an_agent():
   """Of all fields but current_health in closed form; its share of health by a histogram of 40 cells of 200,000 agents,
   whose plug-in entropy is 1.4e-4 bit too low, and which is as smooth as its cells are fine: 2e-3.

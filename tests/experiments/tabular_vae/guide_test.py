@@ -19,6 +19,7 @@ SMALL = ("--config.train.num_epochs=1", "--config.data.row_limit=1500", *QUIET)
 ROWS = guides.rows(guides.VAE, "| the original's command | ours |")
 
 
+@pytest.mark.slow
 def test_own_metric_loss_and_loader(tmp_path):
   environ = guides.write_modules(guides.VAE, tmp_path)
   done = child.run(f"--config={tmp_path / 'moons.py'}", f"--workdir={tmp_path / 'run'}", "--config.log.figures=none",
@@ -41,6 +42,7 @@ def small_flags(ours: str, folder: pathlib.Path) -> list[str]:
   return flags + [f for f in SMALL if not any(g.split("=")[0] == f.split("=")[0] for g in flags)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("original, ours", [
     pytest.param(*row, id=row[0][:40], marks=[pytest.mark.slow] * ("--mode=eval" not in row[1])) for row in ROWS])
 def test_original_command_and_ours(original, ours, tmp_path):
@@ -89,6 +91,7 @@ def trained(tmp_path_factory, shared):
   return folder
 
 
+@pytest.mark.slow
 def test_commands_of_the_predict_section_run(trained):
   guides.run_lines(guides.blocks(guides.section(guides.VAE, "## Using a trained model"))[0], trained)
   for name in ("embedded.parquet", "filled.csv", "samples.npz", "embed.stablehlo"):
@@ -101,6 +104,7 @@ def source_rows() -> list[str]:
   return re.findall(r"`(--config\S*source=\S+ [^`]*|--config=\S+:tfds [^`]*)`", part)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [
     pytest.param(row, marks=[pytest.mark.slow] * (not any(source in row for source in ("parquet", "tfds"))))
     for row in source_rows()])

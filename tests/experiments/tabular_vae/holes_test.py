@@ -116,6 +116,7 @@ def test_terms_run_over_the_entries_that_are_there():
   np.testing.assert_allclose(sums["masked"], sum(square[at] for at in hidden), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_a_missing_cell_would_hold_changes_nothing():
   """The same gradient whatever stands behind the zeros: the loss does not see them."""
   config = get_config("csv")

@@ -116,6 +116,7 @@ def test_without_classes_there_is_no_classifier():
   assert out.logits is None and out.x_mean.shape == (3, 6)
 
 
+@pytest.mark.slow
 def test_half_precision_is_close_and_keeps_float32_parameters_and_outputs():
   x, weight, noise, keep = inputs(64)
   both = {}

@@ -36,6 +36,7 @@ def test_a_schedule_of_beta_that_is_longer_than_the_run_is_said(epochs, steps, s
   assert vae.notes(config, 10) == ()
 
 
+@pytest.mark.slow
 def test_check_and_the_start_of_a_run_say_it(tmp_path, capsys):
   (tmp_path / "t.csv").write_text("a,b,rock\n" + "".join(f"{i},{i * i},{'xy'[i % 2]}\n" for i in range(40)))
   config = get_config("csv")

@@ -119,6 +119,7 @@ def forward(arrays, name, x):
   return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"model_state_dict": t, "epoch": 3, "loss": 0.25}])
 def test_a_forward_pass_in_float64_gives_the_same(save, wrap):
   arrays = state_dict(num_classes=9)
@@ -135,6 +136,7 @@ def test_a_forward_pass_in_float64_gives_the_same(save, wrap):
                              rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_square_kernels_are_not_left_as_they_are(save):
   arrays = state_dict()
   square = np.random.RandomState(5).normal(size=(32, 32))

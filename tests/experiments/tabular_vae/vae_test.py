@@ -212,6 +212,7 @@ def check_statistics(state, want):
   jax.tree.map(close, dict(state.model_state["batch_stats"]), want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_loss_metrics_and_running_statistics(variant):
   state, batch = state_of(variant), make_batch()
@@ -274,6 +275,7 @@ def test_evaluation_uses_the_mean_the_running_statistics_and_the_final_weights(v
     assert float(averaged["recon"][0]) != float(totals["recon"][0])
 
 
+@pytest.mark.slow
 def test_chunks_share_noise_and_counts_and_have_batch_statistics_of_their_own():
   """4 strided chunks with 5, 4, 4 and 4 real rows: terms are sums over chunks divided by counts of the whole batch."""
   variant, C = "hybrid", 4
@@ -353,6 +355,7 @@ def test_the_recipes_are_those_of_the_spec(variant):
     assert (config.optim.clip_norm, plateau.factor, config.loss.mask_rate) == (0.0, 0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_learning_rate_and_loss_weights_may_be_tracers():
   """A member of a vmapped sweep equals its solo run."""
   config = get_config("hybrid")
