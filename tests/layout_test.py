@@ -24,7 +24,8 @@ TEXTS = ("*.py", "*.md", "*.sh", "*.yaml", "*.yml", "*.toml", "*.js", "*.bazel",
 REPORT_MAY_IMPORT = ("errors", "jsonable", "streams", "config", "workdir", "statistics")
 FAMILY_MAY_NOT_IMPORT = ("devices",)
 PICTURES_MAY_IMPORT = ("jaxtrain/jsonable.py", "jaxtrain/workdir/reading.py", "jaxtrain/report/figures.py",
-                       "jaxtrain/report/page.py", "jaxtrain/report/reliability.py", "jaxtrain/statistics.py")
+                       "jaxtrain/report/page.py", "jaxtrain/report/panels.py", "jaxtrain/report/reliability.py",
+                       "jaxtrain/statistics.py")
 LIBRARIES = {  # beyond the standard library
   "errors": (), "jsonable": (), "streams": (), "commands": ("absl",), "types": ("jax", "numpy", "flax.struct"),
   "rng": ("jax", "numpy", "flax.struct"), "statistics": ("numpy", "scipy"), "report": ("numpy", "scipy", "matplotlib"),

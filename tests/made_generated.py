@@ -56,11 +56,13 @@ def with_critic(run, accuracy: float = 0.7, start_step: int = 20):
   return run._replace(rows=rows, config=config)
 
 
-def diffusion_arrays(seed: int = 0, M: int = 2000, J: int = 7, T: int = 8) -> dict[str, np.ndarray]:
-  """Losses of rows at levels of noise, and events whose momenta come out of noise in even steps."""
+def diffusion_arrays(seed: int = 0, M: int = 25, J: int = 7, T: int = 8) -> dict[str, np.ndarray]:
+  """Mean losses at levels of noise that are spread as in training, and events whose momenta come out of noise in even
+  steps.
+  """
   random = np.random.default_rng(seed)
-  level = random.normal(2.4, 2.4, M)
-  error = random.gamma(4.0, 0.25, M) / (1 + np.exp(level))
+  level = np.sort(random.normal(2.4, 2.4, M))[::-1]
+  error = random.gamma(400.0, 0.0025, M) / (1 + np.exp(level))
   ids, last = made_assessments.momenta(random, 8, T)
   noise = random.normal(size=(8, T, 4)) * [300, 200, 4, 3] * (ids > 0)[..., None]
   mix = np.linspace(1, 0, J)[:, None, None, None]

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from jaxtrain.experiments.autoencoder.figures_findings import setting
 from jaxtrain.jsonable import number
-from jaxtrain.report.figures import FAINT, HUES, INK, finish_axis, new_figure, set_log, set_scale
+from jaxtrain.report.figures import FAINT, HUES, INK, finish_axis, set_log, set_scale
+from jaxtrain.report.panels import panel_grid
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
 
@@ -70,14 +71,9 @@ def adversarial(run: RunData, narrow: bool = False) -> Figure | None:
   there = [panel for panel, (_, _, names) in PANELS.items() if curves(run, names)]
   if not there:
     return None
-  across = 1 if narrow else min(3, len(there))
-  down = -(-len(there) // across)
-  figure = new_figure(4.2 if narrow else 3.0 * across, 0.3 + 2.3 * down)
-  axes = np.ravel(figure.subplots(down, across, squeeze=False))
-  for ax, panel in zip(axes, there):
+  figure, panels = panel_grid(len(there), 1 if narrow else 3, 4.2 if narrow else 3.0, 2.3, (0.0, 0.3))
+  for ax, panel in zip(panels[:, 0], there):
     draw_panel(ax, run, panel)
-  for ax in axes[len(there):]:
-    ax.set_visible(False)
   return figure
 
 

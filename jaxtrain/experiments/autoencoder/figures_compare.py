@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from jaxtrain.experiments.autoencoder.figures_findings import corruptions, finite, num_codes, scalars_of, setting
 from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
+from jaxtrain.report.panels import panel_grid
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
 
@@ -226,10 +227,10 @@ def anomaly(runs: list[RunData], labels: list[str], narrow: bool = False) -> Fig
     return None
   names = list(dict.fromkeys(name for some in found.values for name in some))
   groups = list(dict.fromkeys(found.labels))[:MAX_GROUPS]
-  across = 1 if narrow else 2 if len(names) == 4 else min(3, len(names))
-  down = -(-len(names) // across)
-  figure = new_figure(4.4 if narrow else 2.0 + 2.3 * across, (0.8 + 0.26 * len(groups)) * down + 0.2)
-  axes = np.ravel(figure.subplots(down, across, sharey=not narrow))
+  across = 1 if narrow else 2 if len(names) == 4 else 3
+  figure, panels = panel_grid(len(names), across, 4.4 if narrow else 2.3, 0.8 + 0.26 * len(groups),
+                              (0.0 if narrow else 2.0, 0.2), sharey=not narrow)
+  axes = panels[:, 0]
   lowest = 0.5
   for ax, name in zip(axes, names):
     for run, label in zip(found.runs, found.labels):
@@ -242,10 +243,8 @@ def anomaly(runs: list[RunData], labels: list[str], narrow: bool = False) -> Fig
     ax.set_yticks(range(len(groups)), [clip_text(group, 30) for group in groups], color=INK)
     ax.set(title=clip_text(name.replace("_", " "), 30), ylim=(len(groups) - 0.5, -0.5))
     ax.grid(axis="y", visible=False)
-  for ax in axes[:len(names)]:
+  for ax in axes:
     ax.set_xlim(lowest - 0.03, 1.01)
-  for ax in axes[len(names):]:
-    ax.set_visible(False)
   figure.supxlabel("AUROC (dashed: chance)", fontsize=8.5, color=MUTED)
   return figure
 

@@ -10,32 +10,22 @@ from matplotlib.figure import Figure
 from jaxtrain.experiments.autoencoder.figures_events import MAX_ETA, areas, mark
 from jaxtrain.experiments.autoencoder.figures_recon import wrapped
 from jaxtrain.report.figures import FAINT, GREY, HUES, INK, MUTED, new_figure
+from jaxtrain.report.panels import panel_grid
 from jaxtrain.workdir.reading import RunData
 
 BLUE, ORANGE = HUES[:2]
-NUM_BINS, FEW = 16, 5  # of noise levels with equal numbers of rows; rows of a bin
 MAX_STATES, MAX_EVENTS = 5, 3  # of a trajectory that are shown
 JET = 1  # the type that an object has where none is known
 WIDE, TALL = 1.15, 1.2  # of the axes of eta and phi beyond their ends, so that no mark is cut
 
 
-def binned(level: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(mean level, mean value, half width of its 95 % interval) [n] of bins with equal numbers of rows."""
-  order = np.argsort(level, kind="stable")
-  parts = [part for part in np.array_split(order, min(NUM_BINS, max(len(order) // FEW, 1))) if len(part)]
-  half = [1.96 * value[part].std(ddof=1) / len(part)**0.5 if len(part) > 1 else 0.0 for part in parts]
-  return (np.array([level[part].mean() for part in parts]), np.array([value[part].mean() for part in parts]),
-          np.array(half))
-
-
-def draw_levels(ax, level: np.ndarray, loss: np.ndarray, label: str) -> None:
-  """A loss against the level, bin by bin, with a logarithmic axis where it spans much."""
-  x, y, half = binned(level, loss)
-  ax.errorbar(x, y, yerr=half, fmt="o-", color=BLUE, markersize=3.5, elinewidth=1)
-  if y.min() > 0 and y.max() > 20 * y.min():
+def draw_levels(ax, level: np.ndarray, values: np.ndarray, label: str) -> None:
+  """Values [M] against the levels, with a logarithmic axis where they span much."""
+  ax.plot(level, values, "o-", color=BLUE, markersize=3)
+  if values.min() > 0 and values.max() > 20 * values.min():
     ax.set_yscale("log")
   else:
-    ax.set_ylim(min(0.0, (y - half).min()), 1.12 * (y + half).max() or 1)
+    ax.set_ylim(min(0.0, values.min()), 1.12 * values.max() or 1)
   ax.set(title=label + " (log)" * (ax.get_yscale() == "log"), xlabel="log of signal to noise")
   ax.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
 
@@ -45,7 +35,7 @@ def diffusion(run: RunData, narrow: bool = False) -> Figure | None:
   The first panel has the schedule: what share of training is at more noise than a level. The others have the weight of
   a level in the loss, the weighted loss, and the error of the denoised event in units of its variance, each against the
   level. At the left there is noise alone, where no error can be small; the dashed line is as much noise as signal.
-  Bars are 95 % intervals.
+  Dots are means over objects, of the same events with the same noise at each level.
   """
   arrays = run.arrays
   if not {"level_log_snr", "level_loss"} <= arrays.keys():
@@ -55,15 +45,14 @@ def diffusion(run: RunData, narrow: bool = False) -> Figure | None:
   fits = np.isfinite(np.stack(list(columns.values()))).all(axis=0)
   if not fits.any():
     return None
-  columns = {name: values[fits] for name, values in columns.items()}
+  order = np.argsort(columns["level_log_snr"][fits], kind="stable")
+  columns = {name: values[fits][order] for name, values in columns.items()}
   level = columns.pop("level_log_snr")
-  num = 1 + len(columns)
-  across = 1 if narrow else min(4, num)
-  figure = new_figure(4.2 if narrow else max(2.3 * across, 4.6), 0.3 + 2.4 * -(-num // across))
-  axes = np.ravel(figure.subplots(-(-num // across), across, squeeze=False))
+  figure, panels = panel_grid(1 + len(columns), 1 if narrow else 4, 4.2 if narrow else 2.3, 2.4, (0.0, 0.3))
+  axes = panels[:, 0]
   share = (np.arange(len(level)) + 0.5) / len(level)
-  axes[0].fill_between(np.sort(level), share, color=GREY, alpha=0.6, linewidth=0)
-  axes[0].plot(np.sort(level), share, color=ORANGE)
+  axes[0].fill_between(level, share, color=GREY, alpha=0.6, linewidth=0)
+  axes[0].plot(level, share, color=ORANGE)
   axes[0].axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
   axes[0].set(title="schedule", xlabel="log of signal to noise", ylabel="share of training below", ylim=(0, 1))
   for ax, (name, values) in zip(axes[1:], columns.items()):

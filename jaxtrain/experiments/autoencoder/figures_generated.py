@@ -10,9 +10,10 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxtrain.experiments.autoencoder.figures_events import MAX_ETA, NUM_EVENTS, draw_event, event_legend
 from jaxtrain.experiments.autoencoder.figures_findings import finite, scalars_of
-from jaxtrain.experiments.autoencoder.figures_recon import FEW, Quantity, edges_of, spectrum
+from jaxtrain.experiments.autoencoder.figures_recon import FEW, Quantity, edges_of, label_spectra, spectrum
 from jaxtrain.report.figures import GREY, HUES, INK, MUTED, new_figure
 from jaxtrain.report.page import with_interval
+from jaxtrain.report.panels import panel_grid
 from jaxtrain.workdir.reading import RunData
 
 BLUE, ORANGE = HUES[:2]
@@ -87,24 +88,12 @@ def generated(run: RunData, narrow: bool = False) -> Figure | None:
   shown = pairs_of(run)
   if not shown:
     return None
-  across = 1 if narrow else min(3, len(shown))
-  down = -(-len(shown) // across)
-  figure = new_figure(4.4 if narrow else 3.05 * across, 0.5 + 2.3 * down)
-  grid = figure.subplots(2 * down, across, height_ratios=[3, 1.2] * down, squeeze=False)
-  scalars = scalars_of(run)
-  for k, (name, both) in enumerate(shown.items()):
-    row, column = divmod(k, across)
+  across, scalars = 1 if narrow else 3, scalars_of(run)
+  figure, panels = panel_grid(len(shown), across, 4.4 if narrow else 3.05, 2.3, (0.0, 0.5), (3, 1.2))
+  for (top, bottom), (name, both) in zip(panels, shown.items()):
     floors = finite(scalars, f"w1_{name}_floors")
-    text = "" if floors is None else f": {floors:.1f} floors"
-    draw_pair(grid[2 * row, column], grid[2 * row + 1, column], name, *both, text)
-  for k in range(len(shown), down * across):
-    row, column = divmod(k, across)
-    for ax in grid[2 * row:2 * row + 2, column]:
-      ax.set_visible(False)
-  for row in range(down):
-    grid[2 * row, 0].set_ylabel("share")
-    grid[2 * row + 1, 0].set_ylabel("ratio")
-  figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    draw_pair(top, bottom, name, *both, "" if floors is None else f": {floors:.1f} floors")
+  label_spectra(figure, panels, across, "share")
   return figure
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxtrain.report.figures import GREY, HUES, INK, MUTED, clip_text, new_figure
+from jaxtrain.report.panels import panel_grid
 from jaxtrain.statistics import wilson
 from jaxtrain.workdir.reading import RunData
 
@@ -104,22 +105,20 @@ def recon(run: RunData, narrow: bool = False) -> Figure | None:
   shown = quantities(run)
   if not shown:
     return None
-  across = 1 if narrow else min(2, len(shown))
-  down = -(-len(shown) // across)
-  figure = new_figure(4.4 if narrow else 4.1 * across, 0.5 + 2.5 * down)
-  grid = figure.subplots(2 * down, across, height_ratios=[3, 1.1] * down, squeeze=False)
-  for k, one in enumerate(shown):
-    row, column = divmod(k, across)
-    draw_spectrum(grid[2 * row, column], grid[2 * row + 1, column], one)
-  for k in range(len(shown), down * across):
-    row, column = divmod(k, across)
-    for ax in grid[2 * row:2 * row + 2, column]:
-      ax.set_visible(False)
-  for row in range(down):
-    grid[2 * row, 0].set_ylabel("weighted entries")
-    grid[2 * row + 1, 0].set_ylabel("ratio")
-  figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+  across = 1 if narrow else 2
+  figure, panels = panel_grid(len(shown), across, 4.4 if narrow else 4.1, 2.5, (0.0, 0.5), (3, 1.1))
+  for (top, bottom), one in zip(panels, shown):
+    draw_spectrum(top, bottom, one)
+  label_spectra(figure, panels, across, "weighted entries")
   return figure
+
+
+def label_spectra(figure: Figure, panels: np.ndarray, across: int, label: str) -> None:
+  """Names the axes of spectra over ratios at the left, and what is drawn above all of them."""
+  for top, bottom in panels[::across]:
+    top.set_ylabel(label)
+    bottom.set_ylabel("ratio")
+  figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
 
 
 def weighted_quantiles(values: np.ndarray, weight: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
@@ -152,14 +151,9 @@ def residuals(run: RunData, narrow: bool = False) -> Figure | None:
   shown = quantities(run)
   if not shown:
     return None
-  across = 1 if narrow else min(3, len(shown))
-  down = -(-len(shown) // across)
-  figure = new_figure(4.2 if narrow else 3.0 * across, 0.3 + 2.2 * down)
-  axes = np.ravel(figure.subplots(down, across))
-  for ax, one in zip(axes, shown):
+  figure, panels = panel_grid(len(shown), 1 if narrow else 3, 4.2 if narrow else 3.0, 2.2, (0.0, 0.3))
+  for ax, one in zip(panels[:, 0], shown):
     draw_residuals(ax, one)
-  for ax in axes[len(shown):]:
-    ax.set_visible(False)
   return figure
 
 

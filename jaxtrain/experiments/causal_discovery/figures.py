@@ -5,6 +5,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from jaxtrain.report.figures import COLORS, GREY, INK, MUTED, clip_text, new_figure, words
+from jaxtrain.report.panels import panel_grid
 from jaxtrain.statistics import wilson
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
@@ -21,14 +22,9 @@ def graphs(run: RunData) -> Figure | None:
   if not {"example_probs", "example_truth"} <= run.arrays.keys():
     return None
   probs, truth = run.arrays["example_probs"][:SHOWN], run.arrays["example_truth"][:SHOWN]
-  columns = min(3, len(probs))
-  rows = -(-len(probs) // columns)
-  figure = new_figure(0.9 + 2.6 * columns, 0.5 + 2.5 * rows)
-  axes = np.ravel(figure.subplots(rows, columns))
+  figure, panels = panel_grid(len(probs), 3, 2.6, 2.5, (0.9, 0.5))
+  axes = panels[:, 0]
   for k, ax in enumerate(axes):
-    if k >= len(probs):
-      ax.set_visible(False)
-      continue
     image = ax.imshow(probs[k], cmap=SHADE, vmin=0, vmax=1)
     cause, effect = np.nonzero(truth[k])
     size = 2.6 * 72 / len(truth[k]) * 0.55

@@ -5,6 +5,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from jaxtrain.report.figures import COLORS, HUES, INK, clip_text, new_figure
+from jaxtrain.report.panels import panel_grid
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
 
@@ -36,18 +37,13 @@ def states(run: RunData, narrow: bool = False) -> Figure | None:
   shown = numeric_columns(run)[:MAX_PANELS]
   if not shown:
     return None
-  across = 1 if narrow else min(3, len(shown))
-  down = -(-len(shown) // across)
-  figure = new_figure(0.6 + 2.4 * across, 0.6 + 2.3 * down)
-  axes = np.ravel(figure.subplots(down, across))
-  for ax, (name, at) in zip(axes, shown):
+  figure, panels = panel_grid(len(shown), 1 if narrow else 3, 2.4, 2.3, (0.6, 0.6))
+  for ax, (name, at) in zip(panels[:, 0], shown):
     x, r = run.arrays["sample_x"][:, at], run.arrays["sample_r"][:, at]
     low, high = min(x.min(), r.min()), max(x.max(), r.max())
     ax.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     ax.plot(x, r, ".", color=COLORS["train"], markersize=2.5, alpha=0.6)
     ax.set(title=clip_text(name, 24), xlabel="original", ylabel="decoded")
-  for ax in axes[len(shown):]:
-    ax.set_visible(False)
   return figure
 
 

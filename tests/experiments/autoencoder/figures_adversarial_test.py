@@ -5,6 +5,7 @@ import pytest
 
 import made_assessments
 import made_generated as made
+from drawn import assert_fits
 from jaxtrain.experiments.autoencoder import figures_adversarial as figures
 from jaxtrain.report import figures as report_figures, pictures
 from jaxtrain.workdir import reading
@@ -24,9 +25,7 @@ def panel(figure, title):
 def test_it_fits_a_page_and_a_phone(plain, monkeypatch):
   monkeypatch.setitem(report_figures.STYLE, "savefig.dpi", 40)
   run = made.with_critic(plain)
-  wide, narrow = figures.adversarial(run), figures.adversarial(run, narrow=True)
-  assert narrow.get_size_inches()[0] * 120 <= 640 and wide.get_size_inches()[0] <= 9.2
-  assert pictures.caption_of(figures.adversarial, wide).startswith("Look for ")
+  assert_fits(figures.adversarial, run)
   with report_figures.styled():
     assert len(pictures.png(figures.adversarial(run, narrow=True))) > 1000
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import made_assessments as made
+from drawn import assert_fits
 from jaxtrain.experiments.autoencoder import figures, figures_compare
 from jaxtrain.report import figures as report_figures, pictures
 from jaxtrain.workdir import reading
@@ -43,10 +44,7 @@ def points(ax):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", figures.COMPARISONS)
 def test_all_fit_a_page_and_a_phone(runs, name):
-  compare = figures.COMPARISONS[name]
-  wide, narrow = compare(*runs), compare(*runs, narrow=True)
-  assert narrow.get_size_inches()[0] * 120 <= 640 and wide.get_size_inches()[0] <= 9.2
-  assert pictures.caption_of(compare, wide).startswith("Look for ")
+  assert_fits(figures.COMPARISONS[name], *runs)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "compare_latents"))

@@ -5,6 +5,7 @@ import pytest
 
 import made_assessments
 import made_generated as made
+from drawn import assert_fits
 from jaxtrain.experiments.autoencoder import figures_diffusion as figures
 from jaxtrain.report import figures as report_figures, pictures
 from jaxtrain.workdir import reading
@@ -14,7 +15,7 @@ ALL = {"diffusion": (figures.diffusion, "level_loss"), "denoising": (figures.den
 
 @pytest.fixture
 def run(tmp_path):
-  """A run with losses at 2,000 levels and trajectories of seven states."""
+  """A run with losses at 25 levels and trajectories of seven states."""
   return reading.read_run(made_assessments.make_run(tmp_path / "run"))._replace(arrays=made.diffusion_arrays())
 
 
@@ -22,9 +23,7 @@ def run(tmp_path):
 def test_they_fit_a_page_and_a_phone_and_need_their_arrays(run, name, monkeypatch):
   monkeypatch.setitem(report_figures.STYLE, "savefig.dpi", 40)
   family, needed = ALL[name]
-  wide, narrow = family(run), family(run, narrow=True)
-  assert narrow.get_size_inches()[0] * 120 <= 640 and wide.get_size_inches()[0] <= 9.2
-  assert pictures.caption_of(family, wide).startswith("Look for ")
+  assert_fits(family, run)
   assert family(run._replace(arrays={k: v for k, v in run.arrays.items() if k != needed})) is None
   spoilt = {k: np.where(np.arange(len(v)).reshape(-1, *[1] * (v.ndim - 1)) % 3 == 0, np.nan, v) if k != "trajectory_ids"
             else v for k, v in run.arrays.items()}
@@ -34,15 +33,13 @@ def test_they_fit_a_page_and_a_phone_and_need_their_arrays(run, name, monkeypatc
   assert family(run._replace(arrays=nothing)) is None
 
 
-def test_bins_have_equal_numbers_of_rows_and_the_mean_of_each():
-  """One value at each of 160 levels, in any order: ten a bin."""
-  order = np.random.default_rng(0).permutation(160)
-  level, value = np.arange(160.0)[order], np.square(np.arange(160.0))[order]
-  x, y, half = figures.binned(level, value)
-  np.testing.assert_allclose(x, np.arange(16) * 10 + 4.5)
-  np.testing.assert_allclose(y, np.square(np.arange(160.0)).reshape(16, 10).mean(axis=1))
-  np.testing.assert_allclose(half, 1.96 * np.square(np.arange(160.0)).reshape(16, 10).std(axis=1, ddof=1) / 10**0.5)
-  assert [len(part) for part in figures.binned(level[:3], value[:3])] == [1, 1, 1]
+def test_each_level_is_a_dot_in_its_order(run):
+  """A level whose loss is not finite is left out."""
+  arrays = {k: v.copy() for k, v in run.arrays.items()}
+  arrays["level_loss"][3] = np.nan
+  line = figures.diffusion(run._replace(arrays=arrays)).axes[2].get_lines()[0]
+  kept = np.delete(np.arange(len(arrays["level_loss"])), 3)[::-1]  # levels fall in the arrays
+  np.testing.assert_allclose(line.get_xydata().T, [arrays[name][kept] for name in ("level_log_snr", "level_loss")])
 
 
 def test_the_schedule_is_the_share_of_training_at_more_noise(run):

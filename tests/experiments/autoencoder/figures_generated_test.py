@@ -5,6 +5,7 @@ import pytest
 
 import made_assessments
 import made_generated as made
+from drawn import assert_fits, texts
 from jaxtrain.experiments.autoencoder import figures_generated as figures
 from jaxtrain.report import figures as report_figures, pictures
 from jaxtrain.workdir import reading
@@ -27,17 +28,10 @@ def of_scalars(run, scalars):
   return run._replace(evals={"test": {"scalars": scalars}})
 
 
-def texts(figure):
-  """All text of a figure."""
-  return " | ".join(t.get_text() for t in figure.findobj(lambda artist: hasattr(artist, "get_text")) if t.get_text())
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_all_fit_a_page_and_a_phone_and_need_their_arrays(run, name):
   family = ALL[name]
-  wide, narrow = family(run), family(run, narrow=True)
-  assert narrow.get_size_inches()[0] * 120 <= 640 and wide.get_size_inches()[0] <= 9.2
-  assert pictures.caption_of(family, wide).startswith("Look for ")
+  assert_fits(family, run)
   assert family(run._replace(arrays={k: v for k, v in run.arrays.items() if k not in NEEDS[name]})) is None
   assert family(run._replace(arrays={}, evals={}, split="", meta={}, rows=[])) is None
 

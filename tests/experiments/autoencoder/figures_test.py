@@ -7,6 +7,7 @@ from scipy import stats
 
 import made_assessments as made
 import made_generated
+from drawn import assert_fits, texts
 from jaxtrain.experiments.autoencoder import (figures, figures_codes, figures_events, figures_findings, figures_recon)
 from jaxtrain.report import figures as report_figures, pictures, results
 from jaxtrain.workdir import reading
@@ -35,18 +36,11 @@ def with_arrays(run, **arrays):
   return run._replace(arrays={name: values for name, values in (run.arrays | arrays).items() if values is not None})
 
 
-def texts(figure):
-  """All text of a figure."""
-  return " | ".join(t.get_text() for t in figure.findobj(lambda artist: hasattr(artist, "get_text")) if t.get_text())
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_all_fit_a_page_and_a_phone(run, name):
   """640 pixels at 120 an inch, and a caption that says what to look for."""
   family = ALL[name]
-  wide, narrow = family(run), family(run, narrow=True)
-  assert narrow.get_size_inches()[0] * 120 <= 640 and wide.get_size_inches()[0] <= 9.2
-  assert pictures.caption_of(family, wide).startswith("Look for ")
+  assert_fits(family, run)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "event_display"))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from made_runs import make_run
+from drawn import PHONE, texts
 from jaxtrain.experiments.causal_consistency import evaluate, figures
 from jaxtrain.report import figures as report_figures, results
 from jaxtrain.workdir import reading
@@ -45,16 +46,6 @@ def run(tmp_path):
   return run_of(tmp_path)
 
 
-def texts(figure):
-  """All text of a figure."""
-  return " | ".join(t.get_text() for t in figure.findobj(lambda artist: hasattr(artist, "get_text")) if t.get_text())
-
-
-def narrow_enough(figure):
-  """Whether a phone shows it whole: 640 pixels at 120 an inch."""
-  return figure.get_size_inches()[0] * 120 <= 640
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_classes", "num_outcomes", "truth"), [
     (2, 1, True), pytest.param(3, 2, False, marks=pytest.mark.slow)])
@@ -63,7 +54,7 @@ def test_all_are_drawn_and_fit_a_phone(tmp_path, num_classes, num_outcomes, trut
   with report_figures.styled():
     for name, family in figures.FAMILIES.items():
       figure = family(run)
-      assert figure is not None and narrow_enough(figure), name
+      assert figure is not None and figure.get_size_inches()[0] <= PHONE, name
       with open(tmp_path / f"{name}.png", "wb") as file:
         figure.savefig(file, format="png", dpi=40)
       assert figure.get_label() or family.__doc__

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from made_runs import MODEL, make_run
+from drawn import texts
 from jaxtrain.experiments.tabular_vae import figures as vae_figures, figures_data
 from jaxtrain.workdir import reading
 
@@ -17,11 +18,6 @@ NEEDS = {"reconstruction": "sample_x_mean", "latent": "kl_nats_per_dim", "classe
 def run(tmp_path_factory):
   """A run with a classifier and three parts."""
   return reading.read_run(make_run(tmp_path_factory.mktemp("made") / "run", transforms=("identity", "log1p")))
-
-
-def texts(figure):
-  """All text of a figure."""
-  return " | ".join(t.get_text() for t in figure.findobj(lambda artist: hasattr(artist, "get_text")) if t.get_text())
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS))
