@@ -139,6 +139,7 @@ def generative(loop, decoder):
 def gan_ae():
   """Objects drawn by a generator, which a critic tells from real ones."""
   config = generative("gan_ae", "gan")
+  config.loss.weights.cont = 0.3  # with more the generator takes the mean of what could be, with less the critic stops
   config.model.critic = {
       "loss": "hinge",  # hinge | nonsat | lsgan | rpgan | wgan_gp
       "hidden_dims": (64, 128),  # of its set transformer
@@ -146,6 +147,7 @@ def gan_ae():
       "num_heads": 4,  # of its attention
       "r1_gamma": 1.0,  # half of it is the weight of the squared gradient at real events
       "r2_gamma": 0.0,  # likewise at drawn events
+      "noise": 0.1,  # deviation of what is added to the normalised numbers of all events before they are judged
       "lambda_adv": 0.1,  # weight of the adversarial term
       "adaptive": False,  # that weight times the ratio of gradients at the decoder's last layer
       "start_step": 0,  # step from which there is a critic
@@ -153,6 +155,8 @@ def gan_ae():
   }
   config.optim_critic = optimiser()
   config.optim_critic.learning_rate, config.optim_critic.schedule = 1e-3, "cosine"
+  config.optim.betas = config.optim_critic.betas = (0.5, 0.99)
+  config.train.num_epochs = config.train.monitor_from_epoch = 12  # the loss does not say which state draws best
   return config
 
 

@@ -50,6 +50,7 @@ LIMITS = ae.LIMITS | {
     "model.critic.num_heads": limits.whole(1, 64),
     "model.critic.r1_gamma": limits.at_least(0),
     "model.critic.r2_gamma": limits.at_least(0),
+    "model.critic.noise": limits.at_least(0),
     "model.critic.lambda_adv": limits.at_least(0),
     "model.critic.adaptive": limits.switch(),
     "model.critic.start_step": limits.whole(0),
@@ -103,8 +104,9 @@ def make_train_step(g: game.Game, config, tx: optim.Optimizer, critic_tx: optim.
 
   def update_critic(state, rows, key, over, is_last):
     """(state after an update of the critic, its metrics)."""
-    draws_key, between_key, rows_key = jax.random.split(key, 3)
-    rows = rows | objective.draw(p, draws_key, len(rows["weight"]))
+    draws_key, between_key, blur_key, rows_key = jax.random.split(key, 4)
+    B = len(rows["weight"])
+    rows = rows | objective.draw(p, draws_key, B) | game.draw_blur(g, blur_key, B)
     if s.loss == "wgan_gp":
       rows |= {"between": jax.random.uniform(between_key, rows["weight"].shape)}
     found = critic_gradient(state, rows, rows_key, over)
@@ -116,8 +118,8 @@ def make_train_step(g: game.Game, config, tx: optim.Optimizer, critic_tx: optim.
 
   def update_model(state, rows, key, over):
     """(state after an update of the autoencoder, its metrics)."""
-    draws_key, rows_key = jax.random.split(key)
-    rows = training.with_draws(p, rows, draws_key)
+    draws_key, blur_key, rows_key = jax.random.split(key, 3)
+    rows = training.with_draws(p, rows, draws_key) | game.draw_blur(g, blur_key, len(rows["weight"]))
     weight = jnp.where(state.step >= s.start_step, s.lambda_adv, 0.0)
     if s.adaptive:
       weight = weight * game.ratio_of_gradients(g, state, rows, rows_key, over)

@@ -23,6 +23,7 @@ from jaxtrain.experiments.autoencoder.events import FEATURES, Events
 NORMS = ("physics", "zscore_masked", "zscore_legacy")
 FLOOR = 1e-8  # of a deviation
 MOST_LOG = 30.0  # size of a logarithm of GeV that is still taken back: float32 holds the square of exp(30)
+TINY_SQUARE = 1e-12  # added to a squared length, so that its root has a gradient at 0
 MOST_ETA = 10.0  # size of a pseudorapidity from which an energy follows
 LOGS, CIRCLES = ("e", "pt"), ("phi",)  # columns that `physics` takes logarithms of, and those that it takes to a circle
 GLOBALS = {"physics": ("log1p_met", "cos_met_phi", "sin_met_phi"), "zscore_masked": ("met", "met_phi"),
@@ -181,6 +182,17 @@ def to_met(scaler: dict, normalised: jax.Array) -> jax.Array:
   if scaler["norm"] != "physics":
     return jnp.stack([values[0], wrapped(values[1])], axis=-1)
   return jnp.stack([jnp.expm1(jnp.clip(values[0], 0.0, MOST_LOG)), azimuth(values[1], values[2])], axis=-1)
+
+
+def on_circles(names: list[str], features: jax.Array) -> jax.Array:
+  """Features [..., C] of these names with the cos and sin of each azimuth at length 1, as those of real events are."""
+  found = {name: features[..., c] for c, name in enumerate(names)}
+  for name in names:
+    if name.startswith("cos_"):
+      cos, sin = name, name.replace("cos_", "sin_")
+      length = jnp.sqrt(jnp.square(found[cos]) + jnp.square(found[sin]) + TINY_SQUARE)
+      found |= {cos: found[cos] / length, sin: found[sin] / length}
+  return jnp.stack([found[name] for name in names], axis=-1)
 
 
 def unlog(values: jax.Array) -> jax.Array:
