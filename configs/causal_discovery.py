@@ -1,11 +1,13 @@
 """Causal discovery: networks trained on an endless stream of simulated causal models, to read a graph off a table.
 
-  python -m jaxtrain.main --config=configs/causal_discovery.py              # cpu: AVICI on 10 variables, 2 cores
+  python -m jaxtrain.main --config=configs/causal_discovery.py              # cpu: 10 variables, minutes on one core
   python -m jaxtrain.main --config=configs/causal_discovery.py:bcnp --config.train.batch_size=64
   python -m jaxtrain.main --config=configs/causal_discovery.py:cpu --mode=check      # shapes, and the data's signal
 
-Variants: cpu (default); avici, avici_lite, bcnp, bcnp_pl: the models at the seed's sizes on its training mixture;
-bcnp_local_large: the seed's run of 20,000 steps; paper_all_data: BCNP on the paper's graphs with exactly 20, 40, 60
+Variants: cpu (default, also named pairs): the network on pair statistics; pairs20: the same on the tasks of avici;
+pairs_broad: the same for other people's tables; avici_cpu: AVICI on the tasks of cpu, two cores;
+avici, avici_lite, bcnp, bcnp_pl: the models at the original's sizes on its training mixture;
+bcnp_local_large: the original's run of 20,000 steps; paper_all_data: BCNP on the paper's graphs with exactly 20, 40, 60
 edges and its mechanisms, n = 1000; benchmark: d in 10, 20, 30, 40; random: the baseline without training; smoke: tiny.
 The large variants are for a GPU.
 """
@@ -29,11 +31,14 @@ def base():
   # families of random graphs: er | sf | sf_directed | sbm | ws | grg, each with PARAMETER=VALUE where it differs from
   # its default; weight is the share
   config.data.graphs = ("er edge_prob=0.2", "sf m=2")
-  # families of functions from parents to child, written likewise: linear | mlp | gp | bcnp_linear | bcnp_mlp | bcnp_gp
+  # families of functions from parents to child: linear | mlp | gp | gp_exact | pnl | square | periodic | logistic |
+  # discrete; the guide has more
   config.data.mechanisms = ("linear weight=0.34", "mlp weight=0.33", "gp weight=0.33")
-  # families of noise, written likewise: gaussian | laplace | uniform | cauchy; with heteroscedastic=1 its size depends
-  # on the parents
+  # families of noise: gaussian | laplace | uniform | cauchy | exponential | student | bimodal | binary | ternary;
+  # with heteroscedastic=1 parents set its size
   config.data.noises = ("gaussian",)
+  # what stands between the model and the table: none | measurement | rounded | ordinal | missing | hidden | lagged
+  config.data.corruptions = ("none",)
   config.data.noise_share = (0.1, 0.9)  # range of a node's share of variance that is noise
   config.data.mixture = "node"  # node | task: what draws a mechanism from the mixture
   config.data.normalize = True  # standardise each variable over the rows of its task
@@ -42,6 +47,13 @@ def base():
   config.data.eval_seed = 0  # seed of validation and test tasks, the same for all runs
   config.data.val_seeds = ()  # numbers of the validation tasks; () = 0, 1, ... eval.max_val_tasks - 1
   config.data.test_seeds = ()  # numbers of the test tasks; () = 0, 1, ... eval.max_test_tasks - 1
+  # families of tasks to judge by, each a name and FIELD=VALUE for what differs from the fields above, such as
+  # "ood graphs=sbm:n_blocks=4 mechanisms=square+periodic num_nodes=20"; families are joined by +, their words by :
+  config.data.val_families = ()  # for validation and so for the choice of the best state; () = as in training
+  config.data.test_families = ()  # for the assessment, beside the tasks of the training distribution
+  # a suite of such families for the assessment: competence | full_audit | functional | structural | pnl | chaos | table
+  # | causal_benchmark | paper; empty = none
+  config.eval.suite = ""
   config.eval.val_num_samples = 16  # graphs sampled per validation task
   config.eval.test_num_samples = 100  # graphs sampled per test task, in the assessment at the end
   config.eval.max_val_tasks = 128  # validation tasks
@@ -57,13 +69,13 @@ def base():
 
 
 def avici():
-  """AVICI, official architecture at the seed's sizes: 3,210,626 parameters."""
+  """AVICI, official architecture at the original's sizes: 3,210,626 parameters."""
   config = base()
   config.experiment = "jaxtrain.experiments.causal_discovery.avici"
   config.model.architecture = "official"  # official | lite; their fields differ
   config.model.penalty = "spectral"  # spectral | exponential: the radius of the edge probabilities P, or tr(exp P) - d
-  config.model.dim = 128  # width of the network: numbers per variable and sample
-  config.model.num_blocks = 12  # attention blocks in all, by turns over variables and over samples: 2 L of the paper
+  config.model.dim = 128  # width of the network: numbers per variable and sample, or per pair
+  config.model.num_blocks = 12  # blocks in all; of AVICI over variables and over samples by turns: 2 L of the paper
   config.model.num_heads = 8  # heads of each attention
   config.model.key_size = 32  # width of a head
   config.model.ff_dim = 512  # hidden width of the feed-forward layers
@@ -87,7 +99,7 @@ def avici():
 
 
 def avici_lite():
-  """AVICI-lite at the seed's sizes: 1,230,849 parameters."""
+  """AVICI-lite at the original's sizes: 1,230,849 parameters."""
   config = avici()
   for name in ("num_blocks", "key_size", "tau_init", "beta_init"):
     del config.model[name]
@@ -99,7 +111,7 @@ def avici_lite():
 
 
 def bcnp():
-  """BCNP at the seed's sizes: 4 + 4 layers of 128, 10 permutations, 20 Sinkhorn iterations."""
+  """BCNP at the original's sizes: 4 + 4 layers of 128, 10 permutations, 20 Sinkhorn iterations."""
   config = base()
   config.experiment = "jaxtrain.experiments.causal_discovery.bcnp"
   config.model.dim = 128
@@ -126,9 +138,12 @@ def bcnp_pl():
 
 
 def bcnp_local_large():
-  """The seed's BCNP run: 20,000 steps."""
+  """The original's BCNP run: 20,000 steps, judged every 2,000, with 20 graphs per task, and by the full audit."""
   config = bcnp()
   config.train.num_steps = 20_000
+  config.eval.every_steps = config.checkpoint.every_steps = 2000
+  config.eval.val_num_samples = config.eval.test_num_samples = 20
+  config.eval.suite = "full_audit"
   return config
 
 
@@ -166,12 +181,65 @@ def random():
   return config
 
 
-def cpu():
-  """AVICI small enough to learn on two cores in some twenty minutes: 10 variables, 64 rows, clear signals."""
-  config = avici()
+def pairs():
+  """The network on statistics of pairs, on the tasks of `avici_cpu`: minutes on one core."""
+  config = base()
+  config.experiment = "jaxtrain.experiments.causal_discovery.pair_network"
+  small_tasks(config)
+  # groups of statistics: linear | moments | residual | regression | additive | interventions
+  config.model.statistics = ("linear", "moments", "residual", "regression", "additive", "interventions")
+  config.model.hidden_rows = 0.0  # largest share of a training task's rows that are hidden: 0.9 = a tenth to all left
+  config.model.hidden_cells = 0.0  # largest share of its cells that are hidden, as if missing
+  config.model.penalty = "spectral"
+  config.model.dim, config.model.num_blocks = 32, 3
+  config.model.num_heads, config.model.ff_dim = 4, 96
+  config.model.dual = avici().model.dual  # in so few steps the penalty hardly acts
+  config.loss.weights = {"edge": 1.0, "acyclic": 1.0}
+  config.optim.learning_rate, config.optim.warmup_steps = 2e-3, 200
+  config.train.num_steps, config.train.precision = 7000, "float32"
+  config.train.monitor, config.train.monitor_mode = "val_loss", "min"  # the edges' likelihood: F1 is the noisier judge
+  config.eval.every_steps = config.checkpoint.every_steps = 500
+  config.log.every_steps = 50
+  return config
+
+
+def pairs20():
+  """The same on the tasks of `avici`, 20 variables and 256 rows."""
+  config = pairs()
+  of_avici = base().data
+  for field in ("num_nodes", "num_rows", "mechanisms", "noise_share"):
+    config.data[field] = of_avici[field]
+  config.train.num_steps = 3500
+  return config
+
+
+def pairs_broad():
+  """For tables of other people: nearly deterministic to noisy nodes, other noise, 5 to 20 variables, missing cells."""
+  config = pairs()
+  config.data.num_nodes, config.data.pad_to, config.data.num_rows = (5, 10, 15, 20), (10, 20), 500
+  config.data.graphs = ("er edge_prob=0.05", "er edge_prob=0.1", "er edge_prob=0.2", "er edge_prob=0.4", "sf m=2",
+                        "sf_directed m=2", "sf_directed m=3 transpose=1", "sbm")
+  config.data.mechanisms = ("linear weight=0.4", "mlp weight=0.2", "gp weight=0.2", "square weight=0.1",
+                            "pnl weight=0.1")
+  config.data.noises = ("gaussian weight=2", "laplace", "uniform", "exponential", "student", "bimodal", "binary",
+                        "ternary")
+  config.data.noise_share = (0.001, 0.95)
+  config.model.hidden_rows, config.model.hidden_cells = 0.9, 0.3
+  config.train.num_steps = 10_000
+  return config
+
+
+def small_tasks(config):
+  """Tasks that a small network learns: 10 variables, 64 rows, clear signals."""
   config.data.num_nodes, config.data.num_rows = (10,), 64
   config.data.mechanisms = ("linear weight=0.5", "mlp weight=0.25", "gp weight=0.25")
   config.data.noise_share = (0.1, 0.5)
+
+
+def avici_cpu():
+  """AVICI small enough to learn on two cores in some twenty minutes: 10 variables, 64 rows, clear signals."""
+  config = avici()
+  small_tasks(config)
   config.model.dim, config.model.num_blocks = 32, 4
   config.model.num_heads, config.model.key_size, config.model.ff_dim = 4, 8, 128
   config.model.dropout_rate = 0.0
@@ -185,7 +253,7 @@ def cpu():
 
 def smoke():
   """The default, tiny, in seconds: padded tasks, some rows with interventions."""
-  config = cpu()
+  config = avici_cpu()
   config.data.num_nodes, config.data.pad_to, config.data.num_rows = (4, 6), (6,), 20
   config.data.mechanisms, config.data.graphs = ("linear", "mlp"), ("er edge_prob=0.4",)
   config.data.num_rows_int = 4
@@ -201,7 +269,8 @@ def smoke():
   return config
 
 
-VARIANTS = {"cpu": cpu, "avici": avici, "avici_lite": avici_lite, "bcnp": bcnp, "bcnp_pl": bcnp_pl,
+VARIANTS = {"cpu": pairs, "pairs": pairs, "pairs20": pairs20, "pairs_broad": pairs_broad, "avici_cpu": avici_cpu,
+            "avici": avici, "avici_lite": avici_lite, "bcnp": bcnp, "bcnp_pl": bcnp_pl,
             "bcnp_local_large": bcnp_local_large, "paper_all_data": paper_all_data, "benchmark": benchmark,
             "random": random, "smoke": smoke}
 

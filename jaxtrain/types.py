@@ -159,7 +159,8 @@ class Experiment(NamedTuple):
   The module of an experiment has `load(config) -> Splits` and `make(config, meta) -> Experiment`, and declares what the
   core must know of it: `LIMITS` (allowed values of its fields), `TRACEABLE` (float fields that may hold tracers; the
   step hands them to `bits.opaque`), `CODE` (fields that name functions of the user's), `METRICS` (name or pattern ->
-  Metric), `INIT_ROWS` (training rows that `init` looks at), `TRAINS` (False: there is nothing to train).
+  Metric), `INIT_ROWS` (training rows that `init` looks at), `TRAINS` (False: there is nothing to train), `SINCE`
+  (dotted field -> its value in a run of an earlier version, which lacks it).
 
   Attributes:
     init: `(key, sample) -> state`, a pytree of arrays with `.step`, `.key` (the typed root key) and `.guard`. `sample`

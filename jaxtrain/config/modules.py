@@ -20,7 +20,8 @@ PACKAGE = "jaxtrain.experiments"
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "experiments"
 
 # What a module of an experiment may declare, and what holds where it does not: see `types.Experiment`.
-DECLARATIONS = {"LIMITS": {}, "TRACEABLE": (), "CODE": (), "METRICS": {}, "INIT_ROWS": None, "TRAINS": True}
+DECLARATIONS = {"LIMITS": {}, "TRACEABLE": (), "CODE": (), "METRICS": {}, "INIT_ROWS": None, "TRAINS": True,
+                "SINCE": {}}
 
 
 class Stranger(NamedTuple):

@@ -56,6 +56,8 @@ def upgraded(record: Mapping[str, Any], config: ConfigDict | None = None) -> dic
     return kept
 
   record = {key: value for key, value in filled(record, defaults.DEFAULTS).items() if key not in RETIRED}
+  if config is not None:
+    record = since(record, config.experiment)
   if "data" in record and isinstance(record["data"], Mapping) and FIRST_OF_TABLES <= record["data"].keys():
     record["data"] = filled(record["data"], defaults.TABLES)
   if config is None or "data" not in record:
@@ -64,6 +66,21 @@ def upgraded(record: Mapping[str, Any], config: ConfigDict | None = None) -> dic
   new = new["data"] if "data" in new else {}
   old = {key: value for key, value in record["data"].items() if key in new or (key, value) not in RETIRED_DATA.items()}
   return record | {"data": read(old, new, defaults.TABLES)}
+
+
+def since(record: Mapping[str, Any], experiment: str) -> dict:
+  """A stored record with the fields of its experiment that have come since it was written.
+
+  Raises:
+    UserError: it lacks the section of such a field.
+  """
+  record = {key: dict(value) if isinstance(value, Mapping) else value for key, value in record.items()}
+  for field, value in modules.declared(modules.load_experiment(experiment), "SINCE").items():
+    section, _, name = field.rpartition(".")
+    if section not in record or not isinstance(record[section], dict):
+      raise UserError(f"config.json: config.{section} is not there, which the experiment {experiment} has")
+    record[section].setdefault(name, as_json(value))
+  return record
 
 
 def from_workdir(record: Mapping[str, Any] | None, workdir: str) -> ConfigDict:
@@ -85,7 +102,7 @@ def from_workdir(record: Mapping[str, Any] | None, workdir: str) -> ConfigDict:
   check_kinds(record, defaults.DEFAULTS, workdir)
   modules.admit("experiment", upgraded(record)["experiment"])
   try:
-    return from_record(record)
+    return from_record(since(record, upgraded(record)["experiment"]))
   except (KeyError, TypeError, ValueError) as error:  # names that a ConfigDict cannot hold
     raise UserError(f"--workdir: {workdir!r}: config.json is no config: {error}") from None
 

@@ -174,6 +174,8 @@ def write_union(ledger, folder: str, head: dict, split: str, found: dict[str, di
 
 def say_assessed(ledger, name: str, step: int, scalars: dict) -> None:
   """The first scalars of a part in a line, key results before others."""
+  own = f"/{name.partition('-')[2]}"  # the suffix `/<part>` that a part appends to its scalars
+  scalars = {key.removesuffix(own): value for key, value in scalars.items()}
   declared = ledger.declared_metrics()
   is_key = lambda name: name in declared and declared[name]["key"]
   names = sorted(scalars, key=lambda name: not is_key(name))

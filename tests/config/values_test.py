@@ -11,7 +11,7 @@ import pytest
 
 import child
 from jaxtrain import commands, config as config_lib, jsonable, loop
-from jaxtrain.config import fields, limits, modules
+from jaxtrain.config import fields, limits, modules, records
 from jaxtrain.errors import NonFinite, Stopped, UserError
 
 FILES = sorted(glob.glob(os.path.join(child.ROOT, "configs", "*.py")))
@@ -229,3 +229,14 @@ def test_what_passes_trains_or_is_refused_in_a_line(part, tmp_path, capfd):
       except (NonFinite, Stopped):  # a time budget of next to nothing stops it, as it should
         continue
   assert capfd.readouterr().err == ""
+
+
+def test_fields_that_have_come_since_need_their_section():
+  """A stored field keeps its value, a newer one gets that of an earlier version."""
+  experiment = "jaxtrain.experiments.causal_discovery.avici"
+  record = {"experiment": experiment, "data": {"corruptions": ["missing"]}, "eval": {}}
+  filled = records.since(record, experiment)
+  assert filled["data"] == {"corruptions": ["missing"], "val_families": [], "test_families": []}
+  assert filled["eval"] == {"suite": ""} and record["eval"] == {}
+  with pytest.raises(UserError, match="^config.json: config.eval is not there, which the experiment"):
+    records.since({"experiment": experiment, "data": {}}, experiment)

@@ -13,7 +13,10 @@ goes with either penalty rho of the edge probabilities P:
 on by default, every 250 steps (the original's interval of 0 never fires).
 """
 
+from typing import Callable
+
 import jax
+import jax.numpy as jnp
 
 from jaxtrain.config import limits
 from jaxtrain.errors import UserError
@@ -28,7 +31,7 @@ PENALTIES = {  # of edge probabilities [D, D] and a mask of nodes [D]
     "spectral": lambda probs, _: posterior.spectral_radius(probs, scores.RADIUS_STEPS),
     "exponential": lambda probs, node_mask: scores.cyclicity(probs, node_mask)[0],
 }
-INIT_ROWS, METRICS = training.INIT_ROWS, training.METRICS
+INIT_ROWS, METRICS, SINCE = training.INIT_ROWS, training.METRICS, training.SINCE
 LIMITS = training.LIMITS | {
     "model.architecture": limits.one_of(*ARCHITECTURES),
     "model.penalty": limits.one_of(*PENALTIES),
@@ -63,12 +66,14 @@ def make_net(config):
   return net(**{name: m[name] for name in (*shared, *own)}, precision=config.train.precision)
 
 
-def make_model(config) -> training.Model:
-  """Network and posterior of a config."""
-  net, penalty = make_net(config), PENALTIES[config.model.penalty]
+def independent_edges(init: Callable, logits_of: Callable, penalty: Callable) -> training.Model:
+  """A posterior of independent edges with a penalty for cycles.
 
-  init, logits_of = training.bind(net)
-
+  Args:
+    init: key -> parameters.
+    logits_of: `(params, tasks, key, train) -> [B, D, D]`, edge logits.
+    penalty: of edge probabilities [D, D] and a mask of nodes [D].
+  """
   def cross_entropy(logits, chunk):
     each = jax.nn.softplus(logits) - chunk["adjacency"] * logits
     return training.mean_over_pairs(each, chunk)
@@ -84,7 +89,17 @@ def make_model(config) -> training.Model:
     graphs = jax.vmap(lambda *args: posterior.sample_graphs(*args, num))(keys, logits, chunk["node_mask"])
     return cross_entropy(logits, chunk), jax.nn.sigmoid(logits), graphs
 
-  return training.Model(init, terms, draw, dual=("acyclic",))
+  def log_prob(params, chunk, key, num):
+    """Edges are independent: exact, whatever `num`."""
+    pairs = jnp.sum(jax.vmap(posterior.pair_mask)(chunk["node_mask"]), (1, 2))
+    return -pairs * cross_entropy(logits_of(params, chunk, key, False), chunk)
+
+  return training.Model(init, terms, draw, dual=("acyclic",), log_prob=log_prob)
+
+
+def make_model(config) -> training.Model:
+  """Network and posterior of a config."""
+  return independent_edges(*training.bind(make_net(config)), PENALTIES[config.model.penalty])
 
 
 def make(config, meta) -> Experiment:

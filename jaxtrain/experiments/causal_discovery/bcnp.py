@@ -13,6 +13,8 @@ Two forms (`model.order`):
 means over the sampled orders of exact edge probabilities, not over sampled graphs.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -21,7 +23,7 @@ from jaxtrain.experiments.causal_discovery import evaluate, nets, posterior, pre
 from jaxtrain.types import Experiment
 
 EVEN = limits.Limit(lambda v: 2 <= v <= limits.MOST_DEPTH and v % 2 == 0, f"even, 2 to {limits.MOST_DEPTH}", int)
-INIT_ROWS, METRICS = training.INIT_ROWS, training.METRICS
+INIT_ROWS, METRICS, SINCE = training.INIT_ROWS, training.METRICS, training.SINCE
 LIMITS = training.LIMITS | {
     "model.dim": limits.whole(1, limits.MOST_WIDTH),
     "model.num_layers": EVEN,
@@ -87,7 +89,18 @@ def make_model(config) -> training.Model:
     graphs = jax.vmap(posterior.sample_ordered_graphs)(each(edge_key), logits, masks, chunk["node_mask"])
     return loss, marginals(logits, masks), graphs
 
-  return training.Model(init, terms, draw)
+  def log_prob(params, chunk, key, num):
+    """log 1/num sum_k prod_e Bern(A_e | p_ke) of sampled orders k; forbidden edges have the clamped probability."""
+    net_key, order_key = jax.random.split(key)
+    logits, order_scores = apply(params, chunk, net_key, False)
+
+    def one(key, logits, order_scores, truth, mask):
+      each = posterior.edge_log_probs(logits, sample_orders(key, order_scores, mask, num), truth)
+      return jax.nn.logsumexp(jnp.sum(each * posterior.pair_mask(mask)[None], axis=(1, 2))) - math.log(num)
+    return jax.vmap(one)(jax.random.split(order_key, len(logits)), logits, order_scores, chunk["adjacency"],
+                         chunk["node_mask"])
+
+  return training.Model(init, terms, draw, log_prob=log_prob)
 
 
 def make(config, meta) -> Experiment:

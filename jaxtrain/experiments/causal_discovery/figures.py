@@ -1,9 +1,10 @@
-"""Figures of causal discovery, from eval/<split>.json and .npz alone: graphs, families, reliability."""
+"""Figures of causal discovery, from eval/<split>.json and .npz alone: graphs, kinds of tasks, reliability."""
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from jaxtrain.experiments.causal_discovery import figures_compared, figures_suites
 from jaxtrain.report.figures import COLORS, GREY, INK, MUTED, clip_text, new_figure, words
 from jaxtrain.report.panels import panel_grid
 from jaxtrain.statistics import wilson
@@ -13,6 +14,7 @@ from jaxtrain.workdir.reading import RunData
 BLUE = COLORS["train"]
 SHADE = LinearSegmentedColormap.from_list("probability", ["#ffffff", "#b5d2ec", "#1f6fb4", "#08264d"])
 SHOWN = 6  # examples
+FINDINGS = {"baselines": figures_compared.findings}
 
 
 def graphs(run: RunData) -> Figure | None:
@@ -43,7 +45,9 @@ def families(run: RunData) -> Figure | None:
   """
   scalars = reading.scalars(run.evals.get(run.split, {}))
   names = [name for name in ("e_edge_f1", "auroc", "edge_nll_nats") if scalars.get(name) is not None]
-  items = list(dict.fromkeys(key.split("/", 1)[1] for key in scalars if "/" in key and "_ci95" not in key))
+  items = list(dict.fromkeys(item for name, _, item in (key.partition("/") for key in scalars)
+                             if name in names and item and not item.startswith("baseline_")
+                             and f"rows/{item}" not in scalars))
   if not names or not items:
     return None
   figure = new_figure(2.6 + 2.3 * len(names), 1.2 + 0.3 * len(items))
@@ -85,4 +89,5 @@ def reliability(run: RunData) -> Figure | None:
   return figure
 
 
-FAMILIES = {"graphs": graphs, "families": families, "reliability": reliability}
+FAMILIES = {"graphs": graphs, "baselines": figures_compared.baselines, "families": families, "reliability": reliability,
+            **figures_suites.FAMILIES}

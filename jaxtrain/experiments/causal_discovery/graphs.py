@@ -218,6 +218,10 @@ def expected_edges(family: Family, num_nodes: int) -> float:
 
 
 def edge_probability(mixture: tuple[Family, ...], num_nodes: int) -> float:
-  """Probability that an ordered pair of nodes of a mixture's graph has an edge."""
-  edges = sum(family.weight * expected_edges(family, num_nodes) for family in mixture)
+  """Probability that an ordered pair of nodes of a mixture's graph has an edge; at most 1/2, as graphs are acyclic.
+
+  A family that asks for more edges than so many nodes can have counts as the complete graph.
+  """
+  most = num_nodes * (num_nodes - 1) / 2
+  edges = sum(family.weight * min(max(expected_edges(family, num_nodes), 0.0), most) for family in mixture)
   return edges / (num_nodes * (num_nodes - 1))

@@ -36,6 +36,7 @@ KNOWN: dict[str, dict[str, Any]] = {
     "square": {},
     "periodic": {"frequency": 2.0},
     "logistic": {},
+    "discrete": {"levels": 3},
     "legacy_linear": {"weight_scale": 1.0, "noise_concentration": 2.0, "noise_rate": 2.0},
     "legacy_mlp": {"hidden_dim": 32, "depth": 1},
     "legacy_gp": GP | {"shared_length": 1},
@@ -52,7 +53,8 @@ KNOWN: dict[str, dict[str, Any]] = {
                   "scale_high": 20.0},
 }
 NONLINEARITIES = ("cube", "sigmoid", "tanh")
-MOST = {"depth": 64, "noise_concentration": 1000.0}  # each of these is traced once more
+LEAST = {"noise_input": 0, "shared_length": 0, "jitter": 0, "noise_scale": 0, "depth": 0, "levels": 2}
+MOST = {"depth": 64, "levels": 100, "noise_concentration": 1000.0}  # each of these is traced once more
 
 
 class Node(NamedTuple):
@@ -71,7 +73,7 @@ class Node(NamedTuple):
 def check(family: Family) -> None:
   """Raises UserError for parameters that make no mechanism."""
   for name, value in family.params.items():
-    low = 0 if name in ("noise_input", "shared_length", "jitter", "noise_scale", "depth") else 1e-9
+    low = LEAST[name] if name in LEAST else 1e-9
     wrong = f"{' | '.join(NONLINEARITIES)}" if name == "nonlinearity" and value not in NONLINEARITIES else ""
     most = MOST[name] if name in MOST else limits.MOST_WIDTH if isinstance(value, int) else 1e6
     wrong = wrong or f"{low:g} to {most:g}" * (name != "nonlinearity" and not low <= value <= most)
@@ -142,6 +144,16 @@ def of_linear(outer: Callable) -> Callable:
   def mechanism(numbers, x, parents, noise, node):
     inner = functions.standardise(functions.draw_linear(numbers, x, parents), node.observed)
     return blend(node, outer(inner), noise)
+  return mechanism
+
+
+def discrete(params: dict) -> Callable:
+  """One of `levels` categories, equally frequent under a normal distribution, of the repaired linear mechanism."""
+  shares = jnp.arange(1, params["levels"]) / params["levels"]
+  def mechanism(numbers, x, parents, noise, node):
+    inner = blend(node, functions.draw_linear(numbers, x, parents), noise)
+    category = jnp.sum(inner[None] > jax.scipy.special.ndtri(shares)[:, None], 0)
+    return functions.standardise(category.astype(x.dtype), node.observed)
   return mechanism
 
 
@@ -269,6 +281,7 @@ MAKE: dict[str, Callable[[dict], Callable]] = {
     "square": lambda p: of_linear(jnp.square),
     "periodic": lambda p: of_linear(lambda v: jnp.sin(p["frequency"] * jnp.pi * v)),
     "logistic": lambda p: of_linear(logistic),
+    "discrete": discrete,
     "legacy_linear": legacy_linear,
     "legacy_mlp": legacy_mlp,
     "legacy_gp": legacy_gp,

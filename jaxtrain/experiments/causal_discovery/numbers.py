@@ -58,3 +58,10 @@ def count(function: Callable, *args: Any) -> int:
 def drawn(function: Callable) -> Callable:
   """`(key, *args)` of a function of `(numbers, *args)`: all its numbers come from one call."""
   return lambda key, *args: function(Numbers(jax.random.bits(key, (count(function, *args),))), *args)
+
+
+def fold(key: jax.Array, *numbers: int | jax.Array) -> jax.Array:
+  """A key folded by several numbers, one after the other."""
+  for number in numbers:
+    key = jax.random.fold_in(key, number)
+  return key

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtrain.experiments.causal_discovery import evaluate, posterior, predict, training
 from jaxtrain.types import Experiment
 
-INIT_ROWS, METRICS = training.INIT_ROWS, training.METRICS
+INIT_ROWS, METRICS, SINCE = training.INIT_ROWS, training.METRICS, training.SINCE
 LIMITS = training.LIMITS
 TRAINS = False  # num_epochs and num_steps may both be 0
 

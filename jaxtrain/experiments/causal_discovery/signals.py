@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import rng
-from jaxtrain.experiments.causal_discovery import functions, tasks
+from jaxtrain.experiments.causal_discovery import corruptions, functions, tasks
 
 NUM_TASKS, NUM_ROWS = 8, 256
 
@@ -28,7 +28,8 @@ def describe(config) -> dict[str, Any]:
   """One line per mechanism of a config, of `NUM_TASKS` tasks of the largest number of nodes with `NUM_ROWS` rows."""
   num_nodes = max(config.data.num_nodes)
   whole = tasks.make_spec(config.data)
-  spec = whole._replace(num_rows=NUM_ROWS, num_rows_int=0, normalize=False, reject_constant=False, task_chunk=NUM_TASKS)
+  spec = whole._replace(num_rows=NUM_ROWS, num_rows_int=0, normalize=False, reject_constant=False,
+                        task_chunk=NUM_TASKS, corruptions=corruptions.NONE)
   found = {}
   for family in spec.mechanisms:
     one = spec._replace(mechanisms=(family,))

@@ -12,25 +12,34 @@ A task whose values are not finite, or that has a constant node, is rejected: it
 `rejected` counts it. That is as deterministic as the task itself.
 """
 
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import bits as bits_lib, rng
+from jaxtrain.config import limits
+from jaxtrain.config.limits import Limit
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.causal_discovery import families, functions, graphs, mechanisms
+from jaxtrain.experiments.causal_discovery import corruptions, families, functions, graphs, mechanisms
 from jaxtrain.experiments.causal_discovery.families import Family
-from jaxtrain.experiments.causal_discovery.numbers import Numbers, count, drawn
+from jaxtrain.experiments.causal_discovery.noises import NOISES, noise_of
+from jaxtrain.experiments.causal_discovery.numbers import Numbers, count, drawn, fold
 from jaxtrain.types import Batch, Source
 
 PURPOSES = ("train", "val", "test")  # the position is part of every task: append, never reorder
-NOISES: dict[str, dict[str, Any]] = {name: {"heteroscedastic": 0} for name in
-                                     ("gaussian", "laplace", "uniform", "cauchy")}
-MIXTURES = ("node", "task")
+NUM_NODES = limits.whole(2, 4096)
+LIMITS = {  # of the fields of `config.data` that a named family of tasks may change, beside its lists of families
+    "mixture": limits.one_of("node", "task"),
+    "noise_share": Limit(lambda v: len(v) == 2 and all(limits.fits(limits.at_least(0, 1), share) for share in v)
+                         and v[0] <= v[1], "two numbers from 0 to 1, in order", tuple),
+    "num_nodes": limits.each(NUM_NODES, 1, limits.MOST_DEPTH),
+    "num_rows": limits.whole(2, limits.MOST_ROWS),
+    "num_rows_int": limits.whole(0, limits.MOST_ROWS),
+    "p_obs_only": limits.at_least(0, 1),
+}
 BLOCK = 16  # steps of one bucket
-CAUCHY_TAIL = 1e-3  # quantile at which Cauchy noise is cut: float32 squares of rarer values drown all else
 HETEROSCEDASTIC = {"rff_dim": 100, "num_kernels": 1, "shared_length": 1, "length_low": 10.0,
                    "length_high": 10.0}  # AVICI
 
@@ -40,6 +49,7 @@ class Spec(NamedTuple):
   graphs: tuple[Family, ...]
   mechanisms: tuple[Family, ...]
   noises: tuple[Family, ...]
+  corruptions: tuple[Family, ...]
   mixture: str
   noise_share: tuple[float, float]
   num_rows: int
@@ -59,30 +69,17 @@ def make_spec(data) -> Spec:
   """
   spec = Spec(families.parse("data.graphs", data.graphs, graphs.KNOWN),
               families.parse("data.mechanisms", data.mechanisms, mechanisms.KNOWN),
-              families.parse("data.noises", data.noises, NOISES), data.mixture, tuple(data.noise_share), data.num_rows,
-              data.num_rows_int, data.p_obs_only, (data.intervention_value, data.intervention_scale), data.normalize,
-              data.reject_constant, data.task_chunk)
+              families.parse("data.noises", data.noises, NOISES),
+              families.parse("data.corruptions", data.corruptions, corruptions.KNOWN), data.mixture,
+              tuple(data.noise_share), data.num_rows, data.num_rows_int, data.p_obs_only,
+              (data.intervention_value, data.intervention_scale), data.normalize, data.reject_constant, data.task_chunk)
   for family in spec.graphs:
     graphs.check(family, min(data.num_nodes))
   for family in spec.mechanisms:
     mechanisms.check(family)
+  for family in spec.corruptions:
+    corruptions.check(family, spec.num_rows_int)
   return spec
-
-
-def fold(key: jax.Array, *numbers: int | jax.Array) -> jax.Array:
-  """A key folded by several numbers, one after the other."""
-  for number in numbers:
-    key = jax.random.fold_in(key, number)
-  return key
-
-
-def noise_of(family: Family, u: jax.Array) -> jax.Array:
-  """Noise of mean 0 and variance 1 (Cauchy, which has neither: scale 1, tails cut) of uniform numbers in (-1, 1)."""
-  if family.name == "cauchy":
-    return jnp.tan(jnp.pi * (0.5 - CAUCHY_TAIL) * u)
-  shapes = {"gaussian": lambda: 2**0.5 * jax.lax.erf_inv(u), "uniform": lambda: 3**0.5 * u,
-            "laplace": lambda: -jnp.sign(u) * jnp.log1p(-jnp.abs(u)) / 2**0.5}
-  return shapes[family.name]()
 
 
 def scale_noise(family: Family, key: jax.Array, x: jax.Array, parents: jax.Array, noise: jax.Array,
@@ -148,6 +145,7 @@ def sample_chunk(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, pur
   Returns:
     A batch without its weight: `values` [C, n, D], `intervened` [C, n, D], `adjacency` [C, D, D], `node_mask` [C, D],
     all float32; `graph_kind`, `noise_kind` [C], `mechanism_kinds` [C, D] (-1 in padding) int32; `fits` [C] bool.
+    Where a family of corruptions hides cells: `observed` [C, n, D] float32, 0 for those, and for padding.
   """
   C, n = numbers.shape[0], spec.num_rows + spec.num_rows_int
   most = lambda found: families.capacities(found, C, in_order)
@@ -167,41 +165,57 @@ def sample_chunk(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, pur
   noise = families.by_kind(noise_kind, [lambda u, f=family: noise_of(f, u) for family in spec.noises],
                            most(spec.noises), plan.noise)
   observed = (plan.target < 0).astype(jnp.float32)
+  corrupted = corruptions.make(spec.corruptions, own, numbers, most(spec.corruptions))
+  inputs, x, H = edges, jnp.zeros((C, D, n)), corruptions.num_hidden(spec.corruptions)
+  if H:  # hidden variables come before all places
+    hidden_edges, hidden = corruptions.draw_hidden(spec.corruptions, corrupted.kinds, corrupted.keys[0], D, n)
+    inputs, x = (jnp.concatenate(pair, 1) for pair in ((hidden_edges, edges), (hidden, x)))
+  noise, lagged = corrupted.persist(noise), corrupted.lagged
 
   def node(place, x):
     here = lambda array: jax.lax.dynamic_index_in_dim(array, place, axis=1, keepdims=False)
-    parents = jax.lax.dynamic_index_in_dim(edges, place, axis=2, keepdims=False).astype(jnp.float32)
+    parents = jax.lax.dynamic_index_in_dim(inputs, place, axis=2, keepdims=False).astype(jnp.float32)
     eps, at_place = here(noise), jax.vmap(lambda k: fold(k, place))
     if any(family.params["heteroscedastic"] for family in spec.noises):
       scaled = [lambda *args, f=family: scale_noise(f, *args) for family in spec.noises]
-      eps = families.by_kind(noise_kind, scaled, most(spec.noises), at_place(noise_keys), x, parents, eps,
+      eps = families.by_kind(noise_kind, scaled, most(spec.noises), at_place(noise_keys), lagged(x), parents, eps,
                              observed)
     facts = mechanisms.Node(observed, jnp.sum(parents, 1) == 0, here(plan.share))
     new = families.by_kind(here(mechanism_kinds), [drawn(mechanisms.make(family)) for family in spec.mechanisms],
-                           most(spec.mechanisms), at_place(node_keys), x, parents, eps, facts)
-    return jax.lax.dynamic_update_index_in_dim(x, jnp.where(plan.target == place, plan.do_value, new), place, 1)
+                           most(spec.mechanisms), at_place(node_keys), lagged(x), parents, eps, facts)
+    return jax.lax.dynamic_update_index_in_dim(x, jnp.where(plan.target == place, plan.do_value, new), H + place, 1)
 
-  x = jax.lax.fori_loop(0, D, node, jnp.zeros((C, D, n)))
-  made = jax.vmap(lambda *args: finish(spec, *args))(plan, x, edges, mechanism_kinds)
+  x, seen = corrupted.read(jax.lax.fori_loop(0, D, node, x)[:, H:])
+  made = jax.vmap(lambda *args: finish(spec, *args))(plan, x, seen, edges, mechanism_kinds)
   return made | {"graph_kind": graph_kind, "noise_kind": noise_kind}
 
 
-def finish(spec: Spec, plan: Plan, x: jax.Array, edges: jax.Array, kinds: jax.Array) -> dict[str, jax.Array]:
-  """One task checked, standardised over its rows, and labelled; arguments are in topological places, x is [D, n]."""
+def finish(spec: Spec, plan: Plan, x: jax.Array, seen: jax.Array | None, edges: jax.Array,
+           kinds: jax.Array) -> dict[str, jax.Array]:
+  """One task checked, standardised over its rows, and labelled; arguments are in topological places.
+
+  Args:
+    x: [D, n]. seen: [D, n], 1 for cells that are not missing; None where all are there.
+  """
   real = jnp.arange(x.shape[0]) < plan.num_nodes
-  mean = jnp.mean(x, 1, keepdims=True)
-  deviation = jnp.sqrt(jnp.mean(jnp.square(x - mean), 1, keepdims=True))
+  average, there = lambda v: jnp.mean(v, 1, keepdims=True), real[:, None]
+  if seen is not None:
+    average = lambda v: jnp.sum(v * seen, 1, keepdims=True) / jnp.maximum(jnp.sum(seen, 1, keepdims=True), 1.0)
+    there = real[:, None] & (seen > 0)
+  mean = average(x)
+  deviation = jnp.sqrt(average(jnp.square(x - mean)))
   smallest = functions.TINY * jnp.maximum(1.0, jnp.abs(mean[:, 0]))
   varies = jnp.all(jnp.where(real, deviation[:, 0] > smallest, True)) | (not spec.reject_constant)
   fits = jnp.all(jnp.isfinite(deviation[:, 0]) | ~real) & varies
   if spec.normalize:
     x = (x - mean) / jnp.maximum(deviation, 1e-8)
-  x = jnp.where(fits & real[:, None], x, 0.0)
+  x = jnp.where(fits & there, x, 0.0)
   order = graphs.shuffled(plan.labels, plan.num_nodes)
   intervened = (plan.target[:, None] == order[None, :]) & real[None, :]
-  return {"values": x[order].T, "intervened": intervened.astype(jnp.float32),
+  made = {"values": x[order].T, "intervened": intervened.astype(jnp.float32),
           "adjacency": edges[order][:, order].astype(jnp.float32), "node_mask": real.astype(jnp.float32),
           "mechanism_kinds": jnp.where(real, kinds[order], -1), "fits": fits}
+  return made if seen is None else made | {"observed": there[order].T.astype(jnp.float32)}
 
 
 def make_batch(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, purpose: str, numbers: jax.Array,
@@ -285,3 +299,11 @@ def make_fixed(spec: Spec, buckets: Buckets, batch_size: int, purpose: str, seed
                         data["counts"][step], False)
     return batch_at
   return in_buckets(data, of_bucket, lambda step: step // per_bucket, buckets, len(data["numbers"]), len(listed))
+
+
+def batches(source: Source, key: jax.Array) -> Iterator[Batch]:
+  """The batches of a finite source in their order; each of its buckets is compiled once."""
+  data = jax.device_put(source.data)
+  make = [jax.jit(source.in_bucket(k).batch_at) for k in range(len(source.buckets) or 1)]
+  for step in range(source.num_batches):
+    yield make[source.bucket(step)](data, jnp.int32(step), key)

@@ -16,46 +16,49 @@ from jaxtrain import duals as duals_lib, optim, rng, step
 from jaxtrain.config import limits
 from jaxtrain.config.limits import Limit
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.causal_discovery import graphs, posterior, scores, signals, tasks
+from jaxtrain.experiments.causal_discovery import audit, graphs, named, posterior, scores, signals, suites, tasks
+from jaxtrain.experiments.causal_discovery.metrics import DESCRIBED
 from jaxtrain.types import Batch, Experiment, Metric, Splits, TrainState, Verb
 
 NO_EDGES = 0.02  # sampled edges, as a share of the true ones, below which a posterior is called empty
 
 INIT_ROWS = 0  # nothing starts from data
+SINCE = {"data.corruptions": ("none",), "data.val_families": (), "data.test_families": (), "eval.suite": ""}
 METRICS = {
-    "e_edge_f1": Metric("", "F1 of edges, mean over sampled graphs", "higher", key=True),
-    "auroc": Metric("", "probability that an edge has the higher probability than a pair without", "higher", 0.5,
-                    key=True),
-    "edge_nll_nats": Metric("nats", "negative log-likelihood of the edges, per ordered pair", "lower", key=True),
-    "acyclic_share": Metric("", "share of sampled graphs that are acyclic", "higher", key=True),
+    "e_edge_f1": DESCRIBED["e_edge_f1"]._replace(key=True),
+    "auroc": DESCRIBED["auroc"]._replace(key=True),
+    "edge_nll_nats": DESCRIBED["edge_nll_nats"]._replace(key=True),
+    "acyclic_share": DESCRIBED["acyclic_share"]._replace(key=True),
     "loss": Metric("nats", "negative log-likelihood of the edges without penalties, per ordered pair", "lower"),
     "edge": Metric("nats", "negative log-likelihood of the edges, per ordered pair", "lower"),
-    "cyclicity": Metric("", "tr exp(P) - d of the edge probabilities; 0 for an acyclic graph", "lower"),
-    "spectral_radius": Metric("", "largest eigenvalue of the edge probabilities; 0 for an acyclic graph", "lower"),
-    "edge_prob": Metric("", "mean edge probability"),
-    "edge_density": Metric("", "share of ordered pairs with an edge"),
-    "sampled_density": Metric("", "share of ordered pairs with an edge, in sampled graphs"),
+    "joint_log_prob_nats": Metric("nats", "log-probability of the whole true graph: of a model with orders the log of "
+                                  "a mean over sampled orders, which is too low on average", "higher"),
+    "inil_nats": Metric("nats", "negative log-likelihood of rows with an intervention, per row, by linear models "
+                        "fitted to the sampled graphs on the other rows", "lower"),
+    "inil_node_nats": Metric("nats", "inil_nats by the number of variables that were not set", "lower"),
+    "true_inil_nats": Metric("nats", "inil_nats of the true graph", "lower"),
+    "ece_pooled": Metric("", "expected calibration error of the edge probabilities of all tasks together, 10 equal "
+                         "bins", "lower"),
     "rows": Metric("tasks", "tasks that were assessed"),
     "rejected": Metric("", "share of simulated tasks that had a constant variable and were left out"),
     "update_norm": Metric("", "norm of the change of the parameters in a step"),
     "lr": Metric("", "learning rate"),
     "grad_norm": Metric("", "norm of the gradient before clipping"),
+    "*_gain": Metric("", "better than a baseline by so much, mean over tasks of the difference", "higher", 0.0),
     "random_*": Metric("", "the same for edges at random with the density of the training graphs"),
     "empty_*": Metric("", "the same for the empty graph"),
 }
-SEED, NUM_NODES = limits.whole(0, 2**32 - 1), limits.whole(2, 4096)
-LIMITS = {
-    "data.mixture": limits.one_of(*tasks.MIXTURES),
+METRICS = METRICS | {name: metric for name, metric in (DESCRIBED | audit.METRICS).items() if name not in METRICS}
+SEED = limits.whole(0, 2**32 - 1)
+LIMITS = {f"data.{name}": limit for name, limit in tasks.LIMITS.items()} | {
     "data.graphs": limits.names(),
     "data.mechanisms": limits.names(),
     "data.noises": limits.names(),
-    "data.noise_share": Limit(lambda v: len(v) == 2 and all(limits.fits(limits.at_least(0, 1), share) for share in v)
-                              and v[0] <= v[1], "two numbers from 0 to 1, in order", tuple),
-    "data.num_nodes": limits.each(NUM_NODES, 1, limits.MOST_DEPTH),
-    "data.pad_to": limits.each(NUM_NODES, 0, limits.MOST_DEPTH),
-    "data.num_rows": limits.whole(2, limits.MOST_ROWS),
-    "data.num_rows_int": limits.whole(0, limits.MOST_ROWS),
-    "data.p_obs_only": limits.at_least(0, 1),
+    "data.corruptions": limits.names(),
+    "data.val_families": limits.names(),
+    "data.test_families": limits.names(),
+    "eval.suite": Limit(lambda v: v in suites.SUITES, f"empty or {' | '.join(filter(None, suites.SUITES))}", str),
+    "data.pad_to": limits.each(tasks.NUM_NODES, 0, limits.MOST_DEPTH),
     "data.intervention_value": limits.at_least(-1e12, 1e12),
     "data.intervention_scale": limits.at_least(0, 1e12),
     "data.normalize": limits.switch(),
@@ -84,11 +87,14 @@ class Model(NamedTuple):
     posterior: `(params, tasks, key, num) -> (loss [B], probs [B, D, D], graphs [B, num, D, D])`: the loss without
       penalties, marginal edge probabilities, samples.
     dual: terms that are constraints, each weighted by a dual variable.
+    log_prob: `(params, tasks, key, num) -> [B]`, log-probability in nats of the whole true graph, of `num` orders where
+      the model draws them; None where the model has none.
   """
   init: Callable[[jax.Array], Any]
   terms: Callable[[Any, Batch, jax.Array, bool], tuple[dict[str, jax.Array], jax.Array]]
   posterior: Callable[[Any, Batch, jax.Array, int], tuple[jax.Array, jax.Array, jax.Array]]
   dual: tuple[str, ...] = ()
+  log_prob: Callable[[Any, Batch, jax.Array, int], jax.Array] | None = None
 
 
 def bind(net: Any) -> tuple[Callable, Callable]:
@@ -123,20 +129,24 @@ def load(config) -> Splits:
   for name, size in (("train.batch_size", batch_size), ("eval.batch_size", eval_size)):
     if size % spec.task_chunk:
       raise UserError(f"config.data.task_chunk: got {spec.task_chunk}, allowed divisors of config.{name} = {size}")
-  check_sizes(config.model, spec.num_rows + spec.num_rows_int)
   fixed = lambda purpose, num, seeds: tasks.make_fixed(spec, buckets, eval_size, purpose, config.data.eval_seed, num,
                                                        seeds)
   num_nodes, num_test = sorted(set(config.data.num_nodes)), config.eval.max_test_tasks
+  judged = {split: named.of_config(config, split) for split in ("val", "test")}
+  for made in (spec, *(family.spec for found in judged.values() for family in found)):
+    check_sizes(config.model, made.num_rows + made.num_rows_int)
+  sizes = sorted({*num_nodes, *(d for found in judged.values() for family in found for d in family.num_nodes)})
   known = {"num_nodes": num_nodes, "num_rows": spec.num_rows + spec.num_rows_int,
            "graphs": [family.text for family in spec.graphs],
            "mechanisms": [family.text for family in spec.mechanisms],
            "noises": [family.text for family in spec.noises],
-           "edge_probs": {str(d): graphs.edge_probability(spec.graphs, d) for d in num_nodes},
+           "edge_probs": {str(d): graphs.edge_probability(spec.graphs, d) for d in sizes},
            "table": {"source": f"simulated causal models of {' or '.join(map(str, num_nodes))} variables",
                      "rows": spec.num_rows + spec.num_rows_int},
            "uses_per_row": (spec.num_rows + spec.num_rows_int) * buckets.sizes[-1], "steps_per_epoch": 1}
+  val = [named.source(family, config, "val") for family in judged["val"]]
   return Splits(tasks.make_stream(spec, buckets, batch_size),
-                fixed("val", config.eval.max_val_tasks, config.data.val_seeds),
+                named.join(val) if val else fixed("val", config.eval.max_val_tasks, config.data.val_seeds),
                 fixed("test", num_test, config.data.test_seeds) if num_test else None, known)
 
 

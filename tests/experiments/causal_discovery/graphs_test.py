@@ -101,3 +101,10 @@ def test_exact_edges_are_spread_evenly_over_the_pairs():
   count = A.sum(0)[np.triu_indices(NODES, 1)]
   want = NUM * 20 / 190
   assert (np.square(count - want) / (want * (1 - 20 / 190))).sum() < 297
+
+
+@pytest.mark.parametrize("words, nodes, most", [("er num_edges=60", 5, 0.5), ("er num_edges=60", 20, 60 / 380),
+                                                ("sf m=9", 5, 0.0), ("er edge_prob=1.0", 7, 0.5)])
+def test_no_more_than_half_of_the_ordered_pairs_have_an_edge(words, nodes, most):
+  """Also where a family asks for more edges than so few nodes can have."""
+  assert graphs.edge_probability(families.parse("data.graphs", (words,), graphs.KNOWN), nodes) == pytest.approx(most)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import families, functions, mechanisms
 from jaxtrain.experiments.causal_discovery.numbers import Numbers, count, drawn
 
@@ -92,6 +93,16 @@ def test_repaired_post_nonlinear(nonlinearity, outer):
   out, (u,) = run("pnl", nonlinearity=nonlinearity)
   inner = 0.7**0.5 * standard((normal(u) * PARENTS) @ X) + 0.3**0.5 * EPS
   np.testing.assert_allclose(out, standard(outer(inner)), atol=2e-4)
+
+
+def test_categories_are_equally_frequent_cuts_of_the_linear_mechanism():
+  from scipy import stats
+  out, (u,) = run("discrete", levels=4)
+  inner = 0.7**0.5 * standard((normal(u) * PARENTS) @ X) + 0.3**0.5 * EPS
+  want = standard(np.digitize(inner, stats.norm.ppf([0.25, 0.5, 0.75])).astype(float))
+  assert (np.abs(out - want) > 1e-3).mean() < 0.01  # a value at a border may fall on either side in float32
+  with pytest.raises(UserError, match="levels=1 .* allowed 2 to 100"):
+    mechanisms.check(families.parse("data.mechanisms", ("discrete levels=1",), mechanisms.KNOWN)[0])
 
 
 @pytest.mark.parametrize("name, with_noise", [("mlp", False), ("legacy_mlp", True)])
@@ -191,8 +202,8 @@ def test_repaired_nodes_have_unit_variance_the_stated_noise_and_noise_as_roots(n
   out, _ = run(name, share=0.4)
   assert np.isfinite(out).all() and abs(out.std() - 1) < 0.15
   root, _ = run(name, parents=np.zeros(D))
-  assert abs(np.corrcoef(root, EPS)[0, 1]) > 0.7  # pnl bends it
-  if name not in ("pnl",):
+  assert abs(np.corrcoef(root, EPS)[0, 1]) > 0.7  # pnl bends it, discrete cuts it
+  if name not in ("pnl", "discrete"):
     np.testing.assert_allclose(root, EPS, atol=1e-5)
     signal = (out - 0.4**0.5 * EPS) / 0.6**0.5
     assert abs(signal.std() - 1) < 1e-2 and abs(signal.mean()) < 1e-2

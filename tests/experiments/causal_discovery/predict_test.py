@@ -9,9 +9,9 @@ import pytest
 
 import jaxtrain
 from jaxtrain import ensemble, predict as command
-from jaxtrain.data import writing
+from jaxtrain.data import files, writing
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.causal_discovery import predict as verbs
+from jaxtrain.experiments.causal_discovery import predict as verbs, user_table
 from runs import QUIET
 
 
@@ -28,6 +28,10 @@ def trained(tmp_path_factory, shared):
                         "constant": table | {"c": np.ones(30)}, "missing": table | {"c": np.full(30, np.nan)},
                         "gaps": table | {"c": np.where(np.arange(30) % 10, x[:, 2], np.nan)},
                         "filled": {n: v[np.arange(30) % 10 > 0] for n, v in table.items()},
+                        "mixed": table | {"c": np.array(["W-01", *map(str, x[1:, 2])], object)},
+                        "alike": {"a": x[:, 0], "b": x[:, 0]},
+                        "twice": table | {"e": np.where(np.arange(30) % 11 == 5, np.nan, x[:, 1])},
+                        "three": {name: table[name] for name in ("a", "b", "d")},
                         "infinite": table | {"c": np.append(x[1:, 2], np.inf)},
                         "text": {"well": np.array(["W-01"] * 30, object)} | table,
                         "stray": table | {"e_intervened": np.zeros(30)}, "one": {"a": x[:, 0]},
@@ -60,6 +64,75 @@ def test_rows_with_missing_cells_are_left_out_and_counted(trained, capsys):
   np.testing.assert_allclose([float(row["prob"]) for row in rows], [float(row["prob"]) for row in want], atol=1e-6)
   said = capsys.readouterr().out
   assert ": 27 rows read, 12 pairs, in " in said and "left out" not in said
+
+
+@pytest.mark.parametrize("table, same_as, words", [
+    ("constant", "three", "left out: column 'c': it is constant"),
+    ("missing", "three", "left out: column 'c': it has fewer than two cells with a number"),
+    ("text", "plain", "left out: column 'well': its cells are text"),
+    ("twice", "plain", "left out: column 'e': it repeats 'b'")])  # where it is there
+def test_columns_that_say_nothing_are_left_out_by_name(table, same_as, words, trained, capsys):
+  rows = apply(trained, "graph", table)
+  assert words in capsys.readouterr().out.splitlines()
+  want = apply(trained, "graph", same_as)
+  assert "left out" not in capsys.readouterr().out
+  assert [(row["cause"], row["effect"]) for row in rows] == [(row["cause"], row["effect"]) for row in want]
+  np.testing.assert_allclose([float(row["prob"]) for row in rows], [float(row["prob"]) for row in want], atol=1e-6)
+
+
+def test_a_table_unlike_those_of_training_is_said_to_be_one(trained, capsys):
+  x = np.random.RandomState(1).normal(size=(200, 8))
+  writing.write(str(trained / "large.csv"), {f"v{d}": x[:, d] for d in range(8)})
+  apply(trained, "graph", "large")
+  said = "tables of 4 or 6 variables and 24 rows; this one has 8 and 200: the further away, the less"
+  assert said in capsys.readouterr().out
+  apply(trained, "graph", "plain")
+  assert "the further away" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("num_rows, said", [
+    ((50, 500), []), ((200, 200), []), ((10, 40), ["tables of 3 variables and 10 to 40 rows; this one has 3 and 200"]),
+    ((2000, 2000), ["tables of 3 variables and 2,000 rows; this one has 3 and 200"])])
+def test_a_table_is_compared_with_all_numbers_of_rows_of_training(num_rows, said, tmp_path):
+  """Up to a quarter of the fewest and four times the most."""
+  x = np.random.RandomState(1).normal(size=(200, 3))
+  writing.write(str(tmp_path / "a.csv"), {name: x[:, d] for d, name in enumerate("abc")})
+  lines = user_table.say(files.read("csv", str(tmp_path / "a.csv")), True, (3,), num_rows)
+  assert len(lines) == len(said) and all(words in line for words, line in zip(said, lines)), lines
+
+
+def test_a_column_that_is_left_out_keeps_no_row(tmp_path):
+  """Rows whose only cell is one of a constant column, with and without a network that reads missing cells."""
+  x, gaps = np.random.RandomState(1).normal(size=(9, 2)), np.arange(9) % 3 == 0
+  columns = {"a": np.where(gaps, np.nan, x[:, 0]), "b": np.where(gaps, np.nan, x[:, 1]), "c": np.ones(9)}
+  writing.write(str(tmp_path / "a.csv"), columns)
+  for incomplete in (True, False):
+    table = user_table.read(files.read("csv", str(tmp_path / "a.csv")), incomplete)
+    assert table.names == ["a", "b"] and not np.isnan(table.values).any() and len(table.values) == 6, incomplete
+
+
+def test_a_task_with_missing_cells_keeps_its_rows_and_standardises_over_what_is_there(trained):
+  """A cell whose mark is missing counts as missing; a row without any cell is left out."""
+  x, marks = np.random.RandomState(1).normal(3, 2, size=(8, 3)), np.zeros(8)
+  x[[0, 3, 3, 3, 5], [0, 0, 1, 2, 2]] = np.nan
+  marks[[4, 6]] = np.nan, 1
+  path = trained / "holes.csv"
+  writing.write(str(path), {"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "b_intervened": marks})
+  columns = files.read("csv", str(path))
+  table = user_table.read(columns, incomplete=True)
+  task = user_table.task_of(table)
+  want = x.copy()
+  want[4, 1] = np.nan
+  want = np.delete(want, 3, axis=0)
+  assert table.names == ["a", "b", "c"]
+  np.testing.assert_array_equal(task["observed"][0], ~np.isnan(want))
+  np.testing.assert_allclose(task["values"][0], np.nan_to_num((want - np.nanmean(want, 0)) / np.nanstd(want, 0)),
+                             rtol=1e-5, atol=1e-6)
+  assert np.asarray(task["intervened"])[0, :, 1].tolist() == [0, 0, 0, 0, 0, 1, 0]
+  assert user_table.say(columns, True, (3,), (8, 8)) == [
+      "7 of 8 rows, 1 without any cell left out",
+      "3 of 21 cells missing: a pair is judged by the rows that hold both its variables"]
+  assert len(user_table.read(columns, incomplete=False).values) == 4
 
 
 def test_a_graph_in_python_is_that_of_the_command(trained):
@@ -99,9 +172,9 @@ def test_sampled_graphs_have_the_probabilities(trained, capsys):
 
 
 @pytest.mark.parametrize("table, words", [
-    ("constant", "column 'c' is constant"), ("missing", "got 4 variables and 0 rows without missing cells"),
     ("infinite", "column 'c', row 31: inf, allowed a finite number"),
-    ("text", "column 'well', row 2: 'W-01' is not a number; choose the columns of numbers with --columns"),
+    ("mixed", "column 'c', row 2: 'W-01' is not a number; choose the columns of numbers with --columns"),
+    ("alike", "got 1 variables and 30 rows, allowed 2 or more of each; 'b': it repeats 'a'"),
     ("stray", "marks a variable 'e' that is not there"), ("one", "got 1 variables and 30 rows"),
     ("wrong", "column 'b_intervened', row 2: 0.5, allowed 0 or 1")])
 def test_tables_that_do_not_fit_are_refused_in_a_line(table, words, trained):

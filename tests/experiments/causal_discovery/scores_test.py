@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.special
+import scipy.stats
 from sklearn import metrics as sk
 
 from jaxtrain.experiments.causal_discovery import scores
@@ -55,6 +56,45 @@ def test_edge_f1_is_the_mean_over_samples():
   assert float(edge_f1(samples[-1:], np.zeros_like(truth), MASK)) == 1  # both empty
   only_padding = np.ones_like(truth) - MASK[:, None] * MASK[None, :]
   assert float(edge_f1(samples[-1:], only_padding, MASK)) == 1
+
+
+@pytest.mark.parametrize("decimals", [6, 1])
+def test_auprc_is_scikit_learns(decimals):
+  auprc = quick_jit(scores.auprc)
+  for seed in range(5):
+    probs, truth = made(seed, decimals)
+    mean, trapezoid, defined = auprc(probs, truth, MASK)
+    precision, recall, _ = sk.precision_recall_curve(pairs(truth), pairs(probs))
+    assert defined and float(mean) == pytest.approx(sk.average_precision_score(pairs(truth), pairs(probs)), abs=1e-6)
+    assert float(trapezoid) == pytest.approx(sk.auc(recall, precision), abs=1e-6)
+  assert not auprc(probs, np.zeros_like(truth), MASK)[2]
+
+
+def test_entropy_and_calibration_are_those_of_float64():
+  probs, truth = made()
+  p, t = pairs(probs).astype(np.float64), pairs(truth)
+  entropy = quick_jit(scores.edge_entropy_nats)(probs, MASK)
+  assert float(entropy) == pytest.approx(np.mean(scipy.stats.bernoulli(p).entropy()), rel=1e-5)
+  assert float(quick_jit(scores.edge_entropy_nats)(truth, MASK)) == 0  # no NaN at 0 and 1
+  brier, ece = quick_jit(scores.calibration)(probs, truth, MASK)
+  assert float(brier) == pytest.approx(sk.brier_score_loss(t, p), rel=1e-5)
+  bins = np.digitize(p, np.linspace(0, 1, 11)[1:-1])
+  want = sum((bins == k).mean() * abs(t[bins == k].mean() - p[bins == k].mean()) for k in range(10) if k in bins)
+  assert float(ece) == pytest.approx(want, rel=1e-5)
+
+
+def test_ancestors_are_those_of_matrix_powers():
+  closure = quick_jit(scores.closure)
+  random = np.random.RandomState(1)
+  for n in range(30):
+    graph = (random.rand(D, D) < 0.2) * (1 - np.eye(D))
+    want = sum(np.linalg.matrix_power(graph, k) for k in range(1, D + 1)) > 0
+    np.testing.assert_array_equal(closure(graph.astype(np.float32)), want, err_msg=str(n))
+  chain = np.diag(np.ones(D - 1), 1).astype(np.float32)
+  everyone = np.ones(D, np.float32)
+  short = chain.copy()
+  short[3, 4] = 0  # 28 ancestor pairs become 6 + 6
+  assert float(quick_jit(scores.ancestor_f1)(short[None], chain, everyone)) == pytest.approx(2 * 12 / (12 + 28))
 
 
 def test_edge_nll_is_that_of_float64():

@@ -13,9 +13,9 @@ from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import scores, tasks
 
 DEFAULTS = {"graphs": ("er edge_prob=0.4", "sf m=2"), "mechanisms": ("linear", "mlp hidden_dim=4", "square"),
-            "noises": ("gaussian", "laplace"), "mixture": "node", "noise_share": (0.1, 0.9), "num_rows": 30,
-            "num_rows_int": 10, "p_obs_only": 0.25, "intervention_value": 2.0, "intervention_scale": 0.5,
-            "normalize": True, "reject_constant": True, "task_chunk": 4, "num_nodes": (5, 6)}
+            "noises": ("gaussian", "laplace"), "corruptions": ("none",), "mixture": "node", "noise_share": (0.1, 0.9),
+            "num_rows": 30, "num_rows_int": 10, "p_obs_only": 0.25, "intervention_value": 2.0,
+            "intervention_scale": 0.5, "normalize": True, "reject_constant": True, "task_chunk": 4, "num_nodes": (5, 6)}
 KEY = jax.random.key(11)
 # What is compiled is called once or twice; the tests of bits compile as training does.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -143,17 +143,6 @@ def test_one_mechanism_per_task_or_per_node():
   assert all(len(set(k[k >= 0])) == 1 for k in kinds) and len(set(kinds[kinds >= 0])) == 3
   kinds = batch_of(mixture="node", batch=16)["mechanism_kinds"]
   assert any(len(set(k[k >= 0])) > 1 for k in kinds)
-
-
-@pytest.mark.slow
-def test_noises_have_their_moments():
-  """Variance 1 and kurtosis 3, 6, 1.8 of 1e6 numbers, to 2 %; Cauchy's quartiles are +-1."""
-  u = jax.random.uniform(jax.random.key(5), (1_000_000,), minval=-1.0, maxval=1.0)
-  noise = {name: np.asarray(tasks.noise_of(SimpleNamespace(name=name), u), np.float64) for name in tasks.NOISES}
-  for name, kurtosis in (("gaussian", 3.0), ("laplace", 6.0), ("uniform", 1.8)):
-    assert abs(noise[name].mean()) < 5e-3 and abs(noise[name].var() - 1) < 1e-2
-    assert abs((noise[name] ** 4).mean() / noise[name].var() ** 2 / kurtosis - 1) < 3e-2
-  np.testing.assert_allclose(np.quantile(noise["cauchy"], [0.25, 0.75]), [-1, 1], rtol=1e-2)
 
 
 @pytest.mark.slow
