@@ -118,7 +118,8 @@ def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]
       return None
     if in_memory:
       of_part = lambda named: {name: column[part_rows] for name, column in named.items()}
-      return arrays.table_source(of_part(columns), batch_size, shuffled, of_part(table.truth))
+      beside = table.truth if table.group is None else table.truth | {"group": table.group}
+      return arrays.table_source(of_part(columns), batch_size, shuffled, of_part(beside))
     return host.host_source(table, part_rows, label, scaler, batch_size, shuffled=shuffled, masked=masked,
                             num_epochs=count_epochs(config, len(part_rows)) if part == "train" else 1,
                             num_workers=config.data.num_workers if part == "train" else 0)

@@ -86,6 +86,21 @@ def rate_of_products(folder: str, core: int) -> float:
     return json.load(file)
 
 
+def kept(folder: str, name: str, make: Callable[[], list | dict]) -> list | dict:
+  """What `make()` returns, JSON-able, kept in a file of the folder: one that is there is read and nothing is made.
+
+  The file appears whole, so that what was begun and not ended is made again.
+  """
+  path = os.path.join(folder, f"{name.replace(' ', '_')}.json")
+  if not os.path.exists(path):
+    result = make()
+    with open(f"{path}.part", "w", encoding="utf-8") as file:
+      json.dump(result, file)
+    os.replace(f"{path}.part", path)
+  with open(path, encoding="utf-8") as file:
+    return json.load(file)
+
+
 def spread(values: list[float]) -> dict:
   """Median and range."""
   return {"median": statistics.median(values), "range": [min(values), max(values)]}

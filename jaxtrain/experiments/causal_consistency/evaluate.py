@@ -227,13 +227,14 @@ def assess_rows(rows: dict, predicted: Predicted, facts: dict,
 
   Args:
     rows: x [N, D], y [N] (-1 = hidden), z [N, Z], w [N, W] where there are instruments; and where the truth is known,
-      y_true [N] and mean_true [N, C, Z] = E[z | x, do(y)].
+      y_true [N] and mean_true [N, C, Z] = E[z | x, do(y)]. `group` [N], what rows depend through, is not looked at.
     predicted: what the model says of them.
     facts: covariates, outcomes, instruments and class_names.
     draws: [S, C, Z] average effects against class 0 for draws from a posterior of the model's parameters, whose mean
       and quantiles are then the model's average effect and its interval; None where there is no posterior.
   """
-  rows = {name: np.asarray(value, np.int64 if name in ("y", "y_true") else np.float64) for name, value in rows.items()}
+  rows = {name: np.asarray(value, np.int64 if name in ("y", "y_true") else np.float64) for name, value in rows.items()
+          if name != "group"}
   seen = rows["y"] >= 0
   q = effects.responsibilities(rows["y"], predicted.log_posterior)
   scalars: dict[str, float] = {"rows": len(seen), "rows_recorded": int(seen.sum())}

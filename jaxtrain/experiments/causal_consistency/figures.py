@@ -8,6 +8,7 @@ named `<name>/<class>` and `<name>/<outcome>`.
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxtrain.experiments.causal_consistency import figures_estimators
 from jaxtrain.experiments.causal_consistency.figures_findings import (
     BALANCED, WEAK_F, WIDTH, agrees, contrasts, findings, finite, scalars_of, with_ends)
 from jaxtrain.experiments.causal_consistency.figures_model import calibration, responsibilities, sigma
@@ -201,6 +202,6 @@ def draw_against_truth(ax, found: np.ndarray, true: np.ndarray) -> None:
          ylabel="estimated")
 
 
-FAMILIES = {"effects": effects, "overlap": overlap, "balance": balance, "cate": cate, "calibration": calibration,
-            "sigma": sigma, "responsibilities": responsibilities}
-FINDINGS = {"findings": findings}
+FAMILIES = {"effects": effects, "estimators": figures_estimators.estimators, "overlap": overlap, "balance": balance,
+            "cate": cate, "calibration": calibration, "sigma": sigma, "responsibilities": responsibilities}
+FINDINGS = {"findings": findings, "estimators": figures_estimators.findings}

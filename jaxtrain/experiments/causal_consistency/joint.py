@@ -16,8 +16,8 @@ from jaxtrain import optim, rng, schedules, step
 from jaxtrain.config import limits
 from jaxtrain.data import tabular
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.causal_consistency import (bayes, consistency, evaluate, generators, nets, objectives,
-                                                     outputs, predict, sources, svi)
+from jaxtrain.experiments.causal_consistency import (bayes, consistency, evaluate, evaluate_estimators, generators,
+                                                     nets, objectives, outputs, predict, sources, svi)
 from jaxtrain.types import Experiment, Metric, Splits, TrainState
 
 BACKENDS = ("em", "svi", "trainer")
@@ -44,7 +44,7 @@ METRICS = {
     "beta": Metric("", "weight of rows without a treatment"),
     "lr": Metric("", "learning rate"),
     "grad_norm": Metric("", "norm of the gradient before clipping"),
-} | evaluate.METRICS
+} | evaluate.METRICS | evaluate_estimators.METRICS
 SCHEDULE = {"shape": limits.one_of(*schedules.KL_SHAPES), "start": limits.at_least(0, 1e6),
             "num_epochs": limits.whole(0)}
 RATE = limits.Limit(limits.between(0, 1).test, "0 or more and below 1: with no treatment recorded, nothing says which "

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxtrain import statistics
 from jaxtrain.data import blocks, scaling
-from jaxtrain.experiments.causal_consistency import bayes, evaluate, nets, sources
+from jaxtrain.experiments.causal_consistency import bayes, evaluate, evaluate_estimators, nets, sources
 
 DRAWS = 400  # from the posterior of a Bayesian model's parameters
 LEVELS = (statistics.LEVEL / 2, 1 - statistics.LEVEL / 2)  # ends of an interval of 95 %
@@ -109,23 +109,34 @@ def row_intervals(functions: Functions, meta: dict, params: Any, x: np.ndarray, 
 
 
 def rows_of(meta: dict, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Rows of a source in raw units by role, and what is known of them: `x`, `w`, `z`, `y`, `y_true`, `mean_true`."""
+  """Rows of a source in raw units by role, and what is known of them: `x`, `w`, `z`, `y`, `group`, `y_true`,
+  `mean_true`.
+  """
   raw = scaling.unscale(meta["scaler"], rows["x"])
   x, w, z = sources.split_columns(meta, {"x": raw})
   found = {"x": x, "z": z, "y": rows["label"]} | ({"w": w} if w.shape[1] else {})
-  known = {"true_label": "y_true", "true_mean": "mean_true"}
+  known = {"true_label": "y_true", "true_mean": "mean_true", "group": "group"}
   return found | {known[name]: rows[name] for name in known if name in rows}
 
 
 def make_assess(model: nets.Joint, meta: dict) -> dict[str, Callable]:
-  """A part for each split: `(state, splits, key) -> (scalars, arrays)`."""
+  """Parts of the assessment: the model on each split, and on test rows the estimators that do not ask it."""
   functions = make_functions(model, meta)
 
-  def assess(name, state, splits, key):
+  def rows_at(splits, name):
     source = getattr(splits, name)
-    rows = source.rows(np.arange(source.num_rows))
+    return source.rows(np.arange(source.num_rows))
+
+  def assess(name, state, splits, key):
+    rows = rows_at(splits, name)
     found, draws = predicted(functions, meta, state.applied, rows["x"]), None
     if bayes.is_bayesian(state.applied):
       draws = effect_draws(functions, meta, state.applied, sources.split_columns(meta, rows)[0], key)
     return evaluate.assess_rows(rows_of(meta, rows), found, meta, draws)
-  return {name: functools.partial(assess, name) for name in ("train", "val", "test")}
+
+  def estimators(state, splits, key):
+    del state, key
+    return evaluate_estimators.assess_rows(rows_of(meta, rows_at(splits, "test")), meta), {}
+
+  own = {name: functools.partial(assess, name.partition("-")[0]) for name in ("train", "val", "test-model")}
+  return own | {"test-estimators": estimators}

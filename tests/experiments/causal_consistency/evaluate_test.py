@@ -144,7 +144,7 @@ def test_classes_and_outcomes_beyond_the_first_are_named():
 def test_user_rows_without_truth_and_all_recorded():
   rows, predicted = exact(300, 3, hidden=0.0)
   del rows["y_true"], rows["mean_true"]
-  scalars, arrays = evaluate.assess_rows(rows, predicted, FACTS)
+  scalars, arrays = evaluate.assess_rows(rows | {"group": np.repeat(["a", "b"], 150)}, predicted, FACTS)
   assert not [name for name in scalars if "truth" in name or name.startswith(("hidden", "cate_rmse"))]
   assert "imputed_counts" not in arrays and "sample_cate_true" not in arrays and scalars["rows_recorded"] == 300
   rows["y"] = np.where(np.arange(300) < 100, rows["y"], -1)
