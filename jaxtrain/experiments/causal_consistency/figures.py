@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from jaxtrain.experiments.causal_consistency import figures_estimators
 from jaxtrain.experiments.causal_consistency.figures_findings import (
-    BALANCED, WEAK_F, WIDTH, agrees, contrasts, findings, finite, scalars_of, with_ends)
+    BALANCED, WEAK_F, WIDTH, agrees, contrasts, findings, finite, scalars_of)
+from jaxtrain.experiments.causal_consistency.figures_forest import BLUE, GREY, forest
 from jaxtrain.experiments.causal_consistency.figures_model import calibration, responsibilities, sigma
 from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir.reading import RunData
 
-BLUE, GREY = HUES[0], "#c3c9cf"
 ESTIMATORS = {"ate_unadjusted": "difference of group means\n(unadjusted)", "ate": "the model's means\n(plug-in)",
               "ate_aipw_model": "the model's means and\npropensity (AIPW)",
               "ate_aipw": "regressions without the\nmodel (cross-fitted AIPW)", "ate_2sls": "instrument (2SLS)"}
@@ -31,36 +31,13 @@ def effects(run: RunData) -> Figure | None:
   shown = panels[:MAX_CONTRASTS]
   figure = new_figure(WIDTH, 0.3 + 2.5 * len(shown))
   for ax, (end, title) in zip(np.ravel(figure.subplots(len(shown), 1)), shown):
-    draw_estimates(ax, scalars, end)
+    forest(ax, scalars, end, ESTIMATORS, ("ate_unadjusted",), 7.5, {"": 2.0})
+    ax.margins(x=0.16)
     ax.set_title(title)
   rest = len(panels) - len(shown)
   figure.set_label(effects_caption(scalars, shown[0], "effect_draws" in run.arrays)
                    + f" {rest} further effects are not drawn." * bool(rest))
   return figure
-
-
-def draw_estimates(ax, scalars: dict, end: str) -> None:
-  """A dot and an interval for each estimator, and a line at the truth where it is known."""
-  there = [name for name in ESTIMATORS if finite(scalars, f"{name}{end}") is not None]
-  for at, name in enumerate(there):
-    value = finite(scalars, f"{name}{end}")
-    low, high = (finite(scalars, f"{name}_{side}{end}") for side in ("low", "high"))
-    color = MUTED if name == "ate_unadjusted" else BLUE
-    if low is not None and high is not None:
-      ax.plot([low, high], [at, at], color=color, linewidth=2)
-    ax.plot(value, at, "o", color=color, markersize=5.5)
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # a line at the truth stays behind the number
-    ax.annotate(with_ends(scalars, name, end), (value, at), (0, 6), textcoords="offset points", ha="center",
-                fontsize=7.5, color=INK, bbox=box)
-  truth = finite(scalars, f"ate_truth{end}")
-  if truth is not None:
-    ax.axvline(truth, color=HUES[2], linewidth=1.3)
-  ax.axvline(0, color=GREY, linewidth=1, zorder=0)
-  ax.margins(x=0.16)
-  ax.set_yticks(range(len(there)), [ESTIMATORS[name] for name in there], color=INK)
-  known = "" if truth is None else f" (green: truth {truth:.3g})"
-  ax.set(ylim=(len(there) - 0.5, -0.7), xlabel=f"effect in units of the outcome{known}")
-  ax.grid(axis="y", visible=False)
 
 
 def effects_caption(scalars: dict, contrast: tuple[str, str], is_posterior: bool) -> str:
