@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 
 def opaque(value):
@@ -29,7 +30,11 @@ def hidden(count: int) -> jax.Array:
 
 
 def run_in_turn(run: Callable, count: int) -> Any:
-  """Results of run(0), run(1), ... stacked along a leading axis."""
-  out = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), jax.eval_shape(run, jnp.int32(0)))
+  """Results of run(0), run(1), ... stacked along a leading axis; `run` is traced once."""
+  traced, shapes = jax.make_jaxpr(run, return_shape=True)(jnp.int32(0))
+  leaves, tree = jax.tree.flatten(shapes)
+  again = jaxpr_as_fun(traced)
   put = lambda c, out, x: jax.lax.dynamic_update_index_in_dim(out, x, c, 0)
-  return jax.lax.fori_loop(0, hidden(count), lambda c, out: jax.tree.map(lambda o, x: put(c, o, x), out, run(c)), out)
+  out = [jnp.zeros((count, *leaf.shape), leaf.dtype) for leaf in leaves]
+  out = jax.lax.fori_loop(0, hidden(count), lambda c, out: [put(c, o, x) for o, x in zip(out, again(c))], out)
+  return jax.tree.unflatten(tree, out)

@@ -125,7 +125,8 @@ def several(name: str, verb: Verb, num_members: int) -> Verb:
       return (lambda x: sum(fn(x) for fn, _ in made) / num_members), made[0][1]
     return (lambda x: jnp.concatenate([fn(x) for fn, _ in made], axis=1)), made[0][1]
 
-  return verb._replace(run=run, pure=pure if verb.pure else None)
+  settle = (lambda *args: several(name, verb.settle(*args), num_members)) if verb.settle else None
+  return verb._replace(run=run, pure=pure if verb.pure else None, settle=settle)
 
 
 def join(verb: Verb, each: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -60,6 +60,10 @@ class NotSaved(Told):
   """What was written as a checkpoint cannot be read back."""
 
 
+class LostRows(Told):
+  """Rows of a damaged input could not be read; all others are written."""
+
+
 class LostProcess(Told):
   """Another process of the same run is no longer there."""
 

@@ -33,10 +33,11 @@ from jaxtrain import commands, config as config_lib, errors, notebook, streams
 from jaxtrain.commands import Given, Log
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import LostProcess, Stopped, Told, UserError
-from jaxtrain.workdir import jsonfile, records, schema
+from jaxtrain.workdir import jsonfile, kept, records, schema
 
 MODES = ("train", "eval", "check", "inspect", "fields")
 OF_RUNS = ("eval", "inspect")  # modes that need a run
+OF_KEPT = ("inspect", "fields")  # modes that only read it
 RESUME = ("auto", "never", "required")
 WIDTH = 120  # columns of a listing that goes to no terminal
 
@@ -118,6 +119,11 @@ def check_flags(own: flags.FlagValues) -> None:
       raise UserError(f"--{name}: got {own[name].value!r}, allowed {' | '.join(allowed)}")
   if own.mode in OF_RUNS and not own.workdir:
     raise UserError(f"--workdir: required with --mode={own.mode}")
+  if kept.is_kept(own.workdir):
+    if own.mode not in OF_KEPT:
+      raise UserError(f"--workdir: {own.workdir!r} is read only, allowed with --mode={' | '.join(OF_KEPT)}; "
+                      f"--init_from={own.workdir} starts a run of your own from it")
+    own["workdir"].value = kept.folder_of(own.workdir)
   if own.fields and own.mode != "fields":
     raise UserError(f"--fields: got {own.fields!r}, allowed nothing without --mode=fields")
 

@@ -16,6 +16,7 @@ import operator
 import os
 import re
 import tempfile
+import warnings
 from typing import Any, Iterator, Sequence
 
 from ml_collections import ConfigDict
@@ -24,7 +25,7 @@ from jaxtrain import commands, config as config_lib, streams
 from jaxtrain.config import meanings
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import Stopped, Told, UserError, need
-from jaxtrain.workdir import quality as quality_lib, reading, records
+from jaxtrain.workdir import kept, quality as quality_lib, reading, records
 
 # Words of a command, as patterns, and those of Python
 SPELT = {r"--workdir=.* goes on$": "the same call goes on", "the same command": "the same call",
@@ -124,7 +125,8 @@ def load(workdir: str | os.PathLike, checkpoint: str | int = "best", *, experime
   """A trained run: its config, history and evaluations, and its verbs as functions.
 
   Args:
-    workdir: folder of the run. It is data: code that it names is run only where `experiment` and `code` name it too.
+    workdir: folder of the run; or kept:FAMILY, a model that comes with jaxtrain. It is data: code that it names is run
+      only where `experiment` and `code` name it too.
     checkpoint: best | last | STEP. Its digest is checked.
     experiment: the run's experiment, where that is a module of your own.
     code: functions of your own that the run's config names and a verb calls.
@@ -137,6 +139,7 @@ def load(workdir: str | os.PathLike, checkpoint: str | int = "best", *, experime
   commands.set_up_libraries()
   workdir, names = os.fspath(workdir), (code,) if isinstance(code, str) else tuple(code)
   with spelt_for_python():
+    workdir = kept.folder_of(workdir)
     return Loaded(workdir, trained.restore(workdir, str(checkpoint), (experiment, *names)))
 
 
@@ -219,7 +222,7 @@ class VerbFunction:
     self.labels = {column.name: column.values for column in inputs or () if column.values}
     self.counts = self.verb.counts
 
-  def __call__(self, rows: Any = None, *, num: int = 0, seed: int | None = None, form: str = ""):
+  def __call__(self, rows: Any = None, *, num: int = 0, seed: int | None = None, form: str = "", **options: Any):
     """Applies the verb.
 
     Args:
@@ -228,6 +231,9 @@ class VerbFunction:
       num: rows to make, where the verb makes some.
       seed: of what is drawn; None: the run's.
       form: suffix of a file format of the verb's own, such as ".jtc": the result is the bytes of such a file.
+      options: what else the verb may be told, such as `threshold` and `required` of a graph.
+
+    Of damaged bytes whose rest can be read the rest is returned, with a warning that names what is empty.
 
     Raises:
       UserError: the rows do not fit, in the words of the command.
@@ -243,10 +249,13 @@ class VerbFunction:
       data = self.run.config.data if "data" in self.run.config else {}
       if form and form not in self.verb.writers:
         raise UserError(f"{self.name}: got form={form!r}, allowed {' | '.join(self.verb.writers) or 'none'}")
+      verb = verbs.settle(self.run, self.name, self.verb, options)
       columns = self.read(rows, data) if self.verb.reads else None
-      found = verbs.compute(self.run, self.verb, columns, num, seed)
+      found = verbs.compute(self.run, verb, columns, num, seed)
+      if lost := verbs.in_short(verb.lost(columns) if verb.lost else []):
+        warnings.warn(f"{self.name}: {lost}; all others are there", stacklevel=2)
       if form:
-        return self.written(form, columns, found)
+        return self.written(verb, form, columns, found)
     if not inputs.is_frame(rows):
       return found
     same = self.verb.carries and len(next(iter(found.values()))) == len(rows)
@@ -269,11 +278,11 @@ class VerbFunction:
       except UserError as error:
         raise UserError(error.message.replace(path, "the bytes")) from None
 
-  def written(self, form: str, columns: Any, found: dict) -> bytes:
+  def written(self, verb: Any, form: str, columns: Any, found: dict) -> bytes:
     """The bytes of a file of the verb's own format."""
     with tempfile.TemporaryDirectory() as folder:
       path = os.path.join(folder, f"bytes{form}")
-      self.verb.writers[form](path, self.run.state, columns, found)
+      verb.writers[form](path, self.run.state, columns, found)
       with open(path, "rb") as file:
         return file.read()
 

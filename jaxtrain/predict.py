@@ -3,13 +3,17 @@
   python -m jaxtrain.predict --workdir=runs/a --verb=embed --input=new.csv --output=embedded.parquet
   python -m jaxtrain.predict --workdir=runs/a --verb=sample --num=1000 --output=samples.csv
 
+With a model that comes with jaxtrain, nothing trained before:
+  python -m jaxtrain.predict --workdir=kept:causal_discovery --verb=graph --input=table.csv --output=graph.html
+
 Take a model elsewhere, without jaxtrain:
   python -m jaxtrain.predict --workdir=runs/a --verb=embed --export=embed.stablehlo
 
 Input and output are .csv .parquet .npz or .h5 (input also .db). Columns of the input that the model does not use are
 carried through. A run that was trained with code of your own needs --experiment and --code, which name it. The
 first lines say how good the model is: its best monitored value, and a warning where it is no better than chance, where
-its run is unfinished, or where no data was held out.
+its run is unfinished, or where no data was held out. An output file that is there is replaced, and that is said. Of a
+damaged input whose rest can be read the rest is written, and the exit code is 1.
 """
 
 import contextlib
@@ -23,16 +27,24 @@ from typing import Iterable
 from absl import flags as absl_flags
 
 from jaxtrain import commands, jsonable, streams
-from jaxtrain.errors import UserError, need
+from jaxtrain.errors import LostRows, UserError, need
 from jaxtrain.types import Verb
-from jaxtrain.workdir import atomic, outputs, quality, records
+from jaxtrain.workdir import atomic, kept, outputs, quality, records
+
+OPTIONS = {  # what a verb may be told beside the rows, where it says so
+    "threshold": "Edge probability from which a graph has an edge. Default: the one that was chosen in training.",
+    "required": "Edges that a graph has: a->b,c->d or a file with the columns cause and effect.",
+    "forbidden": "Edges that a graph has not, likewise.",
+    "tiers": "Groups of columns, causes before effects: a,b;c,d has no edge from c or d to a or b.",
+    "acyclic": "Draw graphs with a cycle again."}
+SWITCHES = ("acyclic",)
 
 
 def make_flags() -> absl_flags.FlagValues:
   """The flags of this command."""
   own = commands.new_flags(has_config=False)
   for name, default, words in (
-      ("workdir", "", "Folder of a trained run."),
+      ("workdir", "", "Folder of a trained run; or kept:FAMILY, a trained model that comes with jaxtrain."),
       ("verb", "", "What to do, such as embed; another word lists those there are."),
       ("input", "", "File to read."), ("output", "", "File to write."), ("checkpoint", "best", "best | last | STEP."),
       ("export", "", "Write the verb as a StableHLO artefact of jax.export instead."),
@@ -50,6 +62,9 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_string(name, None, f"{words} Default: as of the run's own file.", flag_values=own)
   absl_flags.DEFINE_list("missing", None, "Words and numbers of the input that mean missing. Default: the run's.",
                          flag_values=own)
+  for name, words in OPTIONS.items():
+    define = absl_flags.DEFINE_bool if name in SWITCHES else absl_flags.DEFINE_string
+    define(name, None, f"{words} For verbs that make graphs.", flag_values=own)
   absl_flags.DEFINE_bool("json", False, "Print the summary as JSON.", flag_values=own)
   return own
 
@@ -74,7 +89,7 @@ def check_flags(flags, verb: Verb) -> None:
     if verb.pure is None:
       raise UserError(f"--export: got {flags.export!r}, allowed nothing with --verb={flags.verb}, which does not take "
                       "rows one by one")
-    return refuse(flags, ("input", "output", "num", "columns", "seed", *inputs.FIELDS), "--export")
+    return refuse(flags, ("input", "output", "num", "columns", "seed", *inputs.FIELDS, *OPTIONS), "--export")
   if verb.reads != bool(flags.input):
     raise UserError(f"--input: got {flags.input!r}, allowed {'a file' if verb.reads else 'nothing'} with "
                     f"--verb={flags.verb}")
@@ -116,11 +131,12 @@ def apply(flags, verb: Verb, run) -> tuple[dict, str, list[str]]:
   from jaxtrain.run import verbs
   columns, config = None, run.config
   if verb.reads:
-    own = suffix(flags.input) in verb.readers
-    columns = verb.readers[suffix(flags.input)](flags.input, run.state) if own else \
-        inputs.read(flags.input, config.data if "data" in config else {},
-                    {name: tuple(flags.missing) if name == "missing" and flags.missing else flags[name].value
-                     for name in inputs.FIELDS})
+    if suffix(flags.input) in verb.readers:
+      columns = verb.readers[suffix(flags.input)](flags.input, run.state)
+    if columns is None:  # a table
+      columns = inputs.read(flags.input, config.data if "data" in config else {},
+                            {name: tuple(flags.missing) if name == "missing" and flags.missing else flags[name].value
+                             for name in inputs.FIELDS})
     columns = verbs.choose(columns, flags.columns, verb) if flags.columns else columns
   carried = columns.values if verb.carries and isinstance(columns, files.Columns) else {}
   if suffix(flags.output) not in verb.writers:
@@ -133,6 +149,7 @@ def apply(flags, verb: Verb, run) -> tuple[dict, str, list[str]]:
   clash = [name for name in found if name in carried and name not in read]
   if clash:
     raise UserError(f"{flags.input} already has a column {clash[0]!r}; rename it")
+  replaced = os.path.exists(flags.output)
   with refused_in_one_line("--output", flags.output):
     if suffix(flags.output) in verb.writers:
       with atomic.replacing(flags.output) as fresh:
@@ -146,8 +163,9 @@ def apply(flags, verb: Verb, run) -> tuple[dict, str, list[str]]:
   gaps = " (missing features)" * isinstance(columns, files.Columns)
   made = f"{columns.num_rows:,} rows read, " if others else ""
   made += f"{rows:,} {verb.makes}" + f", {empty:,} of them without a result{gaps}" * bool(empty)
-  return {"rows": rows, "rows_incomplete": empty, "output": flags.output, "compute_seconds": round(seconds, 4)}, made, (
-      verb.say(columns, found) if verb.say else [])
+  lost = verb.lost(columns) if verb.lost else []
+  return {"rows": rows, "rows_incomplete": empty, "output": flags.output, "replaced": replaced, "lost": lost,
+          "compute_seconds": round(seconds, 4)}, made, (verb.say(columns, found) if verb.say else [])
 
 
 def export(flags, verb: Verb, state) -> tuple[dict, str, list[str]]:
@@ -180,10 +198,12 @@ def run(argv: list[str]) -> dict:
     if flags[name].value:
       outputs.check_free(f"--{name}", flags[name].value)
   from jaxtrain.run import trained, verbs
-  run = trained.restore(flags.workdir, flags.checkpoint, (flags.experiment, *flags.code))
+  workdir = kept.folder_of(flags.workdir)
+  run = trained.restore(workdir, flags.checkpoint, (flags.experiment, *flags.code))
   verb = verbs.pick(run, flags.verb)
   check_flags(flags, verb)
-  worth = quality.of_workdir(flags.workdir)
+  verb = verbs.settle(run, flags.verb, verb, {name: flags[name].value for name in OPTIONS if flags[name].present})
+  worth = quality.of_workdir(workdir)
   done, made, lines = export(flags, verb, run.state) if flags.export else apply(flags, verb, run)
   summary = {"workdir": flags.workdir, "step": run.step, "epoch": run.epoch, "digest": f"sha256:{run.digest}",
              "verb": flags.verb, "quality": jsonable.clean(worth._asdict())} | done
@@ -192,7 +212,10 @@ def run(argv: list[str]) -> dict:
   else:
     state = records.describe_state(run.step, run.epoch, run.digest)
     streams.answer(*(f"jaxtrain: {line}" for line in worth.lines()))
-    streams.answer(f"jaxtrain: {flags.verb}, state of {state}: {made}, in {summary['output']}", *lines)
+    earlier = ", which replaces an earlier file" * (not flags.export and done["replaced"])
+    streams.answer(f"jaxtrain: {flags.verb}, state of {state}: {made}, in {summary['output']}{earlier}", *lines)
+  if not flags.export and done["lost"]:
+    raise LostRows(f"{flags.input}: {verbs.in_short(done['lost'])}; the others are in {flags.output}")
   return summary
 
 

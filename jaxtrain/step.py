@@ -180,12 +180,13 @@ def first_rows(source: Source, data: Any, key: jax.Array, num_rows: int | None) 
   """
   if num_rows == 0:
     return {}
-  first = source.batch_at(data, jnp.int32(0), key)
+  batch_at = jax.jit(source.batch_at)
+  first = batch_at(data, jnp.int32(0), key)
   if num_rows is None:
     return first
   num_batches = -(-num_rows // len(first["weight"]))
   limits = [limit for limit in (source.num_batches, source.window_steps) if limit]
-  batches = [first] + [source.batch_at(data, jnp.int32(k), key) for k in range(1, min([num_batches, *limits]))]
+  batches = [first] + [batch_at(data, jnp.int32(k), key) for k in range(1, min([num_batches, *limits]))]
   return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:num_rows], *batches)
 
 
@@ -278,9 +279,11 @@ def first_nonfinite(metrics: Metrics, metrics_finite: jax.Array) -> jax.Array:
 
 def make_one_step(experiment: Experiment, source: Source, over: Over, on_nonfinite: str):
   """Returns `(state, data, keys) -> (state, metrics)`: the batch and key of `state.step`, the step, the guard."""
+  batch_at = jax.jit(source.batch_at)  # traced once a process, with that of `first_rows`
+
   def one_step(state, data, keys):
     data_key, train_key = keys
-    batch = source.batch_at(data, state.step, data_key)
+    batch = batch_at(data, state.step, data_key)
     new, metrics = experiment.train_step(state, batch, rng.step_key(train_key, state.step), over)
     return (new, metrics) if experiment.guards_members else guard_step(state, new, metrics, on_nonfinite)
   return one_step
@@ -313,11 +316,13 @@ def make_evaluate(eval_step: Callable, source: Source, over: Over):
   """Returns `one(state, data, keys, step) -> Metrics` and `evaluate(state, totals, data, keys, start, stop) -> totals`.
 
   The second adds the metrics of the steps from `start` to before `stop`, which may be traced. `keys` are those of
-  `rng.evaluation_keys`.
+  `rng.evaluation_keys`. A batch and the evaluation of one are traced once a process for equal shapes.
   """
+  batch_at, eval_step = jax.jit(source.batch_at), jax.jit(eval_step, static_argnums=3)
+
   def one(state, data, keys, step):
     data_key, drawn_key = keys
-    batch = source.batch_at(data, step, data_key)
+    batch = batch_at(data, step, data_key)
     return eval_step(state, batch, rng.step_key(drawn_key, step), over)
 
   def evaluate(state, totals, data, keys, start, stop):

@@ -81,12 +81,14 @@ class Metric(NamedTuple):
     chance: the value of guessing; None where there is none.
     key: whether it is a key result, which stands at the head of a run's page, in the order of METRICS. Half the width
       of its 95 % interval is the scalar `<name>_ci95` of the assessment, where the experiment computes one.
+    limits: the least and the largest value that there can be, where pages cut its interval; None where there are none.
   """
   unit: str
   meaning: str
   direction: str = ""
   chance: float | None = None
   key: bool = False
+  limits: tuple[float, float] | None = None
 
 
 class Input(NamedTuple):
@@ -121,13 +123,19 @@ class Verb(NamedTuple):
     counts: whether it takes a number of rows to make.
     carries: whether the rows of its result are those of the file, whose columns are carried through.
     decide: columns that follow from averaged ones, such as a label from probabilities; None where none do.
-    readers: file formats of its own, suffix -> `(path, state) -> columns`, beside those of tables.
+    readers: file formats of its own, suffix -> `(path, state) -> columns`, beside those of tables; None of a file that
+      is a table.
     writers: likewise, suffix -> `(path, state, columns, result) -> None`.
     replaces: whether its columns take the place of those that it read.
     companions: endings of the names of columns that go with a chosen one (`--columns=a` keeps `a_intervened` too),
       where it takes whatever columns a table has.
     say: `(columns, result) -> lines` for the screen; None where the file of the result says it all.
     makes: what the rows of its result are, for the screen, where they are not those of the file.
+    options: what may be said to it beside the rows, by name: flags of `jaxtrain.predict`, arguments in Python.
+    settle: `({option: value} of those that were given, {split: scalars}) -> Verb`: the verb as they say, and as the
+      assessment of this very state says; None where neither matters.
+    lost: `columns -> lines` on what could not be read of a damaged file; where there are any the command fails, with
+      the rest written. None where a file is read whole or refused.
   """
   run: Callable[[Any, Any, int, jax.Array], dict[str, np.ndarray]]
   pure: Callable[[Any], tuple[Callable[[jax.Array], jax.Array], int]] | None
@@ -142,6 +150,9 @@ class Verb(NamedTuple):
   companions: tuple[str, ...] = ()
   say: Callable[[Any, dict[str, np.ndarray]], list[str]] | None = None
   makes: str = "rows"
+  options: tuple[str, ...] = ()
+  settle: Callable[[dict[str, Any], dict[str, dict[str, Any]]], "Verb"] | None = None
+  lost: Callable[[Any], list[str]] | None = None
 
   @property
   def reads(self) -> bool:

@@ -162,6 +162,11 @@ def curves_of(run: RunData) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarra
   return {key: (np.array(list(points)), np.array(list(points.values()))) for key, points in found.items()}
 
 
+def changes_loss(key: str) -> bool:
+  """Whether a field decides of which terms a loss is the sum: its weights, and kinds of parts of a model."""
+  return key.startswith("loss.") or key.startswith("model.") and key.endswith((".kind", ".architecture"))
+
+
 def description(name: str, members: list[Member]) -> dict:
   """What an experiment says of a metric `<split>_<name>`; {} where none does."""
   split, _, bare = name.removeprefix("best ").partition("_")

@@ -184,7 +184,8 @@ def draw_panels(run: RunData, mosaic: list[list[str]], width: float, height: flo
     drawing(ax, run, name)
   handles = {label: handle for ax in axes.values() for handle, label in zip(*ax.get_legend_handles_labels())
              if ax.get_legend() is None}
-  figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=1 if narrow else 4, handlelength=1.8)
+  columns = 1 if narrow else 4 if len(mosaic[0]) > 1 else 2  # one panel is not as wide as four labels
+  figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=columns, handlelength=1.8)
   return figure
 
 

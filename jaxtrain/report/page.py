@@ -10,7 +10,7 @@ import hashlib
 import html
 import json
 import math
-from typing import Any, Iterable
+from typing import Any, Iterable, Sequence
 
 from jaxtrain.jsonable import number
 from jaxtrain.workdir import atomic
@@ -91,12 +91,19 @@ def fmt(value: Any) -> str:
   return (f"{given:,.0f}" if whole else f"{given:#.4g}").replace("-", "−")
 
 
-def with_interval(value: Any, half: Any) -> str:
-  """A number and half the width of its interval, `0.186 ± 0.061`, with as many digits as the interval allows."""
+def with_interval(value: Any, half: Any, limits: Sequence[float] | None = None) -> str:
+  """A number and half the width of its interval, `0.186 ± 0.061`, with as many digits as the interval allows; the ends
+  of one that passes the limits, which is cut there: `0.990 (0.950 to 1)`.
+  """
   given, width = number(value), number(half)
   if given is None or width is None or not (math.isfinite(given) and math.isfinite(width)) or width <= 0:
     return fmt(value)
   digits = min(max(1 - math.floor(math.log10(width)), 0), 8)
+  if limits is not None and limits[0] <= given <= limits[1] and not (
+      limits[0] <= given - width and given + width <= limits[1]):
+    ends = (f"{limit:g}" if cut else f"{end:,.{digits}f}" for limit, end, cut in (
+        (limits[0], given - width, given - width < limits[0]), (limits[1], given + width, given + width > limits[1])))
+    return f"{given:,.{digits}f} ({' to '.join(ends)})".replace("-", "−")
   return f"{given:,.{digits}f} ± {width:,.{digits}f}".replace("-", "−")
 
 

@@ -33,8 +33,8 @@ def headline(run: RunData) -> list[Html]:
 
 def number_parts(one: Result) -> list[Html | str]:
   """A key result as text: its value, and smaller its interval."""
-  value, sign, half = with_interval(one.value, one.half).partition(" ± ")
-  return [value, *[tag("em", f" ± {half}")] * bool(sign)]
+  value, _, interval = with_interval(one.value, one.half, one.said.get("limits")).partition(" ")
+  return [value, *[tag("em", f" {interval}")] * bool(interval)]
 
 
 def basis(run: RunData, split: str, intervals: bool) -> str:
@@ -55,7 +55,10 @@ def basis(run: RunData, split: str, intervals: bool) -> str:
     if "split" in run.config.get("data", {}):
       text += (" Train with --config.data.split.kind=random, or with group where rows of one group are alike, for "
                "results on held-out rows.")
-  return text + f" ± is half a 95 % interval, as if {unit} were independent." * intervals
+  groups = measured(run, split or "train").get("groups")
+  how = f"from resamples of whole groups of {unit} ({groups:,.0f})" if groups else f"as if {unit} were independent"
+  return text + (f" ± is half a 95 % interval, {how}; brackets hold one that is cut at a limit of its metric."
+                 ) * intervals
 
 
 def findings(run: RunData) -> list[str]:
@@ -163,7 +166,8 @@ def metric_table(run: RunData, names: Iterable[str], values: dict[str, dict[str,
   said = {name: reading.description(reading.described(run), name) for name in names}
   columns = [split for split in values if any(name in values[split] for name in said)]
   first = lambda name: tag("td", name, *[tag("small", meaning(said[name]))] * bool(meaning(said[name])))
-  shown = lambda split, name: with_interval(values[split].get(name), values[split].get(name + HALF))
+  shown = lambda split, name: with_interval(values[split].get(name), values[split].get(name + HALF),
+                                            said[name].get("limits"))
   rows = [[first(name), *(shown(split, name) for split in columns)] for name in said]
   return table(["metric", *columns], rows)
 
@@ -186,6 +190,7 @@ def items_table(run: RunData) -> list[Html]:
   values = {tuple(name.split("/", 1)): value for name, value in scalars.items() if "/" in name}
   measures = [m for m in dict.fromkeys(measure for measure, _ in values)
               if m not in ("rmse_scaled", "mae_scaled") and not m.endswith(HALF)]
+  limits = {measure: reading.description(reading.described(run), measure).get("limits") for measure in measures}
   constant = set(constant_items(run))
   items = dict.fromkeys(item for _, item in values)
   if all(fmt(values.get(("r2_scaled", item))) == fmt(values.get(("r2_raw", item))) for item in items):
@@ -196,7 +201,7 @@ def items_table(run: RunData) -> list[Html]:
     if item in constant and measure.startswith("r2"):
       return tag("td", "constant", class_="soft")
     bar = {"style": f"--v:{100 * value:.1f}%"} if measure.startswith("r2") and value and 0 < value <= 1 else {}
-    return tag("td", with_interval(value, half), **bar)
+    return tag("td", with_interval(value, half, limits[measure]), **bar)
 
   word = "feature" if items.keys() <= set(run.meta.get("features", ())) else "item"
   rows = [[item, *(cell(measure, item) for measure in measures)] for item in items]

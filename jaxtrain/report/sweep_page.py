@@ -13,9 +13,10 @@ from typing import Any, Iterable, NamedTuple
 import numpy as np
 
 from jaxtrain import statistics
-from jaxtrain.report import collection, comparisons, page
+from jaxtrain.report import collection, comparisons, page, sweep_notes
 from jaxtrain.report.collection import Fields, Member
 from jaxtrain.report.page import Html, fmt, table, tag
+from jaxtrain.workdir import journal
 
 MAX_ALL_PAIRS = 40  # groups up to which each can be the reference
 CURVE_POINTS = 300_000  # of all curves together: about 2 MB
@@ -73,8 +74,9 @@ def compare_metric(name: str, members: list[Member], groups: list[list[int]]) ->
   values, (higher, words) = collection.matrix(members, groups, name), collection.direction(name, members)
   best = statistics.best_group(values, higher)
   references = list(range(len(groups))) if len(groups) <= MAX_ALL_PAIRS else [] if best is None else [best]
+  limits = collection.description(name, members).get("limits") or (-math.inf, math.inf)
   return Compared(name, higher, words, [member.metrics.get(name, math.nan) for member in members],
-                  *statistics.moments(values), *statistics.mean_intervals(values), best, references,
+                  *statistics.moments(values), *np.clip(statistics.mean_intervals(values), *limits), best, references,
                   statistics.against(values, references, higher))
 
 
@@ -170,15 +172,6 @@ def edges_of_grid(compared: Compared, members: list[Member], groups: list[list[i
   return found
 
 
-def split_note(members: list[Member], fields: Fields) -> list[Html]:
-  """Says that all seeds share one split of the data, where they do."""
-  kinds = {member.fields.get("data.split.kind") for member in members} - {None, "none"}
-  if "seed" not in fields.replicates or "data.split.fold" in fields.replicates or not kinds:
-    return []
-  return [tag("p", "All seeds share one split of the data: intervals are over initialisation, noise and the order of "
-                   "rows, not over which rows are held out.", class_="note")]
-
-
 def header(title: str, members: list[Member], fields: Fields, said: list[str]) -> list[Html]:
   """What was compared, how the runs ended, the fields that vary, and the conclusion."""
   counts = {word: sum(member.status == word for member in members) for word in BADGES}
@@ -193,14 +186,17 @@ def header(title: str, members: list[Member], fields: Fields, said: list[str]) -
   sources = [fields.names[key] for key in (*fields.leading, *fields.following)
              if key.startswith(("data.source", "data.path", "data.table", "data.features", "data.row_limit"))]
   apart = f"The runs are of different data ({', '.join(sources)}): their metrics do not compare."
-  objective = ", ".join(fields.names[key] for key in (*fields.leading, *fields.following) if key.startswith("loss."))
-  other = f"{objective} changes what the loss is: losses of different settings do not compare, other metrics do."
+  objective = ", ".join(fields.names[key] for key in filter(collection.changes_loss,
+                                                            (*fields.leading, *fields.following)))
+  other = (f"{objective} changes what the loss is: losses of different settings do not compare, and a best by the loss "
+           "says nothing; other metrics do.")
   return [tag("h1", title), tag("p", " · ".join(experiments), class_="soft"), tag("p", *badges, left),
           tag("p", f"Fields that vary: {', '.join(shown) or 'none'}."),
           *[tag("p", mixed, class_="warn")] * (len(experiments) > 1),
           *[tag("p", other, class_="warn")] * bool(objective), *[tag("p", apart, class_="warn")] * bool(sources),
+          *sweep_notes.lengths(members),
           *(tag("p", sentence, class_="sum") for sentence in said or ["No run has come to its end yet."]),
-          *split_note(members, fields)]
+          *sweep_notes.split(members, fields)]
 
 
 def metric_name(name: str, members: list[Member]) -> Html | str:
@@ -319,7 +315,10 @@ def write(paths: list[str], output: str) -> str:
           "groups": labels, "word": word, "main": main, "fields": field_records(members, fields),
           "metrics": [metric_record(compared, members) for compared in metrics], **curve_records(members),
           "t": numbers(statistics.t_quantile(np.arange(1, 101)))}
-  drawn = comparisons.draw(members, [labels[of_group[index]] for index in range(len(members))])
+  beside = os.path.realpath(os.path.dirname(output) or ".")
+  own = len(paths) == 1 and journal.is_sweep(paths[0]) and beside == os.path.realpath(paths[0])
+  drawn = comparisons.draw(members, [labels[of_group[index]] for index in range(len(members))],
+                           os.path.join(paths[0], "figures") if own else "")
   sections = {
       "Groups": [tag("div", id="groups"), method(word, len(groups))], **({"Figures": drawn} if drawn else {}),
       "Runs": runs_table(members, fields, [compared.name for compared in metrics], output),

@@ -23,6 +23,8 @@ from jaxtrain.run.setup import Parts, assemble, compile_step, count_params, shap
 from jaxtrain.run.single import Run
 from jaxtrain.workdir import facts as facts_lib, journal, jsonfile, quality, records
 
+FOLLOWS = "kept_"  # how keys of what is known of the data begin that follow from the others
+
 
 def open_values(config) -> dict[str, int]:
   """Dotted keys of the fields that a run's first start decides for good where they have these values."""
@@ -220,12 +222,14 @@ def restore(run: Run, parts: Parts, read_only: bool) -> list[str]:
 def check_same_data(workdir: str, old: dict, new: dict) -> None:
   """Raises UserError where what is known of the data is not what it was when a workdir was begun.
 
-  What an earlier version did not note of the table is not compared, nor where a file of the same bytes lies.
+  What an earlier version did not note of the table is not compared, nor where a file of the same bytes lies, nor what
+  follows from the rest: rows that a checkpoint keeps for verbs, of which another processor may round a digit otherwise.
   """
   meta, now = dict(jsonable.flatten(old)), dict(jsonable.flatten(config_lib.as_json(new)))
   moved = "table.sha256" in meta and "table.sha256" in now and meta["table.sha256"] == now["table.sha256"]
   skip = {"table.source"} if moved else set()
   skip |= {key for key in now.keys() - meta.keys() if key.startswith("table.")}
+  skip |= {key for key in now.keys() | meta.keys() if key.startswith(FOLLOWS)}
   changed = [key for key in sorted((meta.keys() | now.keys()) - skip)
              if (key in meta) != (key in now) or not same_value(meta[key], now[key])]
   if changed:

@@ -1,6 +1,7 @@
 """A trained run, restored from its folder alone with its verbs."""
 
 import math
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +10,9 @@ import numpy as np
 from jaxtrain import config as config_lib, jsonable
 from jaxtrain.devices import backend
 from jaxtrain.errors import UserError
-from jaxtrain.run import checkpoints, packing, setup
+from jaxtrain.run import checkpoints, evaluate, packing, setup
 from jaxtrain.types import Experiment
-from jaxtrain.workdir import records
+from jaxtrain.workdir import reading, records
 
 
 class Trained(NamedTuple):
@@ -21,6 +22,7 @@ class Trained(NamedTuple):
     config: the run's, checked only in so far as verbs need it.
     experiment: its pure functions.
     state: with its step, completed epochs (-1 for a stream; None: version 0.1 did not say) and digest.
+    assessed: split -> scalars, of the splits that this very state was assessed by.
   """
   config: Any
   experiment: Experiment
@@ -28,6 +30,7 @@ class Trained(NamedTuple):
   step: int
   epoch: int | None
   digest: str
+  assessed: dict[str, dict[str, Any]]
 
 
 def restore(workdir: str, which: str, code: tuple[str, ...] = ()) -> Trained:
@@ -61,7 +64,18 @@ def restore_own(workdir: str, which: str) -> Trained:
   sample = {name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for name, (dtype, shape) in seen.items()}
   template = jax.eval_shape(made.init, jax.eval_shape(lambda: jax.random.key(0)), sample)
   epoch = stored["epoch"] if "epoch" in stored else None
-  return Trained(config, made, packing.fill(template, leaves, "state"), step, epoch, stored["digest"])
+  state = packing.fill(template, leaves, "state")
+  return Trained(config, made, state, step, epoch, stored["digest"], read_assessed(folder, stored["digest"]))
+
+
+def read_assessed(folder: str, digest: str) -> dict[str, dict[str, Any]]:
+  """Split -> scalars, of the evaluations in a run's folder that are of the state with this digest."""
+  found = {}
+  for split in evaluate.PARTS:
+    part = evaluate.done_before(os.path.join(folder, "eval", f"{split}.json"))
+    if part is not None and "digest" in part and part["digest"] == f"sha256:{digest}":
+      found[split] = reading.scalars(part)
+  return found
 
 
 def without_code(config: Any) -> Any:

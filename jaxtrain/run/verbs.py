@@ -1,5 +1,7 @@
 """A verb of a trained run, applied to columns: the one path of the command `predict` and of Python."""
 
+from typing import Any
+
 import numpy as np
 
 from jaxtrain import rng
@@ -19,6 +21,14 @@ def pick(run: Trained, name: str) -> Verb:
   return verbs[name]
 
 
+def settle(run: Trained, name: str, verb: Verb, options: dict[str, Any]) -> Verb:
+  """The verb as options say, and as the assessment of the run's state says. Raises UserError for one it has not."""
+  for option, value in options.items():
+    if option not in verb.options:
+      raise UserError(f"--{option}: got {value!r}, allowed nothing with --verb={name}")
+  return verb.settle(options, run.assessed) if verb.settle else verb
+
+
 def check_numbers(name: str, verb: Verb, num: int, seed: int | None) -> None:
   """Raises UserError for a number of rows or a seed that a verb has no place for, or that is out of range."""
   if verb.counts != bool(num) or not 0 <= num <= limits.MOST_WHOLE:
@@ -36,6 +46,11 @@ def choose(columns: Columns, names: list[str], verb: Verb) -> Columns:
       raise UserError(f"--columns: {columns.path} has no column {name!r}, allowed {', '.join(columns.values)}")
   kept = [one for name in names for one in (name, *(name + ending for ending in verb.companions))]
   return columns._replace(values={name: columns.values[name] for name in kept if name in columns.values})
+
+
+def in_short(lost: list[str]) -> str:
+  """What could not be read of a damaged input, of the lines that `Verb.lost` gives; "" where nothing is lost."""
+  return lost[0] + (f", and {len(lost) - 1} more" if len(lost) > 1 else "") if lost else ""
 
 
 def compute(run: Trained, verb: Verb, columns, num: int, seed: int | None) -> dict[str, np.ndarray]:

@@ -17,6 +17,9 @@ from jaxtrain.workdir import reading
 NAN = float("nan")
 ALL = [*CURVES, "reconstruction", "latent", "confusion", "classes", "roc", "calibration", "generated"]
 FULL = [*ALL, "distributions", "dataset", "distances", "umap", "architecture"]
+# What there is to be chosen: some are drawn of tables with kinds alone, or of what was assessed.
+STANDARD = [*ALL, "categories", "associations", "clusters", "probes", "imputation", "transfer"]
+ANY = [*STANDARD, *FULL[len(ALL):], "by_label"]
 
 
 def drawn_names(folder, moment="end"):
@@ -40,7 +43,7 @@ def test_every_family_draws(tmp_path, parts):
 
 
 @pytest.mark.parametrize(("preset", "moment", "wanted"), [
-    ("none", "end", []), ("minimal", "end", ["losses"]), ("standard", "end", ALL), ("full", "end", FULL),
+    ("none", "end", []), ("minimal", "end", ["losses"]), ("standard", "end", STANDARD), ("full", "end", ANY),
     ("full", "train", CURVES)])
 def test_presets(tmp_path, preset, moment, wanted):
   folder = make_run(tmp_path / "run", config={"log": {"figures": preset, "families": []}})
@@ -54,7 +57,7 @@ def test_families_replace_the_preset(tmp_path):
 
 
 @pytest.mark.parametrize(("log", "says"), [
-    ({"figures": "standard", "families": ["latnet"]}, "config.log.families: got 'latnet', allowed " + ", ".join(FULL)),
+    ({"figures": "standard", "families": ["latnet"]}, "config.log.families: got 'latnet', allowed " + ", ".join(ANY)),
     ({"figures": "lots", "families": []}, "config.log.figures: got 'lots', allowed none | minimal | standard | full")])
 def test_unknown_names(log, says):
   with pytest.raises(UserError) as caught:
@@ -135,6 +138,14 @@ def test_curves_without_a_finite_value_are_left_out(tmp_path):
   assert figures.losses(run) is None
   rows = [row | {"step": step, "metric_recon": 0.5} for step in (20, 30)]
   assert [ax.get_title() for ax in figures.losses(run._replace(rows=run.rows + rows)).axes] == ["reconstruction"]
+
+
+def test_a_legend_over_one_panel_fits_the_figure(tmp_path):
+  figure = figures.metrics(reading.read_run(make_run(tmp_path / "run")))
+  assert len(figure.axes) == 1
+  figure.draw_without_rendering()
+  box = figure.legends[0].get_window_extent()
+  assert len(figure.legends[0].get_texts()) == 4 and 0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
 def test_losses_panels_scale_and_best(tmp_path):

@@ -203,6 +203,13 @@ def test_intervals(value, half, shown):
   assert with_interval(value, half) == shown
 
 
+@pytest.mark.parametrize(("value", "half", "shown"), [
+    (0.99, 0.04, "0.990 (0.950 to 1)"), (0.01, 0.04, "0.010 (0 to 0.050)"), (0.5, 0.7, "0.50 (0 to 1)"),
+    (0.96, 0.04, "0.960 ± 0.040"), (1.2, 0.1, "1.20 ± 0.10"), (0.99, None, "0.9900")])
+def test_intervals_are_cut_at_the_limits_of_a_metric(value, half, shown):
+  assert with_interval(value, half, [0.0, 1.0]) == shown
+
+
 def test_curves_are_drawn_with_their_units(tmp_path):
   metrics = {"loss": {"unit": "nats", "meaning": "", "direction": "lower", "chance": None}}
   axes = figures.losses(reading.read_run(make_run(tmp_path / "run", metrics=metrics))).axes

@@ -147,18 +147,38 @@ def test_run_folders_of_several_experiments(tmp_path):
   assert row_of(page, "a")["heads"] == "–" and row_of(page, "b")["heads"] == "4"
 
 
-def test_losses_of_different_weights_are_said_not_to_compare(tmp_path):
-  for k, weight in enumerate((0.1, 1.0)):
-    make_run(tmp_path / str(k), 1.0, config={"loss": {"weights": {"kl": weight}}})
+@pytest.mark.parametrize("name, values", [("kl", [{"loss": {"weights": {"kl": weight}}} for weight in (0.1, 1.0)]),
+                                          ("kind", [{"model": {"latent": {"kind": kind}}} for kind in ("vq", "vae")])])
+def test_losses_of_different_objectives_are_said_not_to_compare(name, values, tmp_path):
+  for k, config in enumerate(values):
+    make_run(tmp_path / str(k), 1.0, config=config)
   output = str(tmp_path / "page.html")
   sweep_page.write([str(tmp_path / "0"), str(tmp_path / "1")], output)
   with open(output, encoding="utf-8") as file:
-    assert "kl changes what the loss is: losses of different settings do not compare" in file.read()
+    assert f"{name} changes what the loss is: losses of different settings do not compare" in file.read()
   make_run(tmp_path / "2", 1.0, config={"seed": 1})
   make_run(tmp_path / "3", 1.0)
   sweep_page.write([str(tmp_path / "2"), str(tmp_path / "3")], output)
   with open(output, encoding="utf-8") as file:
-    assert "changes what the loss is" not in file.read()
+    page = file.read()
+    assert "changes what the loss is" not in page and "were trained for" not in page
+
+
+def test_intervals_of_groups_are_cut_at_the_limits_of_a_metric(tmp_path, monkeypatch):
+  folder = make_sweep(tmp_path / "a", seeds=(0, 1, 2))
+  _, data = page_of(folder, output=tmp_path / "page.html")
+  low, high = metric_of(data, "test_loss")["groups"][0][3:5]
+  middle = (low + high) / 2
+  monkeypatch.setattr(collection, "description", lambda name, members: {"limits": (0.0, middle)})
+  _, data = page_of(folder, output=tmp_path / "page.html")
+  assert metric_of(data, "test_loss")["groups"][0][3:5] == [low, pytest.approx(middle, rel=1e-5)]
+
+
+def test_runs_of_different_length_are_said_to_be_so(tmp_path):
+  for k, num_epochs in enumerate((4, 7)):
+    make_run(tmp_path / str(k), 1.0, config={"seed": k}, num_epochs=num_epochs)
+  page, _ = page_of(tmp_path / "0", tmp_path / "1", output=tmp_path / "page.html")
+  assert "were trained for 4 to 7 epochs" in page.text
 
 
 def test_stages(tmp_path):

@@ -162,17 +162,29 @@ def write_hdf5(path: str, parts: dict[str, Events]) -> None:
         file.create_dataset(f"w_{part}", data=events.weight)
 
 
-def read_csv(path: str, num_slots: int, unit: str) -> tuple[Events, list[str]]:
+def has_lines_of_events(path: str) -> bool:
+  """Whether the first line of a file is that of an event, and not the names of a table's columns."""
+  try:
+    with open(path, encoding="utf-8", errors="replace") as file:
+      fields = next((line for line in file if line.strip()), "").split(";")
+  except OSError:
+    return False
+  return len(fields) >= len(HEAD) and all(map(is_number, fields[2:len(HEAD)])) and all(
+      field.count(",") == len(NUMBERS) for field in fields[len(HEAD):] if field.strip())
+
+
+def read_csv(path: str, num_slots: int, unit: str, field: str = "config.data.path") -> tuple[Events, list[str]]:
   """(events of a text file, warnings): objects beyond T are cut, and processes that have no name here are 0.
 
   Args:
     num_slots: T.
     unit: of energies and momenta, one of UNITS.
+    field: that names the file, for messages.
 
   Raises:
     UserError: the file is missing or empty, or a line does not fit, which is named by its number.
   """
-  files.check_path("csv", path, "config.data.path")
+  files.check_path("csv", path, field)
   memory.check(os.path.getsize(path), "the file")
   lines, heads, objects = array.array("q"), array.array("d"), array.array("d")
   cut, cut_events, strange = 0, 0, set()

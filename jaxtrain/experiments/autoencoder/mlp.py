@@ -23,7 +23,7 @@ CLASSES = ["0", "1"]
 INIT_ROWS = 0  # nothing starts from data
 TRACEABLE = ()
 METRICS = {
-    "acc": Metric("", "share of rows whose class is right", "higher", 0.5, key=True),
+    "acc": Metric("", "share of rows whose class is right", "higher", 0.5, key=True, limits=(0, 1)),
     "r2": Metric("", "share of the target's variance that is predicted", "higher", 0.0, key=True),
     "mse": Metric("", "squared error of the target", "lower", key=True),
     "bce": Metric("nats", "cross-entropy of the class", "lower", key=True),

@@ -9,8 +9,8 @@
                bits
 
 Columns of an event are id_<slot>, e_<slot>, pt_<slot>, eta_<slot>, phi_<slot>, met and met_phi; a file .h5 in the
-layout of training is read as it is, and reconstruct writes one. Images have columns
-pixel_<row>_<column>, in 0..1.
+layout of training is read as it is, and reconstruct writes one; a file .csv with lines of the Dark Machines challenge
+is read too. Images have columns pixel_<row>_<column>, in 0..1.
 """
 
 import functools
@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxtrain import streams
 from jaxtrain.data import files, inputs
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.autoencoder import apply, event_files, events as events_lib, generate
@@ -78,6 +79,22 @@ def read_file(meta: dict, path: str, state: Any) -> files.Columns:
   beside = {"part": np.repeat(list(parts), [len(some.ids) for some in parts.values()]).astype(object),
             "process": np.asarray(events_lib.process_names(1 + int(events.label.max())), object)[events.label]}
   return files.Columns(path, {name: rows[:, k] for k, name in enumerate(column_names(meta))} | beside, {})
+
+
+def read_lines(meta: dict, path: str, state: Any) -> files.Columns | None:
+  """The events of a text file of the Dark Machines challenge, with the names of their processes beside them; energies
+  are in the unit of the run's own file. None of a file with other lines. Raises UserError where one does not fit.
+  """
+  del state
+  if not event_files.has_lines_of_events(path):
+    return None
+  unit = meta["table"]["energy_unit"]
+  events, warnings = event_files.read_csv(path, meta["num_slots"], unit, "--input")
+  for words in warnings:
+    streams.say(f"jaxtrain: {path}: {words}", error=True)
+  rows = event_files.to_rows(events)
+  process = np.asarray(events_lib.process_names(1 + int(events.label.max())), object)[events.label]
+  return files.Columns(path, {name: rows[:, k] for k, name in enumerate(column_names(meta))} | {"process": process}, {})
 
 
 def write_file(p: Problem, path: str, state: Any, found: files.Columns, result: Result) -> None:
@@ -161,7 +178,8 @@ def score(p: Problem, back: dict) -> Result:
 def make_verbs(p: Problem) -> dict[str, Verb]:
   """The verbs of a problem."""
   coder, own = apply.make_coder(p), inputs_of(p.meta)
-  readers = {} if p.of_images else dict.fromkeys((".h5", ".hdf5"), functools.partial(read_file, p.meta))
+  readers = {} if p.of_images else dict.fromkeys((".h5", ".hdf5"), functools.partial(read_file, p.meta)) | {
+      ".csv": functools.partial(read_lines, p.meta)}
   writers = {} if p.of_images else dict.fromkeys((".h5", ".hdf5"), functools.partial(write_file, p))
   verb = lambda what, several, **more: Verb(functools.partial(run, coder, what), None, several, own, readers=readers,
                                             **more)

@@ -189,13 +189,30 @@ def with_products(x: np.ndarray, num_rows: int) -> np.ndarray:
   return np.concatenate([x, standardised(x[:, one] * x[:, two])], axis=1)
 
 
-def stratified_folds(y: np.ndarray, seed: int) -> np.ndarray:
-  """A fold of each row [N], which has its share of the rows of each class and of those that are not recorded."""
+def stratified_folds(y: np.ndarray, seed: int, group: np.ndarray | None = None) -> np.ndarray:
+  """A fold of each row [N], which has its share of the rows of each class and of those that are not recorded.
+
+  Rows of one `group` [N] depend on each other and stay in one fold: the largest groups are dealt first, each to the
+  fold that holds the fewest rows. Fewer groups than folds cannot be dealt, and are not looked at.
+  """
+  if group is not None and len(np.unique(group)) >= NUM_FOLDS:
+    return group_folds(group, seed)
   order = np.random.default_rng(seed).permutation(len(y))
   order = order[np.argsort(y[order], kind="stable")]
   fold = np.empty(len(y), np.int64)
   fold[order] = np.arange(len(y)) % NUM_FOLDS
   return fold
+
+
+def group_folds(group: np.ndarray, seed: int) -> np.ndarray:
+  """A fold of each row [N], the same for all rows of a group; groups of one size are dealt in an order of the seed."""
+  _, index, size = np.unique(group, return_inverse=True, return_counts=True)
+  order = np.random.default_rng(seed).permutation(len(size))
+  held, fold = np.zeros(NUM_FOLDS, np.int64), np.empty(len(size), np.int64)
+  for one in order[np.argsort(-size[order], kind="stable")]:
+    fold[one] = held.argmin()
+    held[fold[one]] += size[one]
+  return fold[index]
 
 
 def class_probabilities(features: np.ndarray, label: np.ndarray, weight: np.ndarray, at: np.ndarray,

@@ -70,9 +70,9 @@ def data_of(rows: dict, k: int, num_classes: int) -> Data:
   y, z = rows["y"].astype(np.int32), rows["z"][:, k].astype(np.float64)
   recording, of_x = features_of(rows["x"].astype(np.float64), y, z, num_classes)
   N, group = len(y), rows.get("group")
+  fold = effects.stratified_folds(y, effects.FOLD_SEED, group)
   group = np.arange(N) if group is None else np.unique(group, return_inverse=True)[1]
-  found = Data(y, z, recording, of_x, of_x, np.ones(N), group.astype(np.int32),
-               effects.stratified_folds(y, effects.FOLD_SEED).astype(np.int32))
+  found = Data(y, z, recording, of_x, of_x, np.ones(N), group.astype(np.int32), fold.astype(np.int32))
   size = max(LEAST_ROWS, 1 << (N - 1).bit_length())
   padded = lambda leaf: np.concatenate([leaf, np.zeros((size - N, *leaf.shape[1:]), leaf.dtype)])
   return Data(*map(padded, found))

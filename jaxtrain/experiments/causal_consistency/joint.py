@@ -38,7 +38,7 @@ METRICS = {
     "entropy": Metric("nats", "entropy of imputed treatments"),
     "consistency_y": Metric("nats", "KL of Bayes' rule against the imputing head", "lower"),
     "consistency_x": Metric("nats", "KL of Bayes' rule against p(x|y,z), over 16 rows", "lower"),
-    "accuracy": Metric("", "share of recorded rows whose treatment the head finds", "higher"),
+    "accuracy": Metric("", "share of recorded rows whose treatment the head finds", "higher", limits=(0, 1)),
     "kl": Metric("nats", "divergence of the parameters' posterior from their prior"),
     "tau": Metric("", "temperature of the treatment's posterior"),
     "beta": Metric("", "weight of rows without a treatment"),

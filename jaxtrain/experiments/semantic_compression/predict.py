@@ -223,7 +223,7 @@ def decompress(coder: apply.Coder, state: Any, found: Any, num: int, key: jax.Ar
   return result
 
 
-def say_damage(found: Any, result: Result) -> list[str]:
+def lost_blocks(found: Any) -> list[str]:
   """Which blocks of a file were damaged."""
   return found.lines if isinstance(found, Codes) else []
 
@@ -283,5 +283,5 @@ def make_verbs(p: objective.Problem, meta: dict, exact: bool) -> dict[str, Verb]
   return found | {
       "compress": Verb(bind(compress, coder), None, "refused", own, makes="states", say=say_cost,
                        writers={".jtc": bind(write_file, coder, meta, exact)}),
-      "decompress": Verb(bind(decompress, coder), None, "refused", codes, say=say_damage, makes="states", carries=False,
-                         readers={".jtc": bind(read_file, coder, meta)})}
+      "decompress": Verb(bind(decompress, coder), None, "refused", codes, makes="states", carries=False,
+                         lost=lost_blocks, readers={".jtc": bind(read_file, coder, meta)})}

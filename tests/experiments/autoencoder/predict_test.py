@@ -98,6 +98,28 @@ def test_part_and_process_stand_beside_the_events_of_a_file(tmp_path):
   assert found.values["process"].tolist() == [events_lib.PROCESS_NAMES[k] for k in label]
 
 
+def test_lines_of_the_challenge_are_read_and_other_tables_are_not(tmp_path, capsys):
+  made, path = cases.made(), tmp_path / "events.csv"
+  path.write_text("0;4top;1;50.0;0.5;j,200.0,100.0,0.1,-1.0;b,90.0,80.0,0.2,2.0\n\n1;ttbar;0.5;20.0;-1.5;\n")
+  read = made.experiment.predict["score"].readers[".csv"]
+  found = read(str(path), None)
+  assert found.values["process"].tolist() == ["tttt", "tt"] and found.values["met"].tolist() == [50.0, 20.0]
+  assert found.values["id_1"].tolist() == [events_lib.B_JET, 0]
+  np.testing.assert_allclose(found.values["pt_0"], [100, 0])
+  assert capsys.readouterr().err == ""
+  path.write_text("0;new;1;5e4;0.5;j,2e8,1e8,0.1,-1.0\n")
+  read(str(path), None)
+  said = capsys.readouterr().err
+  assert "is the file in MeV" in said and "have the label 0: new" in said
+  for other in ("id_0;met\n1;2\n", "a,b\n1,2\n", ""):
+    path.write_text(other)
+    assert read(str(path), None) is None
+  assert read(str(tmp_path / "none.csv"), None) is None
+  path.write_text("0;tt;1;50;0.5;j,2,1,0.1,x\n")
+  with pytest.raises(UserError, match="line 1: phi of object 1 is 'x', allowed a number"):
+    read(str(path), None)
+
+
 def test_a_type_that_the_run_does_not_know_is_refused():
   made = cases.made()
   with pytest.raises(UserError, match="event 1 has an object of type 99, allowed 0 to 7"):

@@ -176,6 +176,16 @@ def test_folds_are_fixed_and_hold_their_share_of_each_class():
     assert np.ptp(np.bincount(fold[y == j], minlength=5)) <= 1
 
 
+def test_folds_keep_groups_together_and_are_even():
+  group = np.random.RandomState(3).randint(40, size=600) ** 2
+  fold = effects.stratified_folds(np.zeros(600, int), 0, group)
+  assert all(len(set(fold[group == name])) == 1 for name in set(group))
+  assert np.ptp(np.bincount(fold, minlength=5)) <= max(np.bincount(group)) and set(fold) == set(range(5))
+  assert (fold == effects.stratified_folds(np.zeros(600, int), 0, group)).all()
+  few = np.arange(600) % 3
+  np.testing.assert_array_equal(effects.stratified_folds(few, 0, few), effects.stratified_folds(few, 0))
+
+
 def test_constant_covariates_are_no_obstacle():
   _, y, z = made(200, 14)
   one, = effects.aipw(np.ones((200, 2)), y, z, 2).effects.ate

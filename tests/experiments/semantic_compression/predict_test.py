@@ -72,7 +72,7 @@ def test_a_file_gives_the_states_of_its_symbols_back(kind, tmp_path):
   for name, column in back.items():
     np.testing.assert_array_equal(of_codes[name], column)
   assert back["bit"].dtype.kind == back["count"].dtype.kind == "i"
-  assert own["decompress"].say(own["decompress"].readers[".jtc"](path, state), back) == []
+  assert own["decompress"].lost(own["decompress"].readers[".jtc"](path, state)) == []
 
 
 def test_codes_survive_a_file_of_text(tmp_path):
@@ -101,7 +101,7 @@ def test_one_flipped_byte_loses_one_block(tmp_path):
   lost = np.zeros(N, bool)
   lost[1024:2048] = True
   np.testing.assert_array_equal(codes.whole, ~lost)
-  assert own["decompress"].say(codes, back) == ["block 2 of 3 (states 1,025 to 2,048) is damaged; its rows are empty"]
+  assert own["decompress"].lost(codes) == ["block 2 of 3 (states 1,025 to 2,048) is damaged; its rows are empty"]
   for name in ("length", "count", "bit"):
     assert np.isnan(back[name][lost]).all()
     np.testing.assert_array_equal(back[name][~lost], whole[name][~lost])
