@@ -5,7 +5,8 @@
   python -m jaxtrain.main --config=configs/causal_discovery.py:cpu --mode=check      # shapes, and the data's signal
 
 Variants: cpu (default, also named pairs): the network on pair statistics; pairs20: the same on the tasks of avici;
-pairs_broad: the same for other people's tables; avici_cpu: AVICI on the tasks of cpu, two cores;
+kept: the same for other people's tables; avici_cpu: AVICI on the tasks of cpu, two cores; arrow, avici_arrow: pairs and
+avici_cpu with acyclic graphs;
 avici, avici_lite, bcnp, bcnp_pl: the models at the original's sizes on its training mixture;
 bcnp_local_large: the original's run of 20,000 steps; paper_all_data: BCNP on the paper's graphs with exactly 20, 40, 60
 edges and its mechanisms, n = 1000; benchmark: d in 10, 20, 30, 40; random: the baseline without training; smoke: tiny.
@@ -31,16 +32,18 @@ def base():
   # families of random graphs: er | sf | sf_directed | sbm | ws | grg, each with PARAMETER=VALUE where it differs from
   # its default; weight is the share
   config.data.graphs = ("er edge_prob=0.2", "sf m=2")
-  # families of functions from parents to child: linear | mlp | gp | gp_exact | pnl | square | periodic | logistic |
-  # discrete; the guide has more
+  # functions from parents to child: linear | mlp | gp | gp_exact | pnl | square | product | threshold |
+  # periodic | logistic | discrete; the guide has more
   config.data.mechanisms = ("linear weight=0.34", "mlp weight=0.33", "gp weight=0.33")
   # families of noise: gaussian | laplace | uniform | cauchy | exponential | student | bimodal | binary | ternary;
   # with heteroscedastic=1 parents set its size
   config.data.noises = ("gaussian",)
-  # what stands between the model and the table: none | measurement | rounded | ordinal | missing | hidden | lagged
+  config.data.noise_mixture = "task"  # what draws a noise: node | task | either, half of the tasks each
+  # what stands between the model and the table: none | measurement | rounded | clipped | ordinal | missing | hidden
+  # | lagged
   config.data.corruptions = ("none",)
   config.data.noise_share = (0.1, 0.9)  # range of a node's share of variance that is noise
-  config.data.mixture = "node"  # node | task: what draws a mechanism from the mixture
+  config.data.mixture = "node"  # what draws a mechanism, likewise: node | task | either
   config.data.normalize = True  # standardise each variable over the rows of its task
   config.data.reject_constant = True  # tasks with a constant variable count with weight 0
   config.data.task_chunk = 8  # tasks made at once; another gives the same tasks to rounding
@@ -73,6 +76,7 @@ def avici():
   config = base()
   config.experiment = "jaxtrain.experiments.causal_discovery.avici"
   config.model.architecture = "official"  # official | lite; their fields differ
+  config.model.head = "independent"  # independent | arrow: edges by themselves, or a skeleton times an order
   config.model.penalty = "spectral"  # spectral | exponential: the radius of the edge probabilities P, or tr(exp P) - d
   config.model.dim = 128  # width of the network: numbers per variable and sample, or per pair
   config.model.num_blocks = 12  # blocks in all; of AVICI over variables and over samples by turns: 2 L of the paper
@@ -190,6 +194,7 @@ def pairs():
   config.model.statistics = ("linear", "moments", "residual", "regression", "additive", "interventions")
   config.model.hidden_rows = 0.0  # largest share of a training task's rows that are hidden: 0.9 = a tenth to all left
   config.model.hidden_cells = 0.0  # largest share of its cells that are hidden, as if missing
+  config.model.head = "independent"
   config.model.penalty = "spectral"
   config.model.dim, config.model.num_blocks = 32, 3
   config.model.num_heads, config.model.ff_dim = 4, 96
@@ -203,6 +208,23 @@ def pairs():
   return config
 
 
+def with_arrow(config):
+  """The head `arrow` in place of independent edges with a penalty for cycles."""
+  config.model.head = "arrow"
+  del config.model.penalty, config.model.dual, config.loss.weights.acyclic
+  return config
+
+
+def arrow():
+  """The network on pair statistics with a skeleton times an order: every sampled graph is acyclic."""
+  return with_arrow(pairs())
+
+
+def avici_arrow():
+  """The small AVICI with that head."""
+  return with_arrow(avici_cpu())
+
+
 def pairs20():
   """The same on the tasks of `avici`, 20 variables and 256 rows."""
   config = pairs()
@@ -213,19 +235,26 @@ def pairs20():
   return config
 
 
-def pairs_broad():
-  """For tables of other people: nearly deterministic to noisy nodes, other noise, 5 to 20 variables, missing cells."""
+def kept():
+  """For tables of other people: 5 to 30 variables, 60 to 1,200 rows, nodes of all kinds; `kept:` is its state."""
   config = pairs()
-  config.data.num_nodes, config.data.pad_to, config.data.num_rows = (5, 10, 15, 20), (10, 20), 500
-  config.data.graphs = ("er edge_prob=0.05", "er edge_prob=0.1", "er edge_prob=0.2", "er edge_prob=0.4", "sf m=2",
-                        "sf_directed m=2", "sf_directed m=3 transpose=1", "sbm")
-  config.data.mechanisms = ("linear weight=0.4", "mlp weight=0.2", "gp weight=0.2", "square weight=0.1",
-                            "pnl weight=0.1")
-  config.data.noises = ("gaussian weight=2", "laplace", "uniform", "exponential", "student", "bimodal", "binary",
-                        "ternary")
+  config.data.num_nodes, config.data.pad_to = (5, 10, 15, 20, 30), (10, 20, 30)
+  config.data.num_rows, config.data.num_rows_int, config.data.p_obs_only = 1000, 200, 0.6
+  config.data.graphs = ("er edge_prob=0.05", "er edge_prob=0.1", "er edge_prob=0.2", "er edge_prob=0.4",
+                        "er edges_per_node=1.0", "sf m=1", "sf m=2", "sf_directed m=2", "sf_directed m=3 transpose=1",
+                        "sbm")
+  config.data.mechanisms = ("linear weight=6", "mlp weight=2", "gp weight=2", "mlp noise_input=1", "square", "product",
+                            "threshold", "pnl nonlinearity=tanh", "pnl nonlinearity=cube", "periodic", "discrete")
+  config.data.noises = ("gaussian weight=4", "laplace", "uniform", "exponential", "student", "bimodal", "binary",
+                        "ternary", "gaussian heteroscedastic=1")
+  config.data.mixture = config.data.noise_mixture = "either"
+  config.data.corruptions = ("none weight=6", "measurement share=0.1", "measurement share=0.3", "rounded", "clipped",
+                             "ordinal", "hidden")
   config.data.noise_share = (0.001, 0.95)
-  config.model.hidden_rows, config.model.hidden_cells = 0.9, 0.3
-  config.train.num_steps = 10_000
+  config.data.intervention_scale = 2.0
+  config.model.hidden_rows, config.model.hidden_cells = 0.95, 0.3
+  config.model.dim, config.model.ff_dim = 48, 144
+  config.train.num_steps = 6500
   return config
 
 
@@ -269,7 +298,8 @@ def smoke():
   return config
 
 
-VARIANTS = {"cpu": pairs, "pairs": pairs, "pairs20": pairs20, "pairs_broad": pairs_broad, "avici_cpu": avici_cpu,
+VARIANTS = {"cpu": pairs, "pairs": pairs, "pairs20": pairs20, "kept": kept, "avici_cpu": avici_cpu,
+            "arrow": arrow, "avici_arrow": avici_arrow,
             "avici": avici, "avici_lite": avici_lite, "bcnp": bcnp, "bcnp_pl": bcnp_pl,
             "bcnp_local_large": bcnp_local_large, "paper_all_data": paper_all_data, "benchmark": benchmark,
             "random": random, "smoke": smoke}

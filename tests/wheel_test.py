@@ -45,7 +45,8 @@ def installed(tmp_path_factory):
 
 @pytest.mark.slow
 def test_wheel_holds_the_files_of_the_package(installed):
-  files = {path.relative_to(ROOT) for path in (ROOT / "jaxtrain").rglob("*") if path.suffix in (".py", ".js")}
+  files = {path.relative_to(ROOT) for path in (ROOT / "jaxtrain").rglob("*")
+           if path.suffix in (".py", ".js") or "pretrained" in path.parts and path.is_file()}
   assert files <= {path.relative_to(installed) for path in installed.rglob("*")}
   assert any(path.suffix == ".js" for path in files)
   assert not (installed / "tests").exists() and not (installed / "configs").exists()

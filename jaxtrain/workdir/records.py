@@ -9,7 +9,7 @@ import time
 
 from jaxtrain.errors import UserError
 from jaxtrain.jsonable import digest_json, is_count
-from jaxtrain.workdir import jsonfile, lines, schema
+from jaxtrain.workdir import jsonfile, kept, lines, schema
 
 MOST_EVENT = 1 << 20  # characters of a first event that is read
 FOLDERS = ("checkpoints", "facts", "eval", "figures", "stages", "tensorboard")  # of a run, if they are there
@@ -56,11 +56,14 @@ def last_stage(workdir: str) -> str:
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
-  """WORKDIR[@best|last|STEP] as (workdir, which); `best` where nothing is said or a folder has the whole name."""
+  """WORKDIR[@best|last|STEP] as (workdir, which); `best` where nothing is said or a folder has the whole name.
+
+  WORKDIR may be kept:FAMILY. Raises UserError for a kept model that there is not.
+  """
   folder, at, which = reference.rpartition("@")
   if not at or not (which in ("best", "last") or is_count(which)) or os.path.isdir(reference):
     folder, which = reference, "best"
-  return folder, which
+  return kept.folder_of(folder), which
 
 
 def committed_steps(folder: str) -> list[int]:

@@ -62,12 +62,15 @@ FOLDER = Kind("runs/NAME", lambda value: TEXT.holds(value) and re.fullmatch(r"ru
 SAMPLE = Kind("dtype and shape by name", lambda value: OBJECT.holds(value) and all(
     isinstance(one, list) and len(one) == 2 and TEXT.holds(one[0]) and WHOLES.holds(one[1]) for one in value.values()))
 NUMBERS = Kind("numbers by name", lambda value: isinstance(value, dict) and all(map(is_number, value.values())))
+RANGE = Kind("two numbers", lambda value: isinstance(value, (list, tuple)) and len(value) == 2 and all(
+    map(is_number, value)) and not any(end in NOT_FINITE for end in value))
 DESCRIPTIONS = Kind("unit, meaning, direction and chance by metric", is_described)
 DIRECTION = Kind("lower, higher or empty", lambda value: value in ("lower", "higher", ""))
 
 # What an experiment says of a metric. Empty text and None stand for nothing to say.
 DESCRIPTION: Fields = {"unit": Field(TEXT), "meaning": Field(TEXT), "direction": Field(DIRECTION),
-                       "chance": Field(NUMBER, or_none=True), "key": Field(FLAG, optional=True)}
+                       "chance": Field(NUMBER, or_none=True), "key": Field(FLAG, optional=True),
+                       "limits": Field(RANGE, or_none=True, optional=True)}
 
 # Every event has these; `split` is empty where an event is of no split, `epoch` is -1 for streams.
 EVENT: Fields = {"schema_version": Field(WHOLE), "run_id": Field(TEXT), "moment": Field(TEXT), "epoch": Field(WHOLE),

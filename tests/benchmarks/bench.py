@@ -101,6 +101,17 @@ def kept(folder: str, name: str, make: Callable[[], list | dict]) -> list | dict
     return json.load(file)
 
 
+def check_given(folder: str, given: dict) -> None:
+  """Writes what the answers of a folder are about, or ends the program where they are about something else."""
+  begun = os.path.isdir(folder) and os.listdir(folder)
+  if begun and not os.path.exists(os.path.join(folder, "given.json")):
+    sys.exit(f"--folder: {folder!r} holds answers and no given.json that says what about; choose another folder")
+  os.makedirs(folder, exist_ok=True)
+  found = kept(folder, "given", lambda: given)
+  if wrong := [name for name in given if name not in found or found[name] != given[name]]:
+    sys.exit(f"--folder: {folder!r} holds answers with another {', '.join(wrong)}; choose another folder")
+
+
 def spread(values: list[float]) -> dict:
   """Median and range."""
   return {"median": statistics.median(values), "range": [min(values), max(values)]}

@@ -5,6 +5,8 @@
 
   --workdir   a trained run: it is judged, and its config names the tasks; without it --config, and no network
   --suite     families of `eval.suite` as well as the test tasks of the training distribution
+  --given     a folder of tasks in their place, such as python -m jaxtrain.experiments.causal_discovery --real=sachs
+              --output=FOLDER writes
   --methods   some of pc, ges, notears, direct_lingam (needs `.[discovery]`; notears imports torch:
               `.[bench]`; direct_lingam: pip install --no-deps lingam autograd psy pygam semopy)
   --folder    keeps the graphs of each method and task: the same command goes on with what is missing; answers about
@@ -20,7 +22,6 @@ Everything runs in one thread.
 
 import functools
 import os
-import sys
 import time
 
 import numpy as np
@@ -34,7 +35,7 @@ import bench  # noqa: E402
 import discovery_methods  # noqa: E402
 from jaxtrain import config as config_lib, jsonable, statistics  # noqa: E402
 from jaxtrain.experiments.causal_discovery import (  # noqa: E402
-    baselines, graphs, metrics, named, task_files, tasks as tasks_lib)
+    baselines, graphs, knowledge, metrics, named, task_files, tasks as tasks_lib)
 
 RESAMPLES = 10
 SHOWN = ("auroc", "auprc", "e_edge_f1", "e_shd", "ne_sid", "skeleton_f1", "edge_nll_nats", "brier")
@@ -61,17 +62,6 @@ def kept(path: str, fit) -> dict[str, np.ndarray]:
   return found
 
 
-def check_given(folder: str, given: dict) -> None:
-  """Writes what the answers of a folder are about, or ends the program where they are about something else."""
-  begun = os.path.isdir(folder) and os.listdir(folder)
-  if begun and not os.path.exists(os.path.join(folder, "given.json")):
-    sys.exit(f"--folder: {folder!r} holds answers and no given.json that says what about; choose another folder")
-  os.makedirs(folder, exist_ok=True)
-  found = bench.kept(folder, "given", lambda: given)
-  if wrong := [name for name in given if name not in found or found[name] != given[name]]:
-    sys.exit(f"--folder: {folder!r} holds answers with another {', '.join(wrong)}; choose another folder")
-
-
 def given_of(config, digest: str, suite: str, num: int) -> dict[str, dict]:
   """Family -> what answers about its tasks depend on; `digest` is that of the run's state."""
   config = config_lib.with_values(config, {"eval.suite": suite, "eval.max_test_tasks": num})
@@ -79,6 +69,13 @@ def given_of(config, digest: str, suite: str, num: int) -> dict[str, dict]:
   data = jsonable.digest_json(config_lib.to_record(config)["data"])
   return {name: {"run": digest, "data": data, "family": line, "resamples": RESAMPLES, "graphs": NUM_GRAPHS}
           for name, line in lines.items()}
+
+
+def given_of_tasks(tasks: dict[str, list[dict]], digest: str) -> dict[str, dict]:
+  """The same of tasks that were read from files."""
+  content = lambda task: [[name, np.asarray(part).tolist()] for name, part in sorted(task.items())]
+  return {name: {"run": digest, "data": jsonable.digest_json(list(map(content, each))), "family": name,
+                 "resamples": RESAMPLES, "graphs": NUM_GRAPHS} for name, each in tasks.items()}
 
 
 def fit_method(name: str, task: dict, number: int) -> dict[str, np.ndarray]:
@@ -106,7 +103,7 @@ def ask_network(run, task: dict, number: int) -> dict[str, np.ndarray]:
     probs[place[cause], place[effect]] = prob
   graphs = np.zeros((NUM_GRAPHS, *probs.shape), np.uint8)
   for name, drawn in run.sample_graphs(columns, num=NUM_GRAPHS, seed=number).items():
-    cause, effect = name.split(task_files.ARROW)
+    cause, effect = name.split(knowledge.ARROW)
     graphs[:, place[cause], place[effect]] = drawn
   return {"probs": probs, "graphs": graphs, "seconds": np.float64(time.perf_counter() - began)}
 
@@ -159,6 +156,7 @@ def main() -> None:
   parser.add_argument("--workdir", default="")
   parser.add_argument("--config", default="configs/causal_discovery.py")
   parser.add_argument("--suite", default="")
+  parser.add_argument("--given", default="")
   parser.add_argument("--tasks", type=int, default=25)
   parser.add_argument("--folder", required=True)
   parser.add_argument("--methods", default=",".join(discovery_methods.METHODS))
@@ -169,16 +167,22 @@ def main() -> None:
     run = jaxtrain.load(given.workdir)
     config, digest = run.config, run.digest
     methods["network"] = lambda task, k: ask_network(run, task, k)
+  if given.given:
+    tasks = task_files.read_tasks(given.given)
+    about = given_of_tasks(tasks, digest)
+  else:
+    tasks = tasks_of(config, given.suite, given.tasks)
+    about = given_of(config, digest, given.suite, given.tasks)
   edge_prob = functools.partial(graphs.edge_probability, tasks_lib.make_spec(config.data).graphs)
   for name in BASELINES:
     methods[name] = lambda task, k, name=name: ask_baseline(name, edge_prob, task, k)
   for name in filter(None, given.methods.split(",")):
     methods[name] = lambda task, k, name=name: fit_method(name, task, k)
-  for name, about in given_of(config, digest, given.suite, given.tasks).items():
-    check_given(os.path.join(given.folder, name), about)
-  found = {name: compare(name, tasks, methods, given.folder)
-           for name, tasks in tasks_of(config, given.suite, given.tasks).items()}
-  bench.tell({"tasks": given.tasks, "resamples": RESAMPLES, "families": found}, given.json)
+  for name, what in about.items():
+    bench.check_given(os.path.join(given.folder, name), what)
+  found = {name: compare(name, each, methods, given.folder) for name, each in tasks.items()}
+  bench.tell({"tasks": {name: len(each) for name, each in tasks.items()}, "resamples": RESAMPLES, "families": found},
+             given.json)
 
 
 if __name__ == "__main__":

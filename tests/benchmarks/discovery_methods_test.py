@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+import bench
 import discovery_methods as methods
 import discovery_paper as paper
 
@@ -110,16 +111,16 @@ def comparators(monkeypatch):
   return discovery_comparators
 
 
-def test_answers_are_kept_for_what_they_are_about_alone(tmp_path, comparators):
+def test_answers_are_kept_for_what_they_are_about_alone(tmp_path):
   given, folder = {"run": "a", "data": "b", "resamples": 10}, str(tmp_path / "id")
-  comparators.check_given(folder, given)
-  comparators.check_given(folder, given)  # as after a stop
+  bench.check_given(folder, given)
+  bench.check_given(folder, given)  # as after a stop
   with pytest.raises(SystemExit, match="holds answers with another run, resamples; choose another folder"):
-    comparators.check_given(folder, given | {"run": "c", "resamples": 20})
+    bench.check_given(folder, given | {"run": "c", "resamples": 20})
   (tmp_path / "id" / "given.json").unlink()
   (tmp_path / "id" / "pc").mkdir()
   with pytest.raises(SystemExit, match="no given.json"):
-    comparators.check_given(folder, given)
+    bench.check_given(folder, given)
 
 
 def test_tasks_of_several_sizes_are_judged_in_their_order(monkeypatch, comparators):

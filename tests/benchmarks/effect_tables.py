@@ -21,7 +21,7 @@ setting, fitted to 90 % of the rows, as it stands (plug-in) and after one target
 --hidden takes the setting of the least mean log error over all draws, and nsw_cps the variant's own.
 
 All draws of a block are one program. Results are kept by block in --folder: the same command goes on, and a block that
-was begun is done again.
+was begun is done again. A folder that keeps results of other settings is refused.
 """
 
 import functools
@@ -35,6 +35,7 @@ from scipy import optimize, special
 import bench
 import effect_baselines
 import effect_models
+from jaxtrain import config as config_lib, jsonable
 from jaxtrain.experiments.causal_consistency import effects
 
 SETTINGS = {  # what may be chosen; fields beside those of the variant
@@ -76,6 +77,13 @@ def factual_errors(setting: str, name: str, given, draws: list[int]) -> list[flo
 def length(given) -> dict:
   """The field that shortens trainings, where the command asks for it."""
   return {"train.num_epochs": given.train_epochs} if given.train_epochs else {}
+
+
+def check_settings(folder: str) -> None:
+  """Ends the program where a folder keeps results of other settings, of the script's or of the variants'."""
+  variants = {name: jsonable.digest_json(config_lib.to_record(effect_models.read_config(name, {})))
+              for name in (*DRAWS, "nsw_cps")}
+  bench.check_given(folder, {"settings": SETTINGS, "hidden": PARTLY_HIDDEN, "variants": variants})
 
 
 def by_block(folder: str, what: str, name: str, given, make: Callable[[list[int]], list]) -> list:
@@ -230,6 +238,7 @@ def measure_nsw(folder: str, given) -> dict:
 
 def measure_tables(folder: str, given) -> dict:
   """All data sets that --only names."""
+  check_settings(folder)
   return {name: measure_nsw(folder, given) if name == "nsw_cps" else measure_set(folder, name, given)
           for name in given.only.split(",")}
 
@@ -283,6 +292,7 @@ def won_back(deletion: np.ndarray, model: np.ndarray, oracle: np.ndarray) -> dic
 
 def measure_hidden(folder: str, given) -> dict:
   """What the model wins back of what deletion loses, by data set, mechanism and rows."""
+  check_settings(folder)
   result = {}
   for name in (one for one in given.only.split(",") if one.startswith("ihdp")):
     tried = choose(folder, name, given)

@@ -2,10 +2,11 @@
 
 loss = mean over tasks of [ mean over ordered pairs of the binary cross-entropy + lambda rho ], lambda a dual variable
 that rises while rho is above 0. Samples are independent Bernoulli draws and need not be acyclic. Either architecture
-goes with either penalty rho of the edge probabilities P:
+goes with either penalty rho of the edge probabilities P, or with the head `arrow` (`arrow.py`), which needs none:
 
   model.architecture   official: AVICI; lite: BCNP's encoder, a maximum over samples, a bilinear map
   model.penalty        spectral: the spectral radius of P; exponential: tr(exp P) - d
+  model.head           independent: as above; arrow: a skeleton times an order
 
 **Source:** Lorch et al. 2022 (Amortized inference for causal structure learning), eq. 6-9; tr(exp P) - d: Zheng et al.
 2018 (NOTEARS).
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 
 from jaxtrain.config import limits
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.causal_discovery import bcnp, evaluate, nets, posterior, predict, scores, training
+from jaxtrain.experiments.causal_discovery import arrow, bcnp, evaluate, nets, posterior, predict, scores, training
 from jaxtrain.types import Experiment
 
 ARCHITECTURES = {  # the network, and the fields that it alone reads
@@ -31,8 +32,10 @@ PENALTIES = {  # of edge probabilities [D, D] and a mask of nodes [D]
     "spectral": lambda probs, _: posterior.spectral_radius(probs, scores.RADIUS_STEPS),
     "exponential": lambda probs, node_mask: scores.cyclicity(probs, node_mask)[0],
 }
-INIT_ROWS, METRICS, SINCE = training.INIT_ROWS, training.METRICS, training.SINCE
+INIT_ROWS, METRICS = training.INIT_ROWS, training.METRICS
+SINCE = training.SINCE | {"model.head": "independent"}
 LIMITS = training.LIMITS | {
+    "model.head": limits.one_of(*arrow.HEADS),
     "model.architecture": limits.one_of(*ARCHITECTURES),
     "model.penalty": limits.one_of(*PENALTIES),
     "model.dim": limits.whole(1, limits.MOST_WIDTH),
@@ -62,7 +65,7 @@ def make_net(config):
   if set(present) != set(own):
     raise UserError(f"config.model.architecture: got {m.architecture!r} with fields {', '.join(present)}, allowed with "
                     f"{', '.join(own)} and no other's; choose a variant of the config file that has them")
-  shared = ("dim", "num_heads", "ff_dim", "dropout_rate", "remat", "sample_chunk")
+  shared = ("dim", "num_heads", "ff_dim", "dropout_rate", "remat", "sample_chunk", "head")
   return net(**{name: m[name] for name in (*shared, *own)}, precision=config.train.precision)
 
 
@@ -87,7 +90,10 @@ def independent_edges(init: Callable, logits_of: Callable, penalty: Callable) ->
     logits = logits_of(params, chunk, key, False)
     keys = jax.random.split(key, len(logits))
     graphs = jax.vmap(lambda *args: posterior.sample_graphs(*args, num))(keys, logits, chunk["node_mask"])
-    return cross_entropy(logits, chunk), jax.nn.sigmoid(logits), graphs
+    probs = jax.nn.sigmoid(logits)
+    if "known" in chunk:  # the other edges do not depend on these
+      probs, graphs = (jax.vmap(posterior.settle)(x, chunk["known"]) for x in (probs, graphs))
+    return cross_entropy(logits, chunk), probs, graphs
 
   def log_prob(params, chunk, key, num):
     """Edges are independent: exact, whatever `num`."""
@@ -97,9 +103,17 @@ def independent_edges(init: Callable, logits_of: Callable, penalty: Callable) ->
   return training.Model(init, terms, draw, dual=("acyclic",), log_prob=log_prob)
 
 
+def with_head(config, init: Callable, outputs_of: Callable) -> training.Model:
+  """The posterior that `model.head` makes of what a network gives. Raises UserError as `arrow.check_head` does."""
+  arrow.check_head(config)
+  if config.model.head == "arrow":
+    return arrow.ordered_edges(init, outputs_of)
+  return independent_edges(init, outputs_of, PENALTIES[config.model.penalty])
+
+
 def make_model(config) -> training.Model:
   """Network and posterior of a config."""
-  return independent_edges(*training.bind(make_net(config)), PENALTIES[config.model.penalty])
+  return with_head(config, *training.bind(make_net(config)))
 
 
 def make(config, meta) -> Experiment:

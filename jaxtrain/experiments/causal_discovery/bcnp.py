@@ -83,11 +83,10 @@ def make_model(config) -> training.Model:
     net_key, loss_key, order_key, edge_key = jax.random.split(key, 4)
     logits, order_scores = apply(params, chunk, net_key, False)
     loss, _ = losses(loss_key, logits, order_scores, chunk)
-    each = lambda k: jax.random.split(k, len(logits))
-    masks = jax.vmap(lambda k, s, mask: sample_orders(k, s, mask, num))(each(order_key), order_scores,
-                                                                       chunk["node_mask"])
-    graphs = jax.vmap(posterior.sample_ordered_graphs)(each(edge_key), logits, masks, chunk["node_mask"])
-    return loss, marginals(logits, masks), graphs
+    orders = lambda keys, count: jax.vmap(lambda *task: sample_orders(*task, count))(keys, order_scores,
+                                                                                    chunk["node_mask"])
+    return loss, *posterior.draw_ordered((order_key, edge_key), logits, orders,
+                                         lambda masks: marginals(logits, masks), chunk, num)
 
   def log_prob(params, chunk, key, num):
     """log 1/num sum_k prod_e Bern(A_e | p_ke) of sampled orders k; forbidden edges have the clamped probability."""
@@ -100,7 +99,7 @@ def make_model(config) -> training.Model:
     return jax.vmap(one)(jax.random.split(order_key, len(logits)), logits, order_scores, chunk["adjacency"],
                          chunk["node_mask"])
 
-  return training.Model(init, terms, draw, log_prob=log_prob)
+  return training.Model(init, terms, draw, log_prob=log_prob, ordered=True)
 
 
 def make(config, meta) -> Experiment:

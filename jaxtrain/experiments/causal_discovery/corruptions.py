@@ -5,6 +5,7 @@ The families of `data.corruptions`; a task has one of them. The true graph stays
   none          the table is what the model made
   measurement   every value is read with Gaussian noise, whose share of the variance is `share`
   rounded       values are rounded to multiples of `step` standard deviations
+  clipped       values further from the mean than `limit` standard deviations are cut there
   ordinal       only the category of a value is seen, one of `levels`, between thresholds that are drawn from a normal
                 distribution of 0.8 standard deviations
   missing       a share of the cells is missing completely at random. The batch then has a mask `observed`; a missing
@@ -14,8 +15,8 @@ The families of `data.corruptions`; a task has one of them. The true graph stays
   lagged        rows are steps of a time series: a variable follows the values that its causes had `lag` rows before,
                 and noise persists: it is an autoregression of coefficient `persistence`, with variance 1
 
-Rounding, categories and missing cells happen after the whole task was generated, so a child follows the exact values of
-its parents; the mechanism `discrete` makes categories that children see.
+Rounding, cutting, categories and missing cells happen after the whole task was generated, so a child follows the exact
+values of its parents; the mechanism `discrete` makes categories that children see.
 
 **Source:** measurement error and hidden confounders as violations of the usual assumptions: Montagna et al. 2023
 (Assumption violations in causal discovery and the robustness of score matching), section 3.
@@ -37,14 +38,15 @@ KNOWN: dict[str, dict[str, Any]] = {
     "none": {},
     "measurement": {"share": 0.2},
     "rounded": {"step": 0.5},
+    "clipped": {"limit": 1.0},
     "ordinal": {"levels": 4},
     "missing": {"share": 0.2},
     "hidden": {"num": 2, "prob": 0.3},
     "lagged": {"lag": 1, "persistence": 0.8},
 }
 RANGES: dict[str, dict[str, tuple[float, float]]] = {
-    "measurement": {"share": (0, 0.99)}, "rounded": {"step": (1e-3, 10)}, "ordinal": {"levels": (2, 100)},
-    "missing": {"share": (0, 0.9)}, "hidden": {"num": (1, 100), "prob": (0, 1)},
+    "measurement": {"share": (0, 0.99)}, "rounded": {"step": (1e-3, 10)}, "clipped": {"limit": (1e-3, 10)},
+    "ordinal": {"levels": (2, 100)}, "missing": {"share": (0, 0.9)}, "hidden": {"num": (1, 100), "prob": (0, 1)},
     "lagged": {"lag": (1, 1000), "persistence": (0, 0.99)}, "none": {},
 }
 NONE = families.parse("data.corruptions", ("none",), KNOWN)
@@ -129,6 +131,9 @@ def reading(family: Family) -> Callable:
     if family.name == "rounded":
       step = params["step"] * scale
       return step * jnp.round(x / step), whole
+    if family.name == "clipped":
+      mean, reach = jnp.mean(x, 1, keepdims=True), params["limit"] * scale
+      return jnp.clip(x, mean - reach, mean + reach), whole
     if family.name == "ordinal":
       z = (x - jnp.mean(x, 1, keepdims=True)) / scale
       cuts = THRESHOLD_SCALE * jax.random.normal(key, (x.shape[0], params["levels"] - 1, 1))

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from jaxtrain import statistics
-from jaxtrain.experiments.causal_discovery import audit, comparison, interventional, metrics, shift, tasks, training
+from jaxtrain.experiments.causal_discovery import audit, comparison, interventional, metrics, shift, tasks, threshold
+from jaxtrain.experiments.causal_discovery import training
 from jaxtrain.experiments.causal_discovery.scores import NUM_BINS
 
 OWN = ("loss", "joint_log_prob_nats", "inil_nats", "inil_node_nats", "true_inil_nats")  # what is not of graphs alone
@@ -24,12 +25,12 @@ EXAMPLES = 6  # tasks whose graphs are kept for the figures
 def make_assess(config, meta, model: training.Model) -> dict[str, Callable]:
   """`(state, splits, key) -> (scalars, arrays)` for the fixed tasks of validation and of test, and for families."""
   compiled = make_judge(config, model)
-  parts = {}
-  for split in ("val", "test"):
-    seed = (config.data.eval_seed, tasks.PURPOSES.index(split))
-    judge = functools.partial(assess_part, judge=compiled, meta=meta, seed=seed)
-    parts |= audit.make_parts(config, split, judge)
-  return parts
+  judges = {split: functools.partial(assess_part, judge=compiled, meta=meta,
+                                     seed=(config.data.eval_seed, tasks.PURPOSES.index(split)))
+            for split in ("val", "test")}
+  calibration = audit.make_calibration(config, judges["val"])
+  return {name: part for split, judge in judges.items()
+          for name, part in audit.make_parts(config, split, judge, calibration).items()}
 
 
 def make_judge(config, model: training.Model) -> Callable:
@@ -51,9 +52,13 @@ def make_judge(config, model: training.Model) -> Callable:
   return jax.jit(judge)
 
 
-def assess_part(source, params: Any, key: jax.Array, judge: Callable, meta: dict,
+def assess_part(source, params: Any, key: jax.Array, chosen: float | None, judge: Callable, meta: dict,
                 seed: tuple[int, int]) -> tuple[dict, dict]:
-  """(scalars, arrays) of the tasks of a source; `judge` as of `make_judge`, `seed` is that of the baselines' graphs."""
+  """(scalars, arrays) of the tasks of a source.
+
+  `chosen` is the threshold of edges, None where it is to be chosen on these tasks; `judge` as of `make_judge`; `seed`
+  is that of the baselines' graphs.
+  """
   found, beside, examples = [], [], []
   data_key, drawn_key = jax.random.split(key)
   edge_probs = {int(d): p for d, p in meta["edge_probs"].items()}
@@ -73,7 +78,8 @@ def assess_part(source, params: Any, key: jax.Array, judge: Callable, meta: dict
     return {"rows": 0}, {}
   join = lambda parts: {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
   methods = {comparison.MODEL: join(found)} | {name: join([one[name] for one in beside]) for name in beside[0]}
-  return summary(methods, examples, meta)
+  scalars, arrays = summary(methods, examples, meta)
+  return scalars | threshold.scalars_of(examples, chosen), arrays
 
 
 def summary(methods: dict[str, comparison.Tasks], examples: list, meta: dict) -> tuple[dict, dict]:

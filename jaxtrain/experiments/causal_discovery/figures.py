@@ -50,7 +50,7 @@ def families(run: RunData) -> Figure | None:
                              and f"rows/{item}" not in scalars))
   if not names or not items:
     return None
-  figure = new_figure(2.6 + 2.3 * len(names), 1.2 + 0.3 * len(items))
+  figure = new_figure(2.3 + 2.3 * len(names), 1.2 + 0.3 * len(items))
   for ax, name in zip(np.ravel(figure.subplots(1, len(names), sharey=True)), names):
     mean = [scalars.get(f"{name}/{item}") for item in items]
     half = [scalars.get(f"{name}_ci95/{item}") for item in items]

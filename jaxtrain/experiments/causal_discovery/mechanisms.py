@@ -24,6 +24,7 @@ from jaxtrain.config import limits
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import functions
 from jaxtrain.experiments.causal_discovery.families import Family
+from jaxtrain.experiments.causal_discovery.numbers import Numbers
 
 GP = {"rff_dim": 256, "num_kernels": 1, "length_low": 0.5, "length_high": 2.0, "variance_low": 1.0,
       "variance_high": 1.0}
@@ -34,6 +35,8 @@ KNOWN: dict[str, dict[str, Any]] = {
     "gp_exact": {"noise_input": 0, "jitter": 1e-3},
     "pnl": {"nonlinearity": "tanh"},
     "square": {},
+    "product": {},
+    "threshold": {},
     "periodic": {"frequency": 2.0},
     "logistic": {},
     "discrete": {"levels": 3},
@@ -145,6 +148,17 @@ def of_linear(outer: Callable) -> Callable:
     inner = functions.standardise(functions.draw_linear(numbers, x, parents), node.observed)
     return blend(node, outer(inner), noise)
   return mechanism
+
+
+def product(numbers: Numbers, x: jax.Array, parents: jax.Array) -> jax.Array:
+  """The product of two linear combinations of the parents, by which they interact; of one parent it is the square."""
+  return functions.draw_linear(numbers, x, parents) * functions.draw_linear(numbers, x, parents)
+
+
+def threshold(numbers: Numbers, x: jax.Array, parents: jax.Array) -> jax.Array:
+  """1 where a standardised linear combination of the parents is above a level drawn from N(0, 0.5^2), else 0."""
+  inner = functions.standardise(functions.draw_linear(numbers, x, parents), jnp.ones((x.shape[1],)))
+  return (inner > 0.5 * numbers.normal()).astype(x.dtype)
 
 
 def discrete(params: dict) -> Callable:
@@ -279,6 +293,8 @@ MAKE: dict[str, Callable[[dict], Callable]] = {
     "gp_exact": gp_exact,
     "pnl": pnl,
     "square": lambda p: of_linear(jnp.square),
+    "product": lambda p: repaired(product),
+    "threshold": lambda p: repaired(threshold),
     "periodic": lambda p: of_linear(lambda v: jnp.sin(p["frequency"] * jnp.pi * v)),
     "logistic": lambda p: of_linear(logistic),
     "discrete": discrete,

@@ -22,7 +22,8 @@ from jaxtrain.types import Source
 
 LISTS = ("graphs", "mechanisms", "noises", "corruptions")
 NUMBERS = {"num_nodes": int, "num_rows": int, "num_rows_int": int, "p_obs_only": float, "noise_share": float}
-WORDS = (*LISTS, *NUMBERS, "mixture")
+MIXTURES = ("mixture", "noise_mixture")
+WORDS = (*LISTS, *NUMBERS, *MIXTURES)
 NAME = re.compile(r"[A-Za-z0-9_]+")
 TRAINING = "id"  # the name of the part that judges the tasks of the training distribution
 
@@ -39,7 +40,7 @@ def value_of(word: str, text: str):
   """The value of a field of `config.data` in a line. Raises ValueError for one of another kind."""
   if word in LISTS:
     return tuple(family.replace(":", " ") for family in text.split("+"))
-  if word == "mixture":
+  if word in MIXTURES:
     return text
   numbers = tuple(map(NUMBERS[word], text.split(":")))
   wanted = {"num_nodes": len(numbers), "noise_share": 2}.get(word, 1)
@@ -95,6 +96,11 @@ def of_config(config, split: str) -> tuple[Named, ...]:
       raise UserError(f"config.data.{split}_families: got the name {name!r} twice, allowed once, also beside those of "
                       f"config.eval.suite = {config.eval.suite!r}")
   return tuple(found)
+
+
+def of_training(config) -> Named:
+  """The training distribution as a family."""
+  return Named(TRAINING, tasks.make_spec(config.data), tuple(config.data.num_nodes), TRAINING)
 
 
 def source(family: Named, config, split: str) -> Source:

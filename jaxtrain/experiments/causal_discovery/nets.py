@@ -22,50 +22,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtrain import rng
-from jaxtrain.experiments.causal_discovery.pairs import attend_over, channels, edges_only
+from jaxtrain.experiments.causal_discovery.nets_layers import Dropout, Linear, NormLinear
+from jaxtrain.experiments.causal_discovery.pairs import attend_over, channels, edges_only, skeleton
 from jaxtrain.nn.attention import affine, attend_one, kaiming_uniform, largest, normalise, torch_attention
 from jaxtrain.nn.attention import torch_linear
-
-
-class Linear(nn.Module):
-  """Parameters of an affine layer: returns kernel [dim, features], and bias [features] (zero at start) or None."""
-  features: int
-  use_bias: bool
-  kernel_init: Callable
-
-  @nn.compact
-  def __call__(self, dim: int) -> tuple[jax.Array, jax.Array | None]:
-    kernel = self.param("kernel", self.kernel_init, (dim, self.features))
-    return kernel, self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
-
-
-class NormLinear(nn.Module):
-  """Parameters of LayerNorm and the affine layer after it, as one affine layer on the normalised input."""
-  features: int
-  use_bias: bool
-  kernel_init: Callable
-
-  @nn.compact
-  def __call__(self, dim: int) -> tuple[jax.Array, jax.Array | None]:
-    """Returns kernel [dim, features] and bias [features] or None, float32."""
-    scale = self.param("scale", nn.initializers.ones, (dim,))
-    kernel, bias = Linear(self.features, self.use_bias, self.kernel_init, name="linear")(dim)
-    if not self.use_bias:
-      return scale[:, None] * kernel, None
-    return scale[:, None] * kernel, self.param("offset", nn.initializers.zeros, (dim,)) @ kernel + bias
-
-
-class Dropout(nn.Module):
-  """Zeroes entries at `rate` and scales the others by 1 / (1 - rate); draws from the stream "dropout"."""
-  rate: float
-
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    if not train or self.rate == 0.0:
-      return x
-    keep = rng.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
-    return jnp.where(keep, x * (1.0 / (1.0 - self.rate)), jnp.zeros_like(x))
 
 
 class Block(nn.Module):
@@ -152,6 +112,14 @@ class AVICIEncoder(nn.Module):
     return largest(normalise(z).astype(jnp.float32) * scale[None, None, None] + offset[None, None, None], axis=1)
 
 
+def answer(net: nn.Module, logits: jax.Array, z: jax.Array, node_mask: jax.Array):
+  """What `net.head` makes of logits [B, D, D]: themselves, or a skeleton beside scores affine in tokens z [B, D, C]."""
+  if net.head == "independent":
+    return edges_only(logits, node_mask)
+  scores = affine(z.astype(jnp.float32), *Linear(1, True, torch_linear, name="order")(z.shape[-1]))[..., 0]
+  return skeleton(logits, node_mask), scores
+
+
 class AVICI(nn.Module):
   """Edge logits exp(tau) <u_i, v_j> + beta from unit vectors u, v of each variable.
 
@@ -164,6 +132,7 @@ class AVICI(nn.Module):
     precision: dtype name of the computation; parameters, norms, softmax and logits are float32.
     remat: recompute a block's activations in the backward pass.
     sample_chunk: samples encoded at once, the maximum running over chunks (see `encode`); 0 for all.
+    head: independent | arrow, see `arrow.py`.
   """
   dim: int
   num_blocks: int
@@ -176,10 +145,14 @@ class AVICI(nn.Module):
   precision: str
   remat: bool
   sample_chunk: int
+  head: str = "independent"
 
   @nn.compact
-  def __call__(self, values: jax.Array, intervened: jax.Array, node_mask: jax.Array, train: bool) -> jax.Array:
-    """values, intervened [B, n, D], node_mask [B, D]; returns edge logits [B, D, D] float32 (see `edges_only`)."""
+  def __call__(self, values: jax.Array, intervened: jax.Array, node_mask: jax.Array, train: bool):
+    """values, intervened [B, n, D], node_mask [B, D]; returns edge logits [B, D, D] float32 (see `edges_only`).
+
+    The head `arrow` returns (skeleton logits [B, D, D], order scores [B, D]).
+    """
     block = functools.partial(
       block_class(self.remat), num_heads=self.num_heads, inner_dim=self.num_heads * self.key_size, ff_dim=self.ff_dim,
       dropout_rate=self.dropout_rate, separate_norms=True, use_bias=True, inits=(kaiming_uniform, kaiming_uniform),
@@ -193,7 +166,7 @@ class AVICI(nn.Module):
     u, v = (x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-12) for x in (u, v))
     tau = self.param("tau", nn.initializers.constant(self.tau_init), ())
     beta = self.param("beta", nn.initializers.constant(self.beta_init), ())
-    return edges_only(jnp.exp(tau) * jnp.einsum("bid,bjd->bij", u, v) + beta, node_mask)
+    return answer(self, jnp.exp(tau) * jnp.einsum("bid,bjd->bij", u, v) + beta, z, node_mask)
 
 
 class MLP(nn.Module):
@@ -279,15 +252,16 @@ class AVICILite(nn.Module):
   precision: str
   remat: bool
   sample_chunk: int
+  head: str = "independent"
 
   @nn.compact
-  def __call__(self, values: jax.Array, intervened: jax.Array, node_mask: jax.Array, train: bool) -> jax.Array:
-    """Edge logits [B, D, D] float32 (see `edges_only`) of arguments as of `AVICI`."""
+  def __call__(self, values: jax.Array, intervened: jax.Array, node_mask: jax.Array, train: bool):
+    """What `AVICI` returns, of arguments as of it."""
     z, _ = encode_as_bcnp(self, "maximum", largest, values, intervened, node_mask, train)
     query_key = Linear(2 * self.dim, True, torch_attention, name="query_key")(self.dim)
     q, k = jnp.split(affine(z.astype(jnp.float32), *query_key), 2, axis=-1)
     bias = self.param("bias", nn.initializers.constant(-3.0), ())  # edges are few
-    return edges_only(jnp.einsum("bic,bjc->bij", q, k) / math.sqrt(self.dim) + bias, node_mask)
+    return answer(self, jnp.einsum("bic,bjc->bij", q, k) / math.sqrt(self.dim) + bias, z, node_mask)
 
 
 class EdgeScores(nn.Module):

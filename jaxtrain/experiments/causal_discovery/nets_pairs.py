@@ -14,8 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtrain.experiments.causal_discovery.nets import Linear, NormLinear
-from jaxtrain.experiments.causal_discovery.pairs import edges_only
+from jaxtrain.experiments.causal_discovery.nets_layers import Linear, NormLinear
+from jaxtrain.experiments.causal_discovery.pairs import edges_only, net_flow, skeleton
 from jaxtrain.nn.attention import MASKED, affine, kaiming_uniform, normalise, torch_linear
 
 FIRST_LOGIT = -2.0  # bias of the logits at the start: edges are few
@@ -88,21 +88,29 @@ class PairNetwork(nn.Module):
     num_heads: heads of the attention along rows and columns; divides `dim`.
     ff_dim: hidden width of the ReLU layer.
     precision: dtype name of the computation; parameters, norms, softmax and logits are float32.
+    head: independent | arrow, see `arrow.py`.
   """
   dim: int
   num_blocks: int
   num_heads: int
   ff_dim: int
   precision: str
+  head: str = "independent"
 
   @nn.compact
-  def __call__(self, statistics: jax.Array, node_mask: jax.Array) -> jax.Array:
-    """statistics [B, D, D, F], node_mask [B, D]; returns edge logits [B, D, D] float32 (see `edges_only`)."""
+  def __call__(self, statistics: jax.Array, node_mask: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """statistics [B, D, D, F], node_mask [B, D]; returns edge logits [B, D, D] float32 (see `edges_only`).
+
+    The head `arrow` returns (skeleton logits [B, D, D], order scores [B, D]).
+    """
     h = statistics.astype(self.precision)
     real = (node_mask[:, :, None, None] * node_mask[:, None, :, None]).astype(self.precision)
     h = affine(h, *Linear(self.dim, True, torch_linear, name="embedding")(h.shape[-1]))
     for i in range(self.num_blocks):
       h = PairBlock(self.num_heads, self.ff_dim, name=f"block_{i}")(h, real)
     last = normalise(h.astype(jnp.float32))
-    return edges_only(affine(last, *NormLinear(1, True, torch_linear, name="logits")(self.dim))[..., 0] + FIRST_LOGIT,
-                      node_mask)
+    logits = affine(last, *NormLinear(1, True, torch_linear, name="logits")(self.dim))[..., 0] + FIRST_LOGIT
+    if self.head == "independent":
+      return edges_only(logits, node_mask)
+    flows = affine(last, *NormLinear(1, True, torch_linear, name="order")(self.dim))[..., 0]
+    return skeleton(logits, node_mask), net_flow(flows, node_mask)

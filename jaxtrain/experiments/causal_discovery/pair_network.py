@@ -1,9 +1,9 @@
-"""A network that reads statistics of pairs of variables, and gives independent edge probabilities.
+"""A network that reads statistics of pairs of variables, and gives edge probabilities.
 
 A network that attends over rows has to learn what a correlation is before it can use one. This one is given the
 statistics of each ordered pair (`pair_statistics.py`) and learns how the statistics of different pairs explain each
 other (`nets_pairs.py`). The number of rows enters the statistics alone, so that it costs the network nothing. The loss,
-the penalty for cycles and the sampled graphs are those of AVICI (`avici.py`).
+the penalty for cycles and the sampled graphs are those of AVICI (`avici.py`), or of its head `arrow` (`arrow.py`).
 
 Training tasks have one number of rows and all their cells; hiding rows and cells, a share of each drawn anew for each
 task, teaches other numbers of rows and missing cells.
@@ -17,11 +17,12 @@ from jaxtrain.config import limits
 from jaxtrain.experiments.causal_discovery import avici, evaluate, nets_pairs, pair_statistics, predict, training
 from jaxtrain.types import Batch, Experiment
 
-INIT_ROWS, METRICS, SINCE = training.INIT_ROWS, training.METRICS, training.SINCE
+INIT_ROWS, METRICS, SINCE = training.INIT_ROWS, training.METRICS, avici.SINCE
 LIMITS = training.LIMITS | {
     "model.statistics": limits.each(limits.one_of(*pair_statistics.GROUPS), 1),
     "model.hidden_rows": limits.between(0, 1),
     "model.hidden_cells": limits.between(0, 1),
+    "model.head": avici.LIMITS["model.head"],
     "model.penalty": avici.LIMITS["model.penalty"],
     "model.dim": avici.LIMITS["model.dim"],
     "model.num_blocks": avici.LIMITS["model.num_blocks"],
@@ -50,7 +51,7 @@ def hide(key: jax.Array, observed: jax.Array, rows: float, cells: float) -> jax.
 def make_model(config) -> training.Model:
   """Statistics, network and posterior of a config."""
   m = config.model
-  net = nets_pairs.PairNetwork(m.dim, m.num_blocks, m.num_heads, m.ff_dim, config.train.precision)
+  net = nets_pairs.PairNetwork(m.dim, m.num_blocks, m.num_heads, m.ff_dim, config.train.precision, m.head)
 
   def read(chunk: Batch, key: jax.Array, train: bool) -> jax.Array:
     values = chunk["values"]
@@ -64,10 +65,10 @@ def make_model(config) -> training.Model:
     task = {"values": table, "intervened": table, "node_mask": jnp.ones((1, 2))}
     return net.init(rng.stream_key(key, "init"), read(task, key, False), task["node_mask"])["params"]
 
-  def logits_of(params, chunk, key, train):
+  def outputs_of(params, chunk, key, train):
     return net.apply({"params": params}, read(chunk, key, train), chunk["node_mask"])
 
-  return avici.independent_edges(init, logits_of, avici.PENALTIES[m.penalty])
+  return avici.with_head(config, init, outputs_of)
 
 
 def trained_rows(config) -> tuple[int, int]:

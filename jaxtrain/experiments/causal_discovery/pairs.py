@@ -37,3 +37,16 @@ def edges_only(logits: jax.Array, node_mask: jax.Array) -> jax.Array:
   """logits [B, D, D] with `NO_EDGE` on the diagonal and where either variable is padding."""
   real = (node_mask[:, :, None] * node_mask[:, None, :]) * (1.0 - jnp.eye(node_mask.shape[1]))[None] > 0
   return jnp.where(real, logits.astype(jnp.float32), NO_EDGE)
+
+
+def skeleton(logits: jax.Array, node_mask: jax.Array) -> jax.Array:
+  """One logit for both directions of a pair, the mean of logits [B, D, D] of either; see `edges_only`."""
+  return edges_only(0.5 * (logits + jnp.swapaxes(logits, 1, 2)), node_mask)
+
+
+def net_flow(flows: jax.Array, node_mask: jax.Array) -> jax.Array:
+  """Scores [B, D] of variables: the mean of flows [B, D, D] out of each to the others, less that into it."""
+  real = node_mask[:, :, None] * node_mask[:, None, :] * (1.0 - jnp.eye(node_mask.shape[1]))[None]
+  flows = jnp.where(real > 0, flows, 0.0)
+  others = jnp.maximum(jnp.sum(node_mask, axis=1, keepdims=True) - 1.0, 1.0)
+  return (jnp.sum(flows, axis=2) - jnp.sum(flows, axis=1)) / others

@@ -12,12 +12,16 @@ the source stops when sums are within 1e-6.
 """
 
 import math
+from typing import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtrain.types import Batch
+
 MIN_PROB = 1e-6  # probabilities are clamped to [1e-6, 1 - 1e-6]
+EXTRA_ORDERS = 4096  # sampled where something is known, of which those that fit it count
 FORBIDDEN = -1e9  # log-score of a place that may not be taken: finite, so that no difference of two is NaN
 
 
@@ -199,6 +203,53 @@ def joint_mixture_nll(edge_logits: jax.Array, order_scores: jax.Array, ranks: ja
   gain = jax.lax.stop_gradient(value - leave_one_out(log_weights))
   surrogate = jnp.sum(gain * plackett_luce_log_prob(order_scores, ranks, node_mask))
   return -(value + (surrogate - jax.lax.stop_gradient(surrogate)))
+
+
+def settle(x: jax.Array, known: jax.Array) -> jax.Array:
+  """x [..., D, D] of probabilities or graphs with 1 where `known` [D, D] is 1, and 0 where it is -1."""
+  return jnp.where(known > 0, 1.0, jnp.where(known < 0, 0.0, x))
+
+
+def condition(key: jax.Array, edge_logits: jax.Array, masks: jax.Array, node_mask: jax.Array, known: jax.Array,
+              num: int) -> tuple[jax.Array, jax.Array]:
+  """(edge probabilities [D, D], graphs [num, D, D]) of a posterior over orders, given what is known of some edges.
+
+  Edges are independent given an order, so that order k has weight prod p_ke over required and prod (1 - p_ke) over
+  forbidden edges e. The K orders stand for the posterior: with few that fit what is known the result is rough, and it
+  is NaN where none does.
+
+  Args:
+    edge_logits: [D, D], of an edge where the order allows it.
+    masks: [K, D, D], 1 where order k allows the edge. node_mask: [D].
+    known: [D, D], 1 required, -1 ruled out, 0 neither.
+  """
+  order_key, edge_key = jax.random.split(key)
+  p = jax.nn.sigmoid(edge_logits)[None] * masks
+  log_weights = jnp.sum(jnp.where(known > 0, jnp.log(p), jnp.where(known < 0, jnp.log1p(-jnp.minimum(
+      p, 1.0 - MIN_PROB)), 0.0)), axis=(1, 2))
+  possible = jnp.max(log_weights) > -jnp.inf
+  weights = jax.nn.softmax(jnp.where(possible, log_weights, 0.0))
+  probs = settle(jnp.einsum("k,kij->ij", weights, p, precision=jax.lax.Precision.HIGHEST), known)
+  chosen = jax.random.choice(order_key, len(masks), (num,), p=weights)
+  graphs = sample_ordered_graphs(edge_key, edge_logits, masks[chosen], node_mask)
+  return jnp.where(possible, probs * pair_mask(node_mask), jnp.nan), settle(graphs, known)
+
+
+def draw_ordered(keys: tuple[jax.Array, jax.Array], edge_logits: jax.Array, sample_orders: Callable,
+                 marginals: Callable, tasks: Batch, num: int) -> tuple[jax.Array, jax.Array]:
+  """(edge probabilities [B, D, D], graphs [B, num, D, D]) of a posterior over orders, given `known` if tasks have it.
+
+  Args:
+    keys: of the orders and of the edges. edge_logits: [B, D, D].
+    sample_orders: `(keys [B], num) -> masks [B, num, D, D]`.
+    marginals: masks -> edge probabilities where nothing is known.
+  """
+  orders, edges = (jax.random.split(key, len(edge_logits)) for key in keys)
+  if "known" not in tasks:
+    masks = sample_orders(orders, num)
+    return marginals(masks), jax.vmap(sample_ordered_graphs)(edges, edge_logits, masks, tasks["node_mask"])
+  masks = sample_orders(orders, num + EXTRA_ORDERS)
+  return jax.vmap(lambda *task: condition(*task, num))(edges, edge_logits, masks, tasks["node_mask"], tasks["known"])
 
 
 def sample_graphs(key: jax.Array, edge_logits: jax.Array, node_mask: jax.Array, num: int) -> jax.Array:

@@ -28,15 +28,16 @@ def make_model(config, meta) -> training.Model:
     return {"edge": training.mean_over_pairs(nll, chunk)}, probs
 
   def draw(params, chunk, key, num):
-    def one(key, mask):
-      keys, p = jax.random.split(key), 2.0 * probability(mask)
-      masks = posterior.rank_masks(posterior.plackett_luce_sample(keys[0], jnp.zeros_like(mask), mask, num))
-      logits = jnp.broadcast_to(jnp.log(p) - jnp.log1p(-jnp.minimum(p, 1 - 1e-6)), masks.shape[1:])
-      return posterior.sample_ordered_graphs(keys[1], logits, masks, mask)
     terms_, probs = terms(params, chunk, key, False)
-    return terms_["edge"], probs, jax.vmap(one)(jax.random.split(key, len(probs)), chunk["node_mask"])
+    mask = chunk["node_mask"]
+    orders = lambda keys, count: jax.vmap(lambda k, m: posterior.rank_masks(
+        posterior.plackett_luce_sample(k, jnp.zeros_like(m), m, count)))(keys, mask)
+    p = 2.0 * jax.vmap(probability)(mask)
+    logits = jnp.broadcast_to((jnp.log(p) - jnp.log1p(-jnp.minimum(p, 1 - 1e-6)))[:, None, None], probs.shape)
+    return terms_["edge"], *posterior.draw_ordered(tuple(jax.random.split(key)), logits, orders, lambda _: probs, chunk,
+                                                   num)
 
-  return training.Model(lambda key: {}, terms, draw)
+  return training.Model(lambda key: {}, terms, draw, ordered=True)
 
 
 def make(config, meta) -> Experiment:

@@ -26,7 +26,8 @@ OWN_GRAPHS = DENSITIES | {f"sf{m}": f"sf:m={m}" for m in (1, 2, 3)}
 STRONG, WEAK = "sbm:n_blocks=4:p_intra=0.6:p_inter=0.01", "sbm:n_blocks=4:p_intra=0.3:p_inter=0.1"
 OTHER_GRAPHS = {"sbm": STRONG, "ws": "ws:k=4:p=0.3", "grg": "grg:radius=0.3:dim=2"}
 MATCHED = {"sbm": 0.1342, "ws": 0.2105, "grg": 0.2147}  # edge probability of er with as many edges at 20 variables
-REST = {"noises": "gaussian:heteroscedastic=0", "noise_share": "0.1:0.9", "mixture": "node", "corruptions": "none"}
+REST = {"noises": "gaussian:heteroscedastic=0", "noise_share": "0.1:0.9", "mixture": "node", "noise_mixture": "task",
+        "corruptions": "none"}
 TABLES = {"measurement": "measurement:share=0.2", "rounded": "rounded:step=0.5", "ordinal": "ordinal:levels=4",
           "missing": "missing:share=0.2", "hidden": "hidden:num=2:prob=0.3",
           "lagged": "lagged:lag=1:persistence=0.8 num_rows_int=0"}

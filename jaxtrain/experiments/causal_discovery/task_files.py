@@ -19,10 +19,11 @@ import numpy as np
 from jaxtrain import statistics
 from jaxtrain.data import files, writing
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.causal_discovery import metrics, named, predict, tasks as tasks_lib, training, user_table
+from jaxtrain.experiments.causal_discovery import knowledge, metrics, named, predict, real_tables, training, user_table
+from jaxtrain.experiments.causal_discovery import tasks as tasks_lib
 from jaxtrain.types import Source
 
-ARROW, TRUTH = "->", ".truth.csv"
+TRUTH = ".truth.csv"
 
 
 def sources_of(config) -> dict[str, Source]:
@@ -64,19 +65,77 @@ def write_tasks(config, folder: str) -> int:
   Raises:
     UserError: the folder holds something already, or there are no tasks.
   """
-  if os.path.isdir(folder) and os.listdir(folder):
-    raise UserError(f"--output: {folder!r} is not empty; choose another folder")
+  check_empty(folder)
   count = 0
   for name, source in sources_of(config).items():
     for k, task in enumerate(unpacked(source)):
-      os.makedirs(os.path.join(folder, name), exist_ok=True)
-      stem = os.path.join(folder, name, f"{k:04d}")
-      table = columns_of(task)
-      writing.write(f"{stem}.csv", table)
-      names = [column for column in table if not column.endswith(user_table.SUFFIX)]
-      writing.write(f"{stem}{TRUTH}", predict.pairs_of(names, task["adjacency"].astype(np.int64)))
+      write_task(os.path.join(folder, name, f"{k:04d}"), columns_of(task), task["adjacency"])
       count += 1
   return count
+
+
+def write_task(stem: str, table: dict[str, np.ndarray], adjacency: np.ndarray) -> None:
+  """Writes the table of a task and its true graph [D, D], in the order of the columns that are variables."""
+  os.makedirs(os.path.dirname(stem), exist_ok=True)
+  writing.write(f"{stem}.csv", table)
+  names = [column for column in table if not column.endswith(user_table.SUFFIX)]
+  writing.write(f"{stem}{TRUTH}", predict.pairs_of(names, adjacency.astype(np.int64)))
+
+
+def write_real(found: dict[str, dict[str, real_tables.Real]], folder: str) -> int:
+  """Writes measured tables and their graphs as tasks into a folder and returns their number.
+
+  Raises:
+    UserError: the folder holds something already.
+  """
+  check_empty(folder)
+  for name, tasks in found.items():
+    for key, task in tasks.items():
+      write_task(os.path.join(folder, name, key), dict(zip(task.names, task.values.T)), task.graph)
+  return sum(map(len, found.values()))
+
+
+def read_tasks(folder: str) -> dict[str, list[dict[str, np.ndarray]]]:
+  """Family -> its tasks, as `unpacked` gives them, of a folder that this module wrote; variables are standardised.
+
+  Raises:
+    UserError: it holds no tasks.
+  """
+  found: dict[str, list] = {}
+  for family in families_of(folder):
+    for stem in stems_of(os.path.join(folder, family)):
+      table = user_table.read_numbers(files.read("csv", f"{stem}.csv", field="--tasks"))
+      truth = files.read("csv", f"{stem}{TRUTH}", field="--tasks")
+      scale = np.nanstd(table.values, 0)
+      values = (table.values - np.nanmean(table.values, 0)) / np.where(scale > 0, scale, 1.0)
+      there = ~np.isnan(values)
+      found.setdefault(family, []).append({
+          "values": np.where(there, values, 0.0), "intervened": np.nan_to_num(table.marks), "observed": there,
+          "adjacency": read_matrix(truth, table.names, "prob")})
+  return found
+
+
+def families_of(folder: str) -> list[str]:
+  """Names of the families of tasks in a folder. Raises UserError where it holds none."""
+  found = sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))) \
+      if os.path.isdir(folder) else []
+  if not found:
+    raise UserError(f"--tasks: {folder!r} holds no tasks; --config=FILE --output={folder} writes some")
+  return found
+
+
+def stems_of(folder: str) -> list[str]:
+  """Paths of the tasks of a family, without endings. Raises UserError where there are none."""
+  found = sorted(name.removesuffix(TRUTH) for name in os.listdir(folder) if name.endswith(TRUTH))
+  if not found:
+    raise UserError(f"--tasks: {folder!r} holds no tasks, which are pairs of files NUMBER.csv and NUMBER{TRUTH}")
+  return [os.path.join(folder, stem) for stem in found]
+
+
+def check_empty(folder: str) -> None:
+  """Raises UserError for a folder of results that holds something."""
+  if os.path.isdir(folder) and os.listdir(folder):
+    raise UserError(f"--output: {folder!r} is not empty; choose another folder")
 
 
 def read_matrix(columns: files.Columns, names: list[str], value: str) -> np.ndarray:
@@ -105,10 +164,10 @@ def read_graphs(path: str, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return probs, (probs > 0.5)[None].astype(np.float64)
   drawn = np.zeros((columns.num_rows, len(names), len(names)))
   for name in columns.values:
-    cause, arrow, effect = name.partition(ARROW)
+    cause, arrow, effect = name.partition(knowledge.ARROW)
     if not arrow or cause not in names or effect not in names:
-      raise UserError(f"{path}: got the column {name!r}, allowed cause, effect and prob, or CAUSE{ARROW}EFFECT of "
-                      f"{', '.join(names)}")
+      raise UserError(f"{path}: got the column {name!r}, allowed cause, effect and prob, or "
+                      f"CAUSE{knowledge.ARROW}EFFECT of {', '.join(names)}")
     values = columns.numbers(name)
     if not np.isin(values, (0, 1)).all():
       raise UserError(f"{path}: column {name!r} holds other numbers than 0 and 1")
@@ -122,14 +181,11 @@ def score_family(tasks: str, graphs: str) -> dict[str, np.ndarray]:
   Raises:
     UserError: no tasks; a task without graphs, or with graphs that are of neither form.
   """
-  stems = sorted(name.removesuffix(TRUTH) for name in os.listdir(tasks) if name.endswith(TRUTH))
-  if not stems:
-    raise UserError(f"--tasks: {tasks!r} holds no tasks, which are pairs of files NUMBER.csv and NUMBER{TRUTH}")
   groups: dict[tuple, list] = {}
-  for stem in stems:
-    truth = files.read("csv", os.path.join(tasks, f"{stem}{TRUTH}"), field="--tasks")
+  for stem in stems_of(tasks):
+    truth = files.read("csv", f"{stem}{TRUTH}", field="--tasks")
     names = list(dict.fromkeys(map(str, truth.values["cause"])))
-    answer = read_graphs(os.path.join(graphs, f"{stem}.csv"), names)
+    answer = read_graphs(os.path.join(graphs, f"{os.path.basename(stem)}.csv"), names)
     groups.setdefault(answer[1].shape, []).append((read_matrix(truth, names, "prob"), *answer))
   found = []
   for group in groups.values():  # of one size and number of graphs
@@ -144,10 +200,7 @@ def score(tasks: str, graphs: str) -> dict[str, np.ndarray]:
   Raises:
     UserError: a folder without tasks; a task without graphs.
   """
-  families = sorted(name for name in os.listdir(tasks) if os.path.isdir(os.path.join(tasks, name))) \
-      if os.path.isdir(tasks) else []
-  if not families:
-    raise UserError(f"--tasks: {tasks!r} holds no tasks; --config=FILE --output={tasks} writes some")
+  families = families_of(tasks)
   rows: dict[str, list[Any]] = {"family": families, "tasks": []}
   for family in families:
     judged = score_family(os.path.join(tasks, family), os.path.join(graphs, family))

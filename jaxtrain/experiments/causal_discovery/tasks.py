@@ -31,7 +31,8 @@ from jaxtrain.types import Batch, Source
 PURPOSES = ("train", "val", "test")  # the position is part of every task: append, never reorder
 NUM_NODES = limits.whole(2, 4096)
 LIMITS = {  # of the fields of `config.data` that a named family of tasks may change, beside its lists of families
-    "mixture": limits.one_of("node", "task"),
+    "mixture": limits.one_of("node", "task", "either"),
+    "noise_mixture": limits.one_of("node", "task", "either"),
     "noise_share": Limit(lambda v: len(v) == 2 and all(limits.fits(limits.at_least(0, 1), share) for share in v)
                          and v[0] <= v[1], "two numbers from 0 to 1, in order", tuple),
     "num_nodes": limits.each(NUM_NODES, 1, limits.MOST_DEPTH),
@@ -51,6 +52,7 @@ class Spec(NamedTuple):
   noises: tuple[Family, ...]
   corruptions: tuple[Family, ...]
   mixture: str
+  noise_mixture: str
   noise_share: tuple[float, float]
   num_rows: int
   num_rows_int: int
@@ -71,7 +73,7 @@ def make_spec(data) -> Spec:
               families.parse("data.mechanisms", data.mechanisms, mechanisms.KNOWN),
               families.parse("data.noises", data.noises, NOISES),
               families.parse("data.corruptions", data.corruptions, corruptions.KNOWN), data.mixture,
-              tuple(data.noise_share), data.num_rows, data.num_rows_int, data.p_obs_only,
+              data.noise_mixture, tuple(data.noise_share), data.num_rows, data.num_rows_int, data.p_obs_only,
               (data.intervention_value, data.intervention_scale), data.normalize, data.reject_constant, data.task_chunk)
   for family in spec.graphs:
     graphs.check(family, min(data.num_nodes))
@@ -101,6 +103,28 @@ def plan_rows(spec: Spec, numbers: Numbers, num_nodes: jax.Array) -> tuple[jax.A
   none = (numbers.uniform() < spec.p_obs_only) | (jnp.arange(n) < spec.num_rows)
   place = jnp.where(none, -1, (numbers.uniform((n,)) * num_nodes).astype(jnp.int32))
   return place, spec.intervention[0] + spec.intervention[1] * numbers.normal((n,))
+
+
+def draw_kinds(mixture: str, found: tuple[Family, ...], numbers: jax.Array, of_task: jax.Array, of_nodes: jax.Array,
+               coin: jax.Array) -> jax.Array:
+  """[C, D] int32: the family at each place of the tasks of the numbers [C].
+
+  Args:
+    mixture: task: one family a task; node: each place its own; either: `PERIOD` consecutive tasks are all of one kind.
+    found: the families. of_task, of_nodes, coin: [C], [C, D], [C] uint32, the bits of a task's group.
+  """
+  whole = jnp.broadcast_to(of_task[:, None], of_nodes.shape)
+  places = {"task": whole, "node": of_nodes, "either": jnp.where(coin[:, None] >> 31, whole, of_nodes)}[mixture]
+  return families.kind_of(places, numbers[:, None], found)
+
+
+def noise_by_kind(spec: Spec, kinds: jax.Array, most: list[int], u: jax.Array) -> jax.Array:
+  """Noise [C, D, n] of the families of the kinds [C, D], of uniform numbers u [C, D, n] in (-1, 1)."""
+  functions_ = [lambda u, f=family: noise_of(f, u) for family in spec.noises]
+  if spec.noise_mixture == "task":
+    return families.by_kind(kinds[:, 0], functions_, most, u)
+  at_place = lambda kinds, u: families.by_kind(kinds, functions_, most, u)
+  return jax.vmap(at_place, (1, 1), 1)(kinds, u)
 
 
 class Plan(NamedTuple):
@@ -144,7 +168,7 @@ def sample_chunk(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, pur
 
   Returns:
     A batch without its weight: `values` [C, n, D], `intervened` [C, n, D], `adjacency` [C, D, D], `node_mask` [C, D],
-    all float32; `graph_kind`, `noise_kind` [C], `mechanism_kinds` [C, D] (-1 in padding) int32; `fits` [C] bool.
+    all float32; `graph_kind` [C], `mechanism_kinds` [C, D] (-1 in padding) int32; `fits` [C] bool.
     Where a family of corruptions hides cells: `observed` [C, n, D] float32, 0 for those, and for padding.
   """
   C, n = numbers.shape[0], spec.num_rows + spec.num_rows_int
@@ -157,13 +181,14 @@ def sample_chunk(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, pur
   num_graph_bits = max(count(maker, jnp.int32(D)) for maker in makers)
   plan = jax.vmap(drawn(lambda found: plan_task(spec, D, sizes, num_graph_bits, found)))(keys)
   graph_kind = families.kind_of(group_bits[:, 0], numbers, spec.graphs)
-  noise_kind = families.kind_of(group_bits[:, 1], numbers, spec.noises)
-  places = group_bits[:, 2:] if spec.mixture == "node" else jnp.broadcast_to(group_bits[:, 2:3], (C, D))
-  mechanism_kinds = families.kind_of(places, numbers[:, None], spec.mechanisms)
+  more_bits = jax.vmap(lambda t: jax.random.bits(fold(own, 7, t // families.PERIOD), (2 + D,)))(numbers)
+  noise_kinds = draw_kinds(spec.noise_mixture, spec.noises, numbers, group_bits[:, 1], more_bits[:, 2:],
+                           more_bits[:, 0])
+  mechanism_kinds = draw_kinds(spec.mixture, spec.mechanisms, numbers, group_bits[:, 2], group_bits[:, 2:],
+                               more_bits[:, 1])
   edges = families.by_kind(graph_kind, [lambda bits, d, f=maker: f(Numbers(bits), d) for maker in makers],
                            most(spec.graphs), plan.graph_bits, plan.num_nodes)
-  noise = families.by_kind(noise_kind, [lambda u, f=family: noise_of(f, u) for family in spec.noises],
-                           most(spec.noises), plan.noise)
+  noise = noise_by_kind(spec, noise_kinds, most(spec.noises), plan.noise)
   observed = (plan.target < 0).astype(jnp.float32)
   corrupted = corruptions.make(spec.corruptions, own, numbers, most(spec.corruptions))
   inputs, x, H = edges, jnp.zeros((C, D, n)), corruptions.num_hidden(spec.corruptions)
@@ -178,8 +203,8 @@ def sample_chunk(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, pur
     eps, at_place = here(noise), jax.vmap(lambda k: fold(k, place))
     if any(family.params["heteroscedastic"] for family in spec.noises):
       scaled = [lambda *args, f=family: scale_noise(f, *args) for family in spec.noises]
-      eps = families.by_kind(noise_kind, scaled, most(spec.noises), at_place(noise_keys), lagged(x), parents, eps,
-                             observed)
+      eps = families.by_kind(here(noise_kinds), scaled, most(spec.noises), at_place(noise_keys), lagged(x), parents,
+                             eps, observed)
     facts = mechanisms.Node(observed, jnp.sum(parents, 1) == 0, here(plan.share))
     new = families.by_kind(here(mechanism_kinds), [drawn(mechanisms.make(family)) for family in spec.mechanisms],
                            most(spec.mechanisms), at_place(node_keys), lagged(x), parents, eps, facts)
@@ -187,7 +212,7 @@ def sample_chunk(spec: Spec, D: int, sizes: tuple[int, ...], key: jax.Array, pur
 
   x, seen = corrupted.read(jax.lax.fori_loop(0, D, node, x)[:, H:])
   made = jax.vmap(lambda *args: finish(spec, *args))(plan, x, seen, edges, mechanism_kinds)
-  return made | {"graph_kind": graph_kind, "noise_kind": noise_kind}
+  return made | {"graph_kind": graph_kind}
 
 
 def finish(spec: Spec, plan: Plan, x: jax.Array, seen: jax.Array | None, edges: jax.Array,

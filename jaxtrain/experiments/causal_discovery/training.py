@@ -17,13 +17,15 @@ from jaxtrain.config import limits
 from jaxtrain.config.limits import Limit
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import audit, graphs, named, posterior, scores, signals, suites, tasks
+from jaxtrain.experiments.causal_discovery import threshold
 from jaxtrain.experiments.causal_discovery.metrics import DESCRIBED
 from jaxtrain.types import Batch, Experiment, Metric, Splits, TrainState, Verb
 
 NO_EDGES = 0.02  # sampled edges, as a share of the true ones, below which a posterior is called empty
 
 INIT_ROWS = 0  # nothing starts from data
-SINCE = {"data.corruptions": ("none",), "data.val_families": (), "data.test_families": (), "eval.suite": ""}
+SINCE = {"data.corruptions": ("none",), "data.noise_mixture": "task", "data.val_families": (), "data.test_families": (),
+         "eval.suite": ""}
 METRICS = {
     "e_edge_f1": DESCRIBED["e_edge_f1"]._replace(key=True),
     "auroc": DESCRIBED["auroc"]._replace(key=True),
@@ -38,9 +40,9 @@ METRICS = {
     "inil_node_nats": Metric("nats", "inil_nats by the number of variables that were not set", "lower"),
     "true_inil_nats": Metric("nats", "inil_nats of the true graph", "lower"),
     "ece_pooled": Metric("", "expected calibration error of the edge probabilities of all tasks together, 10 equal "
-                         "bins", "lower"),
+                         "bins", "lower", limits=(0, 1)),
     "rows": Metric("tasks", "tasks that were assessed"),
-    "rejected": Metric("", "share of simulated tasks that had a constant variable and were left out"),
+    "rejected": Metric("", "share of simulated tasks that had a constant variable and were left out", limits=(0, 1)),
     "update_norm": Metric("", "norm of the change of the parameters in a step"),
     "lr": Metric("", "learning rate"),
     "grad_norm": Metric("", "norm of the gradient before clipping"),
@@ -48,7 +50,8 @@ METRICS = {
     "random_*": Metric("", "the same for edges at random with the density of the training graphs"),
     "empty_*": Metric("", "the same for the empty graph"),
 }
-METRICS = METRICS | {name: metric for name, metric in (DESCRIBED | audit.METRICS).items() if name not in METRICS}
+OTHERS = DESCRIBED | audit.METRICS | threshold.METRICS
+METRICS = METRICS | {name: metric for name, metric in OTHERS.items() if name not in METRICS}
 SEED = limits.whole(0, 2**32 - 1)
 LIMITS = {f"data.{name}": limit for name, limit in tasks.LIMITS.items()} | {
     "data.graphs": limits.names(),
@@ -85,27 +88,37 @@ class Model(NamedTuple):
     terms: `(params, tasks, key, train) -> ({term: [B]}, probs [B, D, D])`, the terms of the loss, and edge
       probabilities (of a sampled order, where the model has orders).
     posterior: `(params, tasks, key, num) -> (loss [B], probs [B, D, D], graphs [B, num, D, D])`: the loss without
-      penalties, marginal edge probabilities, samples.
+      penalties, marginal edge probabilities, samples. Where tasks have `known` [B, D, D] (1 an edge that is there, -1
+      one that is not, 0 neither), probabilities and samples are conditioned on it.
     dual: terms that are constraints, each weighted by a dual variable.
     log_prob: `(params, tasks, key, num) -> [B]`, log-probability in nats of the whole true graph, of `num` orders where
       the model draws them; None where the model has none.
+    ordered: whether its graphs have an order, and so at most one edge between two variables.
   """
   init: Callable[[jax.Array], Any]
   terms: Callable[[Any, Batch, jax.Array, bool], tuple[dict[str, jax.Array], jax.Array]]
   posterior: Callable[[Any, Batch, jax.Array, int], tuple[jax.Array, jax.Array, jax.Array]]
   dual: tuple[str, ...] = ()
   log_prob: Callable[[Any, Batch, jax.Array, int], jax.Array] | None = None
+  ordered: bool = False
 
 
 def bind(net: Any) -> tuple[Callable, Callable]:
-  """`key -> parameters` and `(params, tasks, key, train) -> output` of a network; the key is that of its dropout."""
+  """`key -> parameters` and `(params, tasks, key, train) -> output` of a network; the key is that of its dropout.
+
+  The rows of tasks may be in groups, `values` [B, G, n, D]: the output is then the mean of those of the groups.
+  """
   def init(key):
     table = jnp.zeros((1, 2, 2))
     return net.init(rng.stream_key(key, "init"), table, table, jnp.ones((1, 2)), False)["params"]
 
   def apply(params, chunk, key, train):
-    return net.apply({"params": params}, chunk["values"], chunk["intervened"], chunk["node_mask"], train,
-                     rngs={"dropout": key})
+    read = lambda values, intervened: net.apply({"params": params}, values, intervened, chunk["node_mask"], train,
+                                                rngs={"dropout": key})
+    if chunk["values"].ndim == 3:
+      return read(chunk["values"], chunk["intervened"])
+    groups = (jnp.moveaxis(chunk[name], 1, 0) for name in ("values", "intervened"))
+    return jax.tree.map(lambda x: jnp.mean(x, 0), jax.lax.map(lambda rows: read(*rows), tuple(groups)))
   return init, apply
 
 

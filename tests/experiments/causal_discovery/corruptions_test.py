@@ -40,6 +40,13 @@ def test_rounding_is_to_multiples_of_a_step_in_deviations():
   assert (np.abs(values - X) <= 0.5001 * step).all()
 
 
+def test_clipping_is_at_deviations_from_the_mean():
+  values, seen = read("clipped limit=1.5")
+  mean, reach = X.mean(1, keepdims=True), 1.5 * X.std(1, keepdims=True)
+  np.testing.assert_allclose(values, np.clip(X, mean - reach, mean + reach), rtol=1e-5, atol=1e-5)
+  assert seen.all() and (values != X).any()
+
+
 def test_categories_keep_the_order_and_are_as_many_as_asked_at_most():
   values, _ = read("ordinal levels=4")
   for row, column in zip(values, X):
@@ -98,8 +105,9 @@ def test_a_time_series_has_no_interventions():
 def made(*lines):
   """A batch of 8 linear tasks of 5 variables with many rows, by lines of corruptions."""
   data = {"mechanisms": ("linear",), "noises": ("gaussian",), "graphs": ("er edge_prob=0.5",), "mixture": "node",
-          "noise_share": (0.2, 0.2), "num_rows": 1000, "num_rows_int": 0, "p_obs_only": 0.0, "intervention_value": 0.0,
-          "intervention_scale": 1.0, "normalize": True, "reject_constant": True, "task_chunk": 8, "num_nodes": (5,)}
+          "noise_mixture": "task", "noise_share": (0.2, 0.2), "num_rows": 1000, "num_rows_int": 0, "p_obs_only": 0.0,
+          "intervention_value": 0.0, "intervention_scale": 1.0, "normalize": True, "reject_constant": True,
+          "task_chunk": 8, "num_nodes": (5,)}
   spec = tasks.make_spec(SimpleNamespace(**data, corruptions=lines))
   make = jax.jit(lambda numbers: tasks.make_batch(spec, 5, (5,), jax.random.key(11), "train", numbers, jnp.ones(8),
                                                   True))

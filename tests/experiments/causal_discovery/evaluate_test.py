@@ -5,6 +5,7 @@ import pytest
 
 import drawn
 from jaxtrain.experiments.causal_discovery import baselines, comparison, evaluate, figures, metrics, training
+from jaxtrain.report import pictures
 from jaxtrain.workdir.reading import RunData
 
 META = {"graphs": ["er", "sf"], "mechanisms": ["linear", "mlp"], "edge_probs": {"3": 0.2}}
@@ -70,3 +71,22 @@ def test_the_figure_says_what_beats_the_model():
   assert len(said) == 2 and all("is not surely above that of correlation on" in text for text in said), said
   by_family = figures.FAMILIES["families"](run)
   assert "mlp" in drawn.texts(by_family) and "correlation" not in drawn.texts(by_family)
+
+
+def test_the_page_of_a_run_draws_each_family_of_figures_that_it_has_arrays_for():
+  scalars, arrays = assessed()
+  run = RunData("", {}, {}, {}, [], [], [], {"test": {"scalars": scalars}}, "test", arrays, {}, [])
+  found = {name: figure for name, family in figures.FAMILIES.items() if (figure := family(run)) is not None}
+  assert set(found) == {"graphs", "baselines", "families", "reliability"}
+  for name, figure in found.items():
+    assert figure.get_size_inches()[0] <= drawn.PAGE and pictures.png(figure).startswith(b"\x89PNG"), name
+    assert pictures.caption_of(figures.FAMILIES[name], figure).startswith("Look for "), name
+  panels = [ax for ax in found["graphs"].axes if ax.collections and ax.images]
+  assert len(panels) == figures.SHOWN
+  for k, ax in enumerate(panels):  # rings mark the true edges: effects to the right, causes downwards
+    cause, effect = np.nonzero(arrays["example_truth"][k])
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), np.stack([effect, cause], axis=1))
+    np.testing.assert_array_equal(ax.images[0].get_array(), arrays["example_probs"][k])
+  upper, lower = found["reliability"].axes
+  assert sum(bar.get_height() for bar in lower.patches) == TASKS * NUM_PAIRS
+  assert f"{TASKS * NUM_PAIRS} pairs of test" in upper.get_title()

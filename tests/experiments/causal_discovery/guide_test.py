@@ -7,8 +7,8 @@ import pytest
 
 import child
 import guides
-from jaxtrain.experiments.causal_discovery import baselines, metrics, named, suites, training
-from runs import QUIET
+import runs
+from jaxtrain.experiments.causal_discovery import baselines, metrics, named, suites, threshold, training
 
 ROWS = guides.rows(guides.CAUSAL, "| causal-meta's command | here |")
 FEW_TASKS = {"data.num_nodes": "5,", "data.num_rows": 12, "data.task_chunk": 2, "train.batch_size": 4,
@@ -44,7 +44,7 @@ def test_every_metric_stands_in_the_guide_with_its_direction():
     names, better = re.findall(r"`(\w+)`", line.split("|")[1]), line.rstrip(" |").split("|")[-1].strip()
     told |= dict(zip(names, better.split(", ") if ", " in better else [better] * len(names)))
   densities = {"edge_prob", "edge_density", "sampled_density"}
-  own = {"joint_log_prob_nats", "inil_nats", "inil_node_nats", "ece_pooled"}
+  own = {"joint_log_prob_nats", "inil_nats", "inil_node_nats", "ece_pooled", *threshold.METRICS}
   assert set(told) == (set(metrics.DESCRIBED) | own) - densities
   for name, better in told.items():
     if better in ("higher", "lower"):
@@ -98,7 +98,7 @@ def test_commands_and_families_of_the_causal_section_run(tmp_path):
 
 @pytest.mark.slow
 def test_predict_commands_of_the_causal_section_run(tmp_path, shared):
-  shared.copy(tmp_path / "runs" / "c", "--config=configs/causal_discovery.py:smoke", *QUIET)
+  shared.copy(tmp_path / "runs" / "c", *runs.smoke("causal_discovery"))
   (tmp_path / "measured.csv").write_text("a,b,c\n" + "".join(f"{i % 7},{i % 5},{(3 * i) % 11}\n" for i in range(40)),
                                          encoding="utf-8")
   guides.run_lines(guides.read(guides.CAUSAL).split("```")[5], tmp_path)

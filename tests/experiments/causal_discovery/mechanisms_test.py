@@ -87,6 +87,16 @@ def test_repaired_mechanisms_of_a_linear_combination(name, inner):
   np.testing.assert_allclose(out, want, atol=2e-4)
 
 
+def test_products_and_thresholds_of_linear_combinations():
+  out, (u, v) = run("product")
+  signal = ((normal(u) * PARENTS) @ X) * ((normal(v) * PARENTS) @ X)
+  np.testing.assert_allclose(out, 0.7**0.5 * standard(signal) + 0.3**0.5 * EPS, atol=2e-4)
+  out, (u, level) = run("threshold")
+  above = standard((normal(u) * PARENTS) @ X) > 0.5 * normal(level)
+  want = 0.7**0.5 * standard(above.astype(float)) + 0.3**0.5 * EPS
+  assert 0.1 < above.mean() < 0.9 and (np.abs(out - want) > 1e-3).mean() < 0.01
+
+
 @pytest.mark.parametrize("nonlinearity, outer", [
     ("tanh", np.tanh), ("sigmoid", lambda v: 1 / (1 + np.exp(-v))), ("cube", lambda v: np.arcsinh(v**3))])
 def test_repaired_post_nonlinear(nonlinearity, outer):

@@ -90,6 +90,13 @@ def test_the_true_graph_is_perfect_and_the_empty_one_has_a_mistake_for_each_edge
   for name, value in nothing.items():  # no edges at all: what has no meaning is NaN, the rest a number
     assert np.isnan(value).all() == (name in ("auroc", "auprc", "auprc_trapezoid", "sparsity_ratio")), name
   assert (nothing["e_edge_f1"] == 1).all() and (nothing["ancestor_f1"] == 1).all()
+  opposite = scored(truth, 1 - truth, np.repeat(1 - truth[:, None], S, 1), mask)
+  for name in ("auroc", "e_edge_f1", "ne_shd", "ne_sid", "brier", "ece", "cyclic_share", "sampled_density"):
+    assert metrics.DESCRIBED[name].limits == (0, 1)
+  for case in (found, empty, nothing, opposite):
+    for name, value in case.items():
+      low, high = metrics.DESCRIBED[name].limits or (-np.inf, np.inf)
+      assert ((value >= low - 1e-6) & (value <= high + 1e-6) | np.isnan(value)).all(), name
 
 
 def test_padding_and_labels_have_no_part():

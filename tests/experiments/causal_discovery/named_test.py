@@ -100,7 +100,7 @@ def test_each_family_of_a_suite_writes_every_parameter_out(suite):
   modes = {"er": {"edges_per_node", "num_edges", "edge_prob"}}  # one of several ways
   for family, line in zip(named.of_config(config, "test"), suites.lines(suite)):
     fields = {word.partition("=")[0] for word in line.split()[1:]}
-    assert {*known, "num_nodes", "noise_share", "mixture"} <= fields and family.text == line
+    assert {*known, "num_nodes", "noise_share", "mixture", "noise_mixture"} <= fields and family.text == line
     for field, possible in known.items():
       for one in getattr(family.spec, field):
         said = {word.partition("=")[0] for word in one.text.split()[1:]}

@@ -8,18 +8,18 @@ import pandas as pd
 import pytest
 
 import jaxtrain
+import runs
 from jaxtrain import ensemble, predict as command
 from jaxtrain.data import files, writing
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.causal_discovery import predict as verbs, user_table
-from runs import QUIET
+from jaxtrain.experiments.causal_discovery import predict as verbs, training, user_table
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, shared):
   """A folder with a run of no worth, and tables."""
   folder = tmp_path_factory.mktemp("predict")
-  shared.copy(folder / "run", "--config=configs/causal_discovery.py:smoke", *QUIET)
+  shared.copy(folder / "run", *runs.smoke("causal_discovery"))
   x = np.random.RandomState(0).normal(size=(30, 4))
   x[:, 1] += 2 * x[:, 0]
   table = {name: x[:, d] for d, name in enumerate(("a", "b", "c", "d"))}
@@ -137,12 +137,17 @@ def test_a_task_with_missing_cells_keeps_its_rows_and_standardises_over_what_is_
 
 def test_a_graph_in_python_is_that_of_the_command(trained):
   run, frame = jaxtrain.load(trained / "run"), pd.read_csv(trained / "marked.csv", index_col=False)
-  want = [(row["cause"], row["effect"], float(row["prob"])) for row in apply(trained, "graph", "marked")]
-  found = run.graph(frame)
+  read = lambda row: (row["cause"], row["effect"], float(row["prob"]), int(row["edge"]), row["pair"],
+                      float(row["prob_none"]))
+  want = [read(row) for row in apply(trained, "graph", "marked", "--required=b->a")]
+  found = run.graph(frame, required=[("b", "a")])
   assert list(found.itertuples(index=False, name=None)) == want and list(found.index) == list(range(12))
-  assert list(run.graph(frame.to_dict("list"))["prob"]) == [prob for _, _, prob in want]
+  want = [read(row) for row in apply(trained, "graph", "marked")]
+  assert list(run.graph(frame.to_dict("list"))["prob"]) == [row[2] for row in want]
   sampled = run.sample_graphs(frame.drop(columns="b_intervened").to_numpy(), num=5)
   assert len(sampled) == 12 and all(len(column) == 5 for column in sampled.values()) and "x0->x3" in sampled
+  with pytest.raises(UserError, match="^threshold: got 0.5, allowed nothing with verb=sample_graphs"):
+    run.sample_graphs(frame, num=5, threshold=0.5)
   with pytest.raises(UserError, match="^num: got 0, allowed 1 or more with verb=sample_graphs"):
     run.sample_graphs(frame)
 
@@ -150,9 +155,37 @@ def test_a_graph_in_python_is_that_of_the_command(trained):
 def test_members_that_disagree_are_averaged_pair_by_pair():
   """a -> b: 0.9 and 0.2, b -> a: 0.1 and 0.8: 0.55 and 0.45."""
   pairs = {"cause": np.array(["a", "b"], object), "effect": np.array(["b", "a"], object)}
-  verb = verbs.make_verbs(None, None)["graph"]
+  verb = verbs.make_verbs(None, training.Model(None, None, None))["graph"]
   joined = ensemble.join(verb, [pairs | {"prob": np.array([0.9, 0.1])}, pairs | {"prob": np.array([0.2, 0.8])}])
   assert list(joined["cause"]) == ["a", "b"] and joined["prob"] == pytest.approx([0.55, 0.45])
+
+
+def test_what_is_known_holds_in_probabilities_and_in_graphs(trained, capsys):
+  """The other edges of independent ones stay as they are."""
+  by_pair = lambda *more: {(row["cause"], row["effect"]): row for row in apply(trained, "graph", "plain", *more)}
+  free, known = by_pair(), by_pair("--required=b->a,a->c", "--forbidden=d->a", "--tiers=d;c", "--threshold=0.99")
+  assert "the graph has 2 edges, those with a probability of 0.99 or more (as given)" in capsys.readouterr().out
+  fixed = {("b", "a"): 1, ("a", "c"): 1, ("a", "b"): 0, ("c", "a"): 0, ("c", "b"): 0, ("d", "a"): 0, ("c", "d"): 0}
+  for pair, row in known.items():
+    want = fixed[pair] if pair in fixed else float(free[pair]["prob"])
+    assert float(row["prob"]) == pytest.approx(want, abs=1e-12) and int(row["edge"]) == (want == 1), pair
+  assert known["b", "a"]["pair"] == "causes" and known["c", "a"]["pair"] == "caused by"
+  rows = apply(trained, "sample_graphs", "plain", "--num=200", "--required=b->a,a->c", "--forbidden=d->a",
+               "--tiers=d;c", "--acyclic")
+  assert len(rows) == 200
+  for (cause, effect), value in fixed.items():
+    assert {int(row[f"{cause}->{effect}"]) for row in rows} == {value}
+  for row in rows:
+    graph = np.array([[int(row.get(f"{i}->{j}", 0)) for j in "abcd"] for i in "abcd"])
+    assert not np.trace(np.linalg.matrix_power(graph + np.eye(4, dtype=int), 4) - np.eye(4, dtype=int))
+
+
+def test_graphs_that_are_hardly_ever_acyclic_are_refused():
+  cycle, chain = np.eye(3)[[1, 2, 0]], np.diag([1.0, 1.0], 1)
+  found = verbs.acyclic_graphs(lambda k: np.stack([cycle, chain, cycle]), 2)
+  assert found.shape == (2, 3, 3) and (found == chain).all()
+  with pytest.raises(UserError, match="^--acyclic: 0 of 100 sampled graphs are acyclic, and 2 were asked for"):
+    verbs.acyclic_graphs(lambda k: np.stack([cycle, cycle]), 2)
 
 
 def test_units_do_not_matter_and_interventions_do(trained):
@@ -186,7 +219,10 @@ def test_tables_that_do_not_fit_are_refused_in_a_line(table, words, trained):
 
 @pytest.mark.parametrize("flags, words", [
     (("--verb=graph", "--num=3"), "--num: got 3, allowed nothing"),
-    (("--verb=sample_graphs",), "--num: got 0, allowed 1 or more")])
+    (("--verb=sample_graphs",), "--num: got 0, allowed 1 or more"),
+    (("--verb=graph", "--acyclic"), "--acyclic: got True, allowed nothing with --verb=graph"),
+    (("--verb=graph", "--required=a->b,b->a"), "--required: got edges in a circle through a, b"),
+    (("--verb=graph", "--forbidden=a->z"), "--forbidden: got 'z', allowed a, b, c, d")])
 def test_flags_that_do_not_fit_are_refused(flags, words, trained):
   with pytest.raises(UserError) as caught:
     command.run([f"--workdir={trained / 'run'}", f"--input={trained / 'plain'}.csv", f"--output={trained / 'x.csv'}",
@@ -206,7 +242,7 @@ def test_a_graph_is_drawn_and_its_strongest_edges_are_said(trained, capsys):
   said = capsys.readouterr().out.splitlines()
   assert said[0].startswith("jaxtrain: best val_e_edge_f1 ")
   said = said[said.index("the strongest edges:") + 1:]
-  assert len(said) == 6 and all(" -> " in line for line in said)
+  assert len(said) == 7 and all(" -> " in line for line in said[:6]) and said[6].startswith("the graph has ")
   with open(output, encoding="utf-8") as file:
     page = file.read()
   assert "Graph of 3 variables" in page and "<th>d</th><th>b</th><th>a</th>" in page

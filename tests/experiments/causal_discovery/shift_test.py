@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from jaxtrain import config as config_lib
-from jaxtrain.experiments.causal_discovery import audit, shift
+from jaxtrain.experiments.causal_discovery import audit, named, shift
 
 D = 6
 
@@ -79,13 +79,16 @@ def state_at(step, seed=0):
   return SimpleNamespace(step=np.int32(step), key=jax.random.key(seed), applied=None)
 
 
+FIXED = audit.Reference(lambda state, splits, key: ({"threshold": 0.5}, {}))
+
+
 class Judge:
   """Judges sources by what it is told of them, and counts."""
 
   def __init__(self):
     self.count, self.made = 0, shift.facts(batch(4, 0.5, 1.0))._asdict()
 
-  def __call__(self, source, params, key):
+  def __call__(self, source, params, key, chosen):
     self.count += 1
     sure = 0.1 if source == "training" else 0.5
     arrays = {f"task_{name}": value for name, value in self.made.items()}
@@ -96,14 +99,14 @@ class Judge:
 
 
 def test_without_families_a_split_is_one_part():
-  parts = audit.make_parts(config_with(), "test", Judge())
-  assert list(parts) == ["test"] and list(audit.make_parts(config_with(), "val", Judge())) == ["val"]
+  for split in ("val", "test"):
+    assert list(audit.make_parts(config_with(), split, Judge(), FIXED)) == [split]
 
 
 def test_each_family_is_a_part_that_is_measured_against_training():
   judge, state = Judge(), state_at(7)
   splits = SimpleNamespace(test="training", val="validation")
-  parts = audit.make_parts(config_with(**{"eval.suite": "chaos"}), "test", judge)
+  parts = audit.make_parts(config_with(**{"eval.suite": "chaos"}), "test", judge, FIXED)
   assert list(parts) == ["test-id", "test-ood_logistic_map", "test-ref_gp"]
   scalars, arrays = parts["test-id"](state, splits, None)
   assert scalars["auroc"] == 0.6 and "example_probs" in arrays
@@ -123,13 +126,32 @@ def test_each_family_is_a_part_that_is_measured_against_training():
 
 
 def test_validation_by_families_has_no_reference():
-  parts = audit.make_parts(config_with(**{"data.val_families": ("a noises=laplace",)}), "val", Judge())
-  assert list(parts) == ["val-a"]
+  parts = audit.make_parts(config_with(**{"data.val_families": ("a noises=laplace",)}), "val", Judge(), FIXED)
+  assert list(parts) == ["val-id", "val-a"]
   scalars, _ = parts["val-a"](state_at(7), None, None)
   assert "auroc/a" in scalars and not [name for name in scalars if name.startswith("distance")]
 
 
 def test_a_family_of_rejected_tasks_says_so():
-  parts = audit.make_parts(config_with(**{"eval.suite": "pnl"}), "test", lambda *_: ({"rows": 0}, {}))
+  parts = audit.make_parts(config_with(**{"eval.suite": "pnl"}), "test", lambda *_: ({"rows": 0}, {}), FIXED)
   state = state_at(7)
   assert parts["test-ood_pnl_cube"](state, None, None) == ({"rows/ood_pnl_cube": 0}, {})
+
+
+def test_test_tasks_and_families_are_judged_at_the_threshold_of_validation(monkeypatch):
+  """Also where validation tasks are not of the training distribution: then some of it are judged for the threshold."""
+  monkeypatch.setattr(named, "source", lambda family, config, split: (split, family.name))
+  seen = []
+
+  def judge(source, params, key, chosen):
+    seen.append((source, chosen))
+    return {"rows": 0} | ({"threshold": 0.3} if chosen is None else {}), {}
+  config = config_with(**{"eval.suite": "chaos", "data.val_families": ("a noises=laplace",)})
+  splits = SimpleNamespace(val="families", test="test")
+  calibration = audit.make_calibration(config, judge)
+  parts = {name: part for split in ("val", "test")
+           for name, part in audit.make_parts(config, split, judge, calibration).items()}
+  assert list(parts) == ["val-id", "val-a", "test-id", "test-ood_logistic_map", "test-ref_gp"]
+  for name in ("test-id", "test-ref_gp", "val-a"):
+    parts[name](state_at(1), splits, None)
+  assert seen == [(("val", "id"), None), ("test", 0.3), (("test", "ref_gp"), 0.3), (("val", "a"), 0.3)]

@@ -81,7 +81,7 @@ def test_a_family_whose_tasks_were_all_rejected_has_no_folder(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("flags, words", [
-    ((), "--config, --tasks with --graphs, --workdir: allowed one of these"),
+    ((), "--config, --tasks with --graphs, --real, --workdir: allowed one of these"),
     (("--tasks=a", "--output=b.csv"), "allowed one of these"), (("--graphs=a", "--config=b"), "allowed one of these"),
     (("--workdir=a", "--output=b.txt"), "--output: got 'b.txt', allowed the path of a file .csv"),
     (("--config=configs/causal_discovery.py:smoke",), "--output: required"),

@@ -10,10 +10,11 @@ import pytest
 
 from jaxtrain import rng
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.causal_discovery import scores, tasks
+from jaxtrain.experiments.causal_discovery import families, noises, scores, tasks
 
 DEFAULTS = {"graphs": ("er edge_prob=0.4", "sf m=2"), "mechanisms": ("linear", "mlp hidden_dim=4", "square"),
-            "noises": ("gaussian", "laplace"), "corruptions": ("none",), "mixture": "node", "noise_share": (0.1, 0.9),
+            "noises": ("gaussian", "laplace"), "corruptions": ("none",), "mixture": "node",
+            "noise_mixture": "task", "noise_share": (0.1, 0.9),
             "num_rows": 30, "num_rows_int": 10, "p_obs_only": 0.25, "intervention_value": 2.0,
             "intervention_scale": 0.5, "normalize": True, "reject_constant": True, "task_chunk": 4, "num_nodes": (5, 6)}
 KEY = jax.random.key(11)
@@ -143,6 +144,30 @@ def test_one_mechanism_per_task_or_per_node():
   assert all(len(set(k[k >= 0])) == 1 for k in kinds) and len(set(kinds[kinds >= 0])) == 3
   kinds = batch_of(mixture="node", batch=16)["mechanism_kinds"]
   assert any(len(set(k[k >= 0])) > 1 for k in kinds)
+
+
+@pytest.mark.parametrize("mixture", ["task", "node", "either"])
+def test_who_draws_a_family_and_that_each_gets_its_share(mixture):
+  found = families.parse("data.noises", ("gaussian weight=2", "laplace", "uniform"), noises.NOISES)
+  bits = np.repeat(np.random.RandomState(0).randint(2**32, size=(400, 2 + 6), dtype=np.uint32), families.PERIOD, 0)
+  numbers = jnp.arange(len(bits))
+  kinds = np.asarray(tasks.draw_kinds(mixture, found, numbers, bits[:, 0], bits[:, 2:], bits[:, 1]))
+  whole = (kinds == kinds[:, :1]).all(1).reshape(-1, families.PERIOD)
+  np.testing.assert_allclose(np.bincount(kinds.ravel()) / kinds.size, (0.5, 0.25, 0.25), atol=0.03)
+  shares = {"task": (1, 1), "node": (0, 0.02), "either": (0.4, 0.6)}[mixture]
+  assert shares[0] <= whole.all(1).mean() <= shares[1]
+  for group in kinds.reshape(-1, families.PERIOD, 6):  # each place of a group has exactly its shares
+    assert [(group == k).sum(0).tolist() for k in range(3)] == [[4] * 6, [2] * 6, [2] * 6]
+
+
+@pytest.mark.slow
+def test_noise_of_a_place_is_of_its_own_family():
+  batch = batch_of(noise_mixture="node", noises=("binary", "gaussian"), num_rows_int=0, graphs=("er edge_prob=0.0",),
+                   batch=16)
+  levels = np.asarray([[len(np.unique(x[:, i])) for i in np.flatnonzero(mask)][:5]
+                       for x, mask in zip(batch["values"], batch["node_mask"])])
+  assert ((levels == 2) | (levels == 30)).all() and any(len(set(row)) == 2 for row in levels.tolist())
+  assert abs((levels == 2).mean() - 0.5) < 0.25
 
 
 @pytest.mark.slow

@@ -1,0 +1,35 @@
+"""Words for pairs of variables, by hand."""
+
+import numpy as np
+import pytest
+
+from jaxtrain.experiments.causal_discovery import labels
+
+PAIRS = [("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b")]
+
+
+def columns(*probs):
+  """The columns of all pairs of a, b and c in the order of `PAIRS`."""
+  return {"cause": np.array([a for a, _ in PAIRS], object), "effect": np.array([b for _, b in PAIRS], object),
+          "prob": np.array(probs)}
+
+
+def test_the_states_of_a_pair_have_probabilities_that_sum_to_one():
+  """Independent 0.8 and 0.5: given that not both are there 0.4, 0.1 and 0.1, of 0.6."""
+  np.testing.assert_allclose(labels.states(np.array([0.8]), np.array([0.5]), False)[:, 0], [4 / 6, 1 / 6, 1 / 6])
+  np.testing.assert_allclose(labels.states(np.array([0.8]), np.array([0.1]), True)[:, 0], [0.8, 0.1, 0.1])
+
+
+def test_each_pair_has_a_word_and_the_reverse_the_reverse():
+  """a -> b is likely, a and c are joined and nobody knows which way, b and c are apart."""
+  found = labels.decide(True, 0.4, columns(0.7, 0.45, 0.2, 0.1, 0.45, 0.1))
+  assert dict(zip(PAIRS, found["pair"])) == {
+      ("a", "b"): "causes", ("b", "a"): "caused by", ("a", "c"): "undecided", ("c", "a"): "undecided",
+      ("b", "c"): "none", ("c", "b"): "none"}
+  assert list(found["edge"]) == [1, 1, 0, 0, 1, 0]
+  assert found["prob_none"] == pytest.approx([0.1, 0.1, 0.1, 0.8, 0.1, 0.8])
+
+
+def test_edges_that_are_known_leave_no_doubt():
+  found = labels.decide(False, 1.0, columns(1.0, 0.0, 0.0, 0.3, 0.0, 0.0))
+  assert list(found["pair"][:3]) == ["causes", "none", "caused by"] and list(found["edge"]) == [1, 0, 0, 0, 0, 0]
