@@ -97,7 +97,8 @@ TABLES: dict[str, Any] = {
     "decimal": ".",  # what stands before the decimals of numbers that are text: . | ,
     "thousands": "",  # what sets thousands apart in numbers that are text; empty = nothing does
     "encoding": "utf-8",  # text encoding of a CSV file, such as cp1252, latin-1, utf-16
-    "transforms": (),  # per feature: identity | standardise | min_max | log1p | signed_log1p; () = standardise all
+    # per feature: identity | standardise | min_max | log1p | signed_log1p, or 'name=log1p' of some; () = standardise
+    "transforms": (),
     "out_of_core": False,  # features stay in the file and batches are read as training goes: hdf5, tfds
     "num_workers": 0,  # processes that read with out_of_core; 0 = threads
     "shuffle": True,  # rows in a new order each epoch

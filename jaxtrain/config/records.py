@@ -74,13 +74,21 @@ def since(record: Mapping[str, Any], experiment: str) -> dict:
   Raises:
     UserError: it lacks the section of such a field.
   """
-  record = {key: dict(value) if isinstance(value, Mapping) else value for key, value in record.items()}
+  record = copied(record)
   for field, value in modules.declared(modules.load_experiment(experiment), "SINCE").items():
-    section, _, name = field.rpartition(".")
-    if section not in record or not isinstance(record[section], dict):
-      raise UserError(f"config.json: config.{section} is not there, which the experiment {experiment} has")
-    record[section].setdefault(name, as_json(value))
+    *sections, name = field.split(".")
+    place = record
+    for section in sections:
+      if section not in place or not isinstance(place[section], dict):
+        raise UserError(f"config.json: config.{'.'.join(sections)} is not there, which the experiment {experiment} has")
+      place = place[section]
+    place.setdefault(name, as_json(value))
   return record
+
+
+def copied(record: Mapping[str, Any]) -> dict:
+  """A record whose sections may be changed."""
+  return {key: copied(value) if isinstance(value, Mapping) else value for key, value in record.items()}
 
 
 def from_workdir(record: Mapping[str, Any] | None, workdir: str) -> ConfigDict:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtrain import memory
 from jaxtrain.config import limits
 from jaxtrain.config.defaults import TABLES
-from jaxtrain.data import cells, files, scaling, sqlite_files, tables
+from jaxtrain.data import cells, files, labels, scaling, sqlite_files, tables
 from jaxtrain.errors import UserError
 
 FIELDS = ("table", "missing", "separator", "decimal", "thousands", "encoding")  # of config.data, and flags of predict
@@ -125,17 +125,28 @@ def check_num(num: int, row_bytes: int) -> None:
                     "make several files, with other seeds")
 
 
-def read_features(columns: files.Columns, names: list[str]) -> np.ndarray:
-  """The model's features [N, D] float64 of a file, NaN where missing. Raises UserError for a file that does not fit."""
+def read_features(columns: files.Columns, names: list[str], categories: Mapping[str, list[str]] = {}) -> np.ndarray:
+  """The model's features [N, D] float64 of a file, NaN where missing. Raises UserError for a file that does not fit.
+
+  Columns of `categories` (name -> their names) are codes; one that is not among them is missing.
+  """
   names = tuple(names)
   for name in names:
     columns.check(name)
     if name not in columns.values:
       raise UserError(f"{columns.path} has no column {name!r}; the run needs {tables.shorten(list(names))}")
-  x = np.stack([columns.numbers(name) for name in names], axis=1)
+  x = np.stack([labels.known_codes(columns, name, categories[name])[0] if name in categories else columns.numbers(name)
+                for name in names], axis=1)
   for r, d in np.argwhere(np.isinf(x))[:1]:
     raise UserError(f"{columns.path}: column {names[d]!r}, {columns.row(r)}: infinite value")
   return x
+
+
+def say_unseen(categories: Mapping[str, list[str]], columns: files.Columns) -> list[str]:
+  """A sentence for each column with cells that are none of its categories, and were taken as missing."""
+  found = {name: labels.known_codes(columns, name, known)[1] for name, known in categories.items()}
+  return [f"jaxtrain: column {name!r}: {len(cells):,} cells count as missing, for no training row has these: "
+          f"{labels.quoted(sorted(set(cells)))}" for name, cells in found.items() if cells]
 
 
 def scaled(scaler: dict, columns: files.Columns, x: np.ndarray, pick: np.ndarray) -> np.ndarray:

@@ -1,11 +1,19 @@
-"""Labels of a table as numbers, and what about their names may be a slip: pure functions of the cells."""
+"""Labels of a table and categories of a feature as numbers, and what about their names may be a slip: pure functions
+of the cells.
+"""
 
 import collections
 import contextlib
+import re
 from typing import Any, Callable
 
 import numpy as np
 
+from jaxtrain.data import cells as cell_lib
+from jaxtrain.errors import UserError
+
+MOST_CATEGORIES = 1000  # of a feature
+WHOLE_REAL = re.compile(r"(0|-?[1-9]\d*)\.0+")  # a whole number as pandas writes it where others of its column lack
 MOST_NAMED = 5  # classes in a message
 UNIQUE_ROWS, UNIQUE_SHARE = 20, 0.5  # labels are nearly unique from so many rows on, with so many classes to a row
 
@@ -20,6 +28,35 @@ def encode(column: np.ndarray, is_missing: Callable[[Any], bool]) -> tuple[np.nd
   code = {name: k for k, name in enumerate(names)}
   codes = {cell: -1 if name is None else code[name] for cell, name in named.items()}
   return np.fromiter((codes[cell] for cell in cells), np.int32, len(cells)), tuple(names)
+
+
+def word(cell: Any) -> str:
+  """The name of a category; a whole number has one name, however it is written."""
+  name = str(cell).strip()
+  return name.split(".")[0] if WHOLE_REAL.fullmatch(name) else name
+
+
+def encode_feature(columns, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Codes [N] float64 of a feature of `files.Columns`, NaN where missing, and the names of its categories.
+
+  Raises UserError for a column of one category, or of more than `MOST_CATEGORIES`.
+  """
+  missing = cell_lib.missing_test(columns.form)
+  column = np.asarray([None if missing(cell) else word(cell) for cell in columns.scalars(name).tolist()], object)
+  codes, known = encode(column, lambda cell: cell is None)
+  if not 2 <= len(known) <= MOST_CATEGORIES:
+    raise UserError(f"{columns.path}: column {name!r} has {len(known):,} categories, allowed 2 to {MOST_CATEGORIES:,}; "
+                    "names of single rows are no categories")
+  return np.where(codes < 0, np.nan, codes), known
+
+
+def known_codes(columns, name: str, known: list[str]) -> tuple[np.ndarray, list[str]]:
+  """(codes [N] float64 of a feature, NaN where a cell is missing or none of these categories, the cells of the latter).
+  """
+  missing, code = cell_lib.missing_test(columns.form), {own: k for k, own in enumerate(known)}
+  cells = [None if missing(cell) else word(cell) for cell in columns.scalars(name).tolist()]
+  codes = np.asarray([code[cell] if cell in code else np.nan for cell in cells], np.float64)
+  return codes, [cell for cell in cells if cell is not None and cell not in code]
 
 
 def warn(column: str, names: tuple[str, ...], counts: list[int]) -> list[str]:

@@ -27,7 +27,9 @@ class Table(NamedTuple):
     facts: JSON-able facts about the table: source, rows read and dropped, SHA-256 of a file, warnings.
     lines: [N] where each row stands in its file, as messages count; None where they are counted from 1.
     bounds: [4, D] as of `surveys.bounds_of`; None where nobody looked.
-    truth: name -> [N, ...], what is known of each row of a simulated table and no batch holds; `Source.rows` gives it.
+    truth: name -> [N, ...], what is known of each row and no batch holds, as the truth of a simulated table or numeric
+      columns that are no features (NaN where a cell is missing); `Source.rows` gives it.
+    categories: feature -> names of its categories, in the order of their codes, which the column holds.
   """
   features: np.ndarray
   feature_names: tuple[str, ...]
@@ -38,6 +40,7 @@ class Table(NamedTuple):
   lines: np.ndarray | None = None
   bounds: np.ndarray | None = None
   truth: dict[str, np.ndarray] = {}
+  categories: dict[str, tuple[str, ...]] = {}
 
   def row(self, i: int) -> str:
     """How a message names row i, 0-based."""
@@ -56,7 +59,8 @@ def read_sklearn(name: str) -> Table:
 
 
 def read_file(kind: str, path: str, table: str, features: tuple[str, ...], label: str, group: str, *,
-              form: cells.Form = cells.PLAIN, leave_out: tuple[str, ...] = (), masked: bool = False) -> Table:
+              form: cells.Form = cells.PLAIN, leave_out: tuple[str, ...] = (), masked: bool = False,
+              categorical: tuple[str, ...] | None = None, beside: tuple[str, ...] = ()) -> Table:
   """A table from a file of columns.
 
   Args:
@@ -67,6 +71,9 @@ def read_file(kind: str, path: str, table: str, features: tuple[str, ...], label
     group: name of the group column, "" for none.
     leave_out: names or patterns of columns that are no features.
     masked: keep rows with missing features, which are NaN then; else they are dropped and counted.
+    categorical: names or patterns of the features whose cells are names: codes then, see `Table.categories`; None where
+      there may be none.
+    beside: names of numeric columns that are no features, for `Table.truth`.
 
   Raises:
     UserError: the file or a column is missing, a cell is no number, a column is constant or all missing, a row has no
@@ -74,26 +81,50 @@ def read_file(kind: str, path: str, table: str, features: tuple[str, ...], label
   """
   columns = files.read(kind, path, table, form=form)
   return from_columns(columns, features, label, group, {"source": path, "sha256": file_digest(path)},
-                      leave_out=leave_out, masked=masked)
+                      leave_out=(*leave_out, *beside) if any(map(is_pattern, features)) else leave_out, masked=masked,
+                      categorical=categorical, beside=beside)
 
 
 def from_columns(columns: files.Columns, features: tuple[str, ...], label: str, group: str, facts: dict, *,
-                 leave_out: tuple[str, ...] = (), masked: bool = False) -> Table:
+                 leave_out: tuple[str, ...] = (), masked: bool = False,
+                 categorical: tuple[str, ...] | None = None, beside: tuple[str, ...] = ()) -> Table:
   """The table of named columns; arguments and errors as of `read_file`."""
   named, features = features, pick_features(columns, features, label, group, leave_out)
-  x = np.stack([feature_numbers(columns, name, named) for name in features], axis=1)
+  names = match(list(features), categorical or (), (), columns.path, "categorical")
+  coded = {name: labels.encode_feature(columns, name) for name in names}
+  x = np.stack([coded[name][0] if name in coded else feature_numbers(columns, name, named, categorical is not None)
+                for name in features], axis=1)
   found = surveys.look(columns, features, [x], masked)
-  return choose_rows(columns, x[found.keep], features, found, label, group, facts, masked)
+  said = [words.replace("label column", "column", 1) for name, (codes, known) in coded.items()
+          for words in labels.warn(name, known, labels.count(codes[~np.isnan(codes)].astype(int), len(known)))]
+  found = found._replace(warnings=[*found.warnings, *said])
+  table = choose_rows(columns, x[found.keep], features, found, label, group, facts, masked)
+  return table._replace(categories={name: known for name, (_, known) in coded.items()},
+                        truth={name: other_numbers(columns, name)[found.keep] for name in beside})
 
 
-def feature_numbers(columns: files.Columns, name: str, named: tuple[str, ...]) -> np.ndarray:
-  """A feature [N]; the error at a cell that is no number says how a column is left out that a pattern has named."""
+def other_numbers(columns: files.Columns, name: str) -> np.ndarray:
+  """A numeric column [N] that is no feature. Raises UserError where it is not there, or a cell is no number."""
+  columns.check(name)
+  if name not in columns.values:
+    raise UserError(f"config.eval.transfer: {columns.path} has no column {name!r}; it has "
+                    f"{shorten([*columns.values, *columns.wide])}")
+  return columns.numbers(name)
+
+
+def feature_numbers(columns: files.Columns, name: str, named: tuple[str, ...], categories: bool) -> np.ndarray:
+  """A feature [N]; the error at a cell that is no number says how a column is left out that a pattern has named, and
+  where there may be `categories` how it is made one.
+  """
   try:
     return columns.numbers(name)
   except UserError as error:
-    if name in named or not any(map(is_pattern, named)):
+    hints = ["a column of names in config.data.categorical"] * categories
+    if name not in named and any(map(is_pattern, named)):
+      hints.append("a column that is no feature is named in config.data.leave_out")
+    if not hints:
       raise
-    raise UserError(f"{error.message}; a column that is no feature is named in config.data.leave_out") from None
+    raise UserError("; ".join([error.message, *hints])) from None
 
 
 def choose_rows(columns: files.Columns, x, features: tuple[str, ...], found: surveys.Survey, label: str, group: str,
@@ -200,6 +231,7 @@ def select_features(table: Table, names: tuple[str, ...], leave_out: tuple[str, 
     raise UserError(f"config.data.leave_out: got {leave_out}, which leaves no features of {source}")
   columns = [table.feature_names.index(name) for name in names]
   return table._replace(features=table.features[:, columns], feature_names=names,
+                        categories={name: known for name, known in table.categories.items() if name in names},
                         bounds=None if table.bounds is None else table.bounds[:, columns])
 
 

@@ -11,7 +11,7 @@ from jaxtrain import config as config_lib
 from jaxtrain.config import limits
 from jaxtrain.config.defaults import TABLES
 from jaxtrain.config.limits import Limit
-from jaxtrain.data import arrays, cells, files, host, scaling, splits, tables, tfds
+from jaxtrain.data import arrays, cells, files, host, kinds, scaling, splits, tables, tfds
 from jaxtrain.errors import UserError
 from jaxtrain.types import Splits
 
@@ -30,11 +30,14 @@ def source_limit(generators: Iterable[str]) -> Limit:
                " | ".join(names) + " | MODULE.FUNCTION(config) -> Table", str)
 
 
-def read_table(config, generators: dict[str, Callable]) -> tables.Table:
+def read_table(config, generators: dict[str, Callable], categorical: tuple[str, ...] = (),
+               beside: tuple[str, ...] = ()) -> tables.Table:
   """The table named by `config.data`.
 
   Args:
     generators: source name -> `(config) -> Table`, the family's own.
+    categorical: names or patterns of the features that are categories.
+    beside: names of numeric columns that are no features; the table's `truth` holds them.
 
   Raises:
     UserError: the table cannot be read, or a field is set that its source does not use.
@@ -53,9 +56,12 @@ def read_table(config, generators: dict[str, Callable]) -> tables.Table:
   for field in ("row_limit", "resample"):
     if data.out_of_core and data[field]:
       raise UserError(f"config.data.{field}: got {data[field]}, allowed 0 with config.data.out_of_core")
+  if categorical and source == "tfds":
+    raise UserError(f"config.data.categorical: got {categorical}, allowed () with config.data.source=tfds")
   if source in generators:
     table = generators[source](config)
     return tables.select_features(table, features, leave_out) if features or leave_out else table
+  categorical = categorical if "categorical" in data else None
   more = {"form": cells.form_of(data), "leave_out": leave_out, "masked": data.incomplete == "mask"}
   if source == "sklearn":
     table = tables.read_sklearn(data.path)
@@ -66,8 +72,19 @@ def read_table(config, generators: dict[str, Callable]) -> tables.Table:
   elif data.out_of_core:
     table = host.open_hdf5(data.path, features, data.label, data.group, **more)
   else:
-    table = tables.read_file(source, data.path, data.table, features, data.label, data.group, **more)
+    table = tables.read_file(source, data.path, data.table, features, data.label, data.group, categorical=categorical,
+                             beside=beside, **more)
   return tables.first_rows(table, data.row_limit) if data.row_limit else table
+
+
+def check_beside(table: tables.Table, beside: tuple[str, ...]) -> None:
+  """Raises UserError for a column beside the features that the table does not hold, or that is one of them."""
+  for name in beside:
+    if name in table.feature_names:
+      raise UserError(f"config.eval.transfer: {name!r} is a feature, allowed numeric columns that are none")
+    if name not in table.truth:
+      has = ", ".join(table.truth) or "none: files of columns that are read into memory have them"
+      raise UserError(f"config.eval.transfer: the source has no column {name!r} beside the features; it has {has}")
 
 
 def check_made(source: str, table) -> tables.Table:
@@ -89,22 +106,30 @@ def check_made(source: str, table) -> tables.Table:
   return table
 
 
-def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]:
+def load(config, generators: dict[str, Callable], said: kinds.Asked = kinds.NOTHING,
+         beside: tuple[str, ...] = ()) -> tuple[Splits, tables.Table]:
   """Sources of each part, and the table they come from; arguments and errors as of `read_table`.
 
   Batches hold `x` [B, D] float32 in scaled units, `label` [B] int32 (-1 = unlabelled) and `weight` [B]; with
-  `config.data.incomplete=mask` also `observed` [B, D] float32: 1, or 0 where a cell is missing, and `x` is 0 there.
+  `config.data.incomplete=mask`, and of tables with categories, also `observed` [B, D] float32: 1, or 0 where a cell is
+  missing, and `x` is 0 there. `said`: kinds of the columns; `meta` then has `kinds`, see `kinds.settle`.
   """
-  table = read_table(config, generators)
+  for field, patterns in said._asdict().items() if config.data.out_of_core else ():
+    if patterns:
+      raise UserError(f"config.data.{field}: got {patterns}, allowed () with config.data.out_of_core")
+  table = read_table(config, generators, said.categorical, beside)
+  check_beside(table, beside)
   num_rows = len(table.features)
   rows = splits.split_rows(config.data.split, num_rows, table.group, table.label)
   rows["train"] = splits.resample(rows["train"], config.data.resample)
-  transforms = scaling.check_names(tuple(config.data.transforms), len(table.feature_names))
-  train_rows = rows["train"]
-  scaler = scaling.fit_blocks(lambda start, stop: table.features[train_rows[start:stop]], len(train_rows), transforms,
-                              table.feature_names)
+  train_rows, names = rows["train"], table.feature_names
+  table, found = kinds.settle(table, said, train_rows) if any(said) or table.categories else (table, {})
+  transforms = kinds.transforms_of(found, table, tuple(config.data.transforms))
+  read = lambda start, stop: kinds.without_spikes(found, names, table.features[train_rows[start:stop]])
+  scaler = kinds.shift_codes(found, scaling.fit_blocks(read, len(train_rows), transforms, names))
   label = table.label if table.label is not None else np.full(num_rows, -1, np.int32)
-  in_memory, masked = isinstance(table.features, np.ndarray), config.data.incomplete == "mask"
+  in_memory = isinstance(table.features, np.ndarray)
+  masked = config.data.incomplete == "mask" or bool(table.categories)
   if in_memory and not masked and np.isnan(table.features).any():  # of a function of the user's
     raise UserError("config.data.incomplete: got 'drop', allowed mask with a table that has missing cells of its own")
   if table.bounds is not None:
@@ -129,6 +154,7 @@ def load(config, generators: dict[str, Callable]) -> tuple[Splits, tables.Table]
   meta = {"features": list(table.feature_names), "num_features": len(table.feature_names),
           "class_names": list(table.class_names), "scaler": scaler, "table": table.facts,
           "rows": {part: len(r) for part, r in rows.items()}, "steps_per_epoch": train.num_batches}
+  meta |= {"kinds": found} if found else {}
   if table.group is not None:
     meta["groups"] = {part: len(np.unique(table.group[r])) for part, r in rows.items()}
   return Splits(train, source("val", eval_size, False), source("test", eval_size, False), meta), table

@@ -234,9 +234,20 @@ def test_what_passes_trains_or_is_refused_in_a_line(part, tmp_path, capfd):
 def test_fields_that_have_come_since_need_their_section():
   """A stored field keeps its value, a newer one gets that of an earlier version."""
   experiment = "jaxtrain.experiments.causal_discovery.avici"
-  record = {"experiment": experiment, "data": {"corruptions": ["missing"]}, "eval": {}}
+  record = {"experiment": experiment, "data": {"corruptions": ["missing"]}, "eval": {}, "model": {}}
   filled = records.since(record, experiment)
-  assert filled["data"] == {"corruptions": ["missing"], "val_families": [], "test_families": []}
+  assert filled["data"] == {"corruptions": ["missing"], "noise_mixture": "task", "val_families": [],
+                            "test_families": []}
   assert filled["eval"] == {"suite": ""} and record["eval"] == {}
   with pytest.raises(UserError, match="^config.json: config.eval is not there, which the experiment"):
     records.since({"experiment": experiment, "data": {}}, experiment)
+
+
+def test_a_field_of_an_inner_section_that_has_come_since():
+  experiment = "jaxtrain.experiments.tabular_vae.vae"
+  record = {"experiment": experiment, "data": {}, "eval": {}, "model": {}, "loss": {"weights": {"recon": 2.0}}}
+  filled = records.since(record, experiment)
+  assert filled["loss"]["weights"] == {"recon": 2.0, "integer": 1.0, "categorical": 1.0}
+  assert record["loss"]["weights"] == {"recon": 2.0} and filled["model"]["noise"] == "fixed"
+  with pytest.raises(UserError, match="^config.json: config.loss.weights is not there"):
+    records.since(record | {"loss": {}}, experiment)

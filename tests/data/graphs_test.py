@@ -12,6 +12,8 @@ from pages import Page
 
 HARD = ['a"b', "<c> & $d$", "e\\f\ng", "µ, ö", "plain", "a very long name of a variable"]
 
+NOTES = ["left out: column 'a & <b>': it is text", "the network was trained on other tables"]
+
 
 def columns_of(names, probs):
   """Columns of a matrix of probabilities."""
@@ -57,26 +59,29 @@ def test_strongest_edges_in_words(chain):
 
 
 def test_picture_is_drawn(tmp_path, chain):
-  path = str(tmp_path / "g.png")
-  graphs.WRITERS[".png"](path, chain)
-  ink = (matplotlib.image.imread(path)[..., :3] < 0.9).any(axis=-1)
-  assert 0.01 < ink.mean() < 0.5
+  path, ink = str(tmp_path / "g.png"), []
+  for notes in ((), NOTES):
+    graphs.WRITERS[".png"](path, chain, notes=notes)
+    ink.append((matplotlib.image.imread(path)[..., :3] < 0.9).any(axis=-1))
+  assert 0.01 < ink[0].mean() < 0.5 and ink[1][-20:].sum() > ink[0][-20:].sum() + 100  # the notes stand below
 
 
 def test_page_holds_all_and_is_escaped(tmp_path, chain):
   path = str(tmp_path / "g.html")
-  graphs.WRITERS[".html"](path, chain)
+  graphs.WRITERS[".html"](path, chain, notes=NOTES)
   page = Page(path)
   assert not {"script", "link", "c", "img"} & {tag for tag, _ in page.elements}
   assert HARD[1] in page.text and ["<c> & $d$", "0.02", "", "0.98", "0.02", "0.02", "0.02"] in page.rows
   assert ['a"b', "<c> & $d$", "0.990"] in page.rows and "7 edges that are more likely than not" in page.text
+  assert all(note in page.text for note in NOTES)
 
 
 def test_graphml_has_every_pair(tmp_path, chain):
   path = str(tmp_path / "g.graphml")
-  graphs.WRITERS[".graphml"](path, chain)
+  graphs.WRITERS[".graphml"](path, chain, notes=NOTES)
   space = "{http://graphml.graphdrawing.org/xmlns}"
   root = ElementTree.parse(path).getroot()
+  assert root.find(f"{space}graph/{space}desc").text == " ".join(NOTES)
   names = {node.get("id"): node.find(f"{space}data").text for node in root.iter(f"{space}node")}
   found = {(names[e.get("source")], names[e.get("target")]): float(e.find(f"{space}data").text)
            for e in root.iter(f"{space}edge")}
@@ -88,6 +93,8 @@ def test_dot_quotes_names(tmp_path, chain):
   graphs.WRITERS[".dot"](str(path), chain)
   text = path.read_text(encoding="utf-8")
   assert text.startswith("digraph {\n") and text.count(" -> ") == 7
+  graphs.WRITERS[".dot"](str(path), chain, notes=NOTES)
+  assert f"  label={json.dumps(chr(10).join(NOTES))};" in path.read_text(encoding="utf-8")
   assert '  "a\\"b" -> "<c> & $d$" [label="0.99"' in text and '"e\\\\f\\ng";' in text
   for line in text.splitlines()[2:8]:
     assert json.loads(line.strip().rstrip(";")) in HARD  # the escapes of .dot are among those of JSON

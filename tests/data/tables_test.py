@@ -178,3 +178,12 @@ def test_a_numeric_label_with_nan_is_unlabelled_there():
   columns = files.Columns("t.npz", {"a": np.arange(4.0), "c": np.array([0.0, np.nan, 1.0, np.nan])}, {})
   table = tables.from_columns(columns, ("a",), "c", "", {})
   assert table.label.tolist() == [0, -1, 1, -1] and table.class_names == ("0.0", "1.0")
+
+
+def test_columns_beside_the_features_follow_the_rows(write):
+  path = write("well,MS,depth\na,1,0.2\nb,,0.4\na,3,\nb,4,0.8\n")
+  table = tables.read_file("csv", path, "", ("MS",), "", "well", beside=("depth",))
+  np.testing.assert_array_equal(table.truth["depth"], [0.2, np.nan, 0.8])  # the row without MS is left out
+  assert tables.read_file("csv", path, "", ("*",), "", "well", beside=("depth",)).feature_names == ("MS",)
+  with pytest.raises(UserError, match="config.eval.transfer: .* has no column 'CaCO3'; it has well, MS, depth"):
+    tables.read_file("csv", path, "", ("MS",), "", "well", beside=("CaCO3",))

@@ -1,4 +1,5 @@
 """End-of-run evaluation of the tabular VAE: reconstruction per feature, use of the latent space, prior samples.
+Intervals of rows that are held out resample whole groups, where rows have one.
 
 Reconstruction is from the posterior mean, without masking and with BatchNorm's running statistics. What is said
 of classes is in `scores.py`.
@@ -14,13 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import statistics
-from jaxtrain.data import blocks, scaling
-from jaxtrain.experiments.tabular_vae import predict, scores
+from jaxtrain.data import blocks, kinds, scaling
+from jaxtrain.experiments.tabular_vae import grouped, joint, label_errors, predict, samples, scores
 
 SAMPLE = 5000  # rows kept for figures
 PRIOR_ROWS = 1000
 MAX_GROUPS = 300  # groups whose rows are written down, the largest
 FILE_BYTES = 64 << 20  # of features, float64, that are assessed of a table that stays in its file
+
+
+def outputs(model, variables, x: jax.Array) -> dict[str, jax.Array]:
+  """What `apply_model` returns, of one block."""
+  out = model.apply(variables, x, jnp.ones(len(x)))
+  named = {"x_mean": out.x_mean, "mean": out.mean, "log_var": out.log_var}
+  return named if out.logits is None else named | {"log_prob": jax.nn.log_softmax(out.logits)}
 
 
 def apply_model(model, state, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -29,12 +37,7 @@ def apply_model(model, state, x: np.ndarray) -> dict[str, np.ndarray]:
   Returns:
     `x_mean` [N, D], `mean` and `log_var` [N, L], and `log_prob` [N, K] in nats where the model has a classifier.
   """
-  def outputs(variables, block):
-    out = model.apply(variables, block, jnp.ones(len(block)))
-    named = {"x_mean": out.x_mean, "mean": out.mean, "log_var": out.log_var}
-    return named if out.logits is None else named | {"log_prob": jax.nn.log_softmax(out.logits)}
-
-  return blocks.in_blocks(outputs, predict.variables_of(state), x)
+  return blocks.in_blocks(predict.bind(outputs, model), predict.variables_of(state), x)
 
 
 def pick_rows(source, width: int, key) -> np.ndarray:
@@ -118,10 +121,12 @@ def count_groups(group: np.ndarray, names: tuple[str, ...] = ()) -> dict[str, li
 
 
 def sample_prior(model, state, key) -> np.ndarray:
-  """Decoder means [`PRIOR_ROWS`, D] in scaled units for draws from the prior."""
+  """Decoder means [`PRIOR_ROWS`, D] in scaled units for draws from the prior; of a table with kinds draws of x too."""
+  if model.layout is not None:
+    return predict.sample_rows(model, predict.variables_of(state), PRIOR_ROWS, key)
   random = np.random.default_rng([*np.asarray(jax.random.key_data(key)).tolist(), 1])  # 1: not that of pick_rows
   z = random.normal(size=(PRIOR_ROWS, model.latent_dim)).astype(np.float32)
-  return blocks.in_blocks(functools.partial(predict.decode, model), predict.variables_of(state), z)
+  return blocks.in_blocks(predict.bind(predict.decode, model), predict.variables_of(state), z)
 
 
 def seen_features(rows: dict[str, np.ndarray]) -> np.ndarray:
@@ -129,15 +134,43 @@ def seen_features(rows: dict[str, np.ndarray]) -> np.ndarray:
   return np.where(rows["observed"] > 0, rows["x"], np.float32(np.nan)) if "observed" in rows else rows["x"]
 
 
-def assess_part(model, meta: dict, state, rows: dict[str, np.ndarray], key, with_umap: bool) -> tuple[dict, dict]:
-  """Scalars and arrays of the rows of one part; `with_umap` adds the map that takes long."""
+def group_widths(rows: dict[str, np.ndarray], names: list[str], raw: tuple, scaled: tuple,
+                 log_prob: np.ndarray | None) -> dict[str, float]:
+  """Intervals that resample whole groups, in the place of those over independent rows; {} where there are too few.
+
+  Args:
+    rows: with their group. names: of the features.
+    raw, scaled: (x, x_mean) of each unit, [N, D] each. log_prob: [N, K] in nats; None without a classifier.
+  """
+  groups = grouped.of_rows(rows, len(rows["x"]))
+  if not len(groups.weights):
+    return {}
+  found = {"groups": len(np.unique(rows["group"]))}
+  for suffix, pair in (("raw", raw), ("scaled", scaled)):
+    found |= grouped.reconstruction_widths(groups, *pair, names, suffix)
+  half = grouped.half_widths(grouped.resampled(groups, grouped.r2_totals(groups, *scaled), grouped.mean_r2))
+  found |= {"r2_mean_ci95": float(half)} if np.isfinite(half) else {}
+  has = np.flatnonzero(rows["label"] >= 0)
+  if log_prob is None or not len(has) or np.isnan(log_prob.max()):
+    return found
+  return found | grouped.classifier_widths(groups.take(has), log_prob[has], rows["label"][has])
+
+
+def assess_part(model, meta: dict, state, rows: dict[str, np.ndarray], key, with_umap: bool,
+                by_group: bool = False) -> tuple[dict, dict]:
+  """Scalars and arrays of the rows of one part; `with_umap` adds the map that takes long, and `by_group` intervals that
+  resample whole groups, where rows have one.
+  """
   names, classes, x, label = meta["features"], meta["class_names"], rows["x"], rows["label"]
   out = apply_model(model, state, x)
   seen = seen_features(rows)
-  raw, raw_mean = scaling.unscale(meta["scaler"], seen), scaling.unscale(meta["scaler"], out["x_mean"])
+  raw, raw_mean = scaling.unscale(meta["scaler"], seen), kinds.to_raw(meta, out["x_mean"])
   use, kl_nats = latent_use(out["mean"], out["log_var"])
-  scalars = {"rows": len(x)} | use | mean_r2(seen, out["x_mean"])
-  scalars |= errors(raw, raw_mean, names, "raw") | errors(seen, out["x_mean"], names, "scaled")
+  at, numbers = samples.numbers(meta), [names[d] for d in samples.numbers(meta)]
+  scalars = {"rows": len(x)} | use | mean_r2(seen[:, at], out["x_mean"][:, at])
+  scalars |= errors(raw[:, at], raw_mean[:, at], numbers, "raw") | errors(seen[:, at], out["x_mean"][:, at], numbers,
+                                                                         "scaled")
+  scalars |= samples.category_scores(meta, seen, out["x_mean"])
   pick = np.sort(np.asarray(jax.random.permutation(key, len(x))[:SAMPLE]))
   components, share = principal_components(out["mean"][pick])
   arrays = {"sample_x": raw[pick], "sample_x_mean": raw_mean[pick], "sample_latent_mean": out["mean"][pick],
@@ -150,6 +183,10 @@ def assess_part(model, meta: dict, state, rows: dict[str, np.ndarray], key, with
     scalars |= scores.classification(out["log_prob"], label) | more
     scalars |= scores.intervals(out["log_prob"], label, curves["auc_half"]) if curves else {}
     arrays |= curves
+  if classes:
+    arrays |= label_errors.arrays(label, classes, (raw, raw_mean), (seen, out["x_mean"]))
+  if by_group and "group" in rows:
+    scalars |= group_widths(rows, names, (raw, raw_mean), (seen, out["x_mean"]), out.get("log_prob"))
   plane = scores.umap_map(out["mean"][pick[:scores.UMAP_ROWS]]) if with_umap else None
   return scalars, arrays if plane is None else arrays | {"sample_umap": plane}
 
@@ -163,7 +200,15 @@ def make_assess(model, meta: dict, with_umap: bool = False) -> dict[str, Callabl
   def assess(name, state, splits, key):
     source, sources = getattr(splits, name), present(splits)
     rows = source.rows(pick_rows(source, len(meta["features"]), key))
-    scalars, arrays = assess_part(model, meta, state, rows, key, with_umap and name == list(sources)[-1])
+    scalars, arrays = assess_part(model, meta, state, rows, key, with_umap and name == list(sources)[-1],
+                                  by_group=name != "train")
+    if meta["class_names"] and name == list(sources)[-1]:
+      training = sources["train"].rows(pick_rows(sources["train"], len(meta["features"]), key))
+      arrays |= joint.arrays(lambda x: apply_model(model, state, x)["mean"], rows,
+                             None if name == "train" else training, len(meta["class_names"]))
+    if model.layout is not None and "kinds" in meta:
+      more, shown = compare_samples(model, meta, state, sources, name, key)
+      scalars, arrays = scalars | more, arrays | shown
     return scalars, arrays | compare_splits(model, meta, state, sources, key)
   return {name: functools.partial(assess, name) for name in ("train", "val", "test")}
 
@@ -172,6 +217,14 @@ def present(splits) -> dict:
   """The splits that there are, by name."""
   parts = {"train": splits.train, "val": splits.val, "test": splits.test}
   return {name: source for name, source in parts.items() if source is not None}
+
+
+def compare_samples(model, meta: dict, state, sources: dict, name: str, key) -> tuple[dict, dict]:
+  """How sampled rows of a table with kinds compare with those of a part, see `samples`."""
+  random = np.random.default_rng([*np.asarray(jax.random.key_data(key)).tolist(), 2])
+  real, other = samples.pick(random, sources, name, seen_features)
+  made = predict.sample_rows(model, predict.variables_of(state), len(real), jax.random.fold_in(key, 2))
+  return samples.compare(meta, *(kinds.to_raw(meta, rows) for rows in (real, other, made)))
 
 
 def compare_splits(model, meta: dict, state, sources: dict, key) -> dict[str, np.ndarray]:
@@ -183,6 +236,7 @@ def compare_splits(model, meta: dict, state, sources: dict, key) -> dict[str, np
     if not found:
       edges = scores.bin_edges(seen)
       prior = sample_prior(model, state, key)
+      prior = scaling.scale(meta["scaler"], kinds.to_raw(meta, prior)) if "kinds" in meta else prior
       found |= {"hist_edges": scaling.unscale(meta["scaler"], edges.T).T,
                 "hist_generated": scores.histograms(prior, edges)}
     found[f"hist_{name}"] = scores.histograms(seen, edges, ~np.isnan(seen))

@@ -1,32 +1,32 @@
 """Figures of the tabular VAE, from eval/<split>.json and .npz alone: reconstruction, latent space, architecture.
 
-Those of classes are in `figures_classes.py`, those of the table and of prior samples in `figures_data.py`; all are
-listed here. `FULL_FAMILIES` are drawn with `log.figures=full` or by name.
+Those of classes are in `figures_classes.py`, those of the table and of prior samples in `figures_data.py`, those of
+several runs in `figures_compare.py`; all are listed here. `FULL_FAMILIES` are drawn with `log.figures=full` or by name.
 
 The latent map is by principal components, which need no extra package, and by UMAP where umap-learn is installed. Of
 many features those at even ranks of R2 are shown, so that the worst is always among them.
 """
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from jaxtrain.experiments.tabular_vae.figures_classes import LABELLED, calibration, classes, confusion
 from jaxtrain.experiments.tabular_vae.figures_classes import distances, missed, roc
-from jaxtrain.experiments.tabular_vae.figures_data import BLUE, dataset, distributions, generated, set_log_ticks
-from jaxtrain.experiments.tabular_vae.figures_data import panel_columns, shown_features, signed_log
+from jaxtrain.experiments.tabular_vae.figures_compare import maps, r2_comparison, reconstruction_scatter
+from jaxtrain.experiments.tabular_vae.figures_compare import roc_comparison, zero_shot
+from jaxtrain.experiments.tabular_vae.figures_data import BLUE, dataset, distributions, generated
+from jaxtrain.experiments.tabular_vae.figures_data import panel_columns, shown_features
+from jaxtrain.experiments.tabular_vae.figures_kinds import associations, categories
+from jaxtrain.experiments.tabular_vae.figures_points import draw_feature, draw_map
+from jaxtrain.experiments.tabular_vae.figures_worth import by_label, clusters, findings, imputation, probes, transfer
 from jaxtrain.jsonable import number
 from jaxtrain.report.figures import GREY, HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData, newest_event, time_axis
 
-FEW_ROWS = 1500  # up to here each row is a dot, above it rows are counted in hexagons
 SIDE, PITCH = 1.72, (2.32, 2.42)  # inches: side of a reconstruction panel, distance between two across and down
-MAX_COLORS = 10
 LAYER_TEXT = {"posterior": "mean, log var", "latent": "latent draw", "head": "classifier"}
 ACTIVE_NATS = 0.01  # mean KL above which a latent dimension is in use
-DENSITY = LinearSegmentedColormap.from_list("density", ["#b5d2ec", "#1f6fb4", "#08264d"])
 
 
 def reconstruction(run: RunData, narrow: bool = False) -> Figure | None:
@@ -39,6 +39,9 @@ def reconstruction(run: RunData, narrow: bool = False) -> Figure | None:
   names = run.meta["features"]
   r2, scaled = ([scalars.get(f"r2_{unit}/{name}") for name in names] for unit in ("raw", "scaled"))
   shown, chosen = shown_features(run)
+  shown = [d for d in shown if names[d] not in run.meta.get("kinds", {}).get("categories", {})]
+  if not shown:
+    return None
   columns = panel_columns(len(shown), narrow)
   rows = -(-len(shown) // columns)
   width, height = 0.5 + PITCH[0] * max(columns, 2), 0.25 + PITCH[1] * rows + 0.3 * narrow
@@ -64,33 +67,6 @@ def r2_text(raw: float | None, scaled: float | None) -> str:
     return "constant here, no R²"
   more = scaled is not None and abs(scaled - raw) > 5e-4
   return (f"R² {raw:.3f}" + (f"   (scaled {scaled:.3f})" if more else "")).replace("-", "−")
-
-
-def draw_feature(ax, x: np.ndarray, x_mean: np.ndarray, logarithmic: bool) -> None:
-  """Measured against reconstructed on equal axes that hold every measurement; what is off them is counted."""
-  forward = signed_log if logarithmic else (lambda v: np.asarray(v, float))
-  keep = np.isfinite(x) & np.isfinite(x_mean)
-  u, v = forward(x[keep]), forward(x_mean[keep])
-  low, high = (min(u.min(), np.quantile(v, 0.002)), max(u.max(), np.quantile(v, 0.998))) if len(u) else (0.0, 1.0)
-  pad = 0.04 * (high - low) or 0.5
-  low, high = low - pad, high + pad
-  inside = (v >= low) & (v <= high)
-  if len(u) <= FEW_ROWS:
-    ax.scatter(u[inside], v[inside], s=7, color=BLUE, alpha=0.45, linewidths=0)
-  else:
-    ax.hexbin(u[inside], v[inside], gridsize=45, extent=(low, high, low, high), mincnt=1, cmap=DENSITY, norm=LogNorm(),
-              linewidths=0.1)
-  ax.plot([low, high], [low, high], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-  ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-  ax.tick_params(labelsize=7)
-  for axis in (ax.xaxis, ax.yaxis):
-    if logarithmic:
-      set_log_ticks(axis, low, high)
-    else:
-      axis.set_major_locator(MaxNLocator(nbins=5))
-  if len(x) > inside.sum():
-    text = f"{len(x) - inside.sum():,} outside"
-    ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=7, color=MUTED)
 
 
 def latent(run: RunData, narrow: bool = False) -> Figure | None:
@@ -140,33 +116,6 @@ def umap(run: RunData, narrow: bool = False) -> Figure | None:
   return figure
 
 
-def draw_map(ax, run: RunData, points: np.ndarray, narrow: bool) -> None:
-  """Points [N, 2] of the rows that were sampled first, coloured by the most frequent classes, whose names stand beside
-  them; `narrow`: below.
-  """
-  names = run.meta["class_names"]
-  size, label = float(np.clip(6e4 / len(points), 5, 20)), run.arrays.get("sample_label")
-  if label is None or not names:
-    ax.scatter(*points.T, s=size, color=BLUE, alpha=0.4, linewidths=0)
-    return
-  count, label = run.arrays["class_count"], label[:len(points)]
-  top = [int(k) for k in np.argsort(-count, kind="stable")[:MAX_COLORS] if count[k] > 0]
-  rest, unlabelled = ~np.isin(label, top) & (label >= 0), label < 0
-  others = int((count > 0).sum()) - len(top)
-  color = np.full(len(label), "", object)
-  for hue, k in zip(HUES, top):
-    color[label == k] = hue
-    ax.scatter([], [], s=24, color=hue, label=clip_text(names[k], 28))
-  for mask, text in ((rest, f"{others} other classes"), (unlabelled, "unlabelled")):
-    if mask.any():
-      ax.scatter(*points[mask].T, s=size, color=GREY, alpha=0.6, linewidths=0)
-      ax.scatter([], [], s=24, color=GREY, label=text)
-  mixed = np.random.default_rng(0).permutation(np.flatnonzero(np.isin(label, top)))  # no class always on top
-  ax.scatter(*points[mixed].T, s=size, c=list(color[mixed]), alpha=0.7, linewidths=0)
-  place = {"bbox_to_anchor": (0.0, -0.16), "ncols": 2} if narrow else {"bbox_to_anchor": (1.0, 1.0)}
-  ax.legend(loc="upper left", fontsize=8, handletextpad=0.3, borderaxespad=0.2, **place)
-
-
 def architecture(run: RunData) -> Figure | None:
   """Look for a layer that holds most of the parameters, and for a latent space wider than the features: it compresses
   nothing. Heights go with the logarithm of the width.
@@ -214,6 +163,8 @@ def network(run: RunData) -> dict[str, tuple[int, tuple[int, ...], int, str]]:
   meta, model = run.meta, run.config.get("model", {})
   if not {"hidden_dims", "latent_dim", "batch_norm", "head_dim", "kind"} <= model.keys() or not meta.get("features"):
     return {}
+  if "kinds" in meta or model.get("noise") == "learned":  # its widths follow from embeddings and likelihoods
+    return {}
   D, L, hidden = len(meta["features"]), model["latent_dim"], tuple(model["hidden_dims"])
   layers = {"input": (0, (D,), 0, "")}
   def add(name, widths, source, normed=False):
@@ -246,7 +197,12 @@ def annealing(run: RunData) -> list[str]:
 
 
 FAMILIES = {"reconstruction": reconstruction, "latent": latent, "confusion": confusion,
-            "classes": classes, "roc": roc, "calibration": calibration, "generated": generated}
-FINDINGS = {"missed": missed, "annealing": annealing}
+            "classes": classes, "roc": roc, "calibration": calibration, "generated": generated,
+            "categories": categories, "associations": associations, "clusters": clusters,
+            "probes": probes, "imputation": imputation,
+            "transfer": transfer}
+FINDINGS = {"held_out": findings, "missed": missed, "annealing": annealing}
 FULL_FAMILIES = {"distributions": distributions, "dataset": dataset, "distances": distances, "umap": umap,
-                 "architecture": architecture}
+                 "architecture": architecture, "by_label": by_label}
+COMPARISONS = {"roc_comparison": roc_comparison, "r2_comparison": r2_comparison, "zero_shot": zero_shot, "maps": maps,
+               "reconstruction_scatter": reconstruction_scatter}

@@ -9,14 +9,16 @@ from typing import Callable
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import gaussian_kde
 
 from jaxtrain.report.figures import COLORS, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import SPLITS, RunData
 
-MAX_FEATURES, MAX_BARS, MAX_NAMED = 12, 30, 12
+MAX_FEATURES, MAX_BARS, MAX_NAMED, MAX_TICKS = 12, 30, 12, 4
 PANEL, PITCH = (1.75, 1.1), (2.25, 1.75)  # inches: a panel of a feature, distance between two across and down
 BLUE, ORANGE, PALE = "#1f6fb4", "#d2580f", "#b5d2ec"
+FEW_VALUES, DENSITY_POINTS = 20, 200  # a feature of fewer values has no density; points of its line
 UNEVEN = 100  # ratio of the largest to the smallest above which an axis is logarithmic
 
 
@@ -64,12 +66,15 @@ def panel_columns(count: int, narrow: bool) -> int:
   return min(2, count) if narrow else 3 if count in (5, 6, 9) else min(4, count)
 
 
-def feature_panels(run: RunData, series: list[tuple[str, str, str]], text: str, narrow: bool) -> Figure:
-  """A panel of histograms for each feature; a series is (name of its array, colour, label), the first one filled."""
+def feature_panels(run: RunData, series: list[tuple[str, str, str]], text: str, narrow: bool,
+                   with_density: bool = False) -> Figure:
+  """A panel of histograms for each feature; a series is (name of its array, colour, label), the first one filled.
+  `with_density` adds a kernel density of the sample that the run has kept.
+  """
   shown, chosen = shown_features(run)
   meta, edges = run.meta, run.arrays["hist_edges"]
   columns, text = panel_columns(len(shown), narrow), f"{text}{chosen}".replace("; ", ";\n" if narrow else "; ")
-  head, foot = 0.15 + 0.18 * (len(series) if narrow else 1), 0.1 + 0.15 * (text.count("\n") + 1)
+  head, foot = 0.15 + 0.18 * (len(series) + with_density if narrow else 1), 0.1 + 0.15 * (text.count("\n") + 1)
   width, height = 0.4 + PITCH[0] * max(columns, 2), head + PITCH[1] * -(-len(shown) // columns) + foot
   figure = new_figure(width, height, layout=None)  # places are known; to find them takes longer than to draw
   for k, d in enumerate(shown):
@@ -78,6 +83,12 @@ def feature_panels(run: RunData, series: list[tuple[str, str, str]], text: str, 
     logarithmic = meta["scaler"]["transforms"][d].endswith("log1p")
     counts = [run.arrays[name][d] for name, _, _ in series]
     draw_histograms(ax, edges[d], counts, series, logarithmic)
+    known = meta.get("kinds", {}).get("categories", {}).get(meta["features"][d], ())
+    if with_density and "sample_x" in run.arrays and not known:
+      draw_density(ax, run.arrays["sample_x"][:, d], edges[d], logarithmic)
+    if known:  # bins are of codes
+      few = np.unique(np.linspace(0, len(known) - 1, MAX_TICKS).round().astype(int)).tolist()
+      ax.set_xticks(few, [clip_text(known[k], 7) for k in few], fontsize=6)
     ax.set_title(clip_text(meta["features"][d], 20 if logarithmic else 26) + (" (log)" if logarithmic else ""),
                  fontsize=8)
     if k % columns == 0:
@@ -110,27 +121,40 @@ def draw_histograms(ax, edges: np.ndarray, counts: list[np.ndarray], series, log
 
 
 def generated(run: RunData, narrow: bool = False) -> Figure | None:
-  """Look for an outline that misses a peak or a tail of the data: the prior does not reach it. These are means of the
-  decoder without its noise, so that they are somewhat narrower than the data even where all is well.
+  """Look for an outline that misses a peak or a tail of the data: the prior does not reach it. Of a table of numbers
+  these are means of the decoder without its noise, somewhat narrower than the data even where all is well.
   """
   if not {"hist_edges", "hist_generated", f"hist_{run.split}"} <= run.arrays.keys():
     return None
   rows, drawn = (run.arrays[name].sum(axis=1).max() for name in (f"hist_{run.split}", "hist_generated"))
   series = [(f"hist_{run.split}", BLUE, f"data: {run.split}, {rows:,} rows"),
-            ("hist_generated", ORANGE, f"decoder means of {drawn:,} prior samples")]
+            ("hist_generated", ORANGE, f"{drawn:,} sampled rows" if "kinds" in run.meta else
+             f"decoder means of {drawn:,} prior samples")]
   return feature_panels(run, series, "raw units; outside: share of data | samples beyond the bins", narrow)
 
 
 def distributions(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for parts whose outlines differ: what was trained on is then not what is measured on. Long tails and single
-  high bins tell which transform a feature needs.
+  high bins tell which transform a feature needs. The thin line is a kernel density of a sample (Gaussian kernels,
+  Scott's rule).
   """
   parts = [part for part in SPLITS[::-1] if f"hist_{part}" in run.arrays]
   if not parts or "hist_edges" not in run.arrays:
     return None
   rows = {part: run.arrays[f"hist_{part}"].sum(axis=1).max() for part in parts}
   series = [(f"hist_{part}", COLORS[part], f"{part}, {rows[part]:,} rows") for part in parts]
-  return feature_panels(run, series, f"raw units; outside: share of {' | '.join(parts)} beyond the bins", narrow)
+  return feature_panels(run, series, f"raw units; outside: share of {' | '.join(parts)} beyond the bins", narrow, True)
+
+
+def draw_density(ax, values: np.ndarray, edges: np.ndarray, logarithmic: bool) -> None:
+  """A kernel density of values [n] in percent of rows a bin, over bins with such edges; none of a few values alone."""
+  place = signed_log if logarithmic else (lambda v: np.asarray(v, float))
+  points, ends = place(values[np.isfinite(values)]), place(edges[[0, -1]])
+  if len(np.unique(points)) < FEW_VALUES or not np.isfinite(ends).all():
+    return
+  grid = np.linspace(*ends, DENSITY_POINTS)
+  share = 100 * gaussian_kde(points)(grid) * (ends[1] - ends[0]) / (len(edges) - 1)
+  ax.plot(grid, share, color=INK, linewidth=0.8, label=f"kernel density of {len(points):,} rows")
 
 
 def dataset(run: RunData, narrow: bool = False) -> Figure | None:
@@ -147,6 +171,8 @@ def dataset(run: RunData, narrow: bool = False) -> Figure | None:
     if prefixes:
       word = "expedition" if "lithology" in str(run.meta["table"].get("source")) else "first part of group name"
       panels.append(lambda ax: draw_bars(ax, prefixes, word, sorted(prefixes)))
+      ones = by_prefix(groups | {"rows": [1] * len(groups["rows"])}, len(groups["rows"]))
+      panels.append(lambda ax: draw_bars(ax, ones, word, sorted(ones), "groups"))
   if count is not None and count.sum():
     named = {run.meta["class_names"][k]: int(count[k]) for k in np.argsort(-count, kind="stable") if count[k]}
     few = len(named) <= MAX_NAMED
@@ -203,8 +229,8 @@ def draw_ranks(ax, rows: list[int], word: str, total: int) -> None:
   ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
 
 
-def draw_bars(ax, rows: dict[str, int], word: str, order: list[str]) -> None:
-  """Rows by name, in this order."""
+def draw_bars(ax, rows: dict[str, int], word: str, order: list[str], what: str = "rows") -> None:
+  """Rows, or what else is counted, by name in this order."""
   ax.bar(range(len(rows)), [rows[name] for name in order], 0.8, color=BLUE)
   ax.set_xticks(range(len(rows)), [clip_text(name, 10) for name in order], rotation=90, fontsize=7)
-  ax.set(title=f"{sum(rows.values()):,} rows by {word} ({len(rows)})", ylabel="rows", xlim=(-0.7, len(rows) - 0.3))
+  ax.set(title=f"{sum(rows.values()):,} {what} by {word} ({len(rows)})", ylabel=what, xlim=(-0.7, len(rows) - 0.3))

@@ -16,7 +16,6 @@ size and the table is about as hard to cluster and classify as the real one, but
 """
 
 import functools
-import os
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -108,23 +107,12 @@ def generate(num_rows: int = FULL_ROWS, seed: int = 42, separation: float = 2.0,
   return Lithology(features, label, class_names, groups, borehole, borehole_names, depth)
 
 
-def write_csv(path: str | os.PathLike, lithology: Lithology) -> None:
-  """Writes the nine columns of the real file, in its order; an unlabelled row has an empty Principal.
-
-  Example:
-    write_csv("lithology.csv", generate(4_000))
-  """
-  density, *others = FEATURES
-  names = lithology.class_names + ("",)  # index -1
-  gra, *rest = lithology.features.T.tolist()
-  holes = [lithology.borehole_names[i] for i in lithology.borehole]
-  principal = [names[i] for i in lithology.label]
-  with open(path, "w", encoding="utf-8", newline="") as file:
-    file.write(",".join(["Borehole_ID", "Depth_Bin", density, "Principal", *others]) + "\n")
-    file.writelines(
-      f"{hole},{depth},{g},{name},{ms},{ngr},{red},{green},{blue}\n"
-      for hole, depth, g, name, ms, ngr, red, green, blue
-      in zip(holes, lithology.depth.tolist(), gra, principal, *rest, strict=True))
+def columns(lithology: Lithology) -> dict[str, np.ndarray]:
+  """The nine columns of the real file by name, in its order; None for an unlabelled row."""
+  density, *others = lithology.features.T
+  names = np.array([*lithology.class_names, None], object)  # index -1
+  return {"Borehole_ID": np.array(lithology.borehole_names, object)[lithology.borehole], "Depth_Bin": lithology.depth,
+          FEATURES[0]: density, "Principal": names[lithology.label]} | dict(zip(FEATURES[1:], others))
 
 
 def prototypes() -> tuple[np.ndarray, np.ndarray]:

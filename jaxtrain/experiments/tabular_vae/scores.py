@@ -50,11 +50,10 @@ def one_vs_rest_auc(log_prob: np.ndarray, label: np.ndarray) -> np.ndarray:
   """Area under the ROC curve of each class [K] against all others; NaN for one without rows, or with all of them."""
   found = np.full(log_prob.shape[1], np.nan)
   for k in range(len(found)):
-    score = np.ascontiguousarray(log_prob[:, k])
-    own = np.sort(score[label == k])
+    own = np.sort(log_prob[label == k, k])
     P, M = len(own), len(label) - len(own)
     if P and M:
-      score.sort()
+      score = np.sort(log_prob[:, k])  # a copy: a column may be a view of the caller's
       below = np.searchsorted(score, own, "left") + np.searchsorted(score, own, "right")
       found[k] = (below.sum() - float(P) ** 2) / 2 / (P * M)  # less the pairs among the class's own rows
   return found

@@ -1,4 +1,5 @@
-"""Tabular VAE with a Gaussian decoder, unsupervised or with a classifier on the latent.
+"""Tabular VAE with a Gaussian decoder, unsupervised or with a classifier on the latent; columns of categories and whole
+numbers, and those with spikes, have likelihoods of their own (`likelihoods.py`).
 
 **Source:** Kingma & Welling 2014; the two recipes are those of the lithology VAE. The loss is in `objective.py`.
 **Departs:** the scaler is fitted on training rows only; rows without a label (-1) train all terms but the classifier's.
@@ -12,9 +13,10 @@ import jax.numpy as jnp
 
 from jaxtrain import custom, optim, rng, schedules, step
 from jaxtrain.config import limits
-from jaxtrain.data import tables, tabular
+from jaxtrain.data import kinds, tables, tabular
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.tabular_vae import evaluate, lithology, nets, objective, predict, release
+from jaxtrain.experiments.tabular_vae import assessment, evaluate, likelihoods, lithology, nets, novelty, objective
+from jaxtrain.experiments.tabular_vae import predict, release, survey
 from jaxtrain.types import Experiment, Metric, Splits, TrainState
 
 def read_lithology(config) -> tables.Table:
@@ -24,44 +26,75 @@ def read_lithology(config) -> tables.Table:
   except ValueError as error:
     raise UserError(f"config.data.row_limit: {error}") from None
   facts = {"source": "synthetic lithology", "rows": len(made.label), "boreholes": len(made.borehole_names)}
-  return tables.Table(made.features, lithology.FEATURES, made.label, made.class_names, made.borehole, facts)
+  return tables.Table(made.features, lithology.FEATURES, made.label, made.class_names, made.borehole, facts,
+                      truth={"Depth_Bin": made.depth})
 
 
-GENERATORS = {"synthetic": read_lithology}
+def read_survey(config) -> tables.Table:
+  """The simulated survey of households, of `data.row_limit` rows."""
+  return survey.table(config.data.row_limit or survey.ROWS)
+
+
+GENERATORS = {"synthetic": read_lithology, "survey": read_survey}
 
 # Names of terms and metrics that the user's own may not have.
-TAKEN = ("loss", "recon", "kl", "masked", "class", "accuracy", "kl_nats", "beta", "lr", "grad_norm", "weight", "x",
-         "label", "observed")
+TAKEN = ("loss", "recon", "integer", "categorical", "kl", "masked", "class", "accuracy", "kl_nats", "beta", "lr",
+         "grad_norm", "weight", "x", "label", "observed")
 
 CODE = ("data.source", "loss.extra", "eval.metrics")
 INIT_ROWS = 0  # nothing starts from data
+SINCE = {"data.categorical": (), "data.integer": (), "data.spikes": (), "model.embedding_dim": 8,
+         "model.noise": "fixed", "loss.weights.integer": 1.0, "loss.weights.categorical": 1.0} | assessment.SINCE
 METRICS = {
-    "accuracy": Metric("", "share of labelled rows whose class is right", "higher", key=True),
-    "balanced_accuracy": Metric("", "mean over classes of the share that is right", "higher", key=True),
-    "auc_macro": Metric("", "area under the ROC curve, mean over classes", "higher", 0.5, key=True),
-    "ece": Metric("", "expected calibration error of the classifier", "lower", key=True),
+    "accuracy": Metric("", "share of labelled rows whose class is right", "higher", key=True, limits=(0, 1)),
+    "balanced_accuracy": Metric("", "mean over classes of the share that is right", "higher", key=True, limits=(0, 1)),
+    "auc_macro": Metric("", "area under the ROC curve, mean over classes", "higher", 0.5, key=True, limits=(0, 1)),
+    "ece": Metric("", "expected calibration error of the classifier", "lower", key=True, limits=(0, 1)),
     "r2_mean": Metric("", "share of variance that the reconstruction keeps, mean over features that vary", "higher",
                       0.0, key=True),
     "loss": Metric("", "the objective: reconstruction, KL and the classifier's term by their weights", "lower"),
-    "recon": Metric("squared standard deviations", "squared error of the reconstruction", "lower"),
-    "masked": Metric("squared standard deviations", "squared error at entries that were hidden", "lower"),
+    "recon": Metric("squared standard deviations", "squared error of the reconstruction; with learned noise -log p in "
+                    "nats, of columns that are neither whole numbers nor categories", "lower"),
+    "integer": Metric("nats", "-log p of columns of whole numbers, a share of all entries", "lower"),
+    "categorical": Metric("nats", "-log p of categories, a share of all entries", "lower"),
+    "masked": Metric("squared standard deviations", "squared error, or -log p, at entries that were hidden", "lower"),
     "kl": Metric("nats", "divergence from the prior, per latent dimension in the mean reduction"),
     "kl_nats": Metric("nats", "divergence from the prior, of all latent dimensions", key=True),
     "nll_nats": Metric("nats", "mean negative log-probability of the true class", "lower"),
-    "f1_macro": Metric("", "F1 of each class, mean over classes", "higher"),
+    "f1_macro": Metric("", "F1 of each class, mean over classes", "higher", limits=(0, 1)),
     "rows": Metric("rows", "rows that were assessed"),
     "beta": Metric("", "weight of the KL term"),
     "lr": Metric("", "learning rate"),
     "grad_norm": Metric("", "norm of the gradient before clipping"),
     "class": Metric("nats", "cross-entropy of the classifier", "lower"),
-    "accuracy_top5": Metric("", "share of rows whose class is among the five most probable", "higher"),
+    "accuracy_top5": Metric("", "share of rows whose class is among the five most probable", "higher", limits=(0, 1)),
     "active_dims_*": Metric("", "latent dimensions in use"),
     "r2_*": Metric("", "share of a feature's variance that the reconstruction keeps", "higher", 0.0),
     "rmse_*": Metric("units of the feature", "root mean squared error of the reconstruction", "lower"),
     "mae_*": Metric("units of the feature", "mean absolute error of the reconstruction", "lower"),
-}
+    "categories_accuracy": Metric("", "share of cells whose category the reconstruction gets right, mean over columns",
+                                  "higher", key=True, limits=(0, 1)),
+    "accuracy_of/*": Metric("", "share of a column's cells whose category the reconstruction gets right", "higher",
+                            limits=(0, 1)),
+    "majority_of/*": Metric("", "share of a column's cells in its most frequent category", limits=(0, 1)),
+    "marginal_gap": Metric("", "distance of sampled columns from real ones (largest difference of distribution "
+                           "functions; of categories half the sum of differences), mean over columns", "lower",
+                           limits=(0, 1)),
+    "marginal_gap_floor": Metric("", "the same distance between two samples of real rows", limits=(0, 1)),
+    "marginal_gap_of/*": Metric("", "distance of a sampled column from the real one", "lower", limits=(0, 1)),
+    "association_gap": Metric("", "difference of the association of two columns, sampled against real, mean over pairs",
+                              "lower", limits=(0, 1)),
+    "association_gap_floor": Metric("", "the same difference between two samples of real rows", limits=(0, 1)),
+    "association_gap_alone": Metric("", "the same difference of real rows whose columns are shuffled one by one",
+                                    limits=(0, 1)),
+} | assessment.METRICS
 LIMITS = {
     "data.source": tabular.source_limit(GENERATORS),
+    "data.categorical": limits.names(),
+    "data.integer": limits.names(),
+    "data.spikes": limits.names(),
+    "model.embedding_dim": limits.whole(1, limits.MOST_WIDTH),
+    "model.noise": limits.one_of("fixed", "learned"),
     "model.kind": limits.one_of("unsup", "semisup"),
     "model.latent_dim": limits.whole(1, limits.MOST_WIDTH),
     "model.hidden_dims": limits.each(limits.whole(1, limits.MOST_WIDTH), 1, limits.MOST_DEPTH),
@@ -76,12 +109,12 @@ LIMITS = {
     "loss.kl_schedule.num_cycles": limits.whole(1),
     "loss.extra": limits.functions(),
     "eval.metrics": limits.functions(),
-}
+} | assessment.LIMITS
 
 
 def load(config) -> Splits:
   """Reads the table, fits its transforms on the training rows, and makes a source of each part."""
-  found, table = tabular.load(config, GENERATORS)
+  found, table = tabular.load(config, GENERATORS, kinds.asked(config.data), tuple(config.eval.transfer))
   if config.loss.kl_schedule.shape == "exponential" and config.loss.kl_schedule.start == 0:
     raise UserError("config.loss.kl_schedule.start: got 0, allowed above 0 with the shape exponential")
   custom.check_weights(config.loss)
@@ -90,6 +123,8 @@ def load(config) -> Splits:
   if table.group is not None:
     names = lithology.name_boreholes(len(table.group)) if config.data.source == "synthetic" else ()
     found.meta["rows_per_group"] = evaluate.count_groups(table.group, names)
+  if "kinds" not in found.meta:  # surprise is of numbers
+    found.meta[novelty.KEY] = novelty.keep_rows(found.train, found.meta["num_features"])
   return found
 
 
@@ -112,7 +147,8 @@ def make_model(config, meta) -> nets.VAE:
   model = config.model
   return nets.VAE(num_features=meta["num_features"], num_classes=num_classes, latent_dim=model.latent_dim,
                   hidden_dims=tuple(model.hidden_dims), batch_norm=model.batch_norm, head_dim=model.head_dim,
-                  precision=config.train.precision)
+                  precision=config.train.precision,
+                  layout=likelihoods.make_layout(meta, model.noise == "learned"), embedding_dim=model.embedding_dim)
 
 
 def make(config, meta) -> Experiment:
@@ -147,10 +183,12 @@ def make(config, meta) -> Experiment:
 
   table = meta["table"] if "table" in meta else {}
   warned = table["label_warnings"] if config.model.kind == "semisup" and "label_warnings" in table else []
+  plan, gaps = assessment.plan_of(config, meta), config.data.incomplete == "mask"
+  said = notes(config, meta["steps_per_epoch"]) + tuple(filter(None, [assessment.reason(plan, meta)]))
   with_umap = config.log.figures == "full" or "umap" in config.log.families
   return Experiment(init=init, train_step=train_step, eval_step=eval_step, summarise=bind(objective.summarise, o),
-                    observe=optim.make_observe(tx, config.optim), assess=evaluate.make_assess(model, meta, with_umap),
-                    predict=predict.make_verbs(model, meta, config.loss.mask_rate > 0,
-                                               config.data.incomplete == "mask"),
+                    observe=optim.make_observe(tx, config.optim),
+                    assess=assessment.make_assess(model, meta, plan, with_umap),
+                    predict=predict.make_verbs(model, meta, config.loss.mask_rate > 0 or gaps, gaps or "kinds" in meta),
                     alarms=(lambda means: list(warned)) if warned else None,
-                    read_weights=release.read_weights, notes=notes(config, meta["steps_per_epoch"]))
+                    read_weights=release.read_weights, notes=said)

@@ -187,3 +187,21 @@ def test_the_mean_r2_leaves_out_constant_features_and_has_the_width_of_a_bootstr
   spread = np.std([each(x[rows], x_mean[rows]) for rows in again])
   assert found["r2_mean_ci95"] == pytest.approx(1.966 * spread, rel=0.1)
   assert evaluate.mean_r2(x[:, 2:], x_mean[:, 2:]) == {}
+
+
+def test_intervals_of_held_out_rows_resample_their_groups(trained):
+  """Rows that stand three times in one group have the intervals of single ones; of training rows there are none."""
+  model, state, meta, raw = trained
+  x, label = scaling.scale(meta["scaler"], raw), np.arange(23, dtype=np.int32) % 4
+  def assessed(times, by_group=True):
+    rows = {"x": np.repeat(x, times, axis=0), "label": np.repeat(label, times)}
+    rows["group"] = np.repeat(np.arange(23), times)
+    return evaluate.assess_part(model, meta, state, rows, jax.random.key(1), False, by_group)[0]
+  one, three = assessed(1), assessed(3)
+  assert one["groups"] == 23
+  for name in ("accuracy", "balanced_accuracy", "f1_macro", "nll_nats", "ece", "auc_macro", "r2_mean"):
+    assert three[f"{name}_ci95"] == pytest.approx(one[f"{name}_ci95"], rel=1e-5), name
+    assert one[f"{name}_ci95"] > 0 or name == "balanced_accuracy"  # this model predicts a single class
+  assert three["r2_raw_ci95/a"] == pytest.approx(one["r2_raw_ci95/a"], rel=1e-5)
+  plain = assessed(3, by_group=False)
+  assert "groups" not in plain and plain["accuracy_ci95"] < three["accuracy_ci95"]

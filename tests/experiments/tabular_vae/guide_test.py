@@ -9,6 +9,7 @@ import pytest
 import child
 import cores
 import guides
+import runs
 from jaxtrain import main
 from jaxtrain.data import files, writing
 from jaxtrain.experiments.tabular_vae import lithology, vae
@@ -82,7 +83,7 @@ def test_the_table_names_every_flag_of_the_original():
 def trained(tmp_path_factory, shared):
   """the guide's runs/a, and files to apply it to."""
   folder = tmp_path_factory.mktemp("predict")
-  shared.copy(folder / "runs" / "a", "--config=configs/vae.py:smoke", *QUIET)
+  shared.copy(folder / "runs" / "a", *runs.smoke("vae"))
   made = lithology.generate(400)
   columns = {name: made.features[:, d].copy() for d, name in enumerate(lithology.FEATURES)}
   writing.write(str(folder / "new.csv"), columns)
@@ -96,6 +97,22 @@ def test_commands_of_the_predict_section_run(trained):
   guides.run_lines(guides.blocks(guides.section(guides.VAE, "## Using a trained model"))[0], trained)
   for name in ("embedded.parquet", "filled.csv", "samples.npz", "embed.stablehlo"):
     assert (trained / name).stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_commands_of_the_section_on_mixed_tables_run(tmp_path):
+  """In order, at a small size: rows that one run samples are the table of the next."""
+  part = guides.section(guides.VAE, "## Tables of numbers and categories").split("\n## ")[0]
+  lines = "\n".join(guides.blocks(part)).replace("\\\n", " ").strip().splitlines()
+  commands = [shlex.split(line.replace("configs/", f"{guides.ROOT}/configs/")) for line in lines]
+  commands = [words for words in commands if words[:2] == ["python", "-m"]]
+  assert len(commands) >= 4
+  for _, _, module, *flags in commands:
+    done = child.run(*flags, *SMALL * (module == "jaxtrain.main"), command=module.removeprefix("jaxtrain."),
+                     cwd=str(tmp_path))
+    assert done.returncode == 0, (flags, done.stderr)
+  with open(tmp_path / "back.csv", encoding="utf-8") as file:
+    assert file.readline().startswith("age,region,sector,children,rooms,owner,income,savings,commute,age_recon,")
 
 
 def source_rows() -> list[str]:

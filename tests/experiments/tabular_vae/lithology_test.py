@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from jaxtrain.data import writing
 from jaxtrain.experiments.tabular_vae import lithology, lithology_tables as tables
 
 # Group: (rows, classes).
@@ -215,7 +216,7 @@ def test_prototypes():
 def test_csv_round_trip(tmp_path):
   table = lithology.generate(1_000, label_fraction=0.5)
   path = tmp_path / "table.csv"
-  lithology.write_csv(path, table)
+  writing.write(str(path), lithology.columns(table))
   with open(path, newline="", encoding="utf-8") as file:
     header, *rows = csv.reader(file)
   assert header == ["Borehole_ID", "Depth_Bin", "Bulk density (GRA)", "Principal",
