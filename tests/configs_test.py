@@ -4,7 +4,9 @@ Being killed, and other numbers of devices, are in tests/run/kill_test.py and te
 """
 
 import csv
+import json
 import os
+import shutil
 import subprocess
 import sys
 from unittest import mock
@@ -19,6 +21,7 @@ import child
 import consistency_cases
 import made_simulations
 import cores
+import guides
 import made_benchmarks
 import made_events
 import reads
@@ -96,7 +99,7 @@ def small(path, variant, table, num_epochs=2, **overrides):
     values |= {key: value for key, value in NETS.items() if key.removeprefix("model.") in config.model}
     sized = lambda text: "er num_edges=2" if "num_edges" in text else "sf m=1" if "sf" in text else text
     values["data.graphs"] = tuple(map(sized, config.data.graphs))
-  if "source" in config.data and config.data.source == "synthetic":
+  if "source" in config.data and config.data.source in ("synthetic", "survey"):
     values["data.row_limit"] = 1500
   if "source" in config.data and config.data.source == "csv":
     values |= {"data.path": table["csv"], "data.features": ("a", "b", "c"), "data.group": "well"}
@@ -127,23 +130,44 @@ def small(path, variant, table, num_epochs=2, **overrides):
   return config
 
 
+def smoke_flags(path: str) -> tuple[str, ...]:
+  """Flags of the smoke run of a config that tests share."""
+  return runs.smoke(os.path.basename(path).removesuffix(".py"))
+
+
+def forget_newest(folder: str) -> bool:
+  """Removes the newest checkpoint of a run where there are several; whether it did."""
+  steps = sorted(filter(str.isdigit, os.listdir(os.path.join(folder, "checkpoints"))), key=int)
+  if len(steps) > 1:
+    shutil.rmtree(os.path.join(folder, "checkpoints", steps[-1]))
+  return len(steps) > 1
+
+
 @pytest.mark.parametrize("case", cases(QUICK, SIZES))
-def test_trains_resumes_and_repeats(case, table, tmp_path):
-  """Finite loss; a run stopped after one epoch and continued equals one never stopped: digest and losses. What has
-  nothing to train gives the same twice.
+def test_trains_resumes_and_repeats(case, table, shared, tmp_path):
+  """Finite loss; a run that lost what came after an epoch, and goes on from there, is what it was: digest and losses.
+  What has nothing to train gives the same twice. The run of `smoke` is the one that other tests read.
   """
-  straight = loop.train(small(*case, table), str(tmp_path / "straight"))
-  staged = small(*case, table).stages  # a later stage starts from the best state of the one before it
-  loop.train(small(*case, table, num_epochs=2 if staged else 1), str(tmp_path / "stopped"))
-  resumed = loop.train(small(*case, table), str(tmp_path / "stopped"))
-  assert resumed.digest == straight.digest
-  if not straight.history:
-    assert case[1] == "random"
+  path, variant = case
+  config, straight = small(*case, table), tmp_path / "straight"
+  if variant == "smoke":
+    config, straight = guides.config_of(child.in_steps(smoke_flags(path))), shared.run(*smoke_flags(path))
+  else:
+    loop.train(config, str(straight))
+  shutil.copytree(straight, tmp_path / "again", symlinks=True)
+  last = str(len(config.stages) - 1)  # of several stages the last goes on
+  folder = os.path.join(tmp_path, "again", *(("stages", last) if config.stages else ()))
+  goes_on = forget_newest(folder)
+  resumed = loop.train(config, str(tmp_path / "again"))
+  parts = os.path.relpath(folder, tmp_path / "again")
+  assert child.inspect(os.path.join(straight, parts))["digest"].startswith(f"sha256:{resumed.digest} ")
+  history = json.loads((straight / "history.json").read_text(encoding="utf-8"))
+  if variant == "random":
+    assert not goes_on and not resumed.history
     return
-  assert np.isfinite(straight.history["loss"]).all() and len(straight.history["loss"]) == 2
-  assert resumed.history["loss"] == straight.history["loss"]
-  folder = tmp_path / "stopped" / "stages" / "1" if staged else tmp_path / "stopped"
-  assert child.resume_steps(str(folder))[-1] > 0
+  assert np.isfinite(history["loss"]).all() and len(history["loss"]) >= 2
+  assert resumed.history["loss"] == history["loss"]
+  assert goes_on and child.resume_steps(folder)[-1] > 0
 
 
 @pytest.mark.parametrize("case", cases(QUICK))
@@ -187,17 +211,12 @@ def test_a_vmapped_member_equals_its_solo_run(path, table):
     np.testing.assert_allclose(together[0][i] / together[1][i], alone[0] / alone[1], rtol=1e-5)
 
 
-def smoke_run(path: str, shared) -> str:
-  """The folder of the smoke run of a config."""
-  return str(shared.run(*records.EACH_CONFIG[os.path.basename(path)[:-3]], *runs.QUIET))
-
-
 @pytest.mark.parametrize("path", FIRST_FAST)
 def test_a_member_of_a_sweep_is_the_run_that_it_would_be_alone(path, shared, tmp_path):
   """Digest and facts, of a member in turn with another."""
-  alone, seed = smoke_run(path, shared), config_lib.read_file(f"{path}:smoke").seed
-  done = child.run(*records.EACH_CONFIG[os.path.basename(path)[:-3]], *runs.QUIET, f"--sweep=seed={seed},{seed + 1}",
-                   "--exact", f"--workdir={tmp_path / 'sweep'}", command="sweep")
+  alone, seed = str(shared.run(*smoke_flags(path))), config_lib.read_file(f"{path}:smoke").seed
+  done = child.run(*smoke_flags(path), f"--sweep=seed={seed},{seed + 1}", "--exact", f"--workdir={tmp_path / 'sweep'}",
+                   command="sweep")
   assert done.returncode == 0, done.stderr
   journal = journal_lib.Journal(str(tmp_path / "sweep"))
   one, other = map(journal.workdir, journal.members)
@@ -210,7 +229,7 @@ def test_a_member_of_a_sweep_is_the_run_that_it_would_be_alone(path, shared, tmp
 @pytest.mark.parametrize("path", [pytest.param(path, id=name, marks=[pytest.mark.slow] * (name == "causal_discovery"))
                                   for path, name in zip(FILES, IDS)])
 def test_the_page_of_a_run_is_written_and_shows_what_was_watched(path, shared, tmp_path):
-  workdir = shared.copy(tmp_path / "run", *records.EACH_CONFIG[os.path.basename(path)[:-3]], *runs.QUIET)
+  workdir = shared.copy(tmp_path / "run", *smoke_flags(path))
   os.remove(os.path.join(workdir, "report.html"))
   with open(run_page.write_run(workdir, "end"), encoding="utf-8") as file:
     page = file.read()
@@ -247,7 +266,7 @@ def apply(workdir: str, name: str, verb, folder) -> dict:
 def test_each_verb_does_what_it_declares(path, shared, tmp_path):
   """It reads a table of the columns that it names, carries others through if it says so, makes as many rows as asked.
   """
-  workdir = smoke_run(path, shared)
+  workdir = str(shared.run(*smoke_flags(path)))
   verbs = trained.restore(workdir, "best").experiment.predict
   assert verbs
   for name, verb in verbs.items():

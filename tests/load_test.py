@@ -14,11 +14,11 @@ import pytest
 
 import child
 import outside
+import runs
 import jaxtrain
 from jaxtrain import loop, predict
 from jaxtrain.data import files, writing
 from jaxtrain.errors import UserError
-from runs import QUIET
 
 FEATURES, CLASSES = ("depth", "density", "redness"), ("clay", "ooze", "sand")
 FIELDS = {"data.features": FEATURES, "data.label": "rock", "data.split.kind": "random", "data.missing": ("n.d.", -99.0),
@@ -228,7 +228,7 @@ def test_a_run_of_stages_that_an_older_version_made():
 
 def test_rows_become_bytes_of_a_file_and_come_back(shared):
   """As `predict` writes and reads the file; bytes that are none, and a form that there is not, are one line."""
-  run = jaxtrain.load(str(shared.run("--config=configs/semantic_compression.py:smoke", *QUIET)))
+  run = jaxtrain.load(str(shared.run(*runs.smoke("semantic_compression"))))
   columns = {column.name: np.full(3, 0.4) for column in run.compress.verb.inputs}
   columns |= {"age": np.array([3, 70, 400]), "is_defending": np.array(["0", "1", "0"]),
               "role": np.array(["builder", "explorer", "attacker"])}
@@ -239,6 +239,9 @@ def test_rows_become_bytes_of_a_file_and_come_back(shared):
   assert (bits > 0).all() and back["role"].tolist() == columns["role"].tolist()
   for name, values in run.decompress(codes).items():
     np.testing.assert_array_equal(values, back[name], err_msg=name)
+  with pytest.warns(UserWarning, match=r"^decompress: block 1 of 1 .* is damaged; its rows are empty; all others are"):
+    lost = run.decompress(data[:-1] + bytes([data[-1] ^ 16]))
+  assert np.isnan(lost["age"]).all() and len(lost["age"]) == 3
   with pytest.raises(UserError, match="^the bytes: is cut off or damaged"):
     run.decompress(data[:-3])
   with pytest.raises(UserError, match="form='.zip', allowed .jtc"):

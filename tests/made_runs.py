@@ -99,6 +99,12 @@ def write_eval(folder, part, rng, features, classes, transforms, predicted, N=20
                "calibration": np.stack([np.arange(15.0) ** 3, (np.arange(15) + 0.4) / 15, rng.uniform(size=15)])}
   arrays |= {"hist_edges": np.exp(np.linspace(-2, 3, 41)) + np.zeros((D, 1)), "sample_umap": rng.normal(size=(N, 2)),
              **{f"hist_{name}": rng.integers(0, 50, (D, 42)) for name in ("train", "val", "test", "generated")}}
+  if K > 1:
+    top, grid = np.arange(min(K, 10)), np.linspace(0, 1, 201) ** 2
+    arrays |= {"probe_class": top, "probe_auc": rng.uniform(0.6, 1, len(top)), "probe_fpr": grid,
+               "probe_tpr": grid ** rng.uniform(0.1, 0.9, (len(top), 1)), "probe_rows": np.array([700, 534]),
+               "probe_by_group": np.array(True), "held_class": np.array([0, 2]), "held_rows": np.array([9, 40]),
+               "held_own": rng.uniform(0.5, 1, 2), "held_all": np.array(2.0)}
   np.savez_compressed(os.path.join(folder, "eval", f"{part}.npz"), **arrays)
 
 

@@ -166,8 +166,8 @@ LONG = ("--config.train.num_epochs=100000", "--config.eval.every_epochs=100000",
         "--config.checkpoint.every_epochs=100000")
 
 
-@pytest.mark.parametrize("stop, code", [(signal.SIGTERM, 85), (signal.SIGINT, 85)])
-def test_a_signal_saves_and_exits_85_within_5_seconds(stop, code, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_saves_and_exits_85_within_5_seconds(stop, tmp_path):
   workdir = str(tmp_path / "run")
   process = child.start(SMOKE, *QUIET, f"--workdir={workdir}", *LONG)
   child.wait_for_first_step(process, workdir, 1)
@@ -175,7 +175,7 @@ def test_a_signal_saves_and_exits_85_within_5_seconds(stop, code, tmp_path):
   sent = time.monotonic()
   process.send_signal(stop)
   _, err = process.communicate(timeout=60)
-  assert process.returncode == code and time.monotonic() - sent < 5
+  assert process.returncode == 85 and time.monotonic() - sent < 5
   assert f"{signal.Signals(stop).name}: saved at step" in err and "Traceback" not in err
   described = child.inspect(workdir)
   assert int(described["steps_kept"].split()[-1]) > 0

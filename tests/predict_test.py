@@ -11,10 +11,10 @@ import pytest
 from jax import export as jax_export
 
 import outside
-from jaxtrain import config as config_lib, loop, predict, rng
+from jaxtrain import config as config_lib, errors, loop, predict, rng
 from jaxtrain.data import blocks, cells, files, writing
 from jaxtrain.experiments.tabular_vae import predict as vae_predict
-from jaxtrain.run import checkpoints
+from jaxtrain.run import checkpoints, verbs
 from jaxtrain.workdir import records
 
 FEATURES, CLASSES, LATENT = ("depth [m]", "density", "redness"), ("clay", "nannofossil ooze", "sand"), 3
@@ -96,6 +96,14 @@ class Forward:
   def embed(self, x):
     return self.linear("posterior", self.stack("encoder", self.scale(x)))[:, :LATENT]
 
+  def surprise(self, x, variance=None):
+    """(surprise of x [N, D] in scaled units, variances of the errors of its features, if not given)."""
+    mean, log_var = np.split(self.linear("posterior", self.stack("encoder", x)), 2, axis=1)
+    errors = (x - self.decode(mean)) ** 2
+    variance = errors.mean(axis=0) if variance is None else variance
+    kl_nats = 0.5 * (mean ** 2 + np.exp(log_var) - 1 - log_var).sum(axis=1)
+    return 0.5 * (errors / variance).sum(axis=1) + kl_nats, variance
+
   def decode(self, z):
     return self.linear("output", self.stack("decoder", z))
 
@@ -144,9 +152,25 @@ def test_each_checkpoint_embeds_with_its_own_parameters(which, run, tmp_path):
   flags = {} if which == "best" else {"checkpoint": step if which == "step" else which}
   summary, found = call(run, "embed", tmp_path, table, **flags)
   assert (summary["step"], summary["rows"], summary["rows_incomplete"]) == (step, 50, 0)
-  assert list(found) == [*table, "emb_0", "emb_1", "emb_2"] and found["emb_0"].dtype == np.float32
+  assert list(found) == [*table, "emb_0", "emb_1", "emb_2", "novelty"] and found["emb_0"].dtype == np.float32
   got = np.column_stack([found[f"emb_{k}"] for k in range(LATENT)])
   np.testing.assert_allclose(got, Forward(run, step).embed(features_of(table)), **TOLERANCE)
+
+
+def test_novelty_is_the_percentile_among_the_kept_training_rows(run, tmp_path):
+  table, step = columns(50, 1), steps_of(run)[0]
+  table["density"][0] += 40
+  _, found = call(run, "embed", tmp_path, table)
+  kept = checkpoints.read(os.path.join(run, "checkpoints"), step)[1]["meta"]["kept_rows"]
+  model = Forward(run, step)
+  reference, variance = model.surprise(np.array(kept))
+  own = model.surprise(model.scale(features_of(table)), variance)[0]
+  want = [100 * (reference < one).mean() for one in own]
+  np.testing.assert_allclose(found["novelty"], want, atol=150 / len(kept))  # a row or so in 32 bits
+  assert found["novelty"][0] == 100 and found["novelty"].min() < 30
+  _, more = call(run, "classify", tmp_path, found)  # one verb takes what the other gave
+  assert list(more)[:len(found)] == list(found)
+  np.testing.assert_array_equal(more["classify_novelty"], found["novelty"])
 
 
 def test_reconstructions_are_in_raw_units(run, tmp_path):
@@ -162,10 +186,14 @@ def test_classes_by_name_with_their_probabilities(run, tmp_path):
   table = columns(50, 1)
   _, found = call(run, "classify", tmp_path, table, checkpoint="last")
   want = Forward(run, steps_of(run)[1]).classify(features_of(table))
-  assert list(found) == [*table, *(f"prob_{name}" for name in CLASSES), "pred_label"]
+  assert list(found) == [*table, *(f"prob_{name}" for name in CLASSES), "pred_label", "pred_group", "pred_group_prob",
+                         "novelty"]
   np.testing.assert_allclose(np.column_stack([found[f"prob_{name}"] for name in CLASSES]), want, **TOLERANCE)
   assert found["pred_label"].tolist() == [CLASSES[k] for k in want.argmax(axis=1)]
   assert len(set(found["pred_label"])) > 1
+  groups = {"clay": "Clay/Mud", "nannofossil ooze": "Carbonate", "sand": "Sand"}  # each of one class
+  assert found["pred_group"].tolist() == [groups[name] for name in found["pred_label"]]
+  np.testing.assert_allclose(found["pred_group_prob"], want.max(axis=1), **TOLERANCE)
 
 
 def with_gaps(num_rows=40):
@@ -279,9 +307,10 @@ def test_the_summary_as_json(run, tmp_path, capsys):
   step = steps_of(run)[0]
   record = records.read_record(f"{run}/checkpoints", step)
   assert summary == {"workdir": run, "step": step, "epoch": record["epoch"], "digest": f"sha256:{record['digest']}",
-                     "verb": "embed", "rows": 5, "rows_incomplete": 0, "output": str(tmp_path / "out.csv")}
+                     "verb": "embed", "rows": 5, "rows_incomplete": 0, "output": str(tmp_path / "out.csv"),
+                     "replaced": False, "lost": []}
   with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
-    assert next(csv.reader(file)) == [*columns(1), "emb_0", "emb_1", "emb_2"]
+    assert next(csv.reader(file)) == [*columns(1), "emb_0", "emb_1", "emb_2", "novelty"]
 
 
 def complaint(argv, monkeypatch, capsys):
@@ -309,6 +338,21 @@ def test_a_count_that_the_input_has_already_is_not_overwritten(run, tmp_path, mo
   writing.write(str(tmp_path / "in.npz"), columns(5, 1) | {"num_imputed": np.arange(5)})
   argv = [f"--workdir={run}", "--verb=impute", f"--input={tmp_path}/in.npz", f"--output={tmp_path}/out.npz"]
   assert "in.npz already has a column 'num_imputed'; rename it" in complaint(argv, monkeypatch, capsys)
+
+
+def test_rows_that_are_lost_fail_the_command_and_the_rest_replaces_an_earlier_file(run, tmp_path, monkeypatch, capsys):
+  pick, there, out = verbs.pick, f"{tmp_path}/in.csv", f"{tmp_path}/out.csv"
+  argv = [f"--workdir={run}", "--verb=embed", f"--input={there}", f"--output={out}"]
+  writing.write(there, columns(5, 1))
+  assert predict.run(argv)["replaced"] is False
+  monkeypatch.setattr(verbs, "pick", lambda *given: pick(*given)._replace(lost=lambda columns: ["block 1 is lost"] * 2))
+  monkeypatch.setattr("sys.argv", ["predict", *argv])
+  capsys.readouterr()
+  assert predict.main() == errors.FAILED
+  said = capsys.readouterr()
+  assert said.err == f"jaxtrain: {there}: block 1 is lost, and 1 more; the others are in {out}\n"
+  assert said.out.splitlines()[-1].endswith("out.csv, which replaces an earlier file")
+  assert len(files.read("csv", out).values["emb_0"]) == 5
 
 
 @pytest.mark.parametrize("verb", ["embed", "reconstruct", "classify", "impute", "sample"])

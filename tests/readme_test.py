@@ -11,13 +11,15 @@ import child
 import guides
 from jaxtrain import commands, config as config_lib, predict
 from jaxtrain.experiments.causal_discovery import __main__ as discovery
+from jaxtrain.experiments.tabular_vae import __main__ as lithology
 from jaxtrain.report import __main__ as report
 from jaxtrain.sweep import __main__ as sweep
 from runs import QUIET
 
 README = "README.md"
 FLAGS = {"jaxtrain.predict": predict.make_flags, "jaxtrain.sweep": sweep.make_flags,
-         "jaxtrain.report": report.make_flags, "jaxtrain.experiments.causal_discovery": discovery.make_flags}
+         "jaxtrain.report": report.make_flags, "jaxtrain.experiments.causal_discovery": discovery.make_flags,
+         "jaxtrain.experiments.tabular_vae": lithology.make_flags}
 
 
 def test_the_front_page_is_short():

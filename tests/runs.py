@@ -8,8 +8,14 @@ import shutil
 from typing import Callable
 
 import child
+import records
 
 QUIET = ("--config.log.figures=none", "--config.log.progress=False")
+
+
+def smoke(config: str) -> tuple[str, ...]:
+  """Flags of the run of a config's variant `smoke` that tests share, for a name of `records.EACH_CONFIG`."""
+  return (*records.EACH_CONFIG[config], *QUIET, "--config.checkpoint.every_epochs=1")
 
 
 class Shared:

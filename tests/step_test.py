@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrain import config as config_lib, optim, rng, step
+from jaxtrain import bits, config as config_lib, optim, rng, step
 from jaxtrain.data import arrays
 from jaxtrain.devices import parallel
 from jaxtrain.types import Experiment, Source, TrainState
@@ -291,9 +291,21 @@ def test_the_guard_sees_every_float_of_the_state_and_the_metrics(bad, where):
     assert equal(left, jax.tree.map(jnp.zeros_like, metrics))
 
 
+def test_turns_are_traced_once_and_stacked():
+  seen = []
+  def run(c, offset):
+    seen.append(c)
+    return {"x": offset + c, "pair": (jnp.stack([c, 2 * c]), offset)}
+  found = jax.jit(lambda offset: bits.run_in_turn(lambda c: run(c, offset), 3))(5)
+  assert len(seen) == 1 and found["x"].tolist() == [5, 6, 7]
+  assert found["pair"][0].tolist() == [[0, 0], [1, 2], [2, 4]] and found["pair"][1].tolist() == [5, 5, 5]
+
+
 def test_evaluation_counts_every_row_once():
-  source = table(11, 4)
+  """And is traced once for the shapes of its totals and for its steps."""
+  source, seen = table(11, 4), []
   def eval_step(state, batch, key, over):
+    seen.append(over)
     sums = over(lambda chunk, _: loss_sums(state.params, state, chunk, None).terms, batch, key)
     return {name: (sums[name], term_counts(batch)[name]) for name in sums}
   state = make_state()
@@ -309,3 +321,4 @@ def test_evaluation_counts_every_row_once():
     for name in sums:
       assert float(totals[name][0]) == pytest.approx(sums[name], rel=1e-5)
       assert float(totals[name][1]) == counts[name]
+    assert seen.count(over) == 1

@@ -38,7 +38,8 @@ def hostile(draw: random.Random) -> Any:
   """A value that names code or is of some other shape."""
   one = lambda: copy.deepcopy(draw.choice((*NAMES, *SHAPES)))
   return draw.choice((one, lambda: draw.choice(NAMES), lambda: [draw.choice(NAMES)],
-                      lambda: [draw.choice(OVERRIDES) for _ in range(draw.randint(1, 3))], lambda: {"a": one()}))()
+                      lambda: [copy.deepcopy(draw.choice(OVERRIDES)) for _ in range(draw.randint(1, 3))],
+                      lambda: {"a": one()}))()
 
 
 def has(record: Any, key: Any) -> bool:
