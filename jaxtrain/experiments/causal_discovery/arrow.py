@@ -12,7 +12,6 @@ divided by the number of ordered pairs, so that its scale is that of independent
 **Source:** Plackett-Luce orders by Gumbel noise: Yellott 1977, whose pairs are those of Bradley & Terry 1952.
 """
 
-import math
 from typing import Callable
 
 import jax
@@ -74,20 +73,14 @@ def ordered_edges(init: Callable, outputs_of: Callable) -> training.Model:
   def draw(params, chunk, key, num):
     net_key, order_key, edge_key = jax.random.split(key, 3)
     logits, order_scores = outputs = outputs_of(params, chunk, net_key, False)
-    orders = lambda keys, count: jax.vmap(lambda *task: sample_orders(*task, count))(keys, order_scores,
-                                                                                    chunk["node_mask"])
+    orders = posterior.orders_of(sample_orders, order_scores, chunk["node_mask"])
     exact = lambda _: jax.vmap(marginals)(*outputs, chunk["node_mask"])
     return losses(outputs, chunk), *posterior.draw_ordered((order_key, edge_key), logits, orders, exact, chunk, num)
 
   def log_prob(params, chunk, key, num):
-    """log 1/num sum_k prod_e Bern(A_e | p_ke) of sampled orders k."""
     net_key, order_key = jax.random.split(key)
     logits, order_scores = outputs_of(params, chunk, net_key, False)
-
-    def one(key, logits, order_scores, truth, mask):
-      each = posterior.edge_log_probs(logits, sample_orders(key, order_scores, mask, num), truth)
-      return jax.nn.logsumexp(jnp.sum(each * posterior.pair_mask(mask)[None], axis=(1, 2))) - math.log(num)
-    return jax.vmap(one)(jax.random.split(order_key, len(logits)), logits, order_scores, chunk["adjacency"],
-                         chunk["node_mask"])
+    orders = posterior.orders_of(sample_orders, order_scores, chunk["node_mask"])
+    return posterior.ordered_log_prob(order_key, logits, orders, chunk, num)
 
   return training.Model(init, terms, draw, log_prob=log_prob, ordered=True)

@@ -13,7 +13,6 @@ Two forms (`model.order`):
 means over the sampled orders of exact edge probabilities, not over sampled graphs.
 """
 
-import math
 
 import jax
 import jax.numpy as jnp
@@ -83,21 +82,15 @@ def make_model(config) -> training.Model:
     net_key, loss_key, order_key, edge_key = jax.random.split(key, 4)
     logits, order_scores = apply(params, chunk, net_key, False)
     loss, _ = losses(loss_key, logits, order_scores, chunk)
-    orders = lambda keys, count: jax.vmap(lambda *task: sample_orders(*task, count))(keys, order_scores,
-                                                                                    chunk["node_mask"])
+    orders = posterior.orders_of(sample_orders, order_scores, chunk["node_mask"])
     return loss, *posterior.draw_ordered((order_key, edge_key), logits, orders,
                                          lambda masks: marginals(logits, masks), chunk, num)
 
   def log_prob(params, chunk, key, num):
-    """log 1/num sum_k prod_e Bern(A_e | p_ke) of sampled orders k; forbidden edges have the clamped probability."""
     net_key, order_key = jax.random.split(key)
     logits, order_scores = apply(params, chunk, net_key, False)
-
-    def one(key, logits, order_scores, truth, mask):
-      each = posterior.edge_log_probs(logits, sample_orders(key, order_scores, mask, num), truth)
-      return jax.nn.logsumexp(jnp.sum(each * posterior.pair_mask(mask)[None], axis=(1, 2))) - math.log(num)
-    return jax.vmap(one)(jax.random.split(order_key, len(logits)), logits, order_scores, chunk["adjacency"],
-                         chunk["node_mask"])
+    orders = posterior.orders_of(sample_orders, order_scores, chunk["node_mask"])
+    return posterior.ordered_log_prob(order_key, logits, orders, chunk, num)
 
   return training.Model(init, terms, draw, log_prob=log_prob, ordered=True)
 

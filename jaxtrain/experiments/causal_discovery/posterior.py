@@ -235,6 +235,24 @@ def condition(key: jax.Array, edge_logits: jax.Array, masks: jax.Array, node_mas
   return jnp.where(possible, probs * pair_mask(node_mask), jnp.nan), settle(graphs, known)
 
 
+def orders_of(draw: Callable, order_scores: jax.Array, node_mask: jax.Array) -> Callable:
+  """`(keys [B], num) -> masks [B, num, D, D]` of `draw(key, order_scores [D], node_mask [D], num) -> [num, D, D]`."""
+  return lambda keys, num: jax.vmap(lambda *task: draw(*task, num))(keys, order_scores, node_mask)
+
+
+def ordered_log_prob(key: jax.Array, edge_logits: jax.Array, sample_orders: Callable, tasks: Batch,
+                     num: int) -> jax.Array:
+  """[B]: log 1/num sum_k prod_e Bern(A_e | p_ke) of `num` sampled orders k, nats; arguments as of `draw_ordered`.
+
+  Edges that an order forbids have the clamped probability.
+  """
+  def one(edge_logits, masks, truth, mask):
+    each = edge_log_probs(edge_logits, masks, truth) * pair_mask(mask)[None]
+    return jax.nn.logsumexp(jnp.sum(each, axis=(1, 2))) - math.log(num)
+  masks = sample_orders(jax.random.split(key, len(edge_logits)), num)
+  return jax.vmap(one)(edge_logits, masks, tasks["adjacency"], tasks["node_mask"])
+
+
 def draw_ordered(keys: tuple[jax.Array, jax.Array], edge_logits: jax.Array, sample_orders: Callable,
                  marginals: Callable, tasks: Batch, num: int) -> tuple[jax.Array, jax.Array]:
   """(edge probabilities [B, D, D], graphs [B, num, D, D]) of a posterior over orders, given `known` if tasks have it.

@@ -15,7 +15,7 @@ from jaxtrain.experiments.tabular_vae.figures_classes import distances, missed, 
 from jaxtrain.experiments.tabular_vae.figures_compare import maps, r2_comparison, reconstruction_scatter
 from jaxtrain.experiments.tabular_vae.figures_compare import roc_comparison, zero_shot
 from jaxtrain.experiments.tabular_vae.figures_data import BLUE, dataset, distributions, generated
-from jaxtrain.experiments.tabular_vae.figures_data import panel_columns, shown_features
+from jaxtrain.experiments.tabular_vae.figures_data import known_categories, panel_columns, shown_features
 from jaxtrain.experiments.tabular_vae.figures_kinds import associations, categories
 from jaxtrain.experiments.tabular_vae.figures_points import draw_feature, draw_map
 from jaxtrain.experiments.tabular_vae.figures_worth import by_label, clusters, findings, imputation, probes, transfer
@@ -39,7 +39,7 @@ def reconstruction(run: RunData, narrow: bool = False) -> Figure | None:
   names = run.meta["features"]
   r2, scaled = ([scalars.get(f"r2_{unit}/{name}") for name in names] for unit in ("raw", "scaled"))
   shown, chosen = shown_features(run)
-  shown = [d for d in shown if names[d] not in run.meta.get("kinds", {}).get("categories", {})]
+  shown = [d for d in shown if names[d] not in known_categories(run)]
   if not shown:
     return None
   columns = panel_columns(len(shown), narrow)

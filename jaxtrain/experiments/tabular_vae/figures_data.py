@@ -66,13 +66,18 @@ def panel_columns(count: int, narrow: bool) -> int:
   return min(2, count) if narrow else 3 if count in (5, 6, 9) else min(4, count)
 
 
+def known_categories(run: RunData) -> dict[str, list[str]]:
+  """Names of the categories by column, of a table that has such columns."""
+  return run.meta["kinds"]["categories"] if "kinds" in run.meta else {}
+
+
 def feature_panels(run: RunData, series: list[tuple[str, str, str]], text: str, narrow: bool,
                    with_density: bool = False) -> Figure:
   """A panel of histograms for each feature; a series is (name of its array, colour, label), the first one filled.
   `with_density` adds a kernel density of the sample that the run has kept.
   """
   shown, chosen = shown_features(run)
-  meta, edges = run.meta, run.arrays["hist_edges"]
+  meta, edges, categories = run.meta, run.arrays["hist_edges"], known_categories(run)
   columns, text = panel_columns(len(shown), narrow), f"{text}{chosen}".replace("; ", ";\n" if narrow else "; ")
   head, foot = 0.15 + 0.18 * (len(series) + with_density if narrow else 1), 0.1 + 0.15 * (text.count("\n") + 1)
   width, height = 0.4 + PITCH[0] * max(columns, 2), head + PITCH[1] * -(-len(shown) // columns) + foot
@@ -83,7 +88,7 @@ def feature_panels(run: RunData, series: list[tuple[str, str, str]], text: str, 
     logarithmic = meta["scaler"]["transforms"][d].endswith("log1p")
     counts = [run.arrays[name][d] for name, _, _ in series]
     draw_histograms(ax, edges[d], counts, series, logarithmic)
-    known = meta.get("kinds", {}).get("categories", {}).get(meta["features"][d], ())
+    known = categories.get(meta["features"][d], ())
     if with_density and "sample_x" in run.arrays and not known:
       draw_density(ax, run.arrays["sample_x"][:, d], edges[d], logarithmic)
     if known:  # bins are of codes

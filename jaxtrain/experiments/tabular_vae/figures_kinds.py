@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxtrain.experiments.tabular_vae.figures_data import BLUE, ORANGE, PALE
+from jaxtrain.experiments.tabular_vae.figures_data import BLUE, ORANGE, PALE, known_categories
 from jaxtrain.report.figures import MUTED, clip_text, new_figure
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
@@ -15,7 +15,7 @@ def categories(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for a category that is sampled too often or never. A column whose accuracy is that of its most frequent
   category is not carried by the latent space.
   """
-  known = run.meta.get("kinds", {}).get("categories", {})
+  known = known_categories(run)
   if not known or not {"category_share_real", "category_share_made"} <= run.arrays.keys():
     return None
   scalars, ends = reading.scalars(run.evals[run.split]), np.cumsum([len(names) for names in known.values()])
