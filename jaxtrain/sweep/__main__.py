@@ -203,15 +203,22 @@ def train_members(asked_for: Asked, settings: list[dict], folder: str, log: Log)
 
 
 def say_best(journal, train, changed: set[int]) -> None:
-  """Prints the member of the sweep with the best monitored value: those of earlier calls count, changed ones do not."""
+  """Prints the member of the sweep with the best monitored value: those of earlier calls count, changed ones do not.
+
+  Where members have losses of different kinds, and are monitored by them, that is said too.
+  """
+  from jaxtrain.report import collection
   from jaxtrain.workdir import reading
   values = {member.number: reading.best_value(journal.workdir(member)) for member in journal.members
             if member.outcome == "done" and member.number not in changed}
   values = {number: value for number, value in values.items() if value is not None}
   if values:
     number = (min if train.monitor_mode == "min" else max)(values, key=values.get)
+    kinds = sorted({key for member in journal.members for key in member.values if collection.changes_loss(key)})
+    apart = f"; {', '.join(kinds)} changes what the loss is, so that losses do not say which is better"
     streams.say(f"jaxtrain: best of {len(values)} by what they monitor ({train.monitor}): {values[number]:.6g}, member "
-                f"{journal.members[number].label}; seeds and intervals are in the report")
+                f"{journal.members[number].label}{apart * (bool(kinds) and train.monitor.endswith('loss'))}; seeds and "
+                "intervals are in the report")
 
 
 def write_report(folder: str) -> None:

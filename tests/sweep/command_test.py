@@ -7,13 +7,14 @@ import random
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
 import child
 import forked
-from jaxtrain.sweep import local
-from jaxtrain.workdir import journal as journal_lib
+from jaxtrain.sweep import __main__ as command, local
+from jaxtrain.workdir import journal as journal_lib, reading
 
 CONFIG = "--config=configs/vae.py:breast_cancer"
 SMALL = ("--config.train.num_epochs=3", "--config.model.hidden_dims=8,", "--config.log.progress=False")
@@ -46,6 +47,18 @@ def test_the_local_launcher_leaves_runs_and_a_report(swept):
   assert len(members(folder)) == 2 and "sweep of 2 members" in said
   assert "best of 2 by what they monitor (val_loss)" in said and "log.txt" in said
   assert os.path.join(folder, "report.html") in said and os.path.getsize(os.path.join(folder, "report.html")) > 10_000
+
+
+@pytest.mark.parametrize("key, monitor, is_apart", [
+    ("model.kind", "train_loss", True), ("loss.weights.kl", "val_loss", True), ("model.kind", "val_accuracy", False),
+    ("optim.learning_rate", "val_loss", False)])
+def test_a_best_by_losses_of_different_kinds_is_said_to_mean_nothing(key, monitor, is_apart, monkeypatch, capsys):
+  monkeypatch.setattr(reading, "best_value", lambda folder: float(folder))
+  made = [SimpleNamespace(number=k, outcome="done", values={key: k}, label=f"m{k}") for k in range(2)]
+  found = SimpleNamespace(members=made, workdir=lambda member: str(member.number))
+  command.say_best(found, SimpleNamespace(monitor=monitor, monitor_mode="min"), set())
+  said = capsys.readouterr().out
+  assert f"({monitor}): 0, member m0" in said and (f"; {key} changes what the loss is" in said) == is_apart
 
 
 def test_the_best_is_of_all_members_whichever_were_asked_for(swept, tmp_path):
