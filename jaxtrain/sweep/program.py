@@ -71,7 +71,9 @@ class Program:
       one, over_steps = step_lib.make_evaluate(self.experiment(hypers).eval_step, source, parallel.over_whole)
       keys = rng.evaluation_keys(state.key, part)
       totals = step_lib.zero_totals(jax.eval_shape(one, state, data, keys, jnp.int32(0)))
-      return over_steps(state, totals, data, keys, jnp.int32(0), jnp.int32(source.num_batches))
+      # Arguments in a run alone: where XLA knows them it unrolls a loop of one turn, and rounds otherwise.
+      totals, start, stop = jax.lax.optimization_barrier((totals, jnp.int32(0), jnp.int32(source.num_batches)))
+      return over_steps(state, totals, data, keys, start, stop)
     return evaluate
 
   def observe(self, state, hypers, means, active):

@@ -12,10 +12,12 @@ import pytest
 import child
 import outside
 from jaxtrain import config as config_lib, loop
+from jaxtrain.data import splits
 from jaxtrain.devices import backend
 from jaxtrain.errors import InUse, Stopped, UserError
-from jaxtrain.run import stops as stops_lib
-from jaxtrain.sweep import groups, vmap, wave as wave_lib
+from jaxtrain.experiments.tabular_vae import vae
+from jaxtrain.run import setup, stops as stops_lib
+from jaxtrain.sweep import groups, program, vmap, wave as wave_lib
 from jaxtrain.sweep.groups import Spec
 from jaxtrain.workdir import journal as journal_lib, reading
 from jaxtrain.workdir.lock import Lock
@@ -88,6 +90,19 @@ def test_in_turn_a_member_has_the_bits_and_facts_of_a_run_alone(variant, tmp_pat
     with open(os.path.join(member, "run.json"), encoding="utf-8") as file:
       assert json.load(file)["meanings"] == MEANINGS
   assert [member.outcome for member in journal.members] == ["done"] * 4
+
+
+def test_in_turn_an_evaluation_of_one_batch_keeps_its_loop():
+  """XLA takes a loop of one turn apart where it knows so, fuses it with what is around, and adds in another order."""
+  def loops(batch_size: int) -> int:
+    parts = setup.assemble(configured({}, **{"train.batch_size": batch_size}))
+    val = parts.splits.val
+    assert val.num_batches == -(-100 // batch_size)
+    compiled = program.Compiled(program.Program(parts, ()), shared=True, num_places=2, num_devices=1, exact=True)
+    evaluate = compiled.own(compiled.program.evaluate("val"), (True, True, False))
+    lowered = evaluate.lower(compiled.shapes_of_all(parts.abstract), {}, setup.shapes(val.data))
+    return lowered.compile().as_text().count(" while(")
+  assert loops(batch_size=100) == loops(batch_size=50)
 
 
 @pytest.mark.slow
@@ -307,6 +322,16 @@ def test_a_member_whose_validation_is_not_finite_is_failed(tmp_path, monkeypatch
   assert [(member.outcome, member.code) for member in journal.members] == [("failed", 3), ("done", None)]
   assert journal.members[0].reason == "step 14: val_loss is not finite; halted after this evaluation"
   assert same(journal.workdir(journal.members[1]), alone(tmp_path / "alone", settings[1]))
+
+
+def test_members_have_the_labels_that_their_own_seed_leaves():
+  group, = groups.group([Spec(seed, configured({"seed": seed, "data.label_share": 0.5}, variant="vae"), "", {})
+                         for seed in (0, 1)])
+  label = vae.load(configured({}, variant="vae")).train.data["label"]
+  assert not group.shared
+  for seed, parts in enumerate(group.parts):
+    want = splits.hide_labels(label, np.arange(len(label)), 0.5, splits.label_random(seed))
+    np.testing.assert_array_equal(parts.splits.train.data["label"], want)
 
 
 @pytest.mark.slow
