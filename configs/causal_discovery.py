@@ -194,6 +194,12 @@ def pairs():
   config.model.statistics = ("linear", "moments", "residual", "regression", "additive", "interventions")
   config.model.hidden_rows = 0.0  # largest share of a training task's rows that are hidden: 0.9 = a tenth to all left
   config.model.hidden_cells = 0.0  # largest share of its cells that are hidden, as if missing
+  # mean log kurtosis of a table from which its ranks are read too, and from which they count a half; () = never
+  config.model.tail_range = ()
+  # n r^2 of rows with their next ones from which correlations decide too, and from which they decide alone; () = never
+  config.model.dependence_range = ()
+  # weights in their logit of 1, size and errors of correlation and partial correlation, log(n / 100), log(d / 10)
+  config.model.correlation_weights = ()
   config.model.head = "independent"
   config.model.penalty = "spectral"
   config.model.dim, config.model.num_blocks = 32, 3
@@ -253,6 +259,8 @@ def kept():
   config.data.noise_share = (0.001, 0.95)
   config.data.intervention_scale = 2.0
   config.model.hidden_rows, config.model.hidden_cells = 0.95, 0.3
+  config.model.tail_range, config.model.dependence_range = (2.5, 3.5), (5.0, 15.0)
+  config.model.correlation_weights = (-2.905, -0.028, 1.114, 0.064, 1.129, -0.383, -0.338)
   config.model.dim, config.model.ff_dim = 48, 144
   config.train.num_steps = 6500
   return config

@@ -14,6 +14,7 @@ import numpy as np
 
 LABELS = ("causes", "caused by", "none")
 UNDECIDED = "undecided"
+MOST_NAMED = 4  # edges in a line
 
 
 def states(there: np.ndarray, back: np.ndarray, ordered: bool) -> np.ndarray:
@@ -29,17 +30,39 @@ def decide(ordered: bool, threshold: float, columns: dict[str, np.ndarray]) -> d
   """Columns that follow from `cause`, `effect` and `prob` of all ordered pairs.
 
   Returns:
-    `edge`: 1 where the graph at this threshold has the edge. `pair`: what the cause is to the effect. `prob_none`: the
-    probability that neither causes the other directly.
+    `edge`: 1 where the graph at this threshold has the edge; an edge that is ruled out, whose probability is 0, is in
+    no graph, at the threshold 0 neither. `pair`: what the cause is to the effect. `prob_none`: the probability that
+    neither causes the other directly.
   """
   place = {pair: k for k, pair in enumerate(zip(columns["cause"], columns["effect"]))}
   back = columns["prob"][[place[pair[::-1]] for pair in place]]
   found = states(columns["prob"], back, ordered)
   words = np.where((found > 0.5).any(0), np.asarray(LABELS, object)[found.argmax(0)], UNDECIDED)
-  return {"edge": (columns["prob"] >= threshold).astype(np.int64), "pair": words, "prob_none": found[2]}
+  edge = (columns["prob"] >= threshold) & (columns["prob"] > 0)
+  return {"edge": edge.astype(np.int64), "pair": words, "prob_none": found[2]}
 
 
 def say(threshold: float, origin: str, found: dict[str, np.ndarray]) -> list[str]:
   """A line on the graph at a threshold."""
-  return [f"the graph has {int(found['edge'].sum()):,} edges, those with a probability of {threshold:g} or more "
-          f"({origin})"]
+  those = f"a probability of {threshold:g} or more" if threshold else "any probability"
+  lines = [f"the graph has {int(found['edge'].sum()):,} edges, those with {those} ({origin})"]
+  doubtful = [k for k in np.flatnonzero(found["edge"]) if found["pair"][k] in (LABELS[2], UNDECIDED)]
+  if doubtful:
+    some = ", ".join(f"{found['cause'][k]} -> {found['effect'][k]} ({found['pair'][k]})" for k in doubtful[:MOST_NAMED])
+    lines.append(f"of these {len(doubtful):,} are doubtful, drawn dashed: no direction has more than half of the "
+                 f"probability of the pair: {some}" + f" and {len(doubtful) - MOST_NAMED} more" * (
+                     len(doubtful) > MOST_NAMED))
+  return lines
+
+
+def say_assumptions(ordered: bool, num_nodes: tuple[int, ...], num_rows: tuple[int, int]) -> list[str]:
+  """A sentence on what a posterior takes for granted, and on what its model was trained.
+
+  Args:
+    ordered: whether its graphs have an order. num_nodes: of training tables. num_rows: the fewest and the most.
+  """
+  rows = " to ".join(f"{count:,}" for count in dict.fromkeys(num_rows))
+  nodes = " to ".join(str(count) for count in dict.fromkeys((min(num_nodes), max(num_nodes))))
+  cycles = " and no cycle" * ordered
+  return [f"The model assumes no hidden common cause of two variables{cycles}. It was trained on simulated tables, "
+          f"{nodes} variables by {rows} rows: a probability is right only if the table is like those."]

@@ -6,22 +6,30 @@ other (`nets_pairs.py`). The number of rows enters the statistics alone, so that
 the penalty for cycles and the sampled graphs are those of AVICI (`avici.py`), or of its head `arrow` (`arrow.py`).
 
 Training tasks have one number of rows and all their cells; hiding rows and cells, a share of each drawn anew for each
-task, teaches other numbers of rows and missing cells.
+task, teaches other numbers of rows and missing cells. Tables that are unlike those of training are read with caution
+(`caution.py`), outside training alone.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from jaxtrain import rng
 from jaxtrain.config import limits
-from jaxtrain.experiments.causal_discovery import avici, evaluate, nets_pairs, pair_statistics, predict, training
+from jaxtrain.experiments.causal_discovery import avici, caution, evaluate, nets_pairs, pair_statistics, predict
+from jaxtrain.experiments.causal_discovery import training
 from jaxtrain.types import Batch, Experiment
 
-INIT_ROWS, METRICS, SINCE = training.INIT_ROWS, training.METRICS, avici.SINCE
+INIT_ROWS, METRICS = training.INIT_ROWS, training.METRICS
+SINCE = avici.SINCE | {f"model.{name}": () for name in caution.FIELDS}
 LIMITS = training.LIMITS | {
     "model.statistics": limits.each(limits.one_of(*pair_statistics.GROUPS), 1),
     "model.hidden_rows": limits.between(0, 1),
     "model.hidden_cells": limits.between(0, 1),
+    "model.tail_range": limits.each(limits.between(0, 100)),
+    "model.dependence_range": limits.each(limits.between(0, 1e6)),
+    "model.correlation_weights": limits.each(limits.between(-100, 100)),
     "model.head": avici.LIMITS["model.head"],
     "model.penalty": avici.LIMITS["model.penalty"],
     "model.dim": avici.LIMITS["model.dim"],
@@ -49,13 +57,13 @@ def hide(key: jax.Array, observed: jax.Array, rows: float, cells: float) -> jax.
 
 
 def make_model(config) -> training.Model:
-  """Statistics, network and posterior of a config."""
+  """Statistics, network and posterior of a config. Raises UserError as `caution.check` does."""
   m = config.model
+  caution.check(m)
   net = nets_pairs.PairNetwork(m.dim, m.num_blocks, m.num_heads, m.ff_dim, config.train.precision, m.head)
 
   def read(chunk: Batch, key: jax.Array, train: bool) -> jax.Array:
-    values = chunk["values"]
-    observed = chunk["observed"] if "observed" in chunk else jnp.ones_like(values)
+    values, observed = chunk["values"], caution.observed_of(chunk)
     if train and (m.hidden_rows or m.hidden_cells):
       observed = hide(key, observed, m.hidden_rows, m.hidden_cells)
     return pair_statistics.of_tasks(values, chunk["intervened"], observed, chunk["node_mask"], m.statistics)
@@ -66,7 +74,10 @@ def make_model(config) -> training.Model:
     return net.init(rng.stream_key(key, "init"), read(task, key, False), task["node_mask"])["params"]
 
   def outputs_of(params, chunk, key, train):
-    return net.apply({"params": params}, read(chunk, key, train), chunk["node_mask"])
+    network = lambda statistics: net.apply({"params": params}, statistics, chunk["node_mask"])
+    statistics = read(chunk, key, train)
+    outputs = network(statistics)
+    return outputs if train else caution.temper(m, chunk, statistics, outputs, network)
 
   return avici.with_head(config, init, outputs_of)
 
@@ -81,4 +92,5 @@ def make(config, meta) -> Experiment:
   """The experiment's pure functions."""
   model = make_model(config)
   return training.make(config, meta, model, evaluate.make_assess(config, meta, model),
-                       predict.make_verbs(config, model, True, trained_rows(config)))
+                       predict.make_verbs(config, model, True, trained_rows(config),
+                                          functools.partial(caution.say, config.model)))

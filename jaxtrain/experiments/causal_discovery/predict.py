@@ -14,7 +14,7 @@ import numpy as np
 from jaxtrain.data import graphs, inputs
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import knowledge, labels, rows, threshold, training, user_table
-from jaxtrain.types import Verb
+from jaxtrain.types import Batch, Verb
 
 NUM_ORDERS = 200  # orders that edge probabilities are averaged over, where a model has orders
 MOST_DRAWS = 50  # times that graphs are drawn until enough of them are acyclic
@@ -28,16 +28,18 @@ class Settings(NamedTuple):
     known: of the graph.
     acyclic: whether cyclic graphs are drawn again.
     threshold: edge probability from which a graph has an edge. origin: where it comes from, in words.
+    state: of the model, in words.
   """
   known: knowledge.Knowledge = knowledge.Knowledge()
   acyclic: bool = False
   threshold: float = threshold.DEFAULT
   origin: str = "none was chosen for this state"
+  state: str = ""
 
 
-def settings_of(options: dict[str, Any], assessed: dict[str, dict[str, Any]]) -> Settings:
+def settings_of(options: dict[str, Any], assessed: dict[str, dict[str, Any]], state: str = "") -> Settings:
   """What options and the assessment of the state say. Raises UserError for options that do not fit."""
-  told = Settings(knowledge.parse(options), "acyclic" in options and bool(options["acyclic"]))
+  told = Settings(knowledge.parse(options), "acyclic" in options and bool(options["acyclic"]), state=state)
   if "threshold" in options:
     return told._replace(threshold=threshold.parse(options["threshold"]), origin="as given")
   of_tasks = assessed["val"] if "val" in assessed else {}
@@ -64,10 +66,10 @@ def acyclic_graphs(draw_some: Callable[[int], np.ndarray], num: int) -> np.ndarr
                   "with an order, such as the variant arrow, sample no others")
 
 
-def draw(write: Callable, say: Callable, at: float, path: str, state: Any, columns: Any,
+def draw(write: Callable, say: Callable, about: Callable, at: float, path: str, state: Any, columns: Any,
          found: dict[str, np.ndarray]) -> None:
-  """Writes a graph with the edges of the threshold `at`, and what is to be said of its table."""
-  write(path, found, at, notes=say(columns, found))
+  """Writes a graph with the edges of the threshold `at`, what is to be said of its table, and what it is."""
+  write(path, found, at, notes=say(columns, found), about=about(columns))
 
 
 def pairs_of(names: list[str], matrix: np.ndarray) -> dict[str, np.ndarray]:
@@ -78,14 +80,19 @@ def pairs_of(names: list[str], matrix: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def make_verbs(config, model: training.Model, incomplete: bool = False,
-               num_rows: tuple[int, int] | None = None) -> dict[str, Verb]:
+               num_rows: tuple[int, int] | None = None,
+               say_more: Callable[[Batch], list[str]] = lambda task: []) -> dict[str, Verb]:
   """`graph`: each ordered pair with the probability of its edge. `sample_graphs`: a graph a row, a column a pair.
 
   Args:
     config, model: of the run.
     incomplete: whether the model reads rows with missing cells, by the mask `observed` of a task.
     num_rows: the fewest and the most rows that it was trained on; None where all training tasks have the same number.
+    say_more: lines on a task [1, n, D].
   """
+  def trained_on():
+    return num_rows or (config.data.num_rows + config.data.num_rows_int,) * 2
+
   def posterior(settings, state, columns, key, num):
     table = user_table.read(columns, incomplete)
     task = user_table.task_of(table)
@@ -111,23 +118,33 @@ def make_verbs(config, model: training.Model, incomplete: bool = False,
 
   def say(columns, found):
     del found
-    of_tasks = config.data.num_rows + config.data.num_rows_int
-    return user_table.say(columns, incomplete, config.data.num_nodes, num_rows or (of_tasks, of_tasks)) + (
-        rows.say(config, incomplete, user_table.read(columns, incomplete).values.shape))
+    table = user_table.read(columns, incomplete)
+    lines = user_table.say(columns, incomplete, config.data.num_nodes, trained_on())
+    return lines + rows.say(config, incomplete, table.values.shape) + say_more(user_table.task_of(table))
+
+  def about(settings, columns):
+    n, D = user_table.read(columns, incomplete).values.shape
+    model_name = config.experiment.removeprefix("jaxtrain.experiments.")
+    state = f", state of {settings.state}" * bool(settings.state)
+    return [f"Made by {model_name}{state}, from {columns.path}: {n:,} rows and {D} variables.",
+            *labels.say_assumptions(model.ordered, config.data.num_nodes, trained_on()),
+            f"An edge is drawn from a probability of {settings.threshold:g} on ({settings.origin})."]
 
   def graph_verb(settings):
     return Verb(functools.partial(graph, settings), None, "mean", carries=False, companions=(user_table.SUFFIX,),
                 decide=functools.partial(labels.decide, model.ordered, settings.threshold),
-                writers={suffix: functools.partial(draw, write, say, settings.threshold)
+                writers={suffix: functools.partial(draw, write, say, functools.partial(about, settings),
+                                                    settings.threshold)
                          for suffix, write in graphs.WRITERS.items()},
-                say=lambda columns, found: [*say(columns, found), *graphs.strongest(found),
-                                            *labels.say(settings.threshold, settings.origin, found)],
+                say=lambda columns, found: [
+                    *say(columns, found), *graphs.strongest(found),
+                    *labels.say(settings.threshold, settings.origin, found), about(settings, columns)[1]],
                 makes="pairs", options=("threshold", *KNOWN),
-                settle=lambda options, assessed: graph_verb(settings_of(options, assessed)))
+                settle=lambda *told: graph_verb(settings_of(*told)))
 
   def sampling_verb(settings):
     return Verb(functools.partial(sample_graphs, settings), None, "turns", counts=True, carries=False,
                 companions=(user_table.SUFFIX,), say=say, makes="graphs", options=(*KNOWN, "acyclic"),
-                settle=lambda options, assessed: sampling_verb(settings_of(options, assessed)))
+                settle=lambda *told: sampling_verb(settings_of(*told)))
 
   return {"graph": graph_verb(Settings()), "sample_graphs": sampling_verb(Settings())}

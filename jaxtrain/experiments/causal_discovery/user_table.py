@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrain.data import cells, files
+from jaxtrain.data import cells, files, surveys
 from jaxtrain.errors import UserError
 from jaxtrain.types import Batch
 
@@ -147,6 +147,10 @@ def say(columns: files.Columns, incomplete: bool, num_nodes: tuple[int, ...], nu
   table = read(columns, incomplete)
   n, D = table.values.shape
   lines = [f"left out: column {name!r}: {reason}" for name, reason in table.left_out.items()]
+  surveyed = surveys.look(columns, tuple(table.names), [table.values], incomplete)
+  lines += [f"warning: {words}".replace("config.data.missing", "--missing").replace("leave it out", "leave it out with "
+                                                                                    "--columns")
+            for words in surveyed.warnings]
   if n < table.num_rows:
     why = "without any cell" if incomplete else "with missing cells"
     lines.append(f"{n:,} of {table.num_rows:,} rows, {table.num_rows - n:,} {why} left out")

@@ -33,3 +33,27 @@ def test_each_pair_has_a_word_and_the_reverse_the_reverse():
 def test_edges_that_are_known_leave_no_doubt():
   found = labels.decide(False, 1.0, columns(1.0, 0.0, 0.0, 0.3, 0.0, 0.0))
   assert list(found["pair"][:3]) == ["causes", "none", "caused by"] and list(found["edge"]) == [1, 0, 0, 0, 0, 0]
+
+
+def test_a_graph_at_threshold_zero_has_every_edge_but_those_ruled_out():
+  found = columns(0.4, 0.0, 1e-9, 0.3, 0.0, 0.2)
+  found |= labels.decide(False, 0.0, found)
+  assert list(found["edge"]) == [1, 0, 1, 1, 0, 1]
+  assert labels.say(0.0, "as given", found)[0] == "the graph has 4 edges, those with any probability (as given)"
+
+
+def test_edges_whose_pair_is_not_decided_for_them_are_named():
+  """Of 0.45 and 0.42 neither has half, and of a lone 0.45 no edge has 0.55."""
+  found = columns(0.45, 0.9, 0.42, 0.45, 0.0, 0.0)
+  found |= labels.decide(False, 0.4, found)
+  lines = labels.say(0.4, "as given", found)
+  assert "of these 3 are doubtful" in lines[1]
+  assert lines[1].endswith("a -> b (undecided), b -> a (undecided), b -> c (none)")
+  sure = columns(0.9, 0.0, 0.0, 0.0, 0.0, 0.0)
+  assert len(labels.say(0.4, "as given", sure | labels.decide(False, 0.4, sure))) == 1
+
+
+def test_what_a_model_takes_for_granted_is_said():
+  (line,) = labels.say_assumptions(True, (5, 10, 30), (60, 1200))
+  assert "no hidden common cause" in line and "no cycle" in line and "5 to 30 variables by 60 to 1,200 rows" in line
+  assert "no cycle" not in labels.say_assumptions(False, (5,), (60, 60))[0]

@@ -200,7 +200,7 @@ def test_attention_in_the_cache_is_that_of_jax(monkeypatch, num_sequences, maske
     np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
-@every
+@either
 def test_variables_are_equivariant_and_samples_invariant(name):
   values, intervened, node_mask = inputs()
   logits, order = (np.asarray(x) for x in apply(name)(values, intervened, node_mask))
@@ -269,6 +269,7 @@ def test_half_precision_is_close(name):
 
 
 @either
+@pytest.mark.slow
 def test_recomputing_blocks_changes_nothing(name):
   (loss, grads), (want, want_grads) = (loss_and_grads(name, remat=remat)(params(name), *inputs())
                                        for remat in (True, False))

@@ -35,6 +35,7 @@ def configured(**changed):
   return config_lib.resolve(config)
 
 
+@pytest.mark.slow
 def test_cells_that_are_not_observed_are_never_read():
   """A batch without the mask has all its cells; with it, nothing depends on what stands in the others."""
   config = configured(data__num_rows_int=0, model__statistics=("linear", "moments"))

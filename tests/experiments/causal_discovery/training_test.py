@@ -127,6 +127,7 @@ def test_avici_lite_trains_and_its_dual_weight_follows_the_exponential_penalty()
     assert np.isfinite(b).all() and (np.asarray(a) != np.asarray(b)).any()
 
 
+@pytest.mark.slow
 def test_rejected_tasks_have_no_part_in_loss_gradient_or_counts():
   config = configured("smoke")
   experiment = setup.make_experiment(config, training.load(config).meta)
