@@ -15,7 +15,7 @@ Sweeps (--name of jaxtrain.sweep): compare_vq_vs_none, compare_latent_spaces, co
 from jaxtrain.config import common, optimiser, pick_variant, tables, with_values
 
 NOT_READ = ("table", "features", "leave_out", "label", "group", "missing", "incomplete", "separator", "decimal",
-            "thousands", "encoding", "transforms", "out_of_core", "num_workers", "resample")
+            "thousands", "encoding", "transforms", "out_of_core", "num_workers", "resample", "label_share")
 
 
 def with_events(config):

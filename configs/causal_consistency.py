@@ -28,7 +28,8 @@ def base():
   config = common()
   config.experiment = "jaxtrain.experiments.causal_consistency.joint"
   config.data = tables()
-  for name in ("label", "incomplete", "out_of_core", "num_workers", "row_limit"):  # this family does not read them
+  # this family does not read them; treatments are hidden by dials of its own
+  for name in ("label", "label_share", "incomplete", "out_of_core", "num_workers", "row_limit"):
     del config.data[name]
   config.data.source = "base"
   config.data.treatment = ""  # column of the treatment; its empty cells are rows without one

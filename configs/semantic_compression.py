@@ -13,7 +13,8 @@ sqlite: a simulation's database; smoke: the default, seconds long. Sweeps (--nam
 
 from jaxtrain.config import common, pick_variant, tables, with_values
 
-NOT_READ = ("features", "leave_out", "label", "incomplete", "transforms", "out_of_core", "num_workers", "resample")
+NOT_READ = ("features", "leave_out", "label", "incomplete", "transforms", "out_of_core", "num_workers", "resample",
+            "label_share")
 
 
 def with_states(config):

@@ -30,9 +30,6 @@ def resolve(config: ConfigDict) -> ConfigDict:
       value = as_tuple(value)
       section, name = fields.place(config, key)
       section[name] = value
-    # flags give a list of names as one text
-    if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], str):
-      fields.assign(config, key, tuple(name.strip() for name in value[0].split(",") if name.strip()))
   if not isinstance(config.stages, tuple) or not all(isinstance(s, (Mapping, ConfigDict)) for s in config.stages):
     raise UserError(f"config.stages: got {fields.shown(config.stages)}, allowed override dicts, set in the config file")
   check_value("experiment", config.experiment, limits_lib.LIMITS["experiment"])

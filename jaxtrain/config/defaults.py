@@ -103,6 +103,8 @@ TABLES: dict[str, Any] = {
     "num_workers": 0,  # processes that read with out_of_core; 0 = threads
     "shuffle": True,  # rows in a new order each epoch
     "resample": 0,  # k: train on the k-th bootstrap resample of the training rows; 0 = on the rows themselves
+    # share of the labels of training rows that are used, drawn by seed; the other rows train as unlabelled ones
+    "label_share": 1.0,
     "row_limit": 0,  # use the first rows only (a generator makes so many); 0 = all
     "split": {
         "kind": "none",  # how rows are split into parts: none | random | group | entropy_balanced | leave_out

@@ -1,7 +1,6 @@
 """Fields by dotted key: reading, setting, checking that they exist; values from text."""
 
 import ast
-import difflib
 import fnmatch
 import re
 import warnings
@@ -9,7 +8,7 @@ from typing import Any, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from jaxtrain import jsonable
+from jaxtrain import jsonable, spelling
 from jaxtrain.config import defaults, modules
 from jaxtrain.errors import UserError
 
@@ -140,10 +139,8 @@ def substitute(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
 def suggestion(name: str, known: list[str], prefix: str = "") -> str:
   """Words that suggest the nearest known name, or list what there is."""
   dot = f"{prefix}." if prefix else ""
-  close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-  within = [k for k in known if name in k or k in name]
-  if close or within:
-    return f"; did you mean config.{dot}{(close or within)[0]}?"
+  if near := spelling.near(name, known):
+    return f"; did you mean config.{dot}{near}?"
   return f"; {'config.' + prefix if prefix else 'config'} has {', '.join(sorted(known))}" if known else ""
 
 

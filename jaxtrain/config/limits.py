@@ -177,6 +177,7 @@ LIMITS: dict[str, Limit] = {
     "data.num_workers": whole(0, 256),
     "data.shuffle": switch(),
     "data.resample": whole(0),
+    "data.label_share": Limit(lambda v: 0 < v <= 1, "above 0 and up to 1", float),
     "data.row_limit": whole(0),
     "data.split.kind": one_of(*SPLIT_KINDS),
     "data.split.fractions": Limit(lambda v: len(v) == 3 and all(fits(at_least(0), f) for f in v),

@@ -6,7 +6,7 @@ from typing import Any, Iterator, Mapping
 
 from ml_collections import ConfigDict
 
-from jaxtrain import jsonable
+from jaxtrain import jsonable, spelling
 from jaxtrain.config import checks, defaults, modules
 from jaxtrain.errors import Told, UserError
 from jaxtrain.jsonable import digest_json
@@ -105,7 +105,7 @@ def from_workdir(record: Mapping[str, Any] | None, workdir: str) -> ConfigDict:
       imported.
   """
   if record is None:
-    raise UserError(f"--workdir: {workdir!r} holds no run (no config.json)")
+    raise UserError(f"--workdir: {spelling.no_run(workdir)}")
   record = {key: value for key, value in record.items() if key != "origins"}
   check_kinds(record, defaults.DEFAULTS, workdir)
   modules.admit("experiment", upgraded(record)["experiment"])

@@ -6,6 +6,7 @@ from typing import Any, Mapping
 
 from ml_collections import ConfigDict
 
+from jaxtrain import spelling
 from jaxtrain.config import fields
 from jaxtrain.errors import UserError
 
@@ -46,7 +47,8 @@ def call_file(argument: str, get) -> Any:
   if not path:
     raise UserError("--config: required, such as --config=configs/vae.py")
   if not os.path.isfile(path):
-    raise UserError(f"--config: no such file {path!r}; commands run from a clone, which holds configs/")
+    raise UserError(f"--config: no such file {path!r}"
+                    f"{spelling.meant_file(path) or '; commands run from a clone, which holds configs/'}")
   if not path.endswith(".py"):
     raise UserError(f"--config: got {path!r}, allowed a Python file with a function get_config")
   spec = importlib.util.spec_from_file_location("jaxtrain_config_file", path)
@@ -97,5 +99,5 @@ def from_environment(config: ConfigDict, environ: Mapping[str, str]) -> dict[str
 def pick_variant(variant: str, variants: Mapping[str, Any], what: str = "config variant") -> Any:
   """The named entry of a config file's variants, or of its sweeps. Raises UserError that lists them."""
   if variant not in variants:
-    raise UserError(f"{what}: got {variant!r}, allowed {', '.join(variants)}")
+    raise UserError(f"{what}: got {variant!r}, allowed {', '.join(variants)}{spelling.meant(variant, variants)}")
   return variants[variant]

@@ -17,7 +17,8 @@ from jaxtrain.types import Source, Splits
 from jaxtrain.workdir import quality
 
 SKEW_ROWS = 1 << 16  # training rows by which a column's skewness is judged
-COUNTS = ("rows_dropped", "rows_beyond_limit", "rows_incomplete", "rows_unlabelled")  # that facts of a table may have
+# What facts of a table may count.
+COUNTS = ("rows_dropped", "rows_beyond_limit", "rows_incomplete", "rows_unlabelled", "labels_hidden")
 
 
 class Seen(NamedTuple):

@@ -10,6 +10,7 @@ from jaxtrain.config import limits
 from jaxtrain.errors import UserError
 
 SPLIT_SEED = 42
+LABELS = 1  # beside the seed of a run: else resample k would draw the rows whose labels the seed k hides
 
 
 def split_rows(split, num_rows: int, group: np.ndarray | None,
@@ -65,6 +66,27 @@ def resample(rows: np.ndarray, number: int) -> np.ndarray:
   Rows of a part are resampled after the split, so that no row is in two parts (Efron & Tibshirani 1993, 6).
   """
   return rows[np.random.RandomState((SPLIT_SEED, number)).randint(len(rows), size=len(rows))] if number else rows
+
+
+def label_random(seed: int) -> np.random.RandomState:
+  """What hides labels in a run of this seed; other random numbers than those of `resample`, whatever its number."""
+  return np.random.RandomState((SPLIT_SEED, seed, LABELS))
+
+
+def hide_labels(label: np.ndarray, rows: np.ndarray, share: float, random: np.random.RandomState) -> np.ndarray:
+  """Labels [N] of which a share is left, at least one, of those of some rows; -1 in the place of the others.
+
+  Rows are drawn one by one, whatever their class and group, in a random order: what a smaller share leaves, a larger
+  one leaves too. The labels of other rows stay.
+
+  Args:
+    label: [N] int32, -1 = unlabelled. rows: [n] which of them may lose theirs. random: as of `label_random`.
+  """
+  has = np.unique(rows[label[rows] >= 0])
+  order = random.permutation(has)
+  found = label.copy()
+  found[order[max(1, round(share * len(has))):]] = -1
+  return found
 
 
 def split_groups(fractions, group, random, parts) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Callable, Iterable
 
 import numpy as np
 
-from jaxtrain import config as config_lib
+from jaxtrain import config as config_lib, spelling
 from jaxtrain.config import limits
 from jaxtrain.config.defaults import TABLES
 from jaxtrain.config.limits import Limit
@@ -83,8 +83,9 @@ def check_beside(table: tables.Table, beside: tuple[str, ...]) -> None:
     if name in table.feature_names:
       raise UserError(f"config.eval.transfer: {name!r} is a feature, allowed numeric columns that are none")
     if name not in table.truth:
-      has = ", ".join(table.truth) or "none: files of columns that are read into memory have them"
-      raise UserError(f"config.eval.transfer: the source has no column {name!r} beside the features; it has {has}")
+      has = spelling.listed(list(table.truth)) or "none: files of columns that are read into memory have them"
+      raise UserError(f"config.eval.transfer: the source has no column {name!r} beside the features; it has {has}"
+                      f"{spelling.meant(name, table.truth)}")
 
 
 def check_made(source: str, table) -> tables.Table:
@@ -121,6 +122,7 @@ def load(config, generators: dict[str, Callable], said: kinds.Asked = kinds.NOTH
   check_beside(table, beside)
   num_rows = len(table.features)
   rows = splits.split_rows(config.data.split, num_rows, table.group, table.label)
+  table = hide_labels(config, table, rows["train"])
   rows["train"] = splits.resample(rows["train"], config.data.resample)
   train_rows, names = rows["train"], table.feature_names
   table, found = kinds.settle(table, said, train_rows) if any(said) or table.categories else (table, {})
@@ -158,6 +160,19 @@ def load(config, generators: dict[str, Callable], said: kinds.Asked = kinds.NOTH
   if table.group is not None:
     meta["groups"] = {part: len(np.unique(table.group[r])) for part, r in rows.items()}
   return Splits(train, source("val", eval_size, False), source("test", eval_size, False), meta), table
+
+
+def hide_labels(config, table: tables.Table, train_rows: np.ndarray) -> tables.Table:
+  """The table with a share of the labels of training rows, as `config.data.label_share` says, and how many were hidden
+  among its facts. Raises UserError where no training row has one.
+  """
+  share = config.data.label_share
+  if share == 1:
+    return table
+  if table.label is None or not (table.label[train_rows] >= 0).any():
+    raise UserError(f"config.data.label_share: got {share:g}, allowed 1 where no training row has a label")
+  label = splits.hide_labels(table.label, train_rows, share, splits.label_random(config.seed))
+  return table._replace(label=label, facts=table.facts | {"labels_hidden": int((label != table.label).sum())})
 
 
 def check_bounds(scaler: dict, table: tables.Table) -> None:

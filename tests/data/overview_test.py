@@ -9,7 +9,9 @@ import child
 import outside
 from jaxtrain import config as config_lib
 from jaxtrain.data import arrays, overview, splits, tabular
+from jaxtrain.errors import UserError
 from jaxtrain.experiments.tabular_vae import vae
+from jaxtrain.run import console
 
 FRACTIONS = (0.5, 0.25, 0.25)
 
@@ -52,6 +54,24 @@ def test_classes_and_groups_are_counted_by_part(tmp_path):
   assert all(one["rows"] == sum(one[part["part"]] for part in found["parts"]) for one in found["classes"])
   assert found["rows_unlabelled"] == 8 and any("differ in case" in words for words in found["warnings"])
   assert all(one["groups"] is None or one["groups"] > 0 for one in found["parts"])
+
+
+def test_hidden_labels_are_of_training_rows_and_counted(tmp_path):
+  label = ["sand", "clay", "clay", ""] * 10
+  read = lambda **more: table(tmp_path, {"a": numbers(), "kind": label}, features=("a",), label="kind", **more)
+  whole, made = read(), read(label_share=0.25)
+  found = overview.describe(made)
+  had = sum(one["train"] for one in overview.describe(whole)["classes"])
+  left = round(had / 4)
+  assert sum(one["train"] for one in found["classes"]) == left and found["labels_hidden"] == had - left
+  np.testing.assert_array_equal(made.val.data["label"], whole.val.data["label"])
+  np.testing.assert_array_equal(made.test.data["label"], whole.test.data["label"])
+  np.testing.assert_array_equal(made.train.data["x"], whole.train.data["x"])
+  assert f"{found['labels_hidden']} labels of training rows hidden" in console.describe_data(made.meta)
+  of_part = splits.hide_labels(whole.train.data["label"], np.arange(20), 0.25, splits.label_random(42))
+  np.testing.assert_array_equal(made.train.data["label"], of_part)
+  with pytest.raises(UserError, match="config.data.label_share: got 0.5, allowed 1 where no training row has a label"):
+    table(tmp_path, {"a": numbers()}, label_share=0.5)
 
 
 def test_columns_that_are_the_same_but_for_their_units_are_named(tmp_path):

@@ -152,3 +152,36 @@ def test_the_split_does_not_know_the_runs_seed_and_follows_the_groups(code, seed
   np.random.seed(seed)
   again = splits.split_rows(split("group"), len(group), np.array([f"U{g:02d}" for g in group]))
   assert all(np.array_equal(first[part], again[part]) for part in first)
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.lists(st.integers(-1, 3), min_size=2, max_size=200), st.floats(0.01, 1), st.integers(0, 2**32 - 1))
+def test_a_share_of_the_labels_of_some_rows_is_left(label, share, seed):
+  label = np.array([2, *label], np.int32)
+  rows = np.flatnonzero(np.arange(len(label)) % 3 == 0)
+  hide = lambda share: splits.hide_labels(label, rows, share, splits.label_random(seed))
+  found = hide(share)
+  others = np.setdiff1d(np.arange(len(label)), rows)
+  np.testing.assert_array_equal(found[others], label[others])
+  had = int((label[rows] >= 0).sum())
+  assert (found[rows] >= 0).sum() == max(1, round(share * had)) and found.dtype == np.int32
+  left = found >= 0
+  np.testing.assert_array_equal(found[left], label[left])
+  more = hide(min(1.0, 2 * share))
+  assert (more[left] >= 0).all()  # nested
+  np.testing.assert_array_equal(hide(1.0), label)
+
+
+def test_other_seeds_leave_the_labels_of_other_rows():
+  """Of 1,000 rows a tenth each: two draws share about 10, and more than 30 with probability below 1e-8."""
+  label, rows = np.zeros(1000, np.int32), np.arange(1000)
+  left = [splits.hide_labels(label, rows, 0.1, splits.label_random(seed)) >= 0 for seed in (0, 1)]
+  assert (left[0] & left[1]).sum() < 30
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_resample_has_its_share_of_the_labels_that_its_seed_leaves(number):
+  """Of 1,000 rows that are drawn 500 have a label, with a standard deviation of 16: five of them."""
+  label, rows = np.zeros(1000, np.int32), np.arange(1000)
+  left = splits.hide_labels(label, rows, 0.5, splits.label_random(number)) >= 0
+  assert abs(left[splits.resample(rows, number)].sum() - 500) < 80

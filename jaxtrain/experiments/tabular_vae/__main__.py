@@ -2,7 +2,8 @@
 
   python -m jaxtrain.experiments.tabular_vae --gra=GRA.csv --ms=MS.csv --ngr=NGR.csv --rgb=RGB.csv --output=TABLE
       bins the measurements of instruments by 20 cm and joins them by hole; the lithology is a column of --gra, or of
-      --lithology=LITHOLOGY.csv. --depth_column and so on say what columns are called
+      --lithology=LITHOLOGY.csv. --depth_column and so on say what columns are called; with --top_column and
+      --bottom_column the lithologies are of intervals
   python -m jaxtrain.experiments.tabular_vae --classified=CLASSIFIED --hole=346-U1422-A --output=LOG.png
       draws the classes, their probabilities and the novelty of a hole against depth, from what
       `python -m jaxtrain.predict --verb=classify` wrote for a table with holes and depths
@@ -29,7 +30,7 @@ from jaxtrain.workdir import atomic, outputs
 
 EXPERIMENT = "jaxtrain.experiments.tabular_vae.vae"
 SUFFIXES = (".csv", ".parquet", ".npz", ".h5", ".hdf5")
-INSTRUMENTS = ("gra", "ms", "ngr", "rgb")
+INSTRUMENTS, ENDS = ("gra", "ms", "ngr", "rgb"), ("top", "bottom")
 NEEDS = {"config": ("config",), "gra": INSTRUMENTS, "classified": ("classified", "hole"), "unsup": ("unsup", "semisup")}
 
 
@@ -48,7 +49,8 @@ def make_flags() -> flags.FlagValues:
   for name, column in names._asdict().items():
     word = "columns of rgb, R,G,B" if name == "rgb" else f"column of {name}"
     text = ",".join(column) if isinstance(column, tuple) else column
-    flags.DEFINE_string(f"{name}_column", text, f"The {word} in instrument files.", flag_values=own)
+    where = "of --lithology, of intervals: metres" if name in ENDS else "in instrument files"
+    flags.DEFINE_string(f"{name}_column", text, f"The {word} {where}.", flag_values=own)
   flags.DEFINE_string("group_column", "Borehole_ID", "The column of holes of a table.", flag_values=own)
   flags.DEFINE_string("at_column", "Depth_Bin", "The column of depths of a table.", flag_values=own)
   flags.DEFINE_string("label_column", "Principal", "The column of lithologies of a table.", flag_values=own)
@@ -74,7 +76,12 @@ def read_instruments(own) -> tuple[dict, list[str]]:
              for name in INSTRUMENTS}
   if len(several["rgb"]) != 3:
     raise UserError(f"--rgb_column: got {column('rgb')!r}, allowed three columns, R,G,B")
-  names = instruments.Names(**{name: column(name) for name in ("exp", "site", "hole", "depth", "lithology")}, **several)
+  top, bottom = (column(name) for name in ENDS)
+  if (top or bottom) and not (top and bottom and top != bottom and own.lithology):
+    raise UserError(f"--top_column, --bottom_column: got {top!r}, {bottom!r}, allowed two columns of --lithology, or "
+                    "none")
+  single = ("exp", "site", "hole", "depth", "lithology", *ENDS)
+  names = instruments.Names(**{name: column(name) for name in single}, **several)
   form = cells.Form(tuple(own.missing), "\t" if own.separator == "tab" else own.separator, own.decimal)
   paths = {name: own[name].value for name in INSTRUMENTS} | {"lithology": own.lithology or own.gra}
   return instruments.make_table(paths, names, form)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxtrain import spelling
 from jaxtrain.data import cells, files
 from jaxtrain.errors import UserError
 
@@ -39,7 +40,7 @@ class StripLog(NamedTuple):
 def column_of(columns: files.Columns, name: str, flag: str) -> str:
   """The name, if the table has such a column. Raises UserError where it has not."""
   if name not in columns.values:
-    raise UserError(f"--{flag}: {columns.path} has no column {name!r}, allowed {', '.join(columns.values)[:300]}")
+    raise UserError(spelling.no_column(f"--{flag}: {columns.path}", name, list(columns.values)))
   return name
 
 

@@ -19,6 +19,7 @@ from jaxtrain.types import Metric
 PARTS = ("clusters", "probes", "imputation", "transfer")
 DENSITY = "the density of rows"  # which is no part of its own
 OF_HELD_OUT = PARTS[1:]  # what says nothing of rows that models were fitted on
+OF_NUMBERS = "imputation"  # what has no peers that fill categories
 SPLITS = ("train", "val", "test")
 LIMITS = {
     "eval.parts": limits.each(limits.one_of(*PARTS)),
@@ -87,8 +88,8 @@ def left_out(plan: Plan, meta: dict) -> dict[str, str]:
   if plan.draws and plan.own_likelihoods:
     found[DENSITY] = "it is of squared errors, and the decoder has other likelihoods"
   for part in plan.parts:
-    if part in OF_HELD_OUT and "kinds" in meta:
-      found[part] = "the table has whole numbers, categories or spikes, which the methods beside the model do not read"
+    if part == OF_NUMBERS and "kinds" in meta:
+      found[part] = "the table has whole numbers, categories or spikes, which the methods beside the model do not fill"
     elif part in OF_HELD_OUT and last_split(meta) == "train":
       found[part] = "no rows are held out"
     elif part == "probes" and not meta["class_names"]:
@@ -158,7 +159,8 @@ def gather(model, meta: dict, state, splits, last: str, fit_rows: int) -> HeldOu
   train = some_rows(splits.train, fit_rows)
   rows = some_rows(getattr(splits, last), held_out.SCORED_ROWS, held_out.SCORE_SEED) if last != "train" else train
   out = evaluate.apply_model(model, state, rows["x"])
-  fitted = held_out.rows_of(train, evaluate.apply_model(model, state, train["x"]))
-  scored = held_out.rows_of(rows, out)
+  as_plain = lambda named: named | {"x": held_out.plain(meta, named["x"])}
+  fitted = held_out.rows_of(as_plain(train), evaluate.apply_model(model, state, train["x"]))
+  scored = held_out.rows_of(as_plain(rows), out)
   log_prob = out["log_prob"] if "log_prob" in out else None
   return HeldOut(fitted, scored, held_out.groups_of(rows), log_prob, meta["features"], meta["class_names"])

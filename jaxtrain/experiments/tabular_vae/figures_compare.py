@@ -1,39 +1,95 @@
 """Figures of several runs of a tabular VAE, such as an unsupervised and a semi-supervised one, side by side.
 
 Each takes the runs and a label for each; of runs that share one, which differ in their seed alone, the first is drawn
-where each needs a panel of its own. Arrays are read from the runs' evaluations here.
+where each needs a panel of its own. Where labels are more than a figure has room for, the best one is drawn, and the
+caption says how many are not. A label has one colour in all figures, that of its place. Arrays are read from the runs'
+evaluations here.
 """
+
+import inspect
+from typing import Callable, Iterable
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from jaxtrain import statistics
-from jaxtrain.experiments.tabular_vae.figures_data import shown_features
+from jaxtrain.experiments.tabular_vae.figures_data import evenly_ranked
 from jaxtrain.experiments.tabular_vae.figures_points import draw_feature, draw_map
 from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
 
-MAX_PANELS, MAX_LABELS, MAX_HELD, MAX_SCATTERS, MAX_FEATURES = 4, 10, 30, 6, 24
+MAX_PANELS, MAX_LABELS, MAX_HELD, MAX_SCATTERS = 4, 10, 30, 6
+MAX_HEIGHT = 9.0  # inches of the features of a figure
 CHANCE = (0, (4, 3))
+
+
+def best_label(runs: list[RunData], labels: list[str]) -> tuple[str, str]:
+  """The label whose runs have the best mean of what they monitored, and the name of that; two empty texts where runs
+  monitored different metrics, or none has a value.
+  """
+  found = [(label, reading.best_of(run)) for run, label in zip(runs, labels)]
+  monitors, values = {best.monitor for _, best in found}, {}
+  for label, best in found:
+    if best.value is not None and np.isfinite(best.value):
+      values.setdefault(label, []).append(best.value)
+  if len(monitors) != 1 or not values:
+    return "", ""
+  higher = runs[0].config.get("train", {}).get("monitor_mode") == "max"
+  return (max if higher else min)(values, key=lambda label: np.mean(values[label])), monitors.pop()
+
+
+def chosen_labels(runs: list[RunData], labels: list[str]) -> list[str]:
+  """The labels, each once: the best first, the others in their order."""
+  best = best_label(runs, labels)[0]
+  return sorted(dict.fromkeys(labels), key=lambda label: label != best)
 
 
 def read_whole(runs: list[RunData], labels: list[str], needs: set[str], most: int = MAX_PANELS
                ) -> dict[str, RunData]:
-  """The first run of each label, with its arrays, of those that have the arrays needed; {} with fewer than two."""
+  """The first run of each label, with its arrays, of those that have the arrays needed; {} with fewer than two. Of more
+  than `most` labels the best and the first ones.
+  """
   found = {}
-  for run, label in zip(runs, labels):
-    if label not in found and len(found) < most:
+  for wanted in chosen_labels(runs, labels):
+    for run in (run for run, label in zip(runs, labels) if label == wanted and len(found) < most):
       whole = reading.read_run(run.folder)
       if needs <= whole.arrays.keys() and whole.meta:
-        found[label] = whole
-  return found if len(found) > 1 else {}
+        found[wanted] = whole
+        break
+  return {label: found[label] for label in dict.fromkeys(labels) if label in found} if len(found) > 1 else {}
+
+
+def hues_of(labels: list[str]) -> dict[str, str]:
+  """The colour of each label."""
+  return {label: HUES[k % len(HUES)] for k, label in enumerate(dict.fromkeys(labels))}
+
+
+def say(figure: Figure, family: Callable, runs: list[RunData], labels: list[str], drawn: dict, more: str = "",
+        of_first: bool = True) -> Figure:
+  """The figure, whose caption is that of its family, `more`, and what is not drawn; `of_first`: of the runs of a label
+  too.
+  """
+  text, total = f"{inspect.getdoc(family)} {more}", len(set(labels))
+  best, monitor = best_label(runs, labels)
+  if len(drawn) < total:
+    text += f" Drawn are {len(drawn)} of {total} groups"
+    text += f", the best by {monitor} ({best}) among them." * (best in drawn) or "."
+  if of_first and len(labels) > total:
+    text += " Of runs that differ in their seed alone the first is drawn."
+  figure.set_label(" ".join(text.split()))
+  return figure
 
 
 def side_by_side(count: int, width: float, height: float, narrow: bool, **share) -> tuple[Figure, list]:
   """A figure of so many panels of such inches, and its axes; `narrow`: below each other."""
   figure = new_figure(4.6, height * count) if narrow else new_figure(width * count, height)
   return figure, list(figure.subplots(*((count, 1) if narrow else (1, count)), squeeze=False, **share).ravel())
+
+
+def label_width(figure: Figure, found: dict, narrow: bool) -> int:
+  """Letters of a label above one of the panels of a figure, for each of what was found."""
+  return int(9 * figure.get_size_inches()[0] / (1 if narrow else len(found)))
 
 
 def roc_comparison(runs: list[RunData], labels: list[str], narrow: bool = False) -> Figure | None:
@@ -52,14 +108,36 @@ def roc_comparison(runs: list[RunData], labels: list[str], narrow: bool = False)
       ax.plot(arrays["probe_fpr"], curve, color=color, linewidth=1.3, label=f"{clip_text(names[k], 26)} ({auc:.3f})")
     ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=CHANCE)
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="false positive rate", ylabel="true positive rate")
-    ax.set_title(f"{clip_text(label, 34)}: mean area {arrays['probe_auc'].mean():.3f}", fontsize=8.5)
+    ax.set_title(f"{clip_text(label, label_width(figure, found, narrow))}\nmean area {arrays['probe_auc'].mean():.3f}",
+                 fontsize=8.5)
     ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.13), ncols=1 if len(found) > 2 else 2, fontsize=6.5,
               handlelength=1.2, columnspacing=0.8, borderaxespad=0)
   fitted, scored = arrays["probe_rows"]
   where = "other groups" if arrays["probe_by_group"] else "other rows"
   text = f"fitted to {fitted:,} rows,{chr(10) if narrow else ' '}scored on {scored:,} of {where} ({run.split})"
   figure.suptitle(text, x=0.01, ha="left", fontsize=8.5, color=MUTED)
-  return figure
+  return say(figure, roc_comparison, runs, labels, found)
+
+
+def mean_r2(runs: list[RunData], labels: list[str], drawn: Iterable[str], features: list[str]
+            ) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+  """Mean R2 [D] of each label's runs, half its interval [D], and how many runs there are; NaN for a feature that has
+  none, which is constant in the part that was evaluated.
+  """
+  found = {}
+  for label in drawn:
+    some = []
+    for run in (run for run, one in zip(runs, labels) if one == label):
+      scalars = reading.scalars(run.evals[next(iter(run.evals))]) if run.evals else {}
+      some.append([[scalars.get(f"r2_raw{end}/{name}") for name in features] for end in ("", "_ci95")])
+    numbers = np.array(some, float)  # [runs, 2, D]
+    numbers = numbers[np.isfinite(numbers[:, 0]).any(axis=1)]  # a run that was not evaluated has none
+    if len(numbers) == 1:
+      found[label] = (*numbers[0], 1)
+    elif len(numbers):
+      half = np.array([statistics.t_half_width(column) for column in numbers[:, 0].T], float)
+      found[label] = (numbers[:, 0].mean(axis=0), half, len(numbers))
+  return found
 
 
 def r2_comparison(runs: list[RunData], labels: list[str], narrow: bool = False) -> Figure | None:
@@ -67,37 +145,39 @@ def r2_comparison(runs: list[RunData], labels: list[str], narrow: bool = False) 
   interval is that of 95 % over its rows, of several with one label the mean and its interval over runs. Rows of one
   hole are alike, so that an interval over rows is too narrow.
   """
-  values: dict[str, list] = {}
-  features: list[str] = []
-  for run, label in zip(runs, labels):
-    split = next(iter(run.evals), "")
-    features = features or (reading.known_meta(run).get("features", []) if split else [])
-    scalars = reading.scalars(run.evals[split]) if split else {}
-    values.setdefault(label, []).append([[scalars.get(f"r2_raw{end}/{name}") for name in features]
-                                         for end in ("", "_ci95")])
-  shown = [d for d in range(len(features)) if all(one[0][d] is not None for some in values.values() for one in some)]
-  if len(values) < 2 or not shown or len(values) > MAX_LABELS:
+  features = next((names for run in runs if run.evals and (names := reading.known_meta(run).get("features"))), [])
+  drawn = set(chosen_labels(runs, labels)[:MAX_LABELS])
+  values = mean_r2(runs, labels, [label for label in dict.fromkeys(labels) if label in drawn], features)
+  middles = np.array([middle for middle, _, _ in values.values()]).reshape(len(values), len(features))
+  finite = np.isfinite(middles).any(axis=0)
+  if len(values) < 2 or not finite.any():
     return None
-  shown = shown[:MAX_FEATURES]
-  figure = new_figure(4.6 if narrow else 8.2, 1.2 + (0.2 + 0.16 * len(values)) * len(shown))
-  ax, lowest = figure.subplots(), 1.0
-  for j, (color, (label, some)) in enumerate(zip(HUES, values.items())):
-    numbers = np.array(some, float)[:, :, shown]  # [runs, 2, D]
-    middle, half = numbers[0] if len(some) == 1 else (
-        numbers[:, 0].mean(axis=0), [statistics.t_half_width(column) for column in numbers[:, 0].T])
+  row = 0.16 + 0.13 * len(values)  # inches of a feature
+  there = np.isfinite(middles)
+  mean = np.sum(middles, axis=0, where=there) / np.where(finite, there.sum(axis=0), np.nan)
+  shown = evenly_ranked(mean, max(4, int(MAX_HEIGHT / row)))
+  figure = new_figure(4.6 if narrow else 8.2, 1.2 + row * len(shown))
+  ax, lowest, hues = figure.subplots(), 1.0, hues_of(labels)
+  for j, (label, (middle, half, count)) in enumerate(values.items()):
+    middle, half, color = middle[shown], np.nan_to_num(half[shown]), hues[label]
     where = np.arange(len(shown)) + (j - (len(values) - 1) / 2) * 0.6 / len(values)
-    ax.errorbar(middle, where, xerr=np.nan_to_num(np.array(half, float)), fmt="o", color=color, markersize=4.5,
-                elinewidth=1.3, label=clip_text(label, 40) + f", {len(some)} runs" * (len(some) > 1))
+    ax.errorbar(middle, where, xerr=half, fmt="o", color=color, markersize=4.5, elinewidth=1.3,
+                label=clip_text(label, 40) + f", {count} runs" * (count > 1))
     for y, value in zip(where, middle):
-      ax.annotate(f"{value:.3f}".replace("-", "−"), (1.015, y), fontsize=6.5, va="center", color=color,
-                  xycoords=("axes fraction", "data"), annotation_clip=False)
-    lowest = min(lowest, float(np.min(middle - np.nan_to_num(np.array(half, float)))))
+      text = f"{value:.3f}".replace("-", "−") if np.isfinite(value) else "no R²"
+      ax.annotate(text, (1.015, y), fontsize=6.5, va="center", color=color, xycoords=("axes fraction", "data"),
+                  annotation_clip=False)
+    lowest = min(lowest, *(middle - half)[np.isfinite(middle)])
   ax.set_yticks(range(len(shown)), [clip_text(features[d], 20 if narrow else 34) for d in shown], color=INK)
   lowest = max(lowest, -1.0)
   ax.set(xlim=(lowest - 0.05 * (1 - lowest), 1 + 0.02 * (1 - lowest)), ylim=(len(shown) - 0.5, -0.5),
          xlabel="R² of the reconstruction, raw units")
   figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=1 if narrow else 3)
-  return figure
+  constant = int((~finite).sum())
+  more = f"{len(shown)} of {len(features)} features are shown, from the best mean to the worst." * (
+      len(shown) < int(finite.sum()))
+  more += f" {constant} feature{'s have' if constant > 1 else ' has'} no R², being constant there." * bool(constant)
+  return say(figure, r2_comparison, runs, labels, values, more, of_first=False)
 
 
 def zero_shot(runs: list[RunData], labels: list[str], narrow: bool = False) -> Figure | None:
@@ -112,12 +192,15 @@ def zero_shot(runs: list[RunData], labels: list[str], narrow: bool = False) -> F
   first = next(iter(found.values()))
   held, rows, names = first.arrays["held_class"], first.arrays["held_rows"], first.meta["class_names"]
   found = {label: run for label, run in found.items() if np.array_equal(run.arrays["held_class"], held)}
+  if len(found) < 2:
+    return None
   order = np.argsort(-rows, kind="stable")[:MAX_HELD]
   figure = new_figure(4.6 if narrow else 8.2, 1.4 + 0.21 * len(order))
   ax = figure.subplots()
-  for color, (label, run) in zip(HUES, found.items()):
+  hues = hues_of(labels)
+  for label, run in found.items():
     own, whole = run.arrays["held_own"], float(run.arrays["held_all"])
-    ax.plot(own[order] / whole, range(len(order)), "o", color=color, markersize=5, alpha=0.85,
+    ax.plot(own[order] / whole, range(len(order)), "o", color=hues[label], markersize=5, alpha=0.85,
             label=f"{clip_text(label, 34)}: mean {np.mean(own / whole):.3f} (unscaled {np.mean(own):.3f})")
   ax.axvline(1, color=MUTED, linewidth=0.9, linestyle=CHANCE)
   ax.set_yticks(range(len(order)), [f"{clip_text(names[held[k]], 18 if narrow else 34)} ({rows[k]:,})" for k in order],
@@ -126,7 +209,7 @@ def zero_shot(runs: list[RunData], labels: list[str], narrow: bool = False) -> F
          * (not narrow))
   ax.set_xlim(0, None)
   figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=1)
-  return figure
+  return say(figure, zero_shot, runs, labels, found)
 
 
 def maps(runs: list[RunData], labels: list[str], narrow: bool = False) -> Figure | None:
@@ -144,38 +227,43 @@ def maps(runs: list[RunData], labels: list[str], narrow: bool = False) -> Figure
   for ax, (label, run) in zip(axes, found.items()):
     points = run.arrays[array]
     draw_map(ax, run, points, True)
-    ax.set_title(f"{clip_text(label, 34)} ({len(points):,} rows)", fontsize=8.5)
+    ax.set_title(f"{clip_text(label, label_width(figure, found, narrow))}\n{len(points):,} rows", fontsize=8.5)
     ax.set(**{f"{axis}label": f"UMAP {k}" if array == "sample_umap" else
               f"PC {k} ({run.arrays['component_share'][k - 1]:.0%} of variance)" for k, axis in ((1, "x"), (2, "y"))})
     ax.xaxis.set_label_coords(0.5, -0.07)
-  return figure
+  return say(figure, maps, runs, labels, found)
 
 
 def reconstruction_scatter(runs: list[RunData], labels: list[str], narrow: bool = False) -> Figure | None:
   """Look for features whose cloud is narrower about the dashed line of equality in one row than in the other. Measured
   values run across, reconstructed ones up; axes of log1p features are logarithmic.
   """
-  found = read_whole(runs, labels, {"sample_x", "sample_x_mean"}, 2)
+  found = read_whole(runs, labels, {"sample_x", "sample_x_mean"})
   if not found:
     return None
-  first = next(iter(found.values()))
-  shown = shown_features(first)[0][:MAX_SCATTERS]
-  down, across = (len(shown), len(found)) if narrow else (len(found), len(shown))
-  figure = new_figure(2.3 * across, 2.35 * down) if narrow else new_figure(9.0, 1.72 * down + 0.25)
-  grid = figure.subplots(down, across, squeeze=False)
+  names = next(iter(found.values())).meta["features"]
+  r2 = np.array([[reading.scalars(run.evals[run.split]).get(f"r2_raw/{name}") for name in names]
+                 for run in found.values()], float)
+  shown = evenly_ranked(r2.mean(axis=0), MAX_SCATTERS)
+  if not shown:
+    return None
+  across = 2 if narrow else len(shown)
+  high = -(-len(shown) // across)  # rows of panels of a label
+  figure = new_figure(4.6, 2.4 * high * len(found)) if narrow else new_figure(9.0, 1.72 * len(found) + 0.25)
+  grid = figure.subplots(high * len(found), across, squeeze=False)
+  for ax in grid.ravel():
+    ax.set_visible(False)
   for j, (label, run) in enumerate(found.items()):
-    scalars, names = reading.scalars(run.evals[run.split]), run.meta["features"]
     for i, d in enumerate(shown):
-      ax = grid[i, j] if narrow else grid[j, i]
-      draw_feature(ax, run.arrays["sample_x"][:, d], run.arrays["sample_x_mean"][:, d],
-                   run.meta["scaler"]["transforms"][d].endswith("log1p"))
+      ax, own = grid[j * high + i // across, i % across], run.meta["features"].index(names[d])  # a run may have others
+      ax.set_visible(True)
+      draw_feature(ax, run.arrays["sample_x"][:, own], run.arrays["sample_x_mean"][:, own],
+                   run.meta["scaler"]["transforms"][own].endswith("log1p"))
       ax.tick_params(labelsize=5.5)
-      r2 = scalars.get(f"r2_raw/{names[d]}")
       above = f"{clip_text(names[d], 20)}\n" if narrow or not j else ""
-      ax.set_title(above + ("no R²" if r2 is None else f"R² {r2:.3f}".replace("-", "−")), fontsize=7)
-      if narrow and not i:
-        ax.set_title(f"{clip_text(label, 22)}\n{ax.get_title(loc='left')}", fontsize=7)
-      elif not narrow and not i:
+      ax.set_title(above + f"R² {r2[j, d]:.3f}".replace("-", "−"), fontsize=7)
+      if i % across == 0:
         ax.set_ylabel(clip_text(label, 24), fontsize=7.5)
-  return figure
-
+  more = f"{len(shown)} of {len(names)} features are shown, from the best mean R² to the worst." * (
+      len(shown) < len(names))
+  return say(figure, reconstruction_scatter, runs, labels, found, more)

@@ -4,7 +4,7 @@ Histograms are in bins that `evaluate.py` counted; of many features those are sh
 """
 
 import re
-from typing import Callable
+from typing import Callable, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -22,13 +22,25 @@ FEW_VALUES, DENSITY_POINTS = 20, 200  # a feature of fewer values has no density
 UNEVEN = 100  # ratio of the largest to the smallest above which an axis is logarithmic
 
 
+def evenly(items: Sequence[int], most: int) -> list[int]:
+  """Up to so many items at even ranks from the first to the last."""
+  return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def evenly_ranked(r2: Sequence[float | None], most: int) -> list[int]:
+  """Up to so many features: all that have an R2 in their order, or of more those at even ranks from the best R2 to the
+  worst.
+  """
+  known = [d for d, value in enumerate(r2) if value is not None and np.isfinite(value)]
+  return known if len(known) <= most else evenly(sorted(known, key=lambda d: -r2[d]), most)
+
+
 def pick_features(r2: list[float | None]) -> list[int]:
   """Up to 12 features: all in their order, or of more those at even ranks from the best R2 to the worst."""
   if len(r2) <= MAX_FEATURES:
     return list(range(len(r2)))
-  ranked = sorted((d for d in range(len(r2)) if r2[d] is not None and np.isfinite(r2[d])), key=lambda d: -r2[d])
-  ranked = ranked if len(ranked) >= MAX_FEATURES else list(range(len(r2)))
-  return [ranked[i] for i in np.linspace(0, len(ranked) - 1, MAX_FEATURES).round().astype(int)]
+  found = evenly_ranked(r2, MAX_FEATURES)
+  return found if len(found) == MAX_FEATURES else evenly(range(len(r2)), MAX_FEATURES)
 
 
 def signed_log(values) -> np.ndarray:

@@ -5,14 +5,14 @@ import numpy as np
 from jaxtrain.experiments.tabular_vae import lithology_tables
 
 GROUP_OF = {name: group for group, rows in lithology_tables.ROWS.items() for name in rows}
-UNKNOWN = "unknown"  # group of a class that is no lithology of ours
-KNOWN_SHARE = 0.5  # of the classes of a table that are, from which on it is one of lithologies
 
 
 def groups_of(class_names: list[str]) -> list[str]:
-  """The group of each class, case and spaces apart; [] where fewer than half of the classes are lithologies."""
-  found = [GROUP_OF.get(" ".join(name.lower().split()), UNKNOWN) for name in class_names]
-  return found if class_names and sum(group != UNKNOWN for group in found) >= KNOWN_SHARE * len(found) else []
+  """The group of each class, case and spaces apart; [] unless each is one of the 139 lithologies: a table with another
+  class has a vocabulary of its own.
+  """
+  names = [" ".join(name.lower().split()) for name in class_names]
+  return [GROUP_OF[name] for name in names] if all(name in GROUP_OF for name in names) else []
 
 
 def pick_group(class_names: list[str], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,8 +15,9 @@ ACTIVE_SD = 0.1  # standard deviation over rows above which a latent dimension i
 
 
 class Rows(NamedTuple):
-  """N rows: `x` [N, D] in standardised units (0 where a cell is missing), posterior means `mean` [N, L], `label` [N]
-  (-1 = none), `columns`, numeric ones beside the features [N] by name, and `complete` [N]: no feature is missing.
+  """N rows: `x` [N, F] in standardised units (0 where a cell is missing; see `plain`), posterior means `mean` [N, L],
+  `label` [N] (-1 = none), `columns`, numeric ones beside the features [N] by name, and `complete` [N]: no feature is
+  missing.
   """
   x: np.ndarray
   mean: np.ndarray
@@ -62,6 +63,16 @@ def some(num_rows: int, most: int, seed: int) -> np.ndarray:
   if num_rows <= most:
     return np.arange(num_rows)
   return np.sort(np.random.default_rng(seed).choice(num_rows, most, replace=False))
+
+
+def plain(meta: dict, x: np.ndarray) -> np.ndarray:
+  """Rows [N, F] as methods beside the model read them: of rows x [N, D] in scaled units each category has a column of
+  its own, 1 where a cell has it, all 0 where the cell is missing.
+  """
+  categories = meta["kinds"]["categories"] if "kinds" in meta else {}
+  columns = [(x[:, d:d + 1] == np.arange(1, len(categories[name]) + 1)).astype(x.dtype) if name in categories
+             else x[:, d:d + 1] for d, name in enumerate(meta["features"])]
+  return np.concatenate(columns, axis=1) if categories else x
 
 
 def rows_of(named: dict[str, np.ndarray], out: dict[str, np.ndarray]) -> Rows:

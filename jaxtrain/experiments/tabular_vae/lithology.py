@@ -56,8 +56,7 @@ class Lithology(NamedTuple):
   depth: np.ndarray
 
 
-def generate(num_rows: int = FULL_ROWS, seed: int = 42, separation: float = 2.0, within: float = 0.8,
-             label_fraction: float = 1.0) -> Lithology:
+def generate(num_rows: int = FULL_ROWS, seed: int = 42, separation: float = 2.0, within: float = 0.8) -> Lithology:
   """Draws a lithology table.
 
   The same arguments give the same labels, holes and depths on every machine, and the same features to about
@@ -71,19 +70,15 @@ def generate(num_rows: int = FULL_ROWS, seed: int = 42, separation: float = 2.0,
     seed: 0 to 2**32 - 1.
     separation: scale of the distance between class prototypes; larger is easier.
     within: scale of the spread within a class; smaller is easier. The defaults match the real table.
-    label_fraction: share of rows, drawn at random, that keep their label; the others get -1. Rows labelled at
-      a smaller fraction stay labelled at a larger one.
 
   Returns:
     A Lithology of num_rows rows.
 
   Raises:
-    ValueError: num_rows or label_fraction out of range.
+    ValueError: num_rows out of range.
   """
   if not MIN_ROWS <= num_rows <= FULL_ROWS:
     raise ValueError(f"num_rows is {num_rows}; allowed are {MIN_ROWS} to {FULL_ROWS}")
-  if not 0 <= label_fraction <= 1:
-    raise ValueError(f"label_fraction is {label_fraction}; allowed are 0 to 1")
   group_of = {name: group for group, rows in tables.ROWS.items() for name in rows}
   class_names = tuple(sorted(group_of))
   groups = tuple(group_of[name] for name in class_names)
@@ -103,7 +98,6 @@ def generate(num_rows: int = FULL_ROWS, seed: int = 42, separation: float = 2.0,
   axes = separation * mean.T[:, label] + within * sd.T[:, label] * _drift(noise, bins)
   axes += _hole_effects(noise, borehole, depth)
   features = np.stack([_to_marginal(column, d) for d, column in enumerate(_colour(noise, axes))], axis=1)
-  label[np.random.RandomState([seed, 2]).random_sample(num_rows) >= label_fraction] = -1
   return Lithology(features, label, class_names, groups, borehole, borehole_names, depth)
 
 

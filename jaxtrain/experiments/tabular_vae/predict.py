@@ -166,7 +166,8 @@ def make_over_rows(model, meta: dict, categories: dict, holes: bool) -> Callable
         z = inputs.scaled(scaler, columns, x, usable)
         found[usable] = blocks.in_blocks(fn, variables_of(state), np.nan_to_num(z) if holes else z)
         if verb and kept:
-          novel[usable] = novelty.percentiles(bind(novelty.parts, model), variables_of(state), kept, z)
+          novel[usable] = novelty.percentiles(bind(novelty.parts, model), variables_of(state), kept, z,
+                                              model.layout)
       # what another verb said of the rows stays beside it
       name = f"{verb}_novelty" if "novelty" in columns.values else "novelty"
       return name_columns(found) | ({name: novel} if verb and kept else {})

@@ -68,7 +68,8 @@ METRICS = {
     "grad_norm": Metric("", "norm of the gradient before clipping"),
     "class": Metric("nats", "cross-entropy of the classifier", "lower"),
     "accuracy_top5": Metric("", "share of rows whose class is among the five most probable", "higher", limits=(0, 1)),
-    "active_dims_*": Metric("", "latent dimensions in use"),
+    "active_dims_sd": Metric("", "latent dimensions in use: the latent mean varies over rows, deviation above 0.1"),
+    "active_dims_kl": Metric("", "latent dimensions in use: mean divergence from the prior above 0.01 nats"),
     "r2_*": Metric("", "share of a feature's variance that the reconstruction keeps", "higher", 0.0),
     "rmse_*": Metric("units of the feature", "root mean squared error of the reconstruction", "lower"),
     "mae_*": Metric("units of the feature", "mean absolute error of the reconstruction", "lower"),
@@ -123,8 +124,8 @@ def load(config) -> Splits:
   if table.group is not None:
     names = lithology.name_boreholes(len(table.group)) if config.data.source == "synthetic" else ()
     found.meta["rows_per_group"] = evaluate.count_groups(table.group, names)
-  if "kinds" not in found.meta:  # surprise is of numbers
-    found.meta[novelty.KEY] = novelty.keep_rows(found.train, found.meta["num_features"])
+  digits = novelty.EXACT if "kinds" in found.meta else novelty.DIGITS
+  found.meta[novelty.KEY] = novelty.keep_rows(found.train, found.meta["num_features"], digits)
   return found
 
 

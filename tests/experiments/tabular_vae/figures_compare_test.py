@@ -55,6 +55,60 @@ def test_several_runs_of_a_label_have_their_mean(runs):
   assert "kind=unsup, 2 runs" in texts(figure)
 
 
+def with_r2(runs, *rows):
+  """The runs with R2 of the features f0, f1, ... of its row each."""
+  features = [f"f{d}" for d in range(len(rows[0]))]
+  metrics = ({f"r2_raw/{name}": value for name, value in zip(features, row)} for row in rows)
+  return [run._replace(meta=run.meta | {"features": features}, evals={"test": {"scalars": each}})
+          for run, each in zip(runs, metrics)]
+
+
+def test_a_constant_feature_is_left_out_and_does_not_blank_the_others(runs, monkeypatch):
+  monkeypatch.setattr(figures_compare.reading, "known_meta", lambda run: run.meta)
+  figure = vae_figures.r2_comparison(with_r2(runs, [float("nan"), 0.5, 0.1], [float("nan"), 0.7, float("nan")]), LABELS)
+  (ax,) = figure.axes
+  assert [tick.get_text() for tick in ax.get_yticklabels()] == ["f1", "f2"]
+  assert 0.0 < ax.get_xlim()[0] < 0.1 and ax.get_xlim()[1] > 1.0  # from the lowest that there is
+  assert "0.500" in texts(figure) and "no R²" in texts(figure) and "nan" not in texts(figure)
+  assert "1 feature has no R²" in figure.get_label()
+
+
+def test_of_many_features_some_are_shown_and_the_caption_says_so(runs, monkeypatch):
+  monkeypatch.setattr(figures_compare.reading, "known_meta", lambda run: run.meta)
+  row = [k / 100 for k in range(100)]
+  figure = vae_figures.r2_comparison(with_r2(runs, row, row[::-1]), LABELS)
+  shown = len(figure.axes[0].get_yticks())
+  assert 10 < shown < 30 and f"{shown} of 100 features" in figure.get_label()
+  assert figure.get_size_inches()[1] < 11
+
+
+def test_the_best_of_many_groups_is_drawn_and_how_many_are_not_is_said(runs, monkeypatch):
+  best = {f"g{k}": value for k, value in enumerate((3.0, 2.0, 4.0, 2.5, 2.2, 1.0))}
+  many = [runs[0]._replace(process={"label": label}) for label in best]
+  monkeypatch.setattr(figures_compare.reading, "best_of", lambda run: reading.Best(
+      "val_loss", best[run.process["label"]], 1))
+  figure = vae_figures.reconstruction_scatter(many, list(best))
+  assert [label for label in best if label in texts(figure)] == ["g0", "g1", "g2", "g5"]
+  assert "Drawn are 4 of 6 groups, the best by val_loss (g5) among them." in figure.get_label()
+  assert figures_compare.hues_of(list(best))["g5"] == figures.HUES[5]
+
+
+def test_features_are_found_by_name_where_runs_have_them_in_another_order(runs, monkeypatch):
+  read, seen = reading.read_run, []
+  def turned(folder):
+    run = read(folder)
+    if folder == runs[0].folder:
+      return run
+    scaler = run.meta["scaler"] | {"transforms": run.meta["scaler"]["transforms"][::-1]}
+    arrays = run.arrays | {name: run.arrays[name][:, ::-1] for name in ("sample_x", "sample_x_mean")}
+    return run._replace(arrays=arrays, meta=run.meta | {"features": run.meta["features"][::-1], "scaler": scaler})
+  monkeypatch.setattr(figures_compare.reading, "read_run", turned)
+  monkeypatch.setattr(figures_compare, "draw_feature", lambda ax, x, mean, log: seen.append((x.tolist(), log)))
+  assert vae_figures.reconstruction_scatter(runs, LABELS) is not None
+  whole = [read(run.folder) for run in runs]
+  assert seen == [(run.arrays["sample_x"][:, d].tolist(), d == 1) for run in whole for d in range(2)]
+
+
 def test_runs_without_the_arrays_are_left_out(folders, runs, monkeypatch):
   read = reading.read_run
   for name, array in NEEDS.items():

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import fractions
 import math
 import statistics
 import sys
@@ -92,6 +93,66 @@ def test_of_equally_frequent_lithologies_the_first_in_the_alphabet():
   assert key.tolist() == [3, 7] and names.tolist() == ["clay", "clay"]
 
 
+INTERVALS = NAMES._replace(top="Top", bottom="Bottom")
+HEADER = "Exp,Site,Hole,Top,Bottom,Principal\n"
+
+
+def longest(intervals):
+  """{(hole, bin): name} in plain Python with fractions: bin k has the depths from (k - 1/2) / 5 to (k + 1/2) / 5."""
+  lengths = collections.defaultdict(collections.Counter)
+  for hole, top, bottom, name in intervals:
+    top, bottom = fractions.Fraction(top), fractions.Fraction(bottom)
+    for k in range(-10, 80):
+      part = min(bottom, fractions.Fraction(2 * k + 1, 10)) - max(top, fractions.Fraction(2 * k - 1, 10))
+      if part > 0:
+        lengths[f"1-{hole}-A", k][name] += part
+  return {at: min(name for name, one in some.items() if one == max(some.values())) for at, some in lengths.items()}
+
+
+def test_of_intervals_a_bin_has_the_lithology_with_the_longest_part(tmp_path):
+  """Beds thinner than a bin, a gap, a bed in another one, equal parts, ends on the edges of bins, two holes."""
+  beds = [("U1", "0", "1.1", "ooze"), ("U1", "1.1", "1.14", "ash"), ("U1", "1.14", "1.29", "clay"),
+          ("U1", "2.07", "3.0", "sand"), ("U1", "2.2", "2.6", "marl"), ("U1", "3.0", "3.2", "mud"),
+          ("U2", "-0.3", "12.05", "chalk"), ("U1", "3.2", "3.3", "zeolite")]
+  path = tmp_path / "lithology.csv"
+  gaps = ["1,U1,A,5,6,", "1,U1,A,,6,clay", "1,U1,A,7,7,clay", "1,,A,7,8,clay"]
+  rows = [f"1,{hole},A,{top},{bottom},{name}" for hole, top, bottom, name in beds]
+  path.write_text(HEADER + "\n".join([*rows, *gaps]))
+  holes = {}
+  bins, overlaps = instruments.read_intervals(str(path), "--lithology", INTERVALS, cells.PLAIN, holes)
+  hole, at = np.divmod(bins.key, instruments.SPAN)
+  got = dict(zip(zip(np.array(list(holes))[hole].tolist(), (at - instruments.SPAN // 2).tolist()), bins.values))
+  assert got == longest(beds) and {"ash", "marl"} & set(got.values()) == {"marl"}
+  assert (bins.rows, bins.dropped, overlaps) == (12, 4, 1)
+
+
+@pytest.mark.parametrize(("rows", "said"), [
+    ("1,U1,A,0,1,clay\n1,U1,A,3,2,clay\n", "row 3: the interval from 3 to 2 is reversed: 'Bottom' is above 'Top'"),
+    ("1,U1,A,1,1,clay\n", "no interval from 'Top' to 'Bottom' has a length"),
+    ("1,U1,A,,1,clay\n", "none of its 1 rows has all of Exp, Site, Hole, Top, Bottom, Principal")])
+def test_bad_intervals_are_refused(tmp_path, rows, said):
+  path = tmp_path / "lithology.csv"
+  path.write_text(HEADER + rows)
+  with pytest.raises(UserError) as error:
+    instruments.read_intervals(str(path), "--lithology", INTERVALS, cells.PLAIN, {})
+  assert said in error.value.message and "\n" not in error.value.message
+
+
+def test_a_table_has_the_lithologies_of_intervals(tmp_path, monkeypatch, capsys):
+  paths, rows = made(tmp_path, 60)
+  path, table = tmp_path / "lithology.csv", tmp_path / "table.npz"
+  path.write_text(HEADER + "346,U1,A,0,6,clay\n346,U1,A,5,12.5,ooze\n346,U2,A,0,12.5,sand\n")
+  given = [f"--{kind}={path}" for kind, path in paths.items()]
+  assert run(monkeypatch, *given, f"--lithology={path}", "--top_column=Top", "--bottom_column=Bottom",
+             f"--output={table}") == 0
+  got = files.read("npz", str(table)).values
+  # From 5 to 6 m both are as long; the bin of 6 m has 10 cm of clay and 20 cm of ooze.
+  wanted = {"346-U1-A": lambda k: "clay" if k < 30 else "ooze", "346-U2-A": lambda k: "sand"}
+  assert got["Principal"].tolist() == [wanted[hole](round(5 * depth))
+                                       for hole, depth in zip(got["Borehole_ID"].tolist(), got["Depth_Bin"].tolist())]
+  assert "lithology: 1 intervals overlap another one" in capsys.readouterr().out
+
+
 def run(monkeypatch, *arguments):
   """The exit code of the command."""
   monkeypatch.setattr(sys, "argv", ["tabular_vae", *map(str, arguments)])
@@ -145,7 +206,9 @@ def test_files_without_a_bin_in_common_are_refused(tmp_path):
     (["--gra=a.csv", "--output=t.csv"], "allowed is one of --config; --gra --ms --ngr --rgb"),
     (["--classified=a.csv", "--hole=x", "--output=t.csv"], "--output: got 't.csv', allowed the path of a file .png"),
     (["--unsup=a.csv", "--semisup=b.csv", "--lithology=c.csv", "--output=t.csv"], "--lithology: got 'c.csv'"),
-    ([*(f"--{kind}=a.csv" for kind in HEADERS), "--rgb_column=R", "--output=t.csv"], "allowed three columns")])
+    ([*(f"--{kind}=a.csv" for kind in HEADERS), "--rgb_column=R", "--output=t.csv"], "allowed three columns"),
+    ([*(f"--{kind}=a.csv" for kind in HEADERS), "--top_column=a", "--bottom_column=b", "--output=t.csv"],
+     "got 'a', 'b', allowed two columns of --lithology, or none")])
 def test_flags_that_do_not_fit_are_refused_in_one_line(monkeypatch, capsys, arguments, said):
   assert run(monkeypatch, *arguments) == 2
   assert said in capsys.readouterr().err

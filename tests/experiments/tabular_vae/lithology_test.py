@@ -187,18 +187,6 @@ def test_separation_and_within_change_features_only():
     np.testing.assert_array_equal(table.borehole, usual.borehole)
 
 
-def test_label_fraction_drops_labels_only():
-  whole, half, tenth, none = (lithology.generate(4_000, label_fraction=f) for f in (1, 0.5, 0.1, 0))
-  assert (whole.label >= 0).all() and (none.label == -1).all()
-  assert (half.label >= 0).mean() == pytest.approx(0.5, abs=0.03)
-  assert (half.label >= 0)[tenth.label >= 0].all()  # nested
-  for table in (half, tenth):
-    np.testing.assert_array_equal(table.features, whole.features)
-    np.testing.assert_array_equal(table.label[table.label >= 0], whole.label[table.label >= 0])
-  with pytest.raises(ValueError, match="^label_fraction is 1.5; allowed are 0 to 1$"):
-    lithology.generate(4_000, label_fraction=1.5)
-
-
 def test_prototypes():
   mean, sd = lithology.prototypes()
   assert mean.shape == sd.shape == (139, 4) and (sd > 0).all()
@@ -214,7 +202,8 @@ def test_prototypes():
 
 
 def test_csv_round_trip(tmp_path):
-  table = lithology.generate(1_000, label_fraction=0.5)
+  table = lithology.generate(1_000)
+  table.label[::3] = -1
   path = tmp_path / "table.csv"
   writing.write(str(path), lithology.columns(table))
   with open(path, newline="", encoding="utf-8") as file:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxtrain.errors import UserError
-from jaxtrain.experiments.tabular_vae import nets, novelty
+from jaxtrain.experiments.tabular_vae import likelihoods, nets, novelty
 from jaxtrain.run import start
 from jaxtrain.types import Source
 
@@ -29,6 +29,24 @@ def test_percentiles_are_those_of_the_formula():
           for row in z.astype(np.float64)]
   np.testing.assert_allclose(got, want, atol=1e-4)
   assert 0 < got.min() and got.max() <= 100 and len(set(got)) > 10
+
+
+def test_what_is_in_nats_is_not_scaled():
+  """Of the first column -log p, which is what the parts have; of the second half of its error over the mean error."""
+  random = np.random.default_rng(1)
+  kept, z = random.normal(size=(40, 2)).astype(np.float32), random.normal(size=(10, 2)).astype(np.float32)
+  layout = likelihoods.Layout((likelihoods.Column("categorical", 3), likelihoods.Column("continuous")), False)
+  mean_error = np.mean((kept[:, 1].astype(np.float64) / 2) ** 2)
+  own = lambda row: (row[0] / 2) ** 2 + 0.5 * (row[1] / 2) ** 2 / mean_error + (row ** 2).sum()
+  reference = np.array([own(row) for row in kept.astype(np.float64)])
+  want = [100 * (reference < own(row)).mean() for row in z.astype(np.float64)]
+  np.testing.assert_allclose(novelty.percentiles(linear_parts, {}, kept.tolist(), z, layout), want, atol=1e-4)
+
+
+def test_kept_rows_come_back_to_the_bit_where_spikes_need_it():
+  x = np.random.default_rng(3).normal(size=(30, 2)).astype(np.float32)
+  source = Source(None, None, 1, 30, rows=lambda index: {"x": x[index]})
+  np.testing.assert_array_equal(np.array(novelty.keep_rows(source, 2, novelty.EXACT), np.float32), x)
 
 
 def test_holes_of_the_kept_rows_do_not_count():

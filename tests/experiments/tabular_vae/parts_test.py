@@ -183,6 +183,16 @@ def test_density_is_left_out_of_other_likelihoods():
   assert told.startswith("Left out of the assessment: the density of rows (") and told.count("imputation (") == 1
   assert "clusters" not in told and "\n" not in told
   assert not assessment.reason(PLAN._replace(parts=("clusters",), draws=0, own_likelihoods=True), meta)
+  labelled = meta | {"class_names": ["p", "q"]}
+  assert list(assessment.left_out(PLAN._replace(draws=0, columns=("d",)), labelled)) == ["imputation"]
+
+
+def test_categories_are_columns_for_methods_beside_the_model():
+  meta = {"features": ["a", "k", "b"], "kinds": {"categories": {"k": ["p", "q", "r"]}, "integer": {}, "spikes": {}}}
+  x = np.float32([[0.5, 1, 2], [0.1, 3, 0], [0.2, 0, 1]])
+  np.testing.assert_array_equal(held_out.plain(meta, x), np.float32(
+      [[0.5, 1, 0, 0, 2], [0.1, 0, 0, 1, 0], [0.2, 0, 0, 0, 1]]))
+  assert held_out.plain({"features": ["a"]}, x) is x
 
 
 @pytest.mark.parametrize(("columns", "says"), [
