@@ -8,7 +8,6 @@ Each command defines flags of its own (`new_flags`), so that several commands ca
 
 import contextlib
 import datetime
-import difflib
 import errno
 import faulthandler
 import io
@@ -22,7 +21,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 from absl import flags as absl_flags, logging
 
-from jaxtrain import config as config_lib, errors, jsonable, streams
+from jaxtrain import config as config_lib, errors, jsonable, spelling, streams
 from jaxtrain.errors import Told, UserError
 from jaxtrain.workdir import atomic, journal, jsonfile, records, schema
 
@@ -161,10 +160,10 @@ def suggestion(name: str, own: absl_flags.FlagValues) -> str:
     field, known = re.sub(r"^conf[^.]*\.", "", name), known_fields(own)
     if near := config_lib.nearest(field, known):
       return f"; did you mean --config.{near}?"
-  close = difflib.get_close_matches(name, list(own), n=1)
-  if not close and "config" in own:
-    close = [f"config.{key}" for key in difflib.get_close_matches(field, known, n=1)]
-  return f"; did you mean --{close[0]}?" if close else ""
+  close = spelling.near(name, own)
+  if not close and "config" in own and (near := spelling.near(field, known)):
+    close = f"config.{near}"
+  return f"; did you mean --{close}?" if close else ""
 
 
 def known_fields(own: absl_flags.FlagValues) -> list[str]:
@@ -196,8 +195,8 @@ def read_run(given: Given, environ) -> tuple[Any, dict[str, str]]:
     raise UserError(f"--workdir: {workdir!r} is the folder of a sweep; its members are in runs/")
   record = records.read_config(workdir)
   if record is None:
-    raise UserError(f"--config: required, such as --config=configs/vae.py; {workdir!r} holds no run that could go on "
-                    "without")
+    raise UserError(spelling.then(f"--workdir: {spelling.no_run(workdir)}", "for a new run --config: required, such as "
+                                  "--config=configs/vae.py"))
   config, origins = overlaid(config_lib.from_workdir(record, workdir), given.fields, environ)
   before = record["origins"] if "origins" in record else {}
   return config, {key: origin for key, origin in before.items() if isinstance(origin, str)} | origins

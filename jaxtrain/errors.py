@@ -36,6 +36,10 @@ class Told(Exception):
     super().__init__(f"{message} ({hint})" if hint else message)
     self.message, self.hint = message, hint
 
+  def _render_traceback_(self) -> list[str]:
+    """What IPython and notebooks show in place of a traceback."""
+    return [f"{type(self).__name__}: {self}"]
+
 
 class UserError(Told, ValueError):
   """A mistake in a flag, config, file or workdir. It is shown as one to four lines."""

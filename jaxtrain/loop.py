@@ -39,6 +39,7 @@ class Result(NamedTuple):
     workdir: folder of the run's files; None for a run that leaves none.
     state: the final state.
     digest: SHA-256 of the final state.
+    verbs: name -> what it does to rows, of those that `predict` and `jaxtrain.load` have for the run.
   """
   history: dict[str, list]
   best_value: float | None
@@ -48,6 +49,7 @@ class Result(NamedTuple):
   workdir: str | None
   state: Any
   digest: str
+  verbs: dict[str, Any] = {}
 
   def __repr__(self) -> str:  # a state is pages long
     best = "nothing evaluated" if self.best_value is None else f"best {self.best_value:.6g} at step {self.best_step:,}"
@@ -118,7 +120,7 @@ def train_one(config, workdir, stop: stops.Stop, draw, **options) -> Result:
         with stop.at_once(run.left):  # which waits for the save under way
           draw(workdir, "train")
 
-    run.ledger.console.start(run.step, run.plan.total)
+    run.ledger.console.start(run.step, run.plan.total, run.plan.unit)
     try:
       fit(run, stop, watchdog, draw_curves)
       return finish(run, stop, watchdog)
@@ -197,7 +199,8 @@ def conclude(ledger: Ledger, final: str, state: Any, best: Any, test: dict[str, 
   ledger.say_final(test)
   val_loss = ledger.last_means["val_loss"] if "val_loss" in ledger.last_means else None
   return Result(history, ledger.best_value, ledger.best_step, val_loss,
-                test["loss"] if test and "loss" in test else None, ledger.workdir, state, final)
+                test["loss"] if test and "loss" in test else None, ledger.workdir, state, final,
+                dict(ledger.experiment.predict or {}))
 
 
 def evaluate(config: ConfigDict | None, workdir: str, init_from: str | None = None,

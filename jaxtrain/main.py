@@ -24,9 +24,12 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import shutil
 import sys
+from typing import Any
 
+import numpy as np
 from absl import flags
 
 from jaxtrain import commands, config as config_lib, errors, notebook, streams
@@ -110,6 +113,9 @@ def list_fields(config, origins: dict[str, str], own: flags.FlagValues) -> None:
     streams.answer(json.dumps(listing.as_json(described)))
   else:
     streams.answer(*listing.as_lines(described, shutil.get_terminal_size((WIDTH, 0)).columns))
+    if not own.fields:
+      streams.say("jaxtrain: --fields=optim lists those of a section alone, --fields=train.num those that begin so",
+                  error=True)
 
 
 def check_flags(own: flags.FlagValues) -> None:
@@ -153,9 +159,11 @@ def run_mode(given: Given, log: Log) -> None:
 
 def work_on(given: Given, config, origins: dict[str, str], log: Log) -> None:
   """Trains or evaluates a run, and draws its page. Raises UserError and the loop's exceptions."""
+  own = given.flags
+  if own.mode == "train":
+    notebook.say_start(config)
   from jaxtrain import loop
   from jaxtrain.config import meanings
-  own = given.flags
   noted = meanings.of_config(own.config)
   if own.mode == "train":
     join_processes(config, own)
@@ -164,10 +172,22 @@ def work_on(given: Given, config, origins: dict[str, str], log: Log) -> None:
   if own.mode == "eval":
     loop.evaluate(config, workdir, own.init_from or None, notebook.draw, noted)
   else:
-    notebook.train_whole(config, workdir, trusted(given, workdir), resume=own.resume,
-                         init_from=own.init_from or None, origins=origins, meanings=noted)
+    result = notebook.train_whole(config, workdir, trusted(given, workdir), resume=own.resume,
+                                  init_from=own.init_from or None, origins=origins, meanings=noted)
   if processes.is_first():
     notebook.say_report(workdir)
+    if own.mode == "train" and config.log.progress:
+      say_next(workdir, result.verbs)
+
+
+def say_next(workdir: str, verbs: dict[str, Any]) -> None:
+  """What can be done with a run now; on standard error, since it is no result."""
+  name = next((name for name in verbs if verbs[name].reads), next(iter(verbs), ""))
+  if name:
+    rows = "--input=FILE.csv" if verbs[name].reads else "--num=100"
+    others = f" ({', '.join(other for other in verbs if other != name)} too)" * (len(verbs) > 1)
+    streams.say(f"jaxtrain: next: python -m jaxtrain.predict --workdir={shlex.quote(workdir)} --verb={name} {rows} "
+                f"--output=OUT.csv{others}; in Python run = jaxtrain.load({workdir!r})", error=True)
 
 
 def join_processes(config, own: flags.FlagValues) -> None:
@@ -184,7 +204,16 @@ def show(described: dict, as_json: bool) -> None:
   if as_json:
     streams.answer(json.dumps(described))
   else:
-    streams.answer(*(f"{key}: {value}" for key, value in described.items()))
+    streams.answer(*(f"{key}: {shortest(value)}" for key, value in described.items()))
+
+
+def shortest(value: Any) -> Any:
+  """A number with ten digits, of one of 32 bits those that it has; any other value as it is."""
+  if not isinstance(value, float):
+    return value
+  with np.errstate(over="ignore"):
+    single = np.float32(value)
+  return float(str(single)) if float(single) == value else float(f"{value:.10g}")
 
 
 def work(log: Log) -> None:

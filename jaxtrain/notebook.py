@@ -15,13 +15,14 @@ import functools
 import operator
 import os
 import re
+import sys
 import tempfile
 import warnings
 from typing import Any, Iterator, Sequence
 
 from ml_collections import ConfigDict
 
-from jaxtrain import commands, config as config_lib, streams
+from jaxtrain import commands, config as config_lib, spelling, streams
 from jaxtrain.config import meanings
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import Stopped, Told, UserError, need
@@ -29,7 +30,7 @@ from jaxtrain.workdir import kept, quality as quality_lib, reading, records
 
 # Words of a command, as patterns, and those of Python
 SPELT = {r"--workdir=.* goes on$": "the same call goes on", "the same command": "the same call",
-         r"(?<![\w-])--(?=[a-z])": ""}
+         r"(?<![\w-])--(?=[a-z])": "", r"(?<![\w./-])config\.(?!json|py)(?=[a-z])": ""}
 
 
 @contextlib.contextmanager
@@ -62,18 +63,26 @@ def check_families(config: ConfigDict) -> None:
 
 
 def train_whole(config: ConfigDict, workdir: str | None, fits, **options):
-  """`loop.train` with its options, and in the end figures and report; returns its result.
+  """`loop.train` with its options, and in the end figures and report, unless they are as new as the run; returns its
+  result.
 
   `fits`: context in which the files of the run are read for its page.
   """
   from jaxtrain import loop
+  from jaxtrain.report import age
   from jaxtrain.run import stops
   result = loop.train(config, workdir, draw=draw, **options)
-  if workdir and processes.is_first():
+  if workdir and processes.is_first() and not age.is_drawn(config, workdir):
     left = lambda reason: Stopped(f"{reason}: the run is done, its page is not; the same command draws it")
     with stops.Stop(0) as stop, stop.at_once(left), fits:
       draw(workdir, "end")
   return result
+
+
+def say_start(config: ConfigDict) -> None:
+  """One line at once on a terminal: reading and compiling take a while, on a busy machine a minute."""
+  if config.log.progress and processes.is_first() and sys.stderr.isatty():
+    streams.say("jaxtrain: reading the data and compiling", error=True)
 
 
 def say_report(workdir: str) -> None:
@@ -111,6 +120,7 @@ def train(config: str | ConfigDict, workdir: str | os.PathLike | None = None, *,
       config, environ = config_lib.read_file(os.fspath(config)), os.environ
     config, origins = commands.override(config, fields, "python", environ)
     check_families(config)
+    say_start(config)
     commands.set_up_libraries()
     backend.set_up_process()
     result = train_whole(config, workdir, contextlib.nullcontext(), resume=resume, init_from=init_from, origins=origins,
@@ -290,7 +300,8 @@ class VerbFunction:
     if self.needs is None:
       rows = ["rows of any columns"]
     else:
-      named = [f"{name} ({some(self.labels[name], ' | ')})" if name in self.labels else name for name in self.needs]
+      named = [spelling.quoted(name) + (f" ({some(self.labels[name], ' | ')})" if name in self.labels else "")
+               for name in self.needs]
       rows = [f"rows of {len(self.needs)} columns: {some(named, ', ')}"] * bool(self.needs)
     gaps = "; cells may be missing" if self.optional else ""
     return f"{self.name}({'; '.join([*rows, *['num=rows to make'] * self.counts])}{gaps})"

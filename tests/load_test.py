@@ -100,6 +100,7 @@ def test_each_kind_of_rows_gives_what_the_command_writes(verb, workdir, run, tmp
   assert all(len(column) == 21 for column in found["jax"].values())
 
 
+@pytest.mark.slow
 def test_rows_that_are_made(workdir, run, tmp_path):
   for flags, given in (((), {}), (("--seed=5",), {"seed": np.int64(5)})):
     written, found = command(workdir, "sample", None, tmp_path, "--num=7", *flags), run.sample(num=7, **given)
@@ -184,8 +185,7 @@ def test_mistakes_are_said_in_the_words_of_the_command(workdir, run):
   assert refused(lambda: run.embed(infinite)) == "the DataFrame: column 'depth', row r2: infinite value"
   assert refused(lambda: run.embed(infinite.to_dict("list"))) == "the columns: column 'depth', row 2: infinite value"
   assert refused(lambda: run.embed(rows.assign(depth="x"))) == (
-      "the DataFrame: column 'depth', row r0: 'x' is not a number; a word that means missing is named in "
-      "config.data.missing")
+      "the DataFrame: column 'depth', row r0: 'x' is not a number; make it a number, or None where it is missing")
   twice = pd.concat([rows, rows[["depth"]]], axis=1)
   assert "column names must differ; 'depth' stands more than once" in refused(lambda: run.embed(twice))
   assert refused(lambda: run.embed(np.zeros((4, 2)))) == (

@@ -382,10 +382,13 @@ def test_an_exported_verb_gives_what_the_command_gives(verb, run, tmp_path):
 def test_the_first_lines_say_how_good_the_model_is(run, tmp_path, capsys):
   capsys.readouterr()
   call(run, "sample", tmp_path, num=3)
-  best, *warnings, done = capsys.readouterr().out.splitlines()
+  best, results, *warnings, done = capsys.readouterr().out.splitlines()
   with open(f"{run}/history.json", encoding="utf-8") as file:
     values = json.load(file)["val_loss"]
   epoch = values.index(min(values)) + 1
   assert best == f"jaxtrain: best val_loss {min(values):.6g} at step {steps_of(run)[0]}, epoch {epoch}"
+  with open(f"{run}/eval/test.json", encoding="utf-8") as file:
+    accuracy = json.load(file)["scalars"]["accuracy"]
+  assert results.startswith(f"jaxtrain: on the held-out test part: accuracy {accuracy:.4g} (")
   assert warnings and all(line.startswith("jaxtrain: warning: ") for line in warnings)  # four epochs are few
   assert done.startswith("jaxtrain: sample, state of step ")

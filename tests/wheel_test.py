@@ -44,11 +44,25 @@ def installed(tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_an_editable_install_is_a_path(tmp_path):
+  """A finder would come after the path: beside a clone named jaxtrain, its folder would be an empty package."""
+  clone = tmp_path / "jaxtrain"
+  shutil.copytree(ROOT / "jaxtrain", clone / "jaxtrain", ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
+  for name in ("pyproject.toml", "README.md", "LICENSE"):
+    shutil.copy(ROOT / name, clone)
+  pip("install", "--no-index", "--no-deps", "--no-build-isolation", "--target", tmp_path / "site", "-e", clone)
+  [path] = (tmp_path / "site").glob("__editable__*")
+  assert path.suffix == ".pth" and path.read_text(encoding="utf-8").strip() == str(clone)
+
+
+@pytest.mark.slow
 def test_wheel_holds_the_files_of_the_package(installed):
   files = {path.relative_to(ROOT) for path in (ROOT / "jaxtrain").rglob("*")
            if path.suffix in (".py", ".js") or "pretrained" in path.parts and path.is_file()}
   assert files <= {path.relative_to(installed) for path in installed.rglob("*")}
   assert any(path.suffix == ".js" for path in files)
+  kept = [len(list(folder.iterdir())) for folder in installed.rglob("pretrained/checkpoints")]
+  assert kept and set(kept) == {1}  # a kept model is one state
   assert not (installed / "tests").exists() and not (installed / "configs").exists()
 
 

@@ -11,14 +11,18 @@ from typing import Any, Callable, Mapping, NamedTuple
 
 import numpy as np
 
+from jaxtrain import spelling
+
 MISSING = ("", "na", "n/a", "<na>", "nan", "null", "none")
 TRUTHS = {"true": 1.0, "false": 0.0}
 SCALARS = (str, number_types.Number, np.generic, datetime.date, datetime.time, datetime.timedelta, type(None))
 KINDS = {bytes: "bytes that are no text in UTF-8", dict: "a record", np.ndarray: "an array", np.void: "a record"}
 FLOAT32 = 3.4028234e38
 MOST_SHOWN = 60  # characters of a cell in a message
+FEW = 4  # columns named in a message
 COMMA_DECIMAL = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
-GROUPED = re.compile(r"[+-]?\d{1,3}([ ,.'\u00a0\u202f])\d{3}(\1\d{3})*([.,]\d+)?")
+POINT_DECIMAL = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([ ,.'\u00a0\u202f])\d{3}(\1\d{3})*([.,]\d+)?")
 SPACES = "\u00a0\u202f"  # that do not break: they stand for a space between thousands
 
 
@@ -137,13 +141,15 @@ def plain_numbers(column: np.ndarray) -> np.ndarray | None:
   return None if "_" in "".join(cell for cell in column if isinstance(cell, str)) else found
 
 
-def numbers(column: np.ndarray, form: Form, fail: Callable[[int | None, str], Exception]) -> np.ndarray:
+def numbers(column: np.ndarray, form: Form, fail: Callable[[int | None, str], Exception],
+            hint: Callable[[Any], str] | None = None) -> np.ndarray:
   """A column as float64, NaN where missing.
 
   Args:
     column: [N].
     form: of its cells.
     fail: makes the error of a row (None: of the column) and its words.
+    hint: words that may help, of a cell that is no number; None: `hint` of the form.
   """
   if column.dtype.kind in "fiub":
     return blank(form, column.astype(np.float64))
@@ -162,7 +168,7 @@ def numbers(column: np.ndarray, form: Form, fail: Callable[[int | None, str], Ex
     except OverflowError:
       raise fail(i, f"{shown(cell)} is more than a number of 64 bits holds") from None
     except (TypeError, ValueError):
-      raise fail(i, f"{shown(cell)} is not a number{hint(form, cell)}") from None
+      raise fail(i, f"{shown(cell)} is not a number{(hint or functools.partial(hint_of, form))(cell)}") from None
   return values
 
 
@@ -185,16 +191,42 @@ def shown(cell) -> str:
   return words if len(words) <= MOST_SHOWN else f"{words[:MOST_SHOWN]}..."
 
 
-def hint(form: Form, cell) -> str:
-  """Words on the field that would make a number of a cell, or let it mean missing."""
+def decimals(columns: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+  """Names of the columns of text with decimals behind a point, and behind a comma, by that mark. A number that may have
+  its thousands set apart, such as 1.234, says neither.
+  """
+  found = {".": [], ",": []}
+  for name, column in columns.items():
+    texts = [cell.strip() for cell in column.tolist() if isinstance(cell, str)] if column.dtype == object else []
+    for mark, pattern in ((".", POINT_DECIMAL), (",", COMMA_DECIMAL)):
+      if any(pattern.fullmatch(text) and not GROUPED.fullmatch(text) for text in texts):
+        found[mark].append(name)
+  return found
+
+
+def hint_of(form: Form, cell, columns: Mapping[str, np.ndarray] = {}) -> str:
+  """Words on the field that would make a number of a cell, or let it mean missing.
+
+  Args:
+    form: of the table's cells.
+    cell: one that is no number.
+    columns: all of the table's, by name: where some have points before decimals and others commas, no field helps.
+  """
   if not isinstance(cell, str):
     return ""
   text, found = cell.strip(), []
+  if any(pattern.fullmatch(text) for pattern in (COMMA_DECIMAL, POINT_DECIMAL, GROUPED)):
+    with_points, with_commas = decimals(columns).values() if columns else ((), ())
+    if with_points and with_commas:
+      return (f"; the table has points before decimals in some columns ({spelling.listed(with_points, FEW)}), commas "
+              f"in others ({spelling.listed(with_commas, FEW)}): write all of them with points")
   if form.decimal == "." and COMMA_DECIMAL.fullmatch(text):
     found.append("a comma before decimals is declared by config.data.decimal=','")
   if not form.thousands and (grouped := GROUPED.fullmatch(text)):
     mark = " " if grouped[1] in SPACES else grouped[1]
     found.append(f"thousands set apart by {mark!r} are declared by config.data.thousands")
+    if mark == "." != form.decimal:
+      found.append(f"decimals are to be written with {form.decimal!r} in all columns")
   if not any(letter.isdigit() for letter in text):
     found.append("a word that means missing is named in config.data.missing")
   return "; " + ", ".join(found) if found else ""

@@ -13,11 +13,11 @@ import functools
 import itertools
 import math
 import os
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from jaxtrain import memory
+from jaxtrain import memory, spelling
 from jaxtrain.data import cells, csv_files, hdf5, sqlite_files
 from jaxtrain.errors import UserError, need
 from jaxtrain.workdir import reading
@@ -35,6 +35,7 @@ class Columns(NamedTuple):
     lines: [N] line number of each row of a text file; None where rows are counted from 1.
     form: of its cells.
     bad: name of a column that may not be used -> why; it matters to nobody who does not use it.
+    in_memory: whether Python gave them, so that no field says how its cells are written.
   """
   path: str
   values: dict[str, np.ndarray]
@@ -42,6 +43,7 @@ class Columns(NamedTuple):
   lines: np.ndarray | None = None
   form: cells.Form = cells.PLAIN
   bad: dict[str, str] = {}
+  in_memory: bool = False
 
   @property
   def num_rows(self) -> int:
@@ -64,7 +66,13 @@ class Columns(NamedTuple):
   def numbers(self, name: str) -> np.ndarray:
     """A column as float64, NaN where missing. Raises UserError at a cell that is no number."""
     self.check(name)
-    return cells.numbers(self.values[name], self.form, functools.partial(self.fail, name))
+    return cells.numbers(self.values[name], self.form, functools.partial(self.fail, name), self.hint)
+
+  def hint(self, cell: Any) -> str:
+    """Words that may help with a cell that is no number."""
+    if self.in_memory:
+      return "; make it a number, or None where it is missing" if isinstance(cell, str) else ""
+    return cells.hint_of(self.form, cell, self.values)
 
   def scalars(self, name: str) -> np.ndarray:
     """A column as it is. Raises UserError where a cell has more than one value."""
@@ -115,7 +123,8 @@ def check_path(kind: str, path: str, field: str) -> None:
   if not os.path.isfile(path):
     other = "it is no regular file" if os.path.exists(path) else "there is no such file"
     reason = "it is a folder" if os.path.isdir(path) else other
-    raise UserError(f"{field}: cannot read {path!r} as {kind}: {reason}")
+    near = "" if os.path.exists(path) else spelling.meant_file(path)
+    raise UserError(f"{field}: cannot read {path!r} as {kind}: {reason}{near}")
 
 
 def has_suffix(path: str) -> bool:

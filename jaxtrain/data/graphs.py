@@ -1,9 +1,11 @@
 """Graphs with probabilities of edges, written to files: a picture (.png), a page (.html), Graphviz (.dot), GraphML.
 
-A graph is a dict of columns `cause`, `effect` and `prob`, a row for each ordered pair; `notes` are sentences on it,
-such as that its table is unlike those of training. Pictures, pages and .dot show the edges with a probability of at
-least a threshold (1/2: more likely than not), or, dashed, the ten strongest where there is none; .graphml holds every
-pair.
+A graph is a dict of columns `cause`, `effect` and `prob`, a row for each ordered pair, and, where that is known,
+`pair`: what the cause is to the effect, `causes`, `caused by`, `none` or `undecided`. `about` are sentences on what
+made it, and `notes` on what speaks against it, such as that its table is unlike those of training. Pictures, pages and
+.dot show the edges with a probability of at least a threshold (1/2: more likely than not), dashed where the pair is
+`none` or `undecided`, or, dashed, the ten strongest where no edge reaches the threshold; .graphml holds every pair. Of
+two edges between one pair the drawing has one line, with a head where the pair says which causes the other.
 
 **Source:** layers by the longest path, nodes ordered by the mean place of their neighbours: Sugiyama, Tagawa & Toda
 1981 (Methods for visual understanding of hierarchical system structures). Cycles are broken at their weakest edge.
@@ -17,9 +19,12 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
+from jaxtrain.data import graph_curves
+
 LIKELY, MOST_STRONG = 0.5, 10
 NUM_SWEEPS = 6  # of ordering the nodes of the layers
-CLIP = 16  # letters of a name in a picture
+CLIP, MOST_WIDE = 16, 200.0  # letters of a name in a picture; inches of a graph in one: viewers show none wider
+DOUBTFUL = ("none", "undecided")  # pairs whose edge is dashed
 BLUE, INK, MUTED, WARN = "#1f6fb4", "#22262b", "#667079", "#9a4a00"
 NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--card:#fff;--edge:31,111,180;
@@ -28,43 +33,80 @@ STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dd
 --warn:#f0b06a}}
 body{margin:auto;max-width:70rem;padding:1.5rem;font:16px/1.5 system-ui,sans-serif;color:var(--ink);
 background:var(--card)}h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin-top:2rem}
-p{color:var(--soft);max-width:46rem}.warn{
-color:var(--warn);overflow-wrap:anywhere}svg{width:100%;max-width:44rem;height:auto;display:block}
+p{color:var(--soft);max-width:46rem;overflow-wrap:anywhere}.warn{color:var(--warn)}svg{display:block}
 svg text{font-size:13px;fill:var(--ink);text-anchor:middle;dominant-baseline:middle}
 svg rect{fill:var(--card);stroke:var(--soft)}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
 td,th{border:1px solid var(--line);padding:.25rem .5rem;text-align:center;font-variant-numeric:tabular-nums}
-th{font-weight:600;overflow-wrap:anywhere}"""
+th{font-weight:600;white-space:nowrap}th.name{position:sticky;left:0;z-index:1;background:var(--card);text-align:left}
+thead th.turned{vertical-align:bottom;padding:.5rem .25rem}
+.turned span{writing-mode:vertical-rl;transform:rotate(180deg)}
+@media(max-width:40rem){body{padding:1rem}td,th{padding:.2rem .35rem;font-size:.8rem}th.name{max-width:7.5rem;overflow:
+hidden;text-overflow:ellipsis}}"""
+
+
+class Link(NamedTuple):
+  """A line of a drawing: its nodes, the probability of the edge, whether it has a head, whether it is dashed, and a
+  text on it.
+  """
+  cause: int
+  effect: int
+  prob: float
+  headed: bool
+  dashed: bool
+  title: str
 
 
 class Graph(NamedTuple):
-  """Nodes by name, probabilities [D, D] of edges from the first axis to the second, the edges shown, the threshold."""
+  """Nodes by name, probabilities [D, D] of edges from the first axis to the second, the edges shown, the threshold,
+  what the cause is to the effect of each pair of which that is known.
+  """
   names: list[str]
   probs: np.ndarray
   shown: list[tuple[int, int]]
   threshold: float
+  verdicts: dict[tuple[int, int], str] = {}
 
   @property
   def is_sure(self) -> bool:
     """Whether the edges that are shown reach the threshold."""
     return bool(self.shown) and self.probs[self.shown[0]] >= self.threshold
 
+  def links(self) -> list[Link]:
+    """The lines that are drawn, the strongest first."""
+    found, place = [], {pair: k for k, pair in enumerate(self.shown)}
+    for (i, j), k in place.items():
+      both, verdict = (j, i) in place, self.verdicts.get((i, j), "")
+      if both and place[j, i] < k:
+        continue
+      title = f"{self.names[i]} -> {self.names[j]}: {self.probs[i, j]:.3f}" + (
+          f", {self.names[j]} -> {self.names[i]}: {self.probs[j, i]:.3f}" * both + f" ({verdict})" * bool(verdict))
+      if both and verdict == "caused by":
+        i, j = j, i
+      found.append(Link(i, j, float(max(self.probs[i, j], self.probs[j, i] if both else 0)),
+                        not both or verdict in ("causes", "caused by"), not self.is_sure or verdict in DOUBTFUL, title))
+    return found
+
 
 def read(columns: dict[str, np.ndarray], threshold: float = LIKELY) -> Graph:
-  """The graph of columns `cause`, `effect` and `prob`."""
+  """The graph of columns `cause`, `effect` and `prob`, and `pair` where there is one."""
   names = list(dict.fromkeys([*columns["cause"].tolist(), *columns["effect"].tolist()]))
   place = {name: k for k, name in enumerate(names)}
+  pairs = [(place[cause], place[effect]) for cause, effect in zip(columns["cause"], columns["effect"])]
   probs = np.zeros((len(names), len(names)))
-  for cause, effect, prob in zip(columns["cause"], columns["effect"], columns["prob"]):
-    probs[place[cause], place[effect]] = prob
+  for pair, prob in zip(pairs, columns["prob"]):
+    probs[pair] = prob
   ranked = [divmod(int(k), len(names)) for k in np.argsort(-probs, axis=None, kind="stable")]
   ranked = [pair for pair in ranked if pair[0] != pair[1] and probs[pair] > 0]
   likely = [pair for pair in ranked if probs[pair] >= threshold]
-  return Graph(names, probs, likely or ranked[:MOST_STRONG], threshold)
+  verdicts = dict(zip(pairs, map(str, columns["pair"]))) if "pair" in columns else {}
+  return Graph(names, probs, likely or ranked[:MOST_STRONG], threshold, verdicts)
 
 
 def strongest(columns: dict[str, np.ndarray]) -> list[str]:
-  """The ten most probable edges as lines of a table, the most probable first."""
-  order = np.argsort(-columns["prob"], kind="stable")[:MOST_STRONG]
+  """The ten most probable edges as lines of a table, the most probable first; those of probability 0 are left out."""
+  order = [k for k in np.argsort(-columns["prob"], kind="stable")[:MOST_STRONG] if columns["prob"][k] > 0]
+  if not order:
+    return ["no edge has a probability above 0"]
   width = max(len(str(columns["cause"][k])) for k in order)
   return ["the strongest edges:"] + [
       f"  {columns['cause'][k]!s:>{width}} -> {columns['effect'][k]}  {columns['prob'][k]:.3f}" for k in order]
@@ -115,37 +157,42 @@ def layers(graph: Graph) -> list[int]:
 def sentence(graph: Graph) -> str:
   """Which edges are shown, in words."""
   what = "more likely than not" if graph.threshold == LIKELY else f"of probability {graph.threshold:g} or more"
-  if graph.is_sure:
-    return f"{len(graph.shown)} edges that are {what}; darker is more probable"
-  return f"no edge is {what}: the {len(graph.shown)} strongest are drawn, dashed"
+  if not graph.is_sure:
+    return f"no edge is {what}: the {len(graph.shown)} strongest are drawn, dashed"
+  links = graph.links()
+  return (f"{len(graph.shown)} edges that are {what}; darker is more probable"
+          + "; dashed: its pair is undecided, or more probably not joined" * any(link.dashed for link in links)
+          + "; without a head: both directions are there" * any(not link.headed for link in links))
 
 
 def write_png(path: str, columns: dict[str, np.ndarray], threshold: float = LIKELY, *,
-              notes: Sequence[str] = ()) -> None:
-  """A picture: the graph, beside it a heat map of all probabilities, and below them what is to be said of it."""
+              notes: Sequence[str] = (), about: Sequence[str] = ()) -> None:
+  """A picture: the graph, beside it a heat map of all probabilities, above them what made it, and below them what is to
+  be said of it.
+  """
   import matplotlib
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
   graph = read(columns, threshold)
-  D, places = len(graph.names), place_nodes(graph)
+  D, places, longest = len(graph.names), place_nodes(graph), max(map(len, map(clip, graph.names)))
   names = [clip(name).replace("$", r"\$") for name in graph.names]
+  depth = layers(graph)
   with matplotlib.rc_context({"font.size": 9, "text.color": INK, "axes.labelcolor": MUTED}):
     size = float(np.clip(3.2 + 0.22 * D, 4.6, 9))
-    figure = FigureCanvasAgg(Figure(figsize=(2.15 * size, size), layout="constrained")).figure
-    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    widest = max(depth.count(level) for level in depth)
+    wide = max(1.1 * size, min(widest * (0.085 * longest + 0.45), MOST_WIDE)) if max(depth) else 1.1 * size
+    lines = lambda texts, letters: "\n".join(line for text in texts for line in textwrap.wrap(text, letters)).replace(
+        "$", r"\$")
+    letters = int(14 * (wide + size))
+    high = size + 0.15 * (lines(about, letters).count("\n") + lines(notes, letters).count("\n"))
+    figure = FigureCanvasAgg(Figure(figsize=(wide + size, high), layout="constrained")).figure
+    left, right = figure.subplots(1, 2, width_ratios=(wide, size))
     box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": MUTED, "linewidth": 0.9}
-    boxes = [left.text(x, y, name, ha="center", va="center", fontsize=9 if D <= 20 else 7, bbox=box).get_bbox_patch()
+    boxes = [left.text(x, y, name, ha="center", va="center", fontsize=9 if D <= 20 else 7, bbox=box)
              for name, (x, y) in zip(names, places)]
-    for i, j in graph.shown[::-1]:
-      p, far = graph.probs[i, j], abs(places[i, 1] - places[j, 1]) > 1.5 / max(1, max(layers(graph)))
-      arrow = {"arrowstyle": "-|>,head_width=0.25,head_length=0.5", "color": BLUE, "alpha": 0.25 + 0.75 * p,
-               "linestyle": "-" if graph.is_sure else "--", "linewidth": 0.8 + 1.6 * p, "patchA": boxes[i],
-               "patchB": boxes[j], "shrinkA": 1, "shrinkB": 2,
-               "connectionstyle": f"arc3,rad={0.3 if far else 0.1}"}
-      left.annotate("", places[j], places[i], arrowprops=arrow, zorder=2)  # below the names
     left.set(xlim=(-0.15, 1.15), ylim=(-0.1, 1.1))
     left.axis("off")
-    left.set_title(sentence(graph), fontsize=9, color=MUTED)
+    left.set_title("\n".join(textwrap.wrap(sentence(graph), int(13 * wide))), fontsize=9, color=MUTED)
     image = right.imshow(np.where(np.eye(D, dtype=bool), np.nan, graph.probs), cmap="Blues", vmin=0, vmax=1)
     ticks = {"fontsize": 8 if D <= 20 else 6}
     right.set_xticks(range(D), names, rotation=90, **ticks)
@@ -156,86 +203,115 @@ def write_png(path: str, columns: dict[str, np.ndarray], threshold: float = LIKE
         right.text(j, i, f"{graph.probs[i, j]:.2f}", ha="center", va="center", fontsize=7,
                    color="white" if graph.probs[i, j] > 0.6 else INK)
     figure.colorbar(image, ax=right, label="probability of the edge", shrink=0.8)
+    if about:
+      figure.suptitle(lines(about, letters), fontsize=8, color=MUTED, x=0.01, ha="left")
     if notes:
-      lines = [line for note in notes for line in textwrap.wrap(note, int(26 * size))]
-      figure.supxlabel("\n".join(lines).replace("$", r"\$"), fontsize=8, color=WARN)
+      figure.supxlabel(lines(notes, letters), fontsize=8, color=WARN)
+    draw_links(figure, left, graph, boxes)
     figure.savefig(path, format="png", dpi=150, facecolor="white", metadata={"Software": None})
 
 
+def draw_links(figure, ax, graph: Graph, boxes: list) -> None:
+  """The lines of a graph between the boxes of its nodes, which are texts of `ax`; all else is drawn."""
+  figure.draw_without_rendering()
+  ends = np.array([text.get_bbox_patch().get_window_extent().extents for text in boxes])  # pixels: left, low, ...
+  at, half = (ends[:, :2] + ends[:, 2:]) / 2, (ends[:, 2:] - ends[:, :2]) / 2
+  links, frame = graph.links(), ax.bbox.extents
+  bends = graph_curves.choose_bends(at, half, [(link.cause, link.effect) for link in links], frame[:2], frame[2:])
+  for link, bend in list(zip(links, bends))[::-1]:
+    style = "-|>,head_width=0.25,head_length=0.5" if link.headed else "-"
+    arrow = {"arrowstyle": style, "color": BLUE, "alpha": 0.25 + 0.75 * link.prob,
+             "linestyle": (0, (4, 2)) if link.dashed else "-", "linewidth": 0.8 + 1.6 * link.prob,
+             "patchA": boxes[link.cause].get_bbox_patch(), "patchB": boxes[link.effect].get_bbox_patch(), "shrinkA": 1,
+             "shrinkB": 2, "connectionstyle": f"arc3,rad={-bend}"}
+    place = lambda k: boxes[k].get_position()
+    ax.annotate("", place(link.effect), place(link.cause), arrowprops=arrow, zorder=2)  # below the names
+
+
 def svg_of(graph: Graph) -> str:
-  """The graph as an SVG element; what a pointer rests on tells its probability."""
-  width, height = 640, max(300, 90 * (max(layers(graph)) + 1))
-  at = place_nodes(graph) * (width - 160, -(height - 70)) + (80, height - 35)
-  dashed = "" if graph.is_sure else ";stroke-dasharray:6 4"
+  """The graph as an SVG element of its natural size; what a pointer rests on tells its probability."""
+  depth, wide = layers(graph), [8 * len(clip(name)) + 18 for name in graph.names]
+  widest = max(depth.count(level) for level in depth) if max(depth) else 3
+  width, height = max(320, widest * (max(wide) + 16) + 16), max(300, 90 * (max(depth) + 1))
+  at = place_nodes(graph) * (width - 16, -(height - 70)) + (8, height - 35)
+  at[:, 0] = np.clip(at[:, 0], np.array(wide) / 2 + 2, width - np.array(wide) / 2 - 2)
+  half = np.array([[across / 2 + 4, 17] for across in wide])  # with room for the tip of an arrow
   parts = ['<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
            'orient="auto-start-reverse"><path d="M0 0L10 5L0 10z" style="fill:rgb(var(--edge))"/></marker></defs>']
-  wide = [8 * len(clip(name)) + 18 for name in graph.names]
-  leave = lambda k, along: along * min((wide[k] / 2 + 4) / max(abs(along[0]), 1e-9), 17 / max(abs(along[1]), 1e-9))
-  for i, j in graph.shown[::-1]:
-    along = at[j] - at[i]
-    start, end = at[i] + leave(i, along), at[j] - leave(j, along)  # where the line leaves the boxes
-    bend = (start + end) / 2 + (0.3 if abs(along[1]) > 140 else 0.1) * np.array([-along[1], along[0]])
-    p = graph.probs[i, j]
-    title = escape(f"{graph.names[i]} -> {graph.names[j]}: {p:.3f}")
-    parts.append(f'<path d="M{start[0]:.1f} {start[1]:.1f}Q{bend[0]:.1f} {bend[1]:.1f} {end[0]:.1f} {end[1]:.1f}" '
-                 f'fill="none" marker-end="url(#tip)" style="stroke:rgb(var(--edge));stroke-width:{0.8 + 2 * p:.2f};'
-                 f'opacity:{0.25 + 0.75 * p:.2f}{dashed}"><title>{title}</title></path>')
+  links = graph.links()
+  edges = [(link.cause, link.effect) for link in links]
+  bends = graph_curves.choose_bends(at, half, edges, np.zeros(2), np.array([width, height]))
+  for link, edge, bend in list(zip(links, edges, bends))[::-1]:
+    start, middle, end = graph_curves.between_boxes(at, half, edge, bend)
+    head, dashes = ' marker-end="url(#tip)"' * link.headed, ";stroke-dasharray:6 4" * link.dashed
+    parts.append(f'<path d="M{start[0]:.1f} {start[1]:.1f}Q{middle[0]:.1f} {middle[1]:.1f} {end[0]:.1f} {end[1]:.1f}" '
+                 f'fill="none"{head} style="stroke:rgb(var(--edge));stroke-width:{0.8 + 2 * link.prob:.2f};'
+                 f'opacity:{0.25 + 0.75 * link.prob:.2f}{dashes}"><title>{escape(link.title)}</title></path>')
   for name, across, (x, y) in zip(graph.names, wide, at):
     parts.append(f'<g><title>{escape(str(name))}</title><rect x="{x - across / 2:.1f}" y="{y - 13:.1f}" '
                  f'width="{across}" height="26" rx="8"/><text x="{x:.1f}" y="{y:.1f}">{escape(clip(name))}</text></g>')
-  return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="graph">{"".join(parts)}</svg>'
+  return (f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="graph">'
+          f'{"".join(parts)}</svg>')
 
 
 def write_html(path: str, columns: dict[str, np.ndarray], threshold: float = LIKELY, *,
-               notes: Sequence[str] = ()) -> None:
-  """A page that holds all it shows: what is to be said of the graph, the graph, a heat map with numbers, and the
-  strongest edges.
+               notes: Sequence[str] = (), about: Sequence[str] = ()) -> None:
+  """A page that holds all it shows: what is to be said of the graph, the graph, what made it, a heat map with numbers,
+  and the strongest edges.
   """
   graph = read(columns, threshold)
   cell = lambda i, j: "<td></td>" if i == j else (
       f'<td style="background:rgba(var(--edge),{0.75 * graph.probs[i, j]:.2f})">{graph.probs[i, j]:.2f}</td>')
   D, text = len(graph.names), lambda name: html.escape(str(name))
-  head = "".join(f"<th>{text(name)}</th>" for name in graph.names)
-  rows = "".join(f"<tr><th>{text(graph.names[i])}</th>{''.join(cell(i, j) for j in range(D))}</tr>" for i in range(D))
+  name_of = lambda k: f'<th class="name" scope="row" title="{text(graph.names[k])}">{text(graph.names[k])}</th>'
+  head = "".join(f'<th class="turned" scope="col" title="{text(name)}"><span>{text(clip(name))}</span></th>'
+                 for name in graph.names)
+  rows = "".join(f"<tr>{name_of(i)}{''.join(cell(i, j) for j in range(D))}</tr>" for i in range(D))
+  verdict = lambda pair: f"<td>{text(graph.verdicts.get(pair, ''))}</td>" * bool(graph.verdicts)
   edges = "".join(f"<tr><td>{text(graph.names[i])}</td><td>{text(graph.names[j])}</td><td>{graph.probs[i, j]:.3f}</td>"
-                  "</tr>" for i, j in graph.shown)
+                  f"{verdict((i, j))}</tr>" for i, j in graph.shown)
   said = "".join(f'<p class="warn">{text(note)}</p>' for note in notes)
+  made = "<h2>What this is</h2>" * bool(about) + "".join(f"<p>{text(line)}</p>" for line in about)
+  pair = "<th>verdict on the pair</th>" * bool(graph.verdicts)
   page = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
           f'content="width=device-width, initial-scale=1"><title>Graph</title><style>{STYLE}</style></head><body>'
-          f"<h1>Graph of {D} variables</h1>{said}<p>Drawn: {text(sentence(graph))}.</p>{svg_of(graph)}"
+          f"<h1>Graph of {D} variables</h1>{said}<p>Drawn: {text(sentence(graph))}.</p>"
+          f'<div class="scroll">{svg_of(graph)}</div>{made}'
           f'<h2>All probabilities</h2><p>Causes in rows, effects in columns.</p><div class="scroll"><table>'
-          f"<tr><th></th>{head}</tr>{rows}</table></div><h2>Edges that are drawn</h2><div class=\"scroll\"><table>"
-          f"<tr><th>cause</th><th>effect</th><th>probability</th></tr>{edges}</table></div></body></html>\n")
+          f'<thead><tr><th class="name"></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+          f'<h2>Edges that are drawn</h2><div class="scroll"><table>'
+          f"<tr><th>cause</th><th>effect</th><th>probability</th>{pair}</tr>{edges}</table></div></body></html>\n")
   with open(path, "w", encoding="utf-8", errors="replace") as file:
     file.write(page)
 
 
 def write_dot(path: str, columns: dict[str, np.ndarray], threshold: float = LIKELY, *,
-              notes: Sequence[str] = ()) -> None:
-  """A digraph of Graphviz, with the shown edges labelled by their probability, and notes as its label."""
+              notes: Sequence[str] = (), about: Sequence[str] = ()) -> None:
+  """A digraph of Graphviz, with the lines that are drawn labelled by their probability, and what is said as its label.
+  """
   graph = read(columns, threshold)
   quoted = lambda name: '"' + str(name).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-  lines = [f"  label={quoted(chr(10).join(notes))};"] * bool(notes)
+  lines = [f"  label={quoted(chr(10).join([*notes, *about]))};"] * bool(notes or about)
   lines += [f"  {quoted(name)};" for name in graph.names]
-  lines += [f'  {quoted(graph.names[i])} -> {quoted(graph.names[j])} [label="{graph.probs[i, j]:.2f}", '
-            f"weight={1 + round(99 * graph.probs[i, j])}, penwidth={0.5 + 2 * graph.probs[i, j]:.2f}"
-            f"{'' if graph.is_sure else ', style=dashed'}];"
-            for i, j in graph.shown]
+  lines += [f'  {quoted(graph.names[link.cause])} -> {quoted(graph.names[link.effect])} [label="{link.prob:.2f}", '
+            f"weight={1 + round(99 * link.prob)}, penwidth={0.5 + 2 * link.prob:.2f}"
+            f"{', style=dashed' * link.dashed}{'' if link.headed else ', dir=none'}];" for link in graph.links()]
   with open(path, "w", encoding="utf-8", errors="replace") as file:
     file.write("\n".join(["digraph {", "  node [shape=box, style=rounded];", *lines, "}", ""]))
 
 
 def write_graphml(path: str, columns: dict[str, np.ndarray], threshold: float = LIKELY, *,
-                 notes: Sequence[str] = ()) -> None:
-  """GraphML of all pairs, with the attribute `probability` and notes as its description; letters that XML does not
-  allow are left out.
+                  notes: Sequence[str] = (), about: Sequence[str] = ()) -> None:
+  """GraphML of all pairs, with the attribute `probability` and what is said as its description; letters that XML does
+  not allow are left out.
   """
   graph = read(columns, threshold)
   lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">',
            '<key id="name" for="node" attr.name="name" attr.type="string"/>',
            '<key id="probability" for="edge" attr.name="probability" attr.type="double"/>',
            '<graph edgedefault="directed">']
-  lines += [f"<desc>{escape(NOT_XML.sub('', ' '.join(notes)))}</desc>"] * bool(notes)
+  said = NOT_XML.sub("", " ".join([*notes, *about]))
+  lines += [f"<desc>{escape(said)}</desc>"] * bool(said)
   lines += [f'<node id={quoteattr(f"n{k}")}><data key="name">{escape(NOT_XML.sub("", str(name)))}</data></node>'
             for k, name in enumerate(graph.names)]
   lines += [f'<edge source="n{i}" target="n{j}"><data key="probability">{float(graph.probs[i, j])!r}</data></edge>'

@@ -5,14 +5,14 @@ said.
 import contextlib
 import re
 import sys
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from jaxtrain import memory
+from jaxtrain import memory, spelling
 from jaxtrain.config import limits
 from jaxtrain.config.defaults import TABLES
-from jaxtrain.data import cells, files, labels, scaling, sqlite_files, tables
+from jaxtrain.data import cells, files, labels, scaling, sqlite_files
 from jaxtrain.errors import UserError
 
 FIELDS = ("table", "missing", "separator", "decimal", "thousands", "encoding")  # of config.data, and flags of predict
@@ -82,14 +82,14 @@ def from_memory(given: Any, data: Mapping, names: tuple[str, ...] | None) -> fil
     path, bad, table = ARRAY, {}, plain_array(ARRAY, given)
     if table.ndim != 2 or names is not None and table.shape[1] != len(names):
       width = "F" if names is None else len(names)
-      words = "" if names is None else f", a column for each of {tables.shorten(list(names))}"
+      words = "" if names is None else f", a column for each of {spelling.listed(names)}"
       raise UserError(f"{path}: got the shape {table.shape}, allowed (N, {width}){words}")
     labels = names or tuple(f"x{d}" for d in range(table.shape[1]))
     arrays = {label: (table[:, d], None) for d, label in enumerate(labels)}
   columns = files.split_wide(path, arrays, cells.form_of(fields_of(data)), bad)
   if not columns.num_rows:
     raise UserError(f"{path}: no rows")
-  return columns._replace(lines=np.arange(columns.num_rows) if lines is None else lines)
+  return columns._replace(lines=np.arange(columns.num_rows) if lines is None else lines, in_memory=True)
 
 
 def plain_array(path: str, values: Any) -> np.ndarray:
@@ -125,6 +125,13 @@ def check_num(num: int, row_bytes: int) -> None:
                     "make several files, with other seeds")
 
 
+def lacks(columns: files.Columns, name: str, names: Sequence[str]) -> str:
+  """The complaint that an input has no column of a name, of those that a run needs."""
+  near = spelling.near(name, columns.values)
+  return (f"{columns.path} has no column {name!r}{f' (it has {near!r})' if near else ''}; the run needs "
+          f"{spelling.listed(names)}")
+
+
 def read_features(columns: files.Columns, names: list[str], categories: Mapping[str, list[str]] = {}) -> np.ndarray:
   """The model's features [N, D] float64 of a file, NaN where missing. Raises UserError for a file that does not fit.
 
@@ -134,7 +141,7 @@ def read_features(columns: files.Columns, names: list[str], categories: Mapping[
   for name in names:
     columns.check(name)
     if name not in columns.values:
-      raise UserError(f"{columns.path} has no column {name!r}; the run needs {tables.shorten(list(names))}")
+      raise UserError(lacks(columns, name, names))
   x = np.stack([labels.known_codes(columns, name, categories[name])[0] if name in categories else columns.numbers(name)
                 for name in names], axis=1)
   for r, d in np.argwhere(np.isinf(x))[:1]:

@@ -10,6 +10,7 @@ CODES = (-99.0, -999.0, -999.25, -9999.0, -9999.25, -99999.0, 999.0, 999.25, 999
          1e30, -1e30)  # that programs write for missing
 REPEATED = 3  # rows with the same value at an end of a column, to be worth a word
 COUNTED = 8  # rows from which on a column that counts them is no accident
+COUNTED_SHARE = 0.5  # of the rows, one more than the row before, from which a column counts: some may be taken out
 MOST_WARNINGS = 20
 
 
@@ -30,6 +31,26 @@ class Survey(NamedTuple):
   warnings: list[str]
 
 
+class Counts(NamedTuple):
+  """Whether columns count the rows that were seen so far.
+
+  Attributes:
+    last: [1, D], the newest row; [0, D] before the first.
+    rising: [D] bool, each row is more than the one before, by a whole number.
+    ones: [D], how many rows are one more than the one before.
+  """
+  last: np.ndarray
+  rising: np.ndarray
+  ones: np.ndarray
+
+  def followed_by(self, x: np.ndarray) -> "Counts":
+    """The same once the rows x [n, D] were seen too."""
+    with np.errstate(over="ignore", invalid="ignore"):
+      steps = np.diff(np.concatenate([self.last, x]), axis=0)
+    whole = (steps > 0) & (steps == np.rint(steps))
+    return Counts(x[-1:], self.rising & whole.all(axis=0), self.ones + (steps == 1).sum(axis=0))
+
+
 def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: bool) -> Survey:
   """Looks at all features, block [n, D] by block.
 
@@ -43,7 +64,7 @@ def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: 
       such as a pixel in the corner of an image, may be constant.
   """
   keep, D, incomplete = [], len(names), 0
-  missing, first, counting = np.zeros(D, int), None, np.ones(D, bool)
+  missing, counts = np.zeros(D, int), Counts(np.zeros((0, D)), np.ones(D, bool), np.zeros(D, int))
   low, high = no_end(D), no_end(D)
   for x in blocks:
     start = sum(map(len, keep))
@@ -57,8 +78,7 @@ def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: 
     incomplete += int((some & ~whole).sum()) if masked else 0
     seen = ~gap & keep[-1][:, None]
     low, high = join_ends(low, end_of(x, seen)), join_ends(high, end_of(-x, seen))
-    first = x[0] if first is None else first
-    counting &= (x - first == start + np.arange(len(x))[:, None]).all(axis=0)
+    counts = counts.followed_by(x)
   used = np.concatenate(keep)
   for d in np.flatnonzero(missing == len(used)):
     raise UserError(f"{columns.path}: column {names[d]!r} is empty in every row")
@@ -70,8 +90,10 @@ def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: 
     if names[d] not in parts:
       raise UserError(f"{columns.path}: column {names[d]!r} is constant ({low[0, d]:g}) in the {used.sum()} "
                       f"{'used' if masked else 'complete'} rows")
-  found = [f"column {names[d]!r} counts the rows, as an index that pandas writes does; leave it out, unless the order "
-           "of the rows means something" for d in np.flatnonzero(counting) if len(used) >= COUNTED]
+  counting = counts.rising & (counts.ones >= COUNTED_SHARE * len(used)) & (len(used) >= COUNTED)
+  gaps = [" with gaps" if ones < len(used) - 1 else "" for ones in counts.ones]
+  found = [f"column {names[d]!r} counts the rows{gaps[d]}, as an index that pandas writes does; leave it out, unless "
+           "the order of the rows means something" for d in np.flatnonzero(counting)]
   found += [words for d, name in enumerate(names) for words in repeats(name, low[:, d], high[:, d])]
   return Survey(used, bounds_of(low, high), missing, incomplete, shortened(found))
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxtrain import spelling
 from jaxtrain.data import cells, files, labels, surveys
 from jaxtrain.errors import UserError
 
@@ -107,8 +108,8 @@ def other_numbers(columns: files.Columns, name: str) -> np.ndarray:
   """A numeric column [N] that is no feature. Raises UserError where it is not there, or a cell is no number."""
   columns.check(name)
   if name not in columns.values:
-    raise UserError(f"config.eval.transfer: {columns.path} has no column {name!r}; it has "
-                    f"{shorten([*columns.values, *columns.wide])}")
+    known = [*columns.values, *columns.wide]
+    raise UserError(spelling.no_column(f"config.eval.transfer: {columns.path}", name, known, spelling.IN_TUPLE))
   return columns.numbers(name)
 
 
@@ -119,7 +120,8 @@ def feature_numbers(columns: files.Columns, name: str, named: tuple[str, ...], c
   try:
     return columns.numbers(name)
   except UserError as error:
-    hints = ["a column of names in config.data.categorical"] * categories
+    notation = any(word in error.message for word in ("decimals", "thousands"))
+    hints = ["a column of names in config.data.categorical"] * (categories and not notation)
     if name not in named and any(map(is_pattern, named)):
       hints.append("a column that is no feature is named in config.data.leave_out")
     if not hints:
@@ -156,13 +158,14 @@ def pick_features(columns: files.Columns, features: tuple[str, ...], label: str,
   known = [*columns.values, *columns.wide]
   if not features:
     raise UserError("config.data.features: got (), allowed the names of the numeric columns, such as "
-                    f"--config.data.features=density,porosity; {columns.path} has {shorten(known)}")
+                    f"--config.data.features=density,porosity; {columns.path} has {spelling.listed(known)}")
   for field, names in (("features", features), ("label", (label,) if label else ()),
                        ("group", (group,) if group else ())):
     for name in names:
       columns.check(name)
       if name not in columns.values and (field != "features" or name not in columns.wide and not is_pattern(name)):
-        raise UserError(f"config.data.{field}: {columns.path} has no column {name!r}; it has {shorten(known)}")
+        form = spelling.IN_TUPLE if field == "features" else ""
+        raise UserError(spelling.no_column(f"config.data.{field}: {columns.path}", name, known, form))
   features = columns.expand(match(known, features, (label, group), columns.path, "features"))
   if leave_out:
     dropped = columns.expand(match(known, leave_out, (), columns.path, "leave_out"))
@@ -195,14 +198,9 @@ def match(known: list[str], names: tuple[str, ...], but: tuple[str, ...], source
       continue
     fitting = [other for other in known if fnmatch.fnmatchcase(other, name) and other not in (*but, *found)]
     if not any(fnmatch.fnmatchcase(other, name) for other in known):
-      raise UserError(f"config.data.{field}: {source} has no column {name!r}; it has {shorten(known)}")
+      raise UserError(spelling.no_column(f"config.data.{field}: {source}", name, known, spelling.IN_TUPLE))
     found += fitting
   return tuple(found)
-
-
-def shorten(names: list[str], most: int = 12) -> str:
-  """Names in a list that stays readable."""
-  return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def encode_groups(columns: files.Columns, name: str, keep: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@
   python -m jaxtrain.report runs/a runs/b --output=comparison.html    several runs, compared
   python -m jaxtrain.report runs/seeds --members                      a sweep, and the page of each member
 
+It prints the full path of the page: report.html in the folder of a run or a sweep, of several comparison.html in the
+current folder, or the file of --output.
 A run whose config asks for no figures gets the standard ones.
 """
 
@@ -40,7 +42,7 @@ def write_members(paths: list[str]) -> None:
           run_page.write_run(member.folder, "end", asked=True)
 
 
-def write_page(paths: list[str], output: str, members: bool) -> str | None:
+def write_page(paths: list[str], output: str, members: bool) -> str:
   """Writes the page of these folders and returns its path. Raises UserError where it cannot."""
   one = paths[0] if len(paths) == 1 else ""
   own = os.path.join(one, "report.html") if one and journal.is_sweep(one) else ""
@@ -65,7 +67,7 @@ def work(log: commands.Log) -> None:
   given = commands.parse(make_flags(), sys.argv, __doc__, takes_arguments=True)
   if not given.arguments:
     raise UserError("RUN_OR_SWEEP: required, the folder of a run or of a sweep")
-  streams.answer(write_page(given.arguments, given.flags.output, given.flags.members))
+  streams.answer(os.path.abspath(write_page(given.arguments, given.flags.output, given.flags.members)))
 
 
 def main() -> int:

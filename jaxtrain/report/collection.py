@@ -11,6 +11,7 @@ from typing import Any, Iterable, NamedTuple
 
 import numpy as np
 
+from jaxtrain import spelling
 from jaxtrain.config import must_fit
 from jaxtrain.errors import UserError
 from jaxtrain.jsonable import exact, flatten, number
@@ -24,7 +25,7 @@ NOT_METRICS = ("rows", "lr", "grad_norm", *figures.SCHEDULES)
 NOT_CURVES = ("split", "epoch", "step", "epoch_time_s", "throughput", "max_memory_mib")
 VAGUE = ("kind", "name", "path", "source", "start", "shape")  # last parts of keys that say little alone
 TIME = "time in steps, s"
-MAX_LABEL = 64
+MAX_LABEL, MAX_FIELDS = 64, 3  # letters of a group's label; fields that it tells
 # Words in names of metrics that say which direction is better, where the experiment does not; lower is taken as better
 # where none does.
 HIGHER = ("accuracy", "ari", "auc", "auroc", "auprc", "correlation", "elbo", "f1", "likelihood", "nmi", "precision",
@@ -68,7 +69,8 @@ def gather(paths: Iterable[str]) -> list[Member]:
   found = {}
   for path in paths:
     if not journal.is_sweep(path) and not os.path.exists(os.path.join(path, "config.json")):
-      raise UserError(f"{path!r} holds neither a run (config.json) nor a sweep (sweep.json)")
+      raise UserError(f"{path!r} holds neither a run (config.json) nor a sweep (sweep.json)" if os.path.exists(path)
+                      else spelling.no_run(path))
     for member in members_of(path) if journal.is_sweep(path) else [read_member(path)]:
       found.setdefault(os.path.realpath(member.folder), member)
   if not found:
@@ -267,7 +269,12 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def group_labels(members: list[Member], groups: list[list[int]], fields: Fields) -> list[str]:
-  """The groups in words: their values in the fields that make them, cut where they are many; no two alike."""
+  """The groups in words, no two alike: their values in the fields that make them, cut where they are many. Single runs
+  that differ in many fields have the names of their folders.
+  """
+  names = [members[indices[0]].name for indices in groups]
+  if len(fields.leading) > MAX_FIELDS and len(members) == len(groups) == len(set(names)):
+    return [name if len(name) <= MAX_LABEL else f"{name[:MAX_LABEL - 1]}…" for name in names]
   labels = []
   for indices in groups:
     member = members[indices[0]]

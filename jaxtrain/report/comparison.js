@@ -85,7 +85,9 @@ function curves() {
     const keys = [...new Set(lines.map(line => line.key))];
     const shown = state.shown[state.color] = state.shown[state.color]
       || new Set(field ? keys : keys.slice(0, 8));
-    const color = new Map(keys.map((key, k) => [key, orderColor(k, keys.length, field && field.numeric)]));
+    const own = key => data.places[data.groups.indexOf(key)];  // groups have the colours that the figures give them
+    const color = new Map(keys.map((key, k) => [key, !field && data.groups.length <= COLORS.length ? COLORS[own(key)]
+      : orderColor(k, keys.length, field && field.numeric)]));
     const visible = lines.filter(line => shown.has(line.key) && line.x.length);
     const all = visible.flatMap(line => line.y).sort((a, b) => a - b), canLog = all.length > 0 && all[0] > 0;
     const falls = canLog && all[all.length - 1] > 8 * all[all.length >> 1];
@@ -128,7 +130,8 @@ function curvesPicture(lines, color, width, log, name) {
   const band = (line, k) => hasBands && line.half && line.half[k] || 0;
   const positions = ends(lines.flatMap(line => line.x)), means = ends(lines.flatMap(line => line.y));
   const x = axis(positions, area.left, area.right, {log: false, margin: 0, most: width / 110, whole: true});
-  const around = line => line.y.flatMap((value, k) => [value - band(line, k), value + band(line, k)]);
+  const floor = means[0] >= 0 ? 0 : -Infinity;  // what is never negative has no band below 0
+  const around = line => line.y.flatMap((value, k) => [Math.max(value - band(line, k), floor), value + band(line, k)]);
   const edges = ends(lines.flatMap(around));
   const room = log ? 0 : (means[1] - means[0]) / 2;  // a wide band may be cut, so that it does not flatten the rest
   const values = [Math.max(edges[0], means[0] - room), Math.min(edges[1], means[1] + room)];
@@ -139,7 +142,7 @@ function curvesPicture(lines, color, width, log, name) {
     if (line.half && hasBands) {
       const there = line.x.map((_, k) => k).filter(k => line.half[k] !== null);
       const edge = sign => there.map(k => {
-        const value = line.y[k] + sign * line.half[k];
+        const value = Math.max(line.y[k] + sign * line.half[k], floor);
         return [x.at(line.x[k]), log && value <= 0 ? area.bottom : clip(y.at(value))];
       });
       const style = `fill:${color.get(line.key)};opacity:.18`;

@@ -23,6 +23,7 @@ from jaxtrain import jsonable, streams
 from jaxtrain.config import modules
 from jaxtrain.errors import UserError
 from jaxtrain.report import pictures
+from jaxtrain.report.names import words
 from jaxtrain.workdir import atomic, reading
 from jaxtrain.workdir.reading import RunData
 
@@ -32,13 +33,7 @@ MAX_PANELS = 24
 COLORS = {"train": "#1f6fb4", "val": "#d2580f", "test": "#0b8a62"}
 LEGEND = {"train": "training", "val": "validation"}
 # Ten hues that stay apart for most kinds of colour blindness
-HUES = ("#1f6fb4", "#d2580f", "#0b8a62", "#c9468f", "#e3ac00", "#58b7e6", "#6b4fb3", "#8c5a2b", "#8fae1b", "#22262b")
-# Parts of names of metrics, as a person says them
-WORDS = {"train": "training", "val": "validation", "lr": "learning rate", "grad": "gradient", "kl": "KL",
-         "recon": "reconstruction", "class": "classifier", "auc": "AUC", "auroc": "AUROC", "rmse": "RMSE", "mae": "MAE",
-         "r2": "R²", "f1": "F1", "nll": "negative log-likelihood", "ece": "calibration error", "dims": "dimensions",
-         "top5": "in the top 5", "prob": "probability", "nats": "in nats", "e": "expected", "sd": "by deviation",
-         "macro": "(mean of classes)", "ate": "ATE", "cate": "CATE", "aipw": "AIPW", "2sls": "2SLS"}
+HUES = ("#1f6fb4", "#d2580f", "#0b8a62", "#c9468f", "#e3ac00", "#58b7e6", "#6b4fb3", "#8c5a2b", "#8fae1b", "#7a8796")
 INK, MUTED, GREY, FAINT = "#22262b", "#667079", "#c3c9cf", "#e3e7eb"
 STYLE = {"font.size": 8.5, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "text.color": INK,
          "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.edgecolor": "#9aa3ab",
@@ -80,11 +75,6 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
   return FigureCanvasAgg(Figure(figsize=(width, height), layout=layout)).figure
 
 
-def words(name: str) -> str:
-  """The name of a metric as a person says it."""
-  return " ".join(WORDS[part] if part in WORDS else part for part in name.split("_"))
-
-
 def axis_label(run: RunData, name: str) -> str:
   """The name of a metric in words with its unit."""
   unit = reading.description(reading.described(run), name).get("unit", "")
@@ -92,13 +82,13 @@ def axis_label(run: RunData, name: str) -> str:
 
 
 def annealed(run: RunData) -> tuple[float, str] | None:
-  """Until when a schedule of the loss changes, and that in words; None where none does."""
+  """From when on no schedule of the loss changes, and that in words; None where none does."""
   for name in SCHEDULES:
     points = reading.curve(run, "train", name)
     changing = np.flatnonzero(points[1] != points[1][-1]) if points else []
     if len(changing):
       end = float(points[0][min(changing[-1] + 1, len(points[0]) - 1)])
-      return end, f"{name} changes until {reading.time_axis(run)[0]} {end:,.6g}"
+      return end, f"{name} changes before {reading.time_axis(run)[0]} {end:,.6g}"
   return None
 
 
@@ -115,8 +105,8 @@ def set_scale(ax, series: list[np.ndarray]) -> None:
   elif max(np.nanmax(values) - high, low - np.nanmin(values)) > 0.5 * (high - low):
     room = 0.08 * (high - low)
     ax.set_ylim(low - room, high + room)
-    ax.annotate(f"starts at {next(v for v in series[0] if np.isfinite(v)):.3g}", (1.0, 1.01), xycoords="axes fraction",
-                ha="right", va="bottom", fontsize=7, color=MUTED)
+    ax.annotate(f"starts at {next(v for v in series[0] if np.isfinite(v)):.3g}", (0.0, 1.01), xycoords="axes fraction",
+                ha="left", va="bottom", fontsize=7, color=MUTED)  # between the axes and the title
 
 
 def set_log(ax, low: float, high: float) -> None:
@@ -136,7 +126,8 @@ def draw_curves(ax, run: RunData, name: str) -> None:
   if best_step is not None:
     at, shown = best_step / per_unit, "" if value is None else f" {value:.4g}"
     after = run.config.get("train", {}).get("monitor_from_epoch") or 0
-    text = f"best {words(monitor)}{shown} ({label} {at:,.6g}{f', compared after {after}' if 0 < after < at else ''})"
+    since = f", compared from {after + 1:,.6g}" if 0 < after < at else ""
+    text = f"best {words(monitor)}{shown} ({label} {at:,.6g}{since})"
     ax.axvline(at, color=MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1, label=text)
     if test := reading.curve(run, "test", name):
       ax.plot(at, test[1][-1], "D", color=COLORS["test"], markersize=5, label="test, best state")
@@ -147,8 +138,8 @@ def draw_curves(ax, run: RunData, name: str) -> None:
 def finish_axis(ax, run: RunData, title: str, label: str) -> None:
   """Title, labels and the time axis of a panel of curves."""
   unit, per_unit = reading.time_axis(run)
-  ax.set(title=clip_text(title, 28) + " (log)" * (ax.get_yscale() == "log"), xlabel=unit, ylabel=label,
-         xlim=(0, max(row["step"] for row in run.rows) / per_unit * 1.02))
+  ax.set_title(clip_text(title, 28) + " (log)" * (ax.get_yscale() == "log"), pad=15 if ax.texts else None)
+  ax.set(xlabel=unit, ylabel=label, xlim=(0, max(row["step"] for row in run.rows) / per_unit * 1.02))
   ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
 
 
@@ -251,7 +242,7 @@ def losses(run: RunData, narrow: bool = False) -> Figure | None:
     for ax in figure.axes:
       ax.axvspan(0, shade[0], color=FAINT, alpha=0.6, zorder=0, linewidth=0)
       ax.annotate(shade[1], (0, 0), xycoords="axes fraction", xytext=(3, 3), textcoords="offset points", fontsize=6.5,
-                  color=MUTED)
+                  color=MUTED, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.6})
     text += f" In the shaded part {shade[1].partition(' ')[0]} changes: training losses there are of other objectives."
   figure.set_label(text)
   return figure
@@ -288,8 +279,11 @@ def learning_rate(run: RunData, narrow: bool = False) -> Figure | None:
     by_name["lr"].set_title("learning rate (log)")
   clip = jsonable.number(run.config.get("optim", {}).get("clip_norm"))
   if "grad_norm" in names and clip:
-    by_name["grad_norm"].axhline(clip, color=INK, linewidth=0.9, linestyle=":")
-    by_name["grad_norm"].set_ylabel(f"gradient norm\n(dotted: clipped at {clip:g})")
+    low, high = by_name["grad_norm"].get_ylim()
+    dotted = "dotted: " if low <= clip <= high else ""
+    if dotted:
+      by_name["grad_norm"].axhline(clip, color=INK, linewidth=0.9, linestyle=":")
+    by_name["grad_norm"].set_ylabel(f"gradient norm\n({dotted}clipped at {clip:g})")
   texts = {"lr": "a learning rate cut too early", "grad_norm": "a gradient norm that grows or jumps, because the loss "
            "is unstable there", "beta": "a weight that rises too fast for the other terms to follow"}
   figure.set_label("Look for " + ", and for ".join(texts[name] for name in names if name in texts) + "." +
@@ -345,5 +339,7 @@ def draw(run: RunData, moment: str, asked: bool = False) -> list[tuple[str, str,
           os.mkdir(os.path.dirname(path))  # a run that is gone stays so
         with atomic.replacing(path) as fresh:
           figure.savefig(fresh, format="png", metadata={"Software": None})
+        if moment == "end":  # those of a run that has gone on are of an older state
+          pictures.remove_older(path, f"{name}-{moment}-")
         drawn.append((name, path, pictures.caption_of(family, figure)))
   return drawn

@@ -16,6 +16,7 @@ from jaxtrain.jsonable import number
 from jaxtrain.workdir import atomic
 
 MAX_ROWS = 40  # of a table at first
+TINY = 1e-4  # of a value: half an interval below that does not decide about its digits
 STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--page:#f6f7f9;--card:#fff;
 --link:#1f6fb4;--bar:#8dbbe3;--edge:#59646e66;--good:#0b7a57;--bad:#b3261e;--warn:#8a5a00}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa6b1;--line:#333b44;--page:#14181c;--card:#1c2127;
@@ -98,6 +99,8 @@ def with_interval(value: Any, half: Any, limits: Sequence[float] | None = None) 
   given, width = number(value), number(half)
   if given is None or width is None or not (math.isfinite(given) and math.isfinite(width)) or width <= 0:
     return fmt(value)
+  if width < TINY * abs(given):
+    return f"{fmt(value)} ± {width:.0e}".replace("e-0", "e-").replace("-", "−")
   digits = min(max(1 - math.floor(math.log10(width)), 0), 8)
   if limits is not None and limits[0] <= given <= limits[1] and not (
       limits[0] <= given - width and given + width <= limits[1]):

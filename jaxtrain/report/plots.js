@@ -4,9 +4,8 @@
 
 const SVG = document.querySelector("svg").namespaceURI;
 const data = JSON.parse(document.getElementById("data").textContent);
+const COLORS = data.hues;
 const main = data.metrics[data.main];
-const COLORS = ["#3b82c4", "#e07b2a", "#2a9d6f", "#c94f4f", "#8f6fc4", "#a67c2d", "#d16ba5", "#3aa0a8", "#8f9c2e",
-  "#7a8796"];
 const RAMP = [[59, 91, 196], [138, 79, 181], [201, 70, 127], [231, 116, 63], [233, 176, 52]];
 const tip = document.getElementById("tip");
 const nameOf = run => data.runs[run].name + (data.runs[run].final ? "" : ` (${data.runs[run].status})`);

@@ -27,7 +27,8 @@ def headline(run: RunData) -> list[Html]:
   shown = (tag("div", tag("span", figures.words(one.name), title=one.name), tag("b", *number_parts(one)),
                tag("span", explained(one.said) or "\u00a0")) for one in found)
   intervals = any(one.half is not None for one in found)
-  return [tag("div", *shown, class_="tiles keys"), tag("p", basis(run, split, intervals),
+  cut = any("(" in with_interval(one.value, one.half, one.said.get("limits")) for one in found)
+  return [tag("div", *shown, class_="tiles keys"), tag("p", basis(run, split, intervals, cut),
                                                        class_="soft" if split else "warn")]
 
 
@@ -37,8 +38,8 @@ def number_parts(one: Result) -> list[Html | str]:
   return [value, *[tag("em", f" {interval}")] * bool(interval)]
 
 
-def basis(run: RunData, split: str, intervals: bool) -> str:
-  """Of which rows the key results are, and what their intervals mean."""
+def basis(run: RunData, split: str, intervals: bool, cut: bool) -> str:
+  """Of which rows the key results are, and what their intervals mean; `cut`: one is cut at a limit."""
   rows = measured(run, split or "train").get("rows")
   unit = reading.description(reading.described(run), "rows").get("unit") or "rows"
   count = f"{rows:,.0f} {unit}" if rows else f"the {unit}"
@@ -57,8 +58,8 @@ def basis(run: RunData, split: str, intervals: bool) -> str:
                "results on held-out rows.")
   groups = measured(run, split or "train").get("groups")
   how = f"from resamples of whole groups of {unit} ({groups:,.0f})" if groups else f"as if {unit} were independent"
-  return text + (f" ± is half a 95 % interval, {how}; brackets hold one that is cut at a limit of its metric."
-                 ) * intervals
+  brackets = "; brackets hold one that is cut at a limit of its metric" * cut
+  return text + f" ± is half a 95 % interval, {how}{brackets}." * intervals
 
 
 def findings(run: RunData) -> list[str]:

@@ -19,8 +19,8 @@ from jaxtrain.workdir import quality, reading, records
 from jaxtrain.workdir.reading import RunData, best_of, newest_event, status, time_axis
 
 
-def tiles(run: RunData) -> Html:
-  """What training was: best value, length, parameters, time."""
+def tiles(run: RunData, drawing: float) -> Html:
+  """What training was: best value, length, parameters, time; `drawing` is what the figures took, in seconds."""
   start, (monitor, value, best_step), (unit, per_unit) = newest_event(run, "on_start"), best_of(run), time_axis(run)
   plan = run.config.get("train", {})  # not that of on_start: a run may grow
   step = max((row["step"] for row in run.rows), default=0)
@@ -33,8 +33,7 @@ def tiles(run: RunData) -> Html:
     here = f", {'stopped ' * bool(ended)}at {length}"
     length = f"best {place(best_step)}{f' of {place(total)}' if total and step >= total else here}"
   seconds = reading.step_seconds(run)
-  whole = "since it was resumed" if any(start.get("resume_step") for start in run.starts) else "in all"
-  whole = f"{duration(number(ended['total_time_s']))} {whole}" if number(ended.get("total_time_s")) else ""
+  whole = f"{duration(sum(spent(run, drawing).values()))} in all" if run.starts else ""
   speeds = [row["throughput"] for row in run.rows if row.get("throughput")]
   speed = f"{statistics.median(speeds):,.0f} rows/s" if speeds else ""
   entries = [(f"best {monitor}", fmt(value), f"{unit} {place(best_step)}" if best_step else "nothing evaluated yet"),
@@ -45,14 +44,14 @@ def tiles(run: RunData) -> Html:
   return tag("div", *shown, class_="tiles")
 
 
-def header(run: RunData) -> list[Html]:
-  """What ran and how it ended, its key results, what to look at, and what training was."""
+def header(run: RunData, drawing: float) -> list[Html]:
+  """What ran and how it ended, its key results, what to look at, and what training was; `drawing` as of `tiles`."""
   word, color, sentence = status(run)
   argv = [str(part).lstrip("-") for part in run.process.get("argv", ())]
   names = [run.config.get("experiment", "")] + [part[len("config="):] for part in argv if part.startswith("config=")]
   return [tag("h1", os.path.basename(os.path.abspath(run.folder))), tag("p", " · ".join(names), class_="soft"),
           tag("p", tag("span", word, class_=f"badge {color}"), sentence), *results.headline(run),
-          *results.look_section(run), tag("h3", "Training"), tiles(run)]
+          *results.look_section(run), tag("h3", "Training"), tiles(run, drawing)]
 
 
 def stacked(run: RunData, drawn: list[tuple[str, str, str]]) -> dict[str, bytes]:
@@ -114,7 +113,8 @@ def config_section(run: RunData) -> list[Html]:
   said = meanings.explain([*flat, *origins], meanings.of_run(run.process))
   field = lambda key: tag("td", key, *([tag("small", said[key])] if key in said else []))
   changed = [(field(key), exact(flat.get(key)), origin) for key, origin in origins.items()]
-  first = table(["changed field", "value", "set by"], changed, "text") if changed else tag("p", "As the file has it.")
+  first = table(["changed field", "value", "set by"], changed, "text") if changed else tag(
+      "p", "No field was changed: all values are those of the config file.")
   rows = [(field(key), exact(value)) for key, value in flat.items() if key not in origins]
   others = table(["field", "value"], rows, "text", most=len(rows))  # folded away already
   rest = f"The other {len(flat) - len(changed)} fields" if changed else f"All {len(flat)} fields"
@@ -140,19 +140,24 @@ def repeated(argvs: list[list[str]], settings: list[str]) -> list[str]:
   return list(dict.fromkeys(lines))
 
 
-def time_table(run: RunData, drawing: float) -> Html:
-  """What the time of the run's processes went into; `drawing` is what its figures took, in seconds."""
+def spent(run: RunData, drawing: float) -> dict[str, float]:
+  """Seconds of the run's processes by what they went into; `drawing` is what its figures took."""
   total = lambda name: sum(number(start.get(name)) or 0.0 for start in run.starts)
-  spent = lambda name: sum(number(start.get("seconds", {}).get(name)) or 0.0 for start in run.starts)
+  of = lambda name: sum(number(start.get("seconds", {}).get(name)) or 0.0 for start in run.starts)
   compiling = total("compile_seconds")
   parts = {"reading data and setting up": max(total("setup_seconds") - compiling, 0.0), "compiling": compiling,
-           "training steps": reading.step_seconds(run), "evaluation during training": spent("report"),
-           "evaluation of the best state": spent("assess"), "saving": spent("save"), "drawing figures": drawing}
-  parts = {name: seconds for name, seconds in parts.items() if seconds > 0}
+           "training steps": reading.step_seconds(run), "evaluation during training": of("report"),
+           "evaluation of the best state": of("assess"), "saving": of("save"), "drawing figures": drawing}
+  return {name: seconds for name, seconds in parts.items() if seconds > 0}
+
+
+def time_table(run: RunData, drawing: float) -> Html:
+  """What the time of the run's processes went into, and how long that was in all."""
+  parts = spent(run, drawing)
   whole = sum(parts.values())
   share = lambda seconds: tag("td", f"{seconds / whole:.0%}", style=f"--v:{100 * seconds / whole:.1f}%")
-  return table(["time of this run", "", "share"], [[name, duration(seconds), share(seconds)]
-                                                   for name, seconds in parts.items()])
+  rows = [[name, duration(seconds), share(seconds)] for name, seconds in parts.items()]
+  return table(["time of this run", "", "share"], [*rows, ["in all", duration(whole), ""]])
 
 
 def environment_section(run: RunData, drawing: float) -> list[Html]:
@@ -180,8 +185,8 @@ def environment_section(run: RunData, drawing: float) -> list[Html]:
           tag("pre", "\n".join(lines) or "Not known: no run.json.")]
 
 
-def stages_section(run: RunData, stages: list[tuple[RunData, list, dict]]) -> list[Html]:
-  """Each stage's settings, key numbers and loss curves, with a link to its own page."""
+def stages_section(run: RunData, stages: list[tuple[RunData, list, dict]], drawing: float) -> list[Html]:
+  """Each stage's settings, key numbers and loss curves, with a link to its own page; `drawing` of one."""
   parts = []
   for stage, drawn, narrow in stages:
     name = os.path.basename(stage.folder)
@@ -189,7 +194,7 @@ def stages_section(run: RunData, stages: list[tuple[RunData, list, dict]]) -> li
     settings = {str(k): given for k, given in enumerate(run.config.get("stages", ()))}.get(name, {})
     changes = ", ".join(f"{key} = {exact(value)}" for key, value in flatten(settings))
     parts += [tag("h3", f"Stage {name} ", tag("span", word, class_=f"badge {color}"), sentence),
-              tag("p", changes, class_="soft"), tiles(stage), *figures_section(drawn[:1], narrow),
+              tag("p", changes, class_="soft"), tiles(stage, drawing), *figures_section(drawn[:1], narrow),
               tag("p", tag("a", f"Report of stage {name}", href=f"stages/{name}/report.html"))]
   return parts
 
@@ -202,7 +207,7 @@ def write_page(run: RunData, pictures: list[Html], configured: RunData, drawing:
   parts = [tag("section", tag("h2", title), *content, id=title) for title, content in sections.items()]
   nav = tag("nav", *(tag("a", title, href=f"#{title}") for title in sections))
   name = os.path.basename(os.path.abspath(run.folder))
-  return page.write(os.path.join(run.folder, "report.html"), name, [*header(run), nav, *parts])
+  return page.write(os.path.join(run.folder, "report.html"), name, [*header(run, drawing), nav, *parts])
 
 
 def write_run(workdir: str, moment: str, asked: bool = False) -> str | None:
@@ -218,10 +223,10 @@ def write_run(workdir: str, moment: str, asked: bool = False) -> str | None:
     return None
   drawing = time.perf_counter() - began
   drawn = [(each, pictures, stacked(each, pictures)) for each, pictures in drawn]
-  paths = [write_page(each, figures_section(pictures, narrow), each, drawing / len(drawn))
-           for each, pictures, narrow in drawn]
+  share = drawing / len(drawn)
+  paths = [write_page(each, figures_section(pictures, narrow), each, share) for each, pictures, narrow in drawn]
   if not stages:
     return paths[0]
   note = f"the numbers above and under Metrics are of stage {os.path.basename(stages[-1].folder)}, the newest"
   last = reading.of_stage(run, stages[-1])._replace(folder=workdir, problems=[note, *run.problems])
-  return write_page(last, stages_section(run, drawn), run, drawing)
+  return write_page(last, stages_section(run, drawn, share), run, drawing)

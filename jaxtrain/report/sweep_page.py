@@ -13,7 +13,7 @@ from typing import Any, Iterable, NamedTuple
 import numpy as np
 
 from jaxtrain import statistics
-from jaxtrain.report import collection, comparisons, page, sweep_notes
+from jaxtrain.report import collection, comparisons, figures, page, sweep_notes
 from jaxtrain.report.collection import Fields, Member
 from jaxtrain.report.page import Html, fmt, table, tag
 from jaxtrain.workdir import journal
@@ -24,6 +24,7 @@ MIN_POINTS, MAX_POINTS = 40, 200  # of one curve
 SCRIPTS = ("plots.js", "scatter.js", "comparison.js")  # beside this file, run as one
 BADGES = {"done": "good", "incomplete": "warn", "failed": "bad", "pending": "soft"}
 MAX_COLUMNS = 6  # metrics in the table of runs; the others stand in a second one
+DATA = ("data.source", "data.path", "data.table", "data.features", "data.row_limit")  # fields that say which data
 STYLE = """
 main{max-width:88rem}.runs td,.runs th{height:2.5rem}.scroll:has(.runs){max-height:calc(2.5rem*21 + 2px)}
 .controls{display:flex;flex-wrap:wrap;gap:.6rem 1rem;align-items:end;margin:.7rem 0}.controls label{display:flex;
@@ -46,7 +47,7 @@ display:none!important}.sum{max-width:60rem;font-size:1.05rem}td .badge{margin:0
 white-space:nowrap}.runs th{white-space:nowrap}
 .runs td:first-child>*{display:block;max-width:min(15rem,38vw);overflow:hidden;text-overflow:ellipsis;
 white-space:nowrap}.groups td:first-child,.groups td:nth-child(2){white-space:normal;text-align:left;
-min-width:min(10rem,52vw);max-width:22rem;overflow-wrap:anywhere}.groups th,.groups td,.runs th,.runs td{
+min-width:min(10rem,52vw);max-width:22rem;overflow-wrap:break-word}.groups th,.groups td,.runs th,.runs td{
 padding:.36rem .5rem;font-size:.86rem}
 .groups th:nth-child(2){text-align:left}"""
 
@@ -69,10 +70,12 @@ class Compared(NamedTuple):
   pairs: statistics.Pairs
 
 
-def compare_metric(name: str, members: list[Member], groups: list[list[int]]) -> Compared:
-  """Compares the groups by a metric: with each other where they are few, else with the best."""
+def compare_metric(name: str, members: list[Member], groups: list[list[int]], ranks: bool = True) -> Compared:
+  """Compares the groups by a metric: with each other where they are few, else with the best; there is none unless
+  `ranks`.
+  """
   values, (higher, words) = collection.matrix(members, groups, name), collection.direction(name, members)
-  best = statistics.best_group(values, higher)
+  best = statistics.best_group(values, higher) if ranks else None
   references = list(range(len(groups))) if len(groups) <= MAX_ALL_PAIRS else [] if best is None else [best]
   limits = collection.description(name, members).get("limits") or (-math.inf, math.inf)
   return Compared(name, higher, words, [member.metrics.get(name, math.nan) for member in members],
@@ -113,6 +116,13 @@ def curve_records(members: list[Member]) -> dict[str, Any]:
   curves = [{"split": split, "name": name, **dict(zip(("runs", "x", "y"), zip(*entries)))}
             for (split, name), entries in sorted(found.items(), key=lambda item: (item[0][1] != "loss", item[0][1]))]
   return {"unit": "epoch" if in_epochs else "step", "positions": list(positions), "curves": curves}
+
+
+def color_records(members: list[Member], of_group: dict[int, int], num_groups: int) -> dict[str, Any]:
+  """JSON of the colours, and which of them each group has: as in figures, which know groups that have begun alone."""
+  begun = [of_group[index] for index, member in enumerate(members) if member.curves]
+  order = list(dict.fromkeys([*begun, *range(num_groups)]))
+  return {"hues": figures.HUES, "places": [order.index(g) % len(figures.HUES) for g in range(num_groups)]}
 
 
 def field_records(members: list[Member], fields: Fields) -> list[dict[str, Any]]:
@@ -158,11 +168,17 @@ def conclusion(compared: Compared, labels: list[str], word: str) -> str:
 
 
 def edges_of_grid(compared: Compared, members: list[Member], groups: list[list[int]], fields: Fields) -> list[str]:
-  """Says of each field of numbers whether the best group has the smallest or the largest value that was tried."""
+  """Says of each field of numbers whether the best group has the smallest or the largest value that was tried. Of two
+  values that is said only where some group differs from the best in this field alone.
+  """
   found = []
   for key in fields.leading if compared.best is not None else ():
     values = [collection.value_of(members[indices[0]], key) for indices in groups]
     if len(set(map(collection.identity, values))) < 2 or not all(type(value) in (int, float) for value in values):
+      continue
+    rest = [tuple(collection.identity(collection.value_of(members[indices[0]], other)) for other in fields.leading
+                  if other != key) for indices in groups]
+    if len(set(values)) == 2 and rest.count(rest[compared.best]) == 1:
       continue
     best = values[compared.best]
     for edge, word, more in ((min(values), "smallest", "smaller"), (max(values), "largest", "larger")):
@@ -170,6 +186,11 @@ def edges_of_grid(compared: Compared, members: list[Member], groups: list[list[i
         found.append(f"The best {fields.names[key]}, {collection.text_of(best)}, is the {word} of the "
                      f"{len(set(values))} that were tried, so that {more} ones may be better still.")
   return found
+
+
+def other_data(fields: Fields) -> list[str]:
+  """Names of the fields in which the runs differ that say which data they are of."""
+  return [fields.names[key] for key in (*fields.leading, *fields.following) if key.startswith(DATA)]
 
 
 def header(title: str, members: list[Member], fields: Fields, said: list[str]) -> list[Html]:
@@ -183,9 +204,9 @@ def header(title: str, members: list[Member], fields: Fields, said: list[str]) -
   shown += [f"{len(fields.following)} more that follow from these"] if fields.following else []
   experiments = dict.fromkeys(str(member.fields.get("experiment", "")) for member in members)
   mixed = "Runs of several experiments: metrics of one name need not measure the same."
-  sources = [fields.names[key] for key in (*fields.leading, *fields.following)
-             if key.startswith(("data.source", "data.path", "data.table", "data.features", "data.row_limit"))]
-  apart = f"The runs are of different data ({', '.join(sources)}): their metrics do not compare."
+  sources = other_data(fields)
+  apart = (f"The runs are of different data ({', '.join(sources)}): their metrics do not compare, so that no run is "
+           "called the best.")
   objective = ", ".join(fields.names[key] for key in filter(collection.changes_loss,
                                                             (*fields.leading, *fields.following)))
   other = (f"{objective} changes what the loss is: losses of different settings do not compare, and a best by the loss "
@@ -194,8 +215,8 @@ def header(title: str, members: list[Member], fields: Fields, said: list[str]) -
           tag("p", f"Fields that vary: {', '.join(shown) or 'none'}."),
           *[tag("p", mixed, class_="warn")] * (len(experiments) > 1),
           *[tag("p", other, class_="warn")] * bool(objective), *[tag("p", apart, class_="warn")] * bool(sources),
-          *sweep_notes.lengths(members),
-          *(tag("p", sentence, class_="sum") for sentence in said or ["No run has come to its end yet."]),
+          *sweep_notes.lengths(members), *sweep_notes.schedules(members),
+          *(tag("p", sentence, class_="sum") for sentence in said),
           *sweep_notes.split(members, fields)]
 
 
@@ -266,34 +287,6 @@ def runs_table(members: list[Member], fields: Fields, metrics: list[str], output
   return [table(head, rows, "runs", most=len(rows)), *pages_note(members), *rest, *why]
 
 
-def method(word: str, num_groups: int) -> Html:
-  """What was computed for the comparison of groups, and from where."""
-  each = (f"each of the {num_groups} groups can be the reference" if num_groups <= MAX_ALL_PAIRS else
-          f"with more than {MAX_ALL_PAIRS} groups, only the best group is a reference")
-  texts = (
-      f"A group is the runs that differ in {', '.join(collection.REPLICATES)} only; those that are equal in these too "
-      f"are averaged. Mean and standard deviation are over the {word}s of a group. Its interval is the 95 % "
-      f"studentised bootstrap interval of the mean (Efron & Tibshirani 1993, section 12.5), from "
-      f"{statistics.MIN_SHARED} {word}s on, with {statistics.RESAMPLES:,} resamples whose standard deviation is taken "
-      f"as no smaller than {statistics.MIN_SPREAD:g} of the sample's. In simulations it held the mean of normal values "
-      "in 94 to 97 % of cases, of skewed ones (log-normal, 0.5) in 92 to 94 %.",
-      "Over bootstrap resamples the standard deviation is the bootstrap's standard error, while the interval of the "
-      "mean narrows with every resample more; over folds, whose training rows overlap, both are too small.",
-      f"Two groups are compared over the {word}s that both have: mean difference, its interval as above, and the p of "
-      "a paired t-test, adjusted over all comparisons with the same reference (Holm 1979). Better or worse means an "
-      "adjusted p below 0.05; all else is undecided, which is not the same as equal. The test decides, not the "
-      f"interval: with few {word}s they may disagree.",
-      f"About how many more {word}s would decide: as many as let a paired t-test find the difference seen, if it and "
-      "its standard deviation are the true ones, in 80 % of cases at 5 %, shared out over all comparisons with the "
-      "reference.",
-      f"The best group has the best mean, of those with at least {statistics.MIN_SHARED} {word}s if there are any. "
-      "That choice is made on the same data, so differences are found where there are none more often than in 5 % of "
-      "cases: among equal groups with 5 seeds in about 7 % with 4 groups, and 11 % with 10. A reference that was "
-      f"chosen beforehand has no such excess; {each}. Runs that failed or gave no finite value are left out, which "
-      "favours settings that often fail.")
-  return tag("details", tag("summary", "How this is computed"), *(tag("p", text, class_="note") for text in texts))
-
-
 def write(paths: list[str], output: str) -> str:
   """Writes the page that compares all runs of run folders and sweep folders into the file `output`; returns its path.
 
@@ -304,7 +297,8 @@ def write(paths: list[str], output: str) -> str:
   groups = collection.grouped(members, fields.leading)
   labels = collection.group_labels(members, groups, fields)
   word = "seed" if fields.replicates in ([], ["seed"]) else "replicate"
-  metrics = [compare_metric(name, members, groups) for name in names]
+  ranks = not other_data(fields)
+  metrics = [compare_metric(name, members, groups, ranks) for name in names]
   metrics = [compared for compared in metrics if np.isfinite(compared.values).any()]
   heads = [compared for compared in metrics if compared.name.startswith("best ") or compared.name == "test_loss"]
   main = next((k for k, compared in enumerate(metrics) if compared.name.startswith("best ")), 0)
@@ -314,20 +308,23 @@ def write(paths: list[str], output: str) -> str:
                    for index, member in enumerate(members)],
           "groups": labels, "word": word, "main": main, "fields": field_records(members, fields),
           "metrics": [metric_record(compared, members) for compared in metrics], **curve_records(members),
+          **color_records(members, of_group, len(groups)),
           "t": numbers(statistics.t_quantile(np.arange(1, 101)))}
   beside = os.path.realpath(os.path.dirname(output) or ".")
   own = len(paths) == 1 and journal.is_sweep(paths[0]) and beside == os.path.realpath(paths[0])
   drawn = comparisons.draw(members, [labels[of_group[index]] for index in range(len(members))],
                            os.path.join(paths[0], "figures") if own else "")
   sections = {
-      "Groups": [tag("div", id="groups"), method(word, len(groups))], **({"Figures": drawn} if drawn else {}),
+      "Groups": [tag("div", id="groups"), sweep_notes.method(word, len(groups), MAX_ALL_PAIRS)],
+      **({"Figures": drawn} if drawn else {}),
       "Runs": runs_table(members, fields, [compared.name for compared in metrics], output),
       "Curves": [tag("div", id="curves")], "Fields": [tag("div", id="fields")],
       "Parallel": [tag("div", id="parallel")]}
   titles = {"Groups": "Groups compared", "Fields": "Fields against metrics", "Parallel": "Parallel coordinates"}
   parts = [tag("section", tag("h2", titles.get(key, key)), *content) for key, content in sections.items()]
-  said = [conclusion(compared, labels, word) for compared in heads[:3]]
+  said = [conclusion(compared, labels, word) for compared in heads[:3]] if ranks else []
   said += edges_of_grid(metrics[main], members, groups, fields) if metrics else []
+  said += ["No run has come to its end yet."] * (not any(member.is_final for member in members))
   script = "".join(pathlib.Path(__file__).with_name(name).read_text(encoding="utf-8") for name in SCRIPTS)
   needs = tag("noscript", tag("p", "Groups, curves and plots are drawn by the script of this page, which is off."))
   extra = [tag("svg", hidden=""), tag("div", id="tip", hidden="")]

@@ -59,6 +59,11 @@ class Plan(NamedTuple):
       return self.closes(step)
     return self.is_regular(step)
 
+  @property
+  def unit(self) -> int:
+    """Steps between two progress lines that there may be: an epoch, or of a stream the cadence of evaluations."""
+    return self.steps_per_epoch or self.eval_every or 1
+
   def next_due(self, step: int) -> int:
     """The first step after `step` at which anything is due."""
     intervals = [i for i in (self.steps_per_epoch, self.eval_every, self.save_every, self.assess_every, self.log_every)

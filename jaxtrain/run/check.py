@@ -28,16 +28,19 @@ def describe(config) -> dict[str, Any]:
 
   Returns:
     `data` (see `data.overview`), sizes and shapes, FLOPs and memory of a step, and its time: `seconds_per_step` of
-    `timed_steps`, `expected_seconds_per_epoch` and `expected_seconds`, each None where `not_timed` says why.
+    `timed_steps`, `expected_seconds_per_epoch` and `expected_seconds`, each None where `not_timed` says why; and
+    `setup_seconds` of reading and compiling.
 
   Raises:
     UserError: as a run would at its start.
   """
+  began = time.perf_counter()
   parts = setup.assemble(config_lib.resolve(config))
   data, step = setup.shapes(parts.splits.train.data), jax.ShapeDtypeStruct((), jnp.int32)
   batch_at = parts.splits.train.in_bucket(len(parts.one_steps) - 1).batch_at
   batch = jax.eval_shape(batch_at, data, step, jax.eval_shape(lambda: jax.random.key(0)))
   compiled = setup.compile_step(parts.devices, parts.one_steps[-1], parts.abstract, parts.totals, data)
+  setup_seconds = time.perf_counter() - began
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   described = {"data": overview.describe(parts.splits), "experiment": parts.config.experiment,
                "parameters": setup.count_params(parts.abstract), "steps": parts.plan.total,
@@ -49,7 +52,7 @@ def describe(config) -> dict[str, Any]:
                "flops_per_step": cost["flops"] if "flops" in cost else None,
                "argument_bytes": memory.argument_size_in_bytes if memory is not None else None,
                "temporary_bytes": memory.temp_size_in_bytes if memory is not None else None}
-  described |= expect(parts, compiled, described)
+  described |= expect(parts, compiled, described) | {"setup_seconds": setup_seconds}
   said = parts.experiment.describe() if parts.experiment.describe is not None else {}
   return described | {"notes": list(parts.experiment.notes),
                       "more": [{"name": name, "value": value} for name, value in said.items()]}
@@ -136,7 +139,8 @@ def data_lines(data: dict[str, Any]) -> list[str]:
     masked = data["rows_incomplete"] is not None
     each = (("rows_dropped", "dropped, without any feature" if masked else "dropped, with missing features"),
             ("rows_incomplete", "with missing features, used by what they have"),
-            ("rows_beyond_limit", "beyond config.data.row_limit"), ("rows_unlabelled", "without a label"))
+            ("rows_beyond_limit", "beyond config.data.row_limit"), ("rows_unlabelled", "without a label"),
+            ("labels_hidden", "of training whose label is hidden by config.data.label_share"))
     found.append("rows: " + ", ".join(words + [f"{data[name]:,} {what}" for name, what in each if data[name]]))
   cells = [f"{one['column']} {one['cells']:,}" for one in data["missing"]]
   found += [f"missing cells: {few(cells)}"] * bool(cells)
@@ -194,8 +198,9 @@ def time_words(described: dict[str, Any]) -> str:
   epoch, count = described["expected_seconds_per_epoch"], described["timed_steps"]
   each = f", {duration(epoch)} an epoch" if epoch is not None else ""
   tried = f"{count:,} step{'s' * (count > 1)} timed here after compiling"
-  return (f"about {duration(described['expected_seconds'])} of steps{each} ({tried}; reading, evaluation, saving and "
-          "figures are not counted)")
+  return (f"about {duration(described['expected_seconds'])} of steps{each} ({tried}), after about "
+          f"{duration(described['setup_seconds'])} of reading and compiling; evaluation, saving and figures are not "
+          "counted, and take most of the time of a short run")
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """What a run prints: a first line, a progress bar on a terminal or plain lines elsewhere, last lines."""
 
+import math
 import sys
 import time
 from typing import Callable
@@ -11,17 +12,23 @@ from jaxtrain.workdir import atomic
 SHOWN = 6  # metrics in a line
 MAX_LINES = 20  # of progress, where standard output is no terminal and nobody asked for more
 WIDTH = 9  # letters of a value
+ROUND = (1, 2, 3, 4, 5, 10)  # times a power of ten: epochs between two lines
 
 
 class Lines:
-  """Which progress lines of a run of `total` steps are printed: the first, the last, and of each twentieth part one."""
+  """Which progress lines of a run of `total` steps are printed: the first, the last, and those between at equal
+  distances, a round number of epochs (of evaluations of a stream) apart, each of which has `unit` steps.
+  """
 
-  def __init__(self, total: int):
+  def __init__(self, total: int, unit: int = 1):
+    needed = total / unit / MAX_LINES
+    tens = 10 ** max(math.floor(math.log10(max(needed, 1))), 0)
+    self.stride = unit * next(tens * k for k in ROUND if tens * k >= needed)
     self.total, self.part = total, -1
 
   def is_due(self, step: int) -> bool:
     """Whether the line of a step is printed."""
-    part = step * MAX_LINES // max(self.total, 1)
+    part = step // self.stride
     due = part > self.part or step >= self.total
     self.part = max(part, self.part)
     return due
@@ -30,7 +37,8 @@ class Lines:
 class Console:
   """Prints a run's progress. `enabled` switches bar and lines off; the first and last lines come unless `silent`.
 
-  Of the plain lines about `MAX_LINES` are printed, evenly over the run, with `every` all of them; log.txt has all.
+  Of the plain lines up to about `MAX_LINES` are printed, evenly over the run, with `every` all of them; log.txt has
+  all.
   """
 
   def __init__(self, enabled: bool, log_file: str | None, silent: bool = False, every: bool = False):
@@ -61,9 +69,9 @@ class Console:
       self.log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n")
       self.log.flush()
 
-  def start(self, step: int, total: int) -> None:
-    """Starts the bar where standard error is a terminal."""
-    self.lines = Lines(total)
+  def start(self, step: int, total: int, unit: int = 1) -> None:
+    """Starts the bar where standard error is a terminal; `unit` as of `Lines`."""
+    self.lines = Lines(total, unit)
     try:
       if self.enabled and sys.stderr.isatty():
         from tqdm import tqdm
@@ -126,7 +134,10 @@ def describe_table(table: dict) -> str:
   why += missing if holes is None else ""
   words += [f"{dropped:,} of {table['rows'] + beyond + dropped:,} rows dropped for {why}"] * bool(dropped)
   words += [f"{holes or 0:,} rows with missing features used by what they have{missing}"] * (holes is not None)
-  return "; ".join(words + [f"{unlabelled:,} rows unlabelled"] * bool(unlabelled))
+  hidden = table["labels_hidden"] if "labels_hidden" in table else 0
+  called = table["unlabelled"] if "unlabelled" in table else "unlabelled"
+  words += [f"{unlabelled:,} rows {called}"] * bool(unlabelled)
+  return "; ".join(words + [f"{hidden:,} labels of training rows hidden"] * bool(hidden))
 
 
 def describe_missing(missing: dict) -> str:

@@ -13,9 +13,10 @@ import numpy as np
 from jaxtrain import jsonable, rng, step as step_lib
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, feed as feed_lib, metrics, packing
-from jaxtrain.workdir import atomic, jsonfile, reading, schema
+from jaxtrain.workdir import atomic, jsonfile, quality, reading, schema
 
 PARTS = ("train", "val", "test")
+MOST_SHOWN, MOST_EXPLAINED = 6, 3  # scalars of a part in a line; those without key results are explained
 AGAIN = ".again"  # JSON, of eval/, while all is assessed again: the state, and the parts that are done
 
 
@@ -173,19 +174,25 @@ def write_union(ledger, folder: str, head: dict, split: str, found: dict[str, di
 
 
 def say_assessed(ledger, name: str, step: int, scalars: dict) -> None:
-  """The first scalars of a part in a line, key results before others."""
+  """The first scalars of a part in a line with their intervals: key results, or a few others and what they mean."""
   own = f"/{name.partition('-')[2]}"  # the suffix `/<part>` that a part appends to its scalars
   scalars = {key.removesuffix(own): value for key, value in scalars.items()}
   declared = ledger.declared_metrics()
   is_key = lambda name: name in declared and declared[name]["key"]
   names = sorted(scalars, key=lambda name: not is_key(name))
-  shown = [f"{name} {scalars[name]:.4g}" for name in names if "/" not in name and name != "rows"
-           and not name.endswith("_ci95") and isinstance(scalars[name], (int, float))]
+  ends = {f"{name}{end}" for name in scalars for end in (quality.HALF, *quality.ENDS)}
+  ends_of = lambda name: quality.ends_of(name, scalars, reading.description(declared, name))
+  names = [name for name in names if "/" not in name and name not in ("rows", *ends)
+           and isinstance(scalars[name], (int, float))]
+  said = lambda name: "" if is_key(names[0]) else reading.description(declared, name).get("meaning", "")
+  shown = [quality.with_ends(name, scalars[name], ends_of(name)) + (f" [{said(name)}]" if said(name) else "")
+           for name in names[:MOST_SHOWN if names and is_key(names[0]) else MOST_EXPLAINED]]
   what = declared["rows"]["unit"] if "rows" in declared else "rows"  # such as tasks, each of which has rows
   rows = f", {scalars['rows']:,} {what}" if "rows" in scalars else ""
   anew = draws_anew(ledger, name.partition("-")[0], step, scalars)
   drawn = ", of other samples than the evaluation's" if anew else ""
-  ledger.console.say(f"jaxtrain: assessed {name}{rows}{drawn}: {', '.join(shown[:6])}")
+  ledger.console.say(f"jaxtrain: assessed {name}{rows}{drawn}: {', '.join(shown)}"
+                     + f"; {len(names) - len(shown)} more in eval/{name}.json" * (len(names) > len(shown)))
 
 
 def draws_anew(ledger, split: str, step: int, scalars: dict) -> bool:

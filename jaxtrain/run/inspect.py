@@ -2,7 +2,7 @@
 
 import os
 
-from jaxtrain import streams
+from jaxtrain import spelling, streams
 from jaxtrain.errors import UserError
 from jaxtrain.run import checkpoints, packing
 from jaxtrain.workdir import records
@@ -20,7 +20,7 @@ def inspect(workdir: str) -> dict:
   top, workdir = workdir, records.last_stage(workdir)
   config = records.read_config(workdir)
   if config is None:
-    raise UserError(f"--workdir: {top!r} holds no run (no config.json)")
+    raise UserError(f"--workdir: {spelling.no_run(top)}")
   folder = os.path.join(workdir, "checkpoints")
   if not records.committed_steps(folder):
     raise UserError(f"--workdir: {top!r} holds no checkpoint yet")

@@ -18,7 +18,7 @@ from jaxtrain import config as config_lib, jsonable, streams
 from jaxtrain.devices import backend, processes
 from jaxtrain.errors import NonFinite, Stopped, UserError
 from jaxtrain.run import cadence
-from jaxtrain.run.console import Console
+from jaxtrain.run.console import SHOWN, Console
 from jaxtrain.types import Experiment, Guard, Splits
 from jaxtrain.workdir import jsonfile, provenance, reading
 from jaxtrain.workdir.facts import Facts
@@ -263,7 +263,10 @@ class Ledger:
       first = self.config.train.monitor_from_epoch
       among = f" (compared from epoch {first + 1})" if 0 < first < self.plan.epoch(self.best_step) else ""
       parts.append(f"best {self.monitor} {self.best_value:.6g} at {self.plan.position(self.best_step)}{among}")
-    parts += [f"test {name} {value:.6g}" for name, value in (test or {}).items()]
+    said = self.declared_metrics()
+    names = sorted(test or (), key=lambda name: (name != "loss", not (name in said and said[name]["key"])))
+    parts += [f"test {name} {test[name]:.6g}" for name in names[:SHOWN]]
+    parts += [f"{len(names) - SHOWN} more in facts/scalars.csv"] * (len(names) > SHOWN and self.workdir is not None)
     self.console.say("jaxtrain: " + ("; ".join(parts) or "nothing evaluated"))
 
   def write_process(self) -> None:

@@ -263,6 +263,7 @@ def announce(run: Run, threads: int, skipped: list[str]) -> None:
     say(f"jaxtrain: data: {describe_data(run.splits.meta)}")
     for words in quality.data_warnings(run.splits.meta):
       say(f"jaxtrain: data: warning: {words}")
+      run.ledger.alarmed.add(words)  # where an experiment watches for it too it is said once
   if 0 < config.train.microbatch < config.train.batch_size:
     say(f"jaxtrain: gradients added up over micro-batches of {config.train.microbatch:,} rows")
   for section in config_lib.optimisers(config):

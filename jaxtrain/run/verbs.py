@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrain import rng
+from jaxtrain import rng, spelling
 from jaxtrain.config import limits
 from jaxtrain.data.files import Columns
 from jaxtrain.errors import UserError
 from jaxtrain.run.trained import Trained
 from jaxtrain.types import Verb
+from jaxtrain.workdir import records
 
 
 def pick(run: Trained, name: str) -> Verb:
@@ -17,7 +18,7 @@ def pick(run: Trained, name: str) -> Verb:
   verbs = run.experiment.predict or {}
   if name not in verbs:
     raise UserError(f"--verb: got {name!r}, allowed {' | '.join(sorted(verbs)) or 'nothing'} for this run of "
-                    f"{run.config.experiment}")
+                    f"{run.config.experiment}{spelling.meant(name, verbs)}")
   return verbs[name]
 
 
@@ -26,7 +27,8 @@ def settle(run: Trained, name: str, verb: Verb, options: dict[str, Any]) -> Verb
   for option, value in options.items():
     if option not in verb.options:
       raise UserError(f"--{option}: got {value!r}, allowed nothing with --verb={name}")
-  return verb.settle(options, run.assessed) if verb.settle else verb
+  state = records.describe_state(run.step, run.epoch, run.digest)
+  return verb.settle(options, run.assessed, state) if verb.settle else verb
 
 
 def check_numbers(name: str, verb: Verb, num: int, seed: int | None) -> None:
@@ -43,7 +45,7 @@ def choose(columns: Columns, names: list[str], verb: Verb) -> Columns:
   """The columns of these names, in their order, with those that go with them. Raises UserError for a name not there."""
   for name in names:
     if name not in columns.values:
-      raise UserError(f"--columns: {columns.path} has no column {name!r}, allowed {', '.join(columns.values)}")
+      raise UserError(spelling.no_column(f"--columns: {columns.path}", name, list(columns.values), spelling.IN_LIST))
   kept = [one for name in names for one in (name, *(name + ending for ending in verb.companions))]
   return columns._replace(values={name: columns.values[name] for name in kept if name in columns.values})
 

@@ -9,7 +9,7 @@ from jaxtrain import errors, loop
 from jaxtrain.devices import parallel
 from jaxtrain.errors import Stopped
 from jaxtrain.run import checkpoints as checkpoints_lib, metrics, stops
-from jaxtrain.run.console import Console
+from jaxtrain.run.console import Console, Lines
 from jaxtrain.run.single import Run
 from jaxtrain.sweep import wave as wave_lib
 from jaxtrain.sweep.groups import Spec
@@ -54,6 +54,7 @@ def finish(wave: wave_lib.Wave, stop: stops.Stop, done: set[int], on_done: Calla
   has_best = wave.mask(place for place, ledger in enumerate(wave.ledgers) if ledger.best_step is not None)
   best = wave.compiled.choose(has_best, wave.best["state"], wave.states)
   sums = wave.compiled.evaluate("test", best, wave.hypers, wave.data["test"]) if "test" in wave.data else None
+  shown, total = Lines(len(wave.specs)), len(wave.specs)
   for place, (spec, ledger) in enumerate(zip(wave.specs, wave.ledgers)):
     if spec.number in done or place in wave.failures:
       continue
@@ -70,6 +71,8 @@ def finish(wave: wave_lib.Wave, stop: stops.Stop, done: set[int], on_done: Calla
     else:
       on_done(spec.number)
     ledger.close()
+    if ledger.config.log.progress and shown.is_due(place + 1):
+      wave.say(f"jaxtrain: assessed {place + 1} of {total} members")
 
 
 def write_files(wave: wave_lib.Wave, place: int, sums: Any, stop: stops.Stop, left: Callable[[str], Stopped]) -> None:

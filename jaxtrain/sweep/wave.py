@@ -137,7 +137,7 @@ class Wave:
   def say_progress(self, training: list[tuple[int, Ledger]]) -> None:
     """A line: where the wave is, who leads, how fast it goes."""
     settings = self.ledgers[0].config
-    self.lines = self.lines or Lines(self.plan.total)
+    self.lines = self.lines or Lines(self.plan.total, self.plan.unit)
     if not settings.log.progress or not self.lines.is_due(self.step):
       return
     sign = 1 if settings.train.monitor_mode == "min" else -1
@@ -204,6 +204,8 @@ def open_wave(compiled: Compiled, specs: list[Spec], parts: list, folder: str, s
     skipped = restore(wave, done)
   if skipped is None:
     start(wave, each)
+  for words in dict.fromkeys(words for ledger in ledgers for words in ledger.experiment.notes):
+    say(f"jaxtrain: {words}")
   for reason in skipped or ():
     say(f"jaxtrain: passed over {reason}")
   for ledger in ledgers:

@@ -1,6 +1,8 @@
 """JSON files: written whole or not at all, read with a complaint in one line."""
 
+import contextlib
 import json
+import os
 from typing import Any
 
 from jaxtrain.errors import UserError
@@ -8,10 +10,15 @@ from jaxtrain.workdir import atomic, lines, schema
 
 
 def write_json(path: str, value: Any) -> None:
-  """Writes JSON atomically: a reader sees the old file or the new one."""
+  """Writes JSON atomically: a reader sees the old file or the new one. A file that holds just this stays as it is, with
+  its time.
+  """
+  text = json.dumps(value, indent=1) + "\n"
+  with contextlib.suppress(OSError, ValueError):
+    if not os.path.islink(path) and os.path.getsize(path) == len(text) and lines.read_file(path) == text.encode():
+      return
   with atomic.replacing(path) as fresh, open(fresh, "w", encoding="utf-8") as file:
-    json.dump(value, file, indent=1)
-    file.write("\n")
+    file.write(text)
 
 
 def read_object(path: str, fields: schema.Fields) -> dict[str, Any] | None:

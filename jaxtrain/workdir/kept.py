@@ -6,6 +6,7 @@ predict with it, look at it, and start a run of one's own from its parameters.
 
 import os
 
+from jaxtrain import spelling
 from jaxtrain.errors import UserError
 
 PREFIX, FOLDER = "kept:", "pretrained"
@@ -28,5 +29,6 @@ def folder_of(workdir: str) -> str:
     return workdir
   name, there = workdir.removeprefix(PREFIX), names()
   if name not in there:
-    raise UserError(f"{workdir!r} is no kept model, allowed {' | '.join(PREFIX + known for known in there)}")
+    raise UserError(f"{workdir!r} is no kept model, allowed {' | '.join(PREFIX + known for known in there)}"
+                    f"{spelling.meant(workdir, [PREFIX + known for known in there])}")
   return os.path.join(EXPERIMENTS, name, FOLDER)

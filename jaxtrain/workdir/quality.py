@@ -4,13 +4,15 @@
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, Mapping, NamedTuple
 
 from jaxtrain.jsonable import number
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData, newest_event
 
 HALF = "_ci95"  # ending of the name of half a 95 % interval
+ENDS = ("_low", "_high")  # endings of the names of both ends of one
+MOST_SHOWN = 6  # key results in a line
 
 
 class Quality(NamedTuple):
@@ -20,6 +22,9 @@ class Quality(NamedTuple):
     monitor: name of the monitored metric, such as `val_loss`.
     value, step, epoch: its best value and where that was; None where nothing was evaluated, and the epoch for streams.
     chance: the value of guessing, where the experiment declares one for this metric.
+    part: whose rows the key results are of: test, else val, else train.
+    results: the key results by name, as the report shows them: value, low and high (of a 95 % interval; None where not
+      known) and chance (None where there is none).
     warnings: sentences; none where nothing speaks against the model.
   """
   monitor: str
@@ -27,10 +32,12 @@ class Quality(NamedTuple):
   step: int | None
   epoch: float | None
   chance: float | None
+  part: str
+  results: dict[str, dict[str, float | None]]
   warnings: tuple[str, ...]
 
   def lines(self) -> list[str]:
-    """The best value in a line, then a line for each warning."""
+    """The best value in a line, the key results in a second, then a line for each warning."""
     if self.value is None:
       best = "nothing was evaluated, so how good the model is is not known"
     else:
@@ -38,7 +45,12 @@ class Quality(NamedTuple):
       best += f" at step {self.step:,}" if self.step is not None else ""
       best += f", epoch {self.epoch:,.6g}" if self.epoch is not None else ""
       best += f" (chance {self.chance:g})" if self.chance is not None else ""
-    return [best, *(f"warning: {words}" for words in self.warnings)]
+    shown = [with_ends(name, one["value"], (one["low"], one["high"]), one["chance"])
+             for name, one in list(self.results.items())[:MOST_SHOWN]]
+    where = {"test": "held-out test part", "val": "validation part, by which the best state was chosen",
+             "train": "training rows"}[self.part]
+    return [best, *[f"on the {where}: {', '.join(shown)}"] * bool(shown),
+            *(f"warning: {words}" for words in self.warnings)]
 
 
 class Result(NamedTuple):
@@ -47,6 +59,27 @@ class Result(NamedTuple):
   value: float
   half: float | None
   said: dict
+
+
+def ends_of(name: str, values: Mapping[str, Any], said: Mapping[str, Any]) -> tuple[float | None, float | None]:
+  """Both ends of the 95 % interval of a metric, of all values by name; None where they are not known.
+
+  `said`: of the metric, whose limits no end passes.
+  """
+  half, value = number(values.get(name + HALF)), number(values.get(name))
+  if half is None or value is None:
+    return tuple(number(values.get(name + end)) for end in ENDS)
+  low, high = said.get("limits") or (-math.inf, math.inf)
+  return max(value - half, min(low, value)), min(value + half, max(high, value))
+
+
+def with_ends(name: str, value: float, ends: tuple[float | None, float | None], chance: float | None = None) -> str:
+  """A metric with its interval and the value of guessing, where they are known: `accuracy 0.91 (0.9 to 0.92; chance
+  0.5)`.
+  """
+  more = [] if None in ends else [f"{ends[0]:.3g} to {ends[1]:.3g}"]
+  more += [] if chance is None else [f"chance {chance:.3g}"]
+  return f"{name} {value:.4g}" + (f" ({'; '.join(more)})" if more else "")
 
 
 def held_out(run: RunData) -> str:
@@ -119,7 +152,17 @@ def of_run(run: RunData) -> Quality:
   elsewhere = [one for one in no_better(run) if not is_said or f"{part_of(run)}_{one.name}" != best.monitor]
   found += [f"{one.name} of the {part_of(run)} part, {one.value:.4g}, is no better than chance, "
             f"{number(one.said['chance']):g}" for one in elsewhere]
-  return Quality(best.monitor, best.value, best.step, epoch, chance, tuple(found))
+  return Quality(best.monitor, best.value, best.step, epoch, chance, part_of(run), results_of(run), tuple(found))
+
+
+def results_of(run: RunData) -> dict[str, dict[str, float | None]]:
+  """The key results that the experiment has declared, by name, for `Quality`."""
+  values, found = measured(run, part_of(run)), {}
+  for one in key_results(run):
+    if one.said.get("key"):
+      low, high = ends_of(one.name, values, one.said)
+      found[one.name] = {"value": one.value, "low": low, "high": high, "chance": number(one.said.get("chance"))}
+  return found
 
 
 def data_warnings(meta: dict) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from jaxtrain import jsonable, memory
+from jaxtrain import jsonable, memory, spelling
 from jaxtrain.errors import UserError
 from jaxtrain.workdir import lines, records, schema
 from jaxtrain.workdir.schema import SPLITS
@@ -104,7 +104,7 @@ def read_run(folder: str, with_arrays: bool = True, strict: bool = False) -> Run
 
   config = attempt(lambda path: read_fitting(path, schema.CONFIG, strict), {}, "config.json")
   if not config:
-    raise UserError(problems[0] if problems else f"{folder!r} holds no run (no config.json)")
+    raise UserError(problems[0] if problems else spelling.no_run(folder))
   parts = {name: attempt(lambda path: read_part(path, strict), {}, "eval", f"{name}.json")
            for name in part_names(os.path.join(folder, "eval"))}
   evals = {split: merged(split, parts) for split in SPLITS[::-1] if parts.get(split)}

@@ -7,7 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jaxtrain.data import graphs
+from jaxtrain.data import graph_curves, graphs
 from pages import Page
 
 HARD = ['a"b', "<c> & $d$", "e\\f\ng", "µ, ö", "plain", "a very long name of a variable"]
@@ -58,6 +58,46 @@ def test_strongest_edges_in_words(chain):
   assert [float(line.rsplit("  ", 1)[1]) for line in lines[1:]] == sorted(chain["prob"], reverse=True)[:10]
 
 
+def test_edges_that_are_ruled_out_are_not_among_the_strongest():
+  probs = np.zeros((3, 3))
+  assert graphs.strongest(columns_of(["a", "b", "c"], probs)) == ["no edge has a probability above 0"]
+  probs[0, 2] = 0.25
+  assert graphs.strongest(columns_of(["a", "b", "c"], probs))[1:] == ["  a -> c  0.250"]
+
+
+def test_two_edges_of_a_pair_are_one_line_and_doubt_is_dashed():
+  probs = np.zeros((3, 3))
+  probs[0, 1], probs[1, 0], probs[1, 2] = 0.5, 0.45, 0.9
+  columns = columns_of(["a", "b", "c"], probs)
+  links = graphs.read(columns, 0.4).links()
+  assert [(link.cause, link.effect, link.headed, link.dashed) for link in links] == [
+      (1, 2, True, False), (0, 1, False, False)]
+  verdict = {("a", "b"): "undecided", ("b", "a"): "undecided", ("b", "c"): "none"}
+  columns["pair"] = np.asarray([verdict.get(pair, "none") for pair in zip(columns["cause"], columns["effect"])], object)
+  graph = graphs.read(columns, 0.4)
+  assert [link.dashed for link in graph.links()] == [True, True]
+  assert "dashed: its pair is undecided" in graphs.sentence(graph) and "without a head" in graphs.sentence(graph)
+  verdict |= {("a", "b"): "caused by", ("b", "a"): "causes"}
+  columns["pair"] = np.asarray([verdict.get(pair, "none") for pair in zip(columns["cause"], columns["effect"])], object)
+  assert (1, 0, True, False) in [(one.cause, one.effect, one.headed, one.dashed)
+                                 for one in graphs.read(columns, 0.4).links()]
+
+
+def test_no_line_runs_behind_a_box():
+  """A chain with an edge from its first node to its last, which a straight line would lead through all others."""
+  at, half = np.array([[100.0, 400.0 - 90 * k] for k in range(5)]), np.full((5, 2), (60.0, 17.0))
+  edges = [(0, 4), (0, 1), (4, 1)]
+  bends = graph_curves.choose_bends(at, half, edges, np.zeros(2), np.array([400.0, 440.0]))
+  for (i, j), bend in zip(edges, bends):
+    others = [k for k in range(5) if k not in (i, j)]
+    assert not graph_curves.covered(graph_curves.points_of(at[i], at[j], bend), at[others], half[others]).any()
+    start, _, end = graph_curves.between_boxes(at, half, (i, j), bend)
+    for node, place in ((i, start), (j, end)):  # at the edge of its box
+      assert 0.8 < (np.abs(place - at[node]) / half[node]).max() < 1.5
+  straight = graph_curves.points_of(at[0], at[4], 0.0)
+  assert graph_curves.covered(straight, at[1:4], half[1:4]).any()
+
+
 def test_picture_is_drawn(tmp_path, chain):
   path, ink = str(tmp_path / "g.png"), []
   for notes in ((), NOTES):
@@ -68,12 +108,12 @@ def test_picture_is_drawn(tmp_path, chain):
 
 def test_page_holds_all_and_is_escaped(tmp_path, chain):
   path = str(tmp_path / "g.html")
-  graphs.WRITERS[".html"](path, chain, notes=NOTES)
+  graphs.WRITERS[".html"](path, chain, notes=NOTES, about=["Made by <a> model."])
   page = Page(path)
   assert not {"script", "link", "c", "img"} & {tag for tag, _ in page.elements}
   assert HARD[1] in page.text and ["<c> & $d$", "0.02", "", "0.98", "0.02", "0.02", "0.02"] in page.rows
   assert ['a"b', "<c> & $d$", "0.990"] in page.rows and "7 edges that are more likely than not" in page.text
-  assert all(note in page.text for note in NOTES)
+  assert all(note in page.text for note in [*NOTES, "What this is", "Made by <a> model."])
 
 
 def test_graphml_has_every_pair(tmp_path, chain):
@@ -92,7 +132,7 @@ def test_dot_quotes_names(tmp_path, chain):
   path = tmp_path / "g.dot"
   graphs.WRITERS[".dot"](str(path), chain)
   text = path.read_text(encoding="utf-8")
-  assert text.startswith("digraph {\n") and text.count(" -> ") == 7
+  assert text.startswith("digraph {\n") and text.count(" -> ") == 6  # of two edges between one pair one line
   graphs.WRITERS[".dot"](str(path), chain, notes=NOTES)
   assert f"  label={json.dumps(chr(10).join(NOTES))};" in path.read_text(encoding="utf-8")
   assert '  "a\\"b" -> "<c> & $d$" [label="0.99"' in text and '"e\\\\f\\ng";' in text

@@ -175,6 +175,18 @@ def test_a_number_of_another_form_is_refused(form, cell, write):
     read(write(f'a{mark}b\n1{mark}2\n3{mark}"{cell}"\n'), form=form)
 
 
+MIXED = 'a,b,c,"d, e"\n1.52,x,"87,06",1.927\n2.5,y,"9,1",2.013\n'
+
+
+@pytest.mark.parametrize("form", [cells.PLAIN, cells.Form(decimal=",")])
+def test_a_table_that_mixes_points_and_commas_is_said_to_in_either_form(form, write):
+  """Neither form reads it, so neither is suggested, and 1.927 is not taken for 1927."""
+  with pytest.raises(UserError) as refused:
+    read(write(MIXED), ("d, e", "c", "a"), form=form)
+  assert "points before decimals in some columns (a), commas in others (c)" in str(refused.value)
+  assert "thousands" not in str(refused.value) and "config.data.decimal" not in str(refused.value)
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "latin-1"])
 def test_encodings_are_declared_and_the_error_names_the_field(encoding, write):
   path = write(rows("1,5,Tonschiefer grün", "2,7,grau"), encoding=encoding)
@@ -225,6 +237,19 @@ def test_flags_and_counts_are_not_taken_for_missing(write):
 def test_an_index_of_pandas_is_noticed(write):
   text = ",a,b\n" + "".join(f"{i},{i * i % 7},{i % 3}\n" for i in range(9))
   assert read(write(text), ("*",)).facts["warnings"][0].startswith("column 'column 1' counts the rows, as an index")
+  assert read(write(text), ("a", "b")).facts["warnings"] == []
+
+
+@pytest.mark.parametrize("left_out, words", [((), "counts the rows, as"), ((17,), "counts the rows with gaps, as"),
+                                             (range(5, 40, 5), "counts the rows with gaps, as")])
+def test_an_index_is_noticed_also_where_rows_were_taken_out(left_out, words, write):
+  text = "id,a\n" + "".join(f"{i},{i * i % 7}\n" for i in range(40) if i not in left_out)
+  [warned] = read(write(text), ("id", "a")).facts["warnings"]
+  assert warned.startswith(f"column 'id' {words} an index")
+
+
+def test_numbers_that_rise_and_count_nothing_are_no_index(write):
+  text = "a,b\n" + "".join(f"{i * i},{i + i % 2 / 4}\n" for i in range(40))  # 2 i + 1 apart; not by whole numbers
   assert read(write(text), ("a", "b")).facts["warnings"] == []
 
 

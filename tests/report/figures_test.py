@@ -170,7 +170,7 @@ def test_the_annealed_part_is_shaded_and_named(tmp_path):
   run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
   rows = made_rows(20, loss=lambda k: 3 / k, beta=lambda k: min(k, 6) / 6)
   figure = figures.losses(run._replace(rows=rows))
-  assert [text.get_text() for text in figure.axes[0].texts][-1] == "beta changes until epoch 6"
+  assert [text.get_text() for text in figure.axes[0].texts][-1] == "beta changes before epoch 6"
   figure.canvas.draw()
   for ax in figure.axes:
     text, inside = ax.texts[-1].get_window_extent(), ax.get_window_extent()
@@ -192,7 +192,7 @@ def test_constant_and_redundant_curves_are_named_instead_of_drawn(tmp_path):
                    accuracy=lambda k: 0.1 * k, rejected=lambda k: 0.25)
   figure = figures.metrics(run._replace(rows=rows))
   assert [ax.get_title() for ax in figure.axes] == ["accuracy"]
-  assert "Not drawn: KL in nats (in proportion to KL), rejected (0.25 throughout)." in figure.get_label()
+  assert "Not drawn: total KL (in proportion to KL), rejected (0.25 throughout)." in figure.get_label()
 
 
 def test_a_learning_rate_that_changes_is_on_a_logarithmic_axis(tmp_path):
@@ -300,3 +300,13 @@ def test_same_run_same_bytes(tmp_path):
   drawn = (figures.draw(reading.read_run(folder), "end") for _ in range(2))
   contents = [pathlib.Path(path).read_bytes() for figure in drawn for _, path, _ in figure]
   assert len(contents) == 20 and contents[:10] == contents[10:]
+
+
+def test_figures_of_an_older_end_go(tmp_path):
+  made = reading.read_run(make_run(tmp_path / "run"))
+  (tmp_path / "run" / "figures").mkdir(exist_ok=True)
+  older, kept = (tmp_path / "run" / "figures" / name for name in ("losses-end-e001.png", "losses-train-e001.png"))
+  older.touch(), kept.touch()
+  made.config["log"] = {"figures": "minimal"}
+  ((_, path, _),) = figures.draw(made, "end")
+  assert os.path.exists(path) and kept.exists() and not older.exists()

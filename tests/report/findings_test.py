@@ -34,10 +34,10 @@ def test_classes_that_are_found_least_are_named(run):
 
 def test_the_labelled_rows_are_counted_where_only_some_are(run):
   """The written run has 9 + 4 + 1 labelled rows in 1,234."""
-  assert results.basis(run, "test", False) == (
+  assert results.basis(run, "test", False, False) == (
       "On 1,234 rows held out for the test, of which 14 have a label, in the best state.")
   unlabelled = run._replace(arrays={})
-  assert results.basis(unlabelled, "test", False) == "On 1,234 rows held out for the test, in the best state."
+  assert results.basis(unlabelled, "test", False, False) == "On 1,234 rows held out for the test, in the best state."
 
 
 @pytest.mark.parametrize(("end", "num_epochs", "says"), [
@@ -45,7 +45,7 @@ def test_the_labelled_rows_are_counted_where_only_some_are(run):
     (None, 3, "best 2, at 3 of 4")])
 def test_the_length_says_where_training_was_best_and_where_it_ended(tmp_path, end, num_epochs, says):
   made = reading.read_run(make_run(tmp_path / "run", end=end, num_epochs=num_epochs))
-  assert f"<b>{says}</b>" in run_page.tiles(made)
+  assert f"<b>{says}</b>" in run_page.tiles(made, 0.0)
 
 
 def test_a_schedule_that_is_longer_than_the_run_is_said_instead_of_a_short_training(tmp_path):
@@ -53,8 +53,8 @@ def test_a_schedule_that_is_longer_than_the_run_is_said_instead_of_a_short_train
   rising = reading.read_run(make_run(tmp_path / "run", num_epochs=20, config={"loss": RISE}))
   found = results.findings(rising)
   assert "The schedule of the KL weight (30 epochs) is longer than the run (20): beta did not reach its end." in found
-  assert results.course(rising) == ["val_loss is best at the end of training, and beta changes until epoch 20, so that "
-                                    "its values are of different objectives and do not compare."]
+  assert results.course(rising) == ["val_loss is best at the end of training, and beta changes before epoch 20, so "
+                                    "that its values are of different objectives and do not compare."]
   short = RISE | {"kl_schedule": {"shape": "linear", "num_epochs": 20}}
   assert vae_figures.annealing(rising._replace(config=rising.config | {"loss": short})) == []
   steady = rising._replace(rows=[row | {"metric_beta": 0.5} for row in rising.rows])

@@ -2,6 +2,9 @@
 
 import os
 
+import numpy as np
+
+from jaxtrain.report import collection, figures, pictures, sweep_notes, sweep_page
 from made_sweeps import make_run, make_sweep, page_of, row_of, run_main
 from pages import Page
 
@@ -49,3 +52,60 @@ def test_pages_of_members_are_drawn_on_demand(tmp_path, monkeypatch, capsys):
   assert len(Page(os.path.join(folder, "runs", "000-rate=0.1,seed", "report.html")).all("img", "src")) >= 1
   assert run_main(monkeypatch, os.path.join(folder, "runs", "000-rate=0.1,seed"), "--members") == 2
   assert "is no sweep" in capsys.readouterr().err
+
+
+def test_runs_of_different_data_are_not_ranked(tmp_path):
+  for name, path in (("m1", "one.csv"), ("m2", "two.csv")):
+    make_run(tmp_path / name, 1.0, config={"data": {"path": path}, "seed": 0, "train": {"num_epochs": len(path)}})
+  page, data = page_of(tmp_path / "m1", tmp_path / "m2", output=tmp_path / "out.html")
+  assert "of different data (data.path)" in page.text or "of different data (path)" in page.text, page.text
+  assert all(metric["best"] is None for metric in data["metrics"])
+  assert "Lowest mean" not in page.text and "that were tried" not in page.text
+
+
+def test_single_runs_that_differ_in_much_have_the_names_of_their_folders(tmp_path):
+  member = lambda name, k: collection.Member(name, name, "done", "", {f"f.x{i}": k for i in range(6)},
+                                             frozenset(f"f.x{i}" for i in range(6)))
+  members = [member("m1", 1), member("m2", 2)]
+  fields = collection.varying(members)
+  assert collection.group_labels(members, [[0], [1]], fields) == ["m1", "m2"]
+
+
+def test_a_field_of_two_values_that_others_follow_has_no_edge():
+  """Two runs that differ in two fields say nothing of either; with a third that differs in one alone they do."""
+  keys = ("optim.rate", "model.depth")
+  members = [collection.Member(str(k), str(k), "done", "", dict(zip(keys, values)), frozenset(keys),
+                               metrics={"best val_loss": loss}, is_final=True)
+             for k, (*values, loss) in enumerate(((0.1, 25, 3.0), (0.2, 35, 1.0), (0.2, 25, 2.0)))]
+  depth = "The best depth, 35, is the largest of the 2 that were tried, so that larger ones may be better still."
+  for count, said in ((2, []), (3, [depth])):  # of the rate no run differs alone from the best
+    some, groups = members[:count], [[k] for k in range(count)]
+    compared = sweep_page.compare_metric("best val_loss", some, groups)
+    found = sweep_page.edges_of_grid(compared, some, groups, collection.varying(some))
+    assert found == said
+
+
+def test_best_states_from_before_a_schedule_ended_are_counted():
+  steps = np.arange(1, 5) * 10.0
+  beta = {("train", "beta"): (steps, np.array([0.1, 0.2, 0.3, 0.3])), ("val", "loss"): (steps, steps)}
+  members = [collection.Member(str(k), str(k), "done", "", {}, curves=beta, best_step=best)
+             for k, best in enumerate((10, 30, 40, None))]
+  (said,) = sweep_notes.schedules(members)
+  assert "In 1 of 4 runs the best state is from a time when beta still changed" in said
+  assert not sweep_notes.schedules(members[1:])  # by step 30 beta has its last value
+  rising = {("train", "beta"): (steps, np.array([0.1, 0.2, 0.3, 0.4]))}
+  (said,) = sweep_notes.schedules([member._replace(curves=rising) for member in members])
+  assert "In 3 of 4 runs" in said
+
+
+def test_groups_have_the_colours_that_figures_give_them():
+  """Figures know no group whose runs have not begun: here the first."""
+  curve = {("val", "loss"): (np.arange(2), np.arange(2))}
+  members = [collection.Member(str(k), str(k), "done", "", {}, curves=curve if k else {}) for k in range(3)]
+  found = sweep_page.color_records(members, {0: 0, 1: 1, 2: 2}, 3)
+  assert found["places"] == [2, 0, 1] and found["hues"] == figures.HUES
+
+
+def test_code_in_a_caption_is_marked_as_such():
+  shown = pictures.picture("maps", "by UMAP (`log.figures=full`), <else> PCA", b"\x89PNG" + bytes(40))
+  assert "<code>log.figures=full</code>), &lt;else&gt; PCA" in shown and "`" not in shown

@@ -278,7 +278,7 @@ def test_command(tmp_path, monkeypatch, capsys):
   for arguments, output in (((folder,), os.path.join(folder, "report.html")), ((folder, "a"), "comparison.html"),
                             (("a", "--output=b.html"), "b.html")):
     assert run_main(monkeypatch, *arguments) == 0 and os.path.exists(output)
-    assert capsys.readouterr() == (output + "\n", "")
+    assert capsys.readouterr() == (os.path.abspath(output) + "\n", "")
 
 
 def test_errors_are_one_line(tmp_path, monkeypatch, capsys):
@@ -290,7 +290,7 @@ def test_errors_are_one_line(tmp_path, monkeypatch, capsys):
   write_lines(tmp_path / "broken" / "sweep.json", ["{"])
   write_lines(tmp_path / "file", [])
   for arguments, says in (((tmp_path / "neither", folder), "holds neither a run (config.json) nor a sweep"),
-                          ((tmp_path / "missing",), "holds neither a run"),
+                          ((tmp_path / "missing",), "holds no run: there is no such folder"),
                           ((tmp_path / "file", folder), "holds neither a run"),
                           ((tmp_path / "empty",), "no run was added to the sweep yet"),
                           ((tmp_path / "bare",), "journal.jsonl"),

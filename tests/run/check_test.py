@@ -77,7 +77,7 @@ def test_lines_are_groups_of_keys_and_values(described):
   titles = [line for line in text if line and not line.startswith("  ")]
   assert titles == ["Data", "Training", "Shapes"]
   assert "  rows: 300 read, 300 kept" in text and "  steps: 42 of 16 rows, 7 an epoch" in text
-  time = r"  expected time: about \S+ s of steps, \S+ s an epoch \([\d,]+ steps? timed here .*\)"
+  time = r"  expected time: about \S+ s of steps, \S+ s an epoch \([\d,]+ steps? timed here .*\), after about \S+ s .*"
   assert any(re.fullmatch(time, line) for line in text)
   assert all(": " in line for line in text if line.startswith("  "))
 

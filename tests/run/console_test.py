@@ -6,7 +6,7 @@ from jaxtrain.run import console
 def printed(capsys, num_reports, every=False, **changed):
   """The lines of a run of so many reports; from the second on the means are `changed`."""
   shown = console.Console(True, None, every=every)
-  shown.start(0, num_reports * 10)
+  shown.start(0, num_reports * 10, 10)
   for k in range(1, num_reports + 1):
     means = {"loss": 2.0 / k, "val_loss": 3.0 / k, "val_accuracy": 0.01 * k}
     shown.report(f"epoch {k}/{num_reports}", k * 10, means if k == 1 or not changed else changed, 1e6 / k)
@@ -17,6 +17,12 @@ def printed(capsys, num_reports, every=False, **changed):
 def test_a_long_run_prints_about_twenty_lines_and_its_last(capsys):
   lines = printed(capsys, 400)
   assert 19 <= len(lines) <= 22 and lines[0].startswith("epoch   1/400") and lines[-1].startswith("epoch 400/400")
+
+
+def test_lines_are_equally_many_epochs_apart(capsys):
+  for epochs, apart in ((30, 2), (70, 4), (300, 20), (8, 1)):
+    numbers = [int(line.split()[1].partition("/")[0]) for line in printed(capsys, epochs)]
+    assert numbers == sorted({1, *range(apart, epochs + 1, apart), epochs})
 
 
 def test_a_short_run_prints_all_and_so_does_one_that_was_asked_to(capsys):

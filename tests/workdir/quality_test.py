@@ -28,7 +28,8 @@ def test_a_stream_has_no_epochs(tmp_path):
 def test_no_better_than_chance_is_said_of_the_monitor_and_of_key_results(tmp_path):
   worth = quality.of_workdir(make_run(tmp_path / "run", metrics=CHANCE))
   assert worth.chance == 2.0 and worth.lines() == [
-      "best val_loss 2 at step 30, epoch 3 (chance 2)", "warning: val_loss is no better than chance, 2",
+      "best val_loss 2 at step 30, epoch 3 (chance 2)", "on the held-out test part: auc_macro 0.75 (chance 0.75)",
+      "warning: val_loss is no better than chance, 2",
       "warning: auc_macro of the test part, 0.75, is no better than chance, 0.75"]
   better = {name: said | {"chance": {"loss": 2.1, "auc_macro": 0.7}[name]} for name, said in CHANCE.items()}
   assert quality.of_workdir(make_run(tmp_path / "better", metrics=better)).warnings == ()
@@ -50,6 +51,15 @@ def test_a_page_and_a_prediction_say_of_the_same_results_that_they_are_no_better
                  "auc_macro of the test part, 0.75, is no better than chance, 0.75"]}[name]
     assert shown == {"loss": ["loss (2.000) is no better than chance (2.000)."]}.get(
         name, ["AUC (mean of classes) (0.7500) is no better than chance (0.7500)."])
+
+
+@pytest.mark.parametrize("values, said, shown", [
+    ({"r2": 0.9}, {}, "r2 0.9"), ({"r2": 0.9, "r2_ci95": 0.05}, {}, "r2 0.9 (0.85 to 0.95)"),
+    ({"r2": 0.98, "r2_ci95": 0.05}, {"limits": (0, 1)}, "r2 0.98 (0.93 to 1)"),
+    ({"r2": 1.02, "r2_low": 0.9, "r2_high": 1.15}, {}, "r2 1.02 (0.9 to 1.15)")])
+def test_a_metric_stands_with_its_interval(values, said, shown):
+  assert quality.with_ends("r2", 0.5, (None, None), 0.25) == "r2 0.5 (chance 0.25)"
+  assert quality.with_ends("r2", values["r2"], quality.ends_of("r2", values, said)) == shown
 
 
 @pytest.mark.parametrize("value, half, worse", [(0.6, None, False), (0.5, None, True), (0.6, 0.1, True),

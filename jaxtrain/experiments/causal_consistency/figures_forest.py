@@ -38,7 +38,7 @@ def forest(ax, scalars: dict, end: str, labels: dict[str, str], muted: tuple[str
                 fontsize=text_size, color=INK, bbox=box)
   truth = finite(scalars, f"ate_truth{end}")
   if truth is not None:
-    ax.axvline(truth, color=HUES[2], linewidth=1.3)
+    ax.axvline(truth, color=HUES[2], linewidth=1.3, zorder=1)
   ax.axvline(0, color=GREY, linewidth=1, zorder=0)
   ax.set_yticks(range(len(names)), [labels[name] for name in names], color=INK)
   known = "" if truth is None else f" (green: truth {truth:.3g})"

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain import spelling
 from jaxtrain.data import blocks, cells, files, inputs, labels, scaling
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_consistency import bayes, nets, outputs, sources
@@ -49,7 +50,7 @@ def read_classes(columns: files.Columns, name: str, class_names: list[str]) -> n
   """The treatment [N] int32 of a file, -1 where it is missing. Raises UserError for a class that training had not."""
   columns.check(name)
   if name not in columns.values:
-    raise UserError(f"{columns.path} has no column {name!r}, the treatment")
+    raise UserError(f"{columns.path} has no column {name!r}, the treatment{spelling.meant(name, columns.values)}")
   code, found = labels.encode(columns.scalars(name), cells.missing_test(columns.form))
   by_number = {labels.number_of(known): k for k, known in enumerate(class_names)} | {None: -1}
   places = [class_names.index(given) if given in class_names else by_number.get(labels.number_of(given), -1)

@@ -109,7 +109,8 @@ def load(config) -> Splits:
     check_treatment(table, data.treatment)
   check_outcomes(found.meta["scaler"], columns["outcomes"])
   check_classes(found.train, table.class_names)
-  return found._replace(meta=found.meta | {name: columns[name] for name in (*ROLES, "treatment")})
+  facts = found.meta["table"] | {"unlabelled": "with a hidden treatment"}  # as messages call such rows
+  return found._replace(meta=found.meta | {name: columns[name] for name in (*ROLES, "treatment")} | {"table": facts})
 
 
 def choose_covariates(table: tables.Table, names: tuple[str, ...], leave_out: tuple[str, ...]) -> tables.Table:

@@ -4,6 +4,7 @@ which symbol carries what, and sentences for the head of the page.
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxtrain.experiments.semantic_compression.figures_states import drop, probes, states, width_of
 from jaxtrain.report.figures import COLORS, GREY, HUES, INK, MUTED, clip_text, draw_panels, new_figure
@@ -66,6 +67,7 @@ def semantic_drift(run: RunData, narrow: bool = False) -> Figure | None:
     if len(ax.get_lines()) > 1:
       ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.6)
   axes[-1].set_xlabel(reading.time_axis(run)[0])
+  axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
   return figure
 
 

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from jaxtrain import memory
-from jaxtrain.data import cells, files
+from jaxtrain.data import cells, files, inputs
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.semantic_compression import (apply, code_bytes, coding, container, freeze,
                                                        lossless, objective, preservation,
@@ -56,8 +56,7 @@ def read_states(schema: schema_lib.Schema, found: files.Columns) -> tuple[schema
   for column in schema.columns:
     found.check(column.name)
     if column.name not in found.values:
-      raise UserError(f"{found.path} has no column {column.name!r}; the run needs "
-                      f"{', '.join(each.name for each in schema.columns)}")
+      raise UserError(inputs.lacks(found, column.name, [each.name for each in schema.columns]))
     if column.kind in NUMERIC:
       values, is_whole = found.numbers(column.name), column.kind == "integer"
       absent = np.isnan(values)

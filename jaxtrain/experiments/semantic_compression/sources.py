@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxtrain import spelling
 from jaxtrain.config import limits
 from jaxtrain.data import arrays, cells, files, labels, splits, tables
 from jaxtrain.errors import UserError
@@ -107,7 +108,7 @@ def read_table(data) -> States:
             for kind in KINDS}
   if not any(wanted.values()):
     raise UserError("config.data.continuous: got (), allowed the names of columns, such as "
-                    f"--config.data.continuous=x,y; {data.path} has {tables.shorten(known)}")
+                    f"--config.data.continuous=x,y; {data.path} has {spelling.listed(known)}")
   for kind, names in wanted.items():
     for name in names:
       record[name] = read_column(columns, name, kind)
