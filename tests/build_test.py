@@ -6,6 +6,7 @@ with a stub of rules_python).
 """
 
 import ast
+import functools
 import pathlib
 import re
 import shutil
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import jaxtrain
-from layout_test import FOLDERS, imported, module_name, parse, repository, ROOT, TEXTS
+from layout_test import FOLDERS, imported, module_name, nodes_of, parse, repository, ROOT, TEXTS
 
 CONFTEST, PACKAGE = "tests/conftest.py", "jaxtrain/__init__.py"
 # Tests about the repository itself quote code: only their imports count, not their strings.
@@ -104,12 +105,13 @@ def names_in_code(path: str, tree: ast.AST) -> set[str]:
   return {found.name for found in imported(path, tree)}
 
 
+@functools.cache
 def names_in_strings(tree: ast.AST) -> set[str]:
   """Dotted names of modules that strings mention: experiments of a config, commands and code that a test starts."""
   names, documents = set(), (ast.Module, ast.ClassDef, ast.FunctionDef)
-  docstrings = {id(node.body[0].value) for node in ast.walk(tree)
+  docstrings = {id(node.body[0].value) for node, _ in nodes_of(tree)
                 if isinstance(node, documents) and ast.get_docstring(node) is not None}
-  for node in ast.walk(tree):
+  for node, _ in nodes_of(tree):
     if not (isinstance(node, ast.Constant) and isinstance(node.value, str)) or id(node) in docstrings:
       continue
     mentioned = set(re.findall(r"\bjaxtrain(?:\.\w+)+", node.value))

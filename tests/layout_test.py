@@ -21,16 +21,17 @@ FOLDERS = ("jaxtrain", "configs", "launch", "tests")
 TEXTS = ("*.py", "*.md", "*.sh", "*.yaml", "*.yml", "*.toml", "*.js", "*.bazel", "BUILD", "run")
 
 # A room is a folder or a file of the top folder, `sweep/__main__` one too; it imports those of lower ranks, and itself.
-REPORT_MAY_IMPORT = ("errors", "jsonable", "streams", "config", "workdir", "statistics")
+REPORT_MAY_IMPORT = ("errors", "spelling", "jsonable", "streams", "config", "workdir", "statistics")
 FAMILY_MAY_NOT_IMPORT = ("devices",)
 PICTURES_MAY_IMPORT = ("jaxtrain/jsonable.py", "jaxtrain/workdir/reading.py", "jaxtrain/report/figures.py",
                        "jaxtrain/report/page.py", "jaxtrain/report/panels.py", "jaxtrain/report/reliability.py",
                        "jaxtrain/statistics.py")
 LIBRARIES = {  # beyond the standard library
-  "errors": (), "jsonable": (), "streams": (), "commands": ("absl",), "types": ("jax", "numpy", "flax.struct"),
+  "errors": (), "spelling": (), "jsonable": (), "streams": (), "commands": ("absl",),
+  "types": ("jax", "numpy", "flax.struct"),
   "rng": ("jax", "numpy", "flax.struct"), "statistics": ("numpy", "scipy"), "report": ("numpy", "scipy", "matplotlib"),
 }
-IMPORTED_WITHOUT_JAX = ("errors", "jsonable", "streams", "config", "workdir", "statistics", "commands",
+IMPORTED_WITHOUT_JAX = ("errors", "spelling", "jsonable", "streams", "config", "workdir", "statistics", "commands",
                         "report/__main__")
 
 TOP_LEVEL = ("pyproject.toml", "README.md", "BUILD", "MODULE.bazel", "LICENSE", *FOLDERS)
@@ -42,6 +43,7 @@ MAX_FILE_LINES, MAX_BODY_LINES, MAX_COLUMNS = 350, 60, 120
 
 Sources = dict[str, str]
 parse = functools.cache(ast.parse)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 class Import(NamedTuple):
@@ -80,11 +82,27 @@ def is_under(name: str, package: str) -> bool:
   return name == package or name.startswith(package + ".")
 
 
-def imported(path: str, tree: ast.AST) -> Iterator[Import]:
+@functools.cache
+def nodes_of(tree: ast.AST) -> tuple[tuple[ast.AST, bool], ...]:
+  """(node, whether a function holds it) of all nodes but contexts of names."""
+  found, todo = [], [(tree, False)]
+  for node, late in todo:
+    late = late or isinstance(node, FUNCTIONS)
+    found.append((node, late))
+    todo += [(child, late) for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr_context)]
+  return tuple(found)
+
+
+@functools.cache
+def imported(path: str, tree: ast.AST) -> tuple[Import, ...]:
   """All that a file imports."""
-  package, functions = path.split("/")[:-1], (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-  late = {id(inner) for node in ast.walk(tree) if isinstance(node, functions) for inner in ast.walk(node)}
-  for node in ast.walk(tree):
+  return tuple(find_imports(path, tree))
+
+
+def find_imports(path: str, tree: ast.AST) -> Iterator[Import]:
+  """The same, one by one."""
+  package = path.split("/")[:-1]
+  for node, late in nodes_of(tree):
     names = []
     if isinstance(node, ast.Import):
       names = [alias.name for alias in node.names]
@@ -92,9 +110,9 @@ def imported(path: str, tree: ast.AST) -> Iterator[Import]:
       base = package[:len(package) + 1 - node.level] if node.level else []
       base += [node.module] if node.module else []
       names = [".".join([*base, alias.name]) for alias in node.names]
-    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+    elif isinstance(node, ast.Call) and dotted(node.func).endswith(("import_module", "__import__")):
       names = [argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)]
-    yield from (Import(node.lineno, name, id(node) in late) for name in names)
+    yield from (Import(node.lineno, name, late) for name in names)
 
 
 def inner_imports(sources: Sources) -> Iterator[tuple[str, Import, str]]:
@@ -125,11 +143,20 @@ def is_picture_of_family(path: str) -> bool:
   return re.fullmatch(r"jaxtrain/experiments/\w+/figures(_[a-z]+)?\.py", path) is not None
 
 
-def attributes(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def dotted(node: ast.AST) -> str:
+  """`a.b.c` of such an expression; what is no name stands as `()`."""
+  if isinstance(node, ast.Attribute):
+    return f"{dotted(node.value)}.{node.attr}"
+  return node.id if isinstance(node, ast.Name) else "()"
+
+
+@functools.cache
+def attributes(tree: ast.AST) -> tuple[tuple[int, str], ...]:
   """(line, `a.b.c`) of dotted expressions."""
-  return ((node.lineno, ast.unparse(node)) for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+  return tuple((node.lineno, dotted(node)) for node, _ in nodes_of(tree) if isinstance(node, ast.Attribute))
 
 
+@functools.cache
 def used_names(path: str, text: str) -> list[tuple[int, str]]:
   """(line, dotted name) of what a file imports and of its dotted expressions."""
   tree = parse(text)
@@ -219,7 +246,7 @@ def no_pickle(sources: Sources) -> list[str]:
   for path, text in under(sources, "jaxtrain", "configs", "launch").items():
     found += [f"{path}:{what.line}: {what.name} runs or makes pickles" for what in imported(path, parse(text))
               if what.name.partition(".")[0] in PICKLES]
-    found += [f"{path}:{node.value.lineno}: allow_pickle" for node in ast.walk(parse(text))
+    found += [f"{path}:{node.value.lineno}: allow_pickle" for node, _ in nodes_of(parse(text))
               if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False"]
   return found
 
@@ -273,7 +300,7 @@ def units_are_small(sources: Sources) -> list[str]:
               if len(line) > MAX_COLUMNS]
     if len(lines) > MAX_FILE_LINES:
       found.append(f"{path}: {len(lines)} lines, over {MAX_FILE_LINES}")
-    for node in ast.walk(parse(text)):
+    for node, _ in nodes_of(parse(text)):
       if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         body = node.body[1:] if ast.get_docstring(node) is not None else node.body
         num_lines = node.end_lineno - body[0].lineno + 1 if body else 0

@@ -96,7 +96,8 @@ def snippets() -> list:
   blocks = lambda page: enumerate(guides.blocks(guides.read(page), "python"))
   found = [(page, k, block) for page in guides.PAGES for k, block in blocks(page)
            if not re.match(r"# \S+\.py\n", block)]
-  small = lambda block: re.sub(r'"train.num_epochs": \d+', '"train.num_epochs": 1, "log.figures": "none"', block)
+  plain = lambda block: re.sub(r'(train\("[^"]*:smoke", "[^"]*")\)', r'\1, **{"log.figures": "none"})', block)
+  small = lambda block: re.sub(r'"train.num_epochs": \d+', '"train.num_epochs": 1, "log.figures": "none"', plain(block))
   cases = [pytest.param(small(block), id=f"{page.removesuffix('/README.md')}-{k}") for page, k, block in found]
   return cases + [pytest.param(block, id=f"{page.removesuffix('/README.md')}-{k}-whole", marks=pytest.mark.slow)
                   for page, k, block in found if small(block) != block]

@@ -67,10 +67,12 @@ def test_the_loss_is_karras_and_others_in_float64():
   x, eps, sigma = (np.asarray(batch[name], np.float64) for name in ("cont", "level_noise", "level"))
   sigma, there = sigma[:, None, None], (np.asarray(batch["ids"]) > 0).astype(float)
   noisy = there[..., None] * (x + sigma * eps)
-  bound = p.model.bind({"params": made.state.params})
-  found, out = objective.through(p, {"params": made.state.params}, batch, None)
-  raw = bound.raw((noisy / np.sqrt(sigma**2 + 1)).astype(np.float32), jnp.log(batch["level"]), found.z, out.mask,
-                  batch["ids"])
+  @jax.jit
+  def applied(params, scaled):
+    found, out = objective.through(p, {"params": params}, batch, None)
+    raw = p.model.bind({"params": params}).raw(scaled, jnp.log(batch["level"]), found.z, out.mask, batch["ids"])
+    return out, raw
+  out, raw = applied(made.state.params, (noisy / np.sqrt(sigma**2 + 1)).astype(np.float32))
   back = noisy / (sigma**2 + 1) + sigma / np.sqrt(sigma**2 + 1) * np.asarray(raw.cont, np.float64)
   each = there * np.mean((back - x)**2, axis=2) * ((sigma**2 + 1) / sigma**2)[..., 0]
   weight = np.asarray(batch["weight"] * batch["event_weight"], np.float64)

@@ -171,6 +171,7 @@ def test_physics_distances_are_those_of_their_papers():
   assert distances.kpd(real, made, 25, 3, seed=7) == (pytest.approx(np.median(values)), pytest.approx(half))
 
 
+@pytest.mark.slow
 def test_a_classifier_tells_what_differs_and_nothing_else():
   """Two columns go together in one set alone. Of equal sets, 2.5 half widths of 95 % hold 0.5 but for 1e-6 of cases."""
   random = np.random.RandomState(0)

@@ -116,8 +116,11 @@ def test_azimuths_of_made_events_are_on_their_circle_and_noise_is_of_the_stated_
   made, batch, *_ = judged()
   given, names = {"params": made.state.params["model"]}, made.splits.meta["scaler"]["names"]
   sharp = made.game._replace(settings=cases.configured(model__critic__noise=0.0).model.critic)
-  out = objective.through(made.game.problem, given, batch, None)[1]
-  (real, fake), (seen, seen_fake) = game.both(sharp, batch, out), game.both(made.game, batch, out)
+  @jax.jit
+  def applied(given):
+    out = objective.through(made.game.problem, given, batch, None)[1]
+    return out, game.both(sharp, batch, out), game.both(made.game, batch, out)
+  out, (real, fake), (seen, seen_fake) = applied(given)
   cos, sin = (np.asarray(fake.cont[..., names.index(name)], np.float64) for name in ("cos_phi", "sin_phi"))
   np.testing.assert_allclose(np.hypot(cos, sin), 1, rtol=1e-5)
   others = [c for c, name in enumerate(names) if not name.endswith("phi")]

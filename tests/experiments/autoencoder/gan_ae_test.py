@@ -48,6 +48,7 @@ def test_both_sides_start_from_keys_of_their_own_and_the_average_is_of_the_autoe
   assert jax.tree.structure(twice) == jax.tree.structure(state)
 
 
+@pytest.mark.slow
 def test_a_step_counts_once_moves_both_sides_and_averages_one():
   made = cases.made()
   old = made.begun

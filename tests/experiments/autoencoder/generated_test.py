@@ -36,6 +36,7 @@ def with_pt(events, factor):
   return events._replace(momenta=momenta)
 
 
+@pytest.mark.slow
 def test_scaled_energies_are_found_and_all_else_is_alike(events, quick):
   """W1 of values that are all 1.3 times as large is 0.3 times their mean; what is not touched is at 0."""
   real, made = events, with_pt(events, 1.3)

@@ -122,6 +122,7 @@ def exact_gelu(x):
   return x * 0.5 * (1 + jax.scipy.special.erf(x / 2 ** 0.5))
 
 
+@pytest.mark.slow
 def test_the_penaltys_gradient_is_that_of_a_plain_network_in_float64():
   """Norm, attention, activation and affine layers have gradients of their own; those must have the right ones again.
 

@@ -64,8 +64,8 @@ def event_case(**fields):
   return cases.made(model__latent__per_object=False, **{"model__latent__kind": "vae"} | fields)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "fsq"))
-                                  for kind in ("vae", "vq", "fsq", "none")])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ("vae", "vq", "fsq", "none"))
 def test_the_flow_trains_and_moves_nothing_else(kind):
   made = event_case(model__latent__kind=kind)
   p, state = made.problem, made.state

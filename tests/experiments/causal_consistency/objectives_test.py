@@ -152,7 +152,8 @@ def test_numpyro_gives_the_same_loss(source, objective, rate):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6)
 
 
-@pytest.mark.parametrize("objective", svi.OBJECTIVES)
+@pytest.mark.parametrize("objective", [pytest.param(name, marks=[pytest.mark.slow] * (name != "free_energy"))
+                                       for name in svi.OBJECTIVES])
 def test_a_step_is_that_of_numpyro_svi(objective):
   """One step of plain gradient descent and `SVI.update` of NumPyro on the same bound give the same parameters."""
   config, p, state, batch, experiment = parts(**{
