@@ -82,6 +82,7 @@ class Metric(NamedTuple):
     key: whether it is a key result, which stands at the head of a run's page, in the order of METRICS. Half the width
       of its 95 % interval is the scalar `<name>_ci95` of the assessment, where the experiment computes one.
     limits: the least and the largest value that there can be, where pages cut its interval; None where there are none.
+    words: its name as a person says it, where the parts of the name say too little; empty where they do.
   """
   unit: str
   meaning: str
@@ -89,6 +90,7 @@ class Metric(NamedTuple):
   chance: float | None = None
   key: bool = False
   limits: tuple[float, float] | None = None
+  words: str = ""
 
 
 class Input(NamedTuple):

@@ -27,7 +27,7 @@ CLIP, MOST_WIDE = 16, 200.0  # letters of a name in a picture; inches of a graph
 DOUBTFUL = ("none", "undecided")  # pairs whose edge is dashed
 BLUE, INK, MUTED, WARN = "#1f6fb4", "#22262b", "#667079", "#9a4a00"
 NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--card:#fff;--edge:31,111,180;
+CSS = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--card:#fff;--edge:31,111,180;
 --warn:#9a4a00}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa6b1;--line:#333b44;--card:#1c2127;--edge:122,181,234;
 --warn:#f0b06a}}
@@ -274,7 +274,7 @@ def write_html(path: str, columns: dict[str, np.ndarray], threshold: float = LIK
   made = "<h2>What this is</h2>" * bool(about) + "".join(f"<p>{text(line)}</p>" for line in about)
   pair = "<th>verdict on the pair</th>" * bool(graph.verdicts)
   page = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-          f'content="width=device-width, initial-scale=1"><title>Graph</title><style>{STYLE}</style></head><body>'
+          f'content="width=device-width, initial-scale=1"><title>Graph</title><style>{CSS}</style></head><body>'
           f"<h1>Graph of {D} variables</h1>{said}<p>Drawn: {text(sentence(graph))}.</p>"
           f'<div class="scroll">{svg_of(graph)}</div>{made}'
           f'<h2>All probabilities</h2><p>Causes in rows, effects in columns.</p><div class="scroll"><table>'

@@ -23,7 +23,7 @@ from jaxtrain import jsonable, streams
 from jaxtrain.config import modules
 from jaxtrain.errors import UserError
 from jaxtrain.report import pictures
-from jaxtrain.report.names import words
+from jaxtrain.report.names import words, words_of
 from jaxtrain.workdir import atomic, reading
 from jaxtrain.workdir.reading import RunData
 
@@ -35,7 +35,7 @@ LEGEND = {"train": "training", "val": "validation"}
 # Ten hues that stay apart for most kinds of colour blindness
 HUES = ("#1f6fb4", "#d2580f", "#0b8a62", "#c9468f", "#e3ac00", "#58b7e6", "#6b4fb3", "#8c5a2b", "#8fae1b", "#7a8796")
 INK, MUTED, GREY, FAINT = "#22262b", "#667079", "#c3c9cf", "#e3e7eb"
-STYLE = {"font.size": 8.5, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "text.color": INK,
+RC_PARAMS = {"font.size": 8.5, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "text.color": INK,
          "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.edgecolor": "#9aa3ab",
          "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
          "grid.color": FAINT, "grid.linewidth": 0.7, "axes.axisbelow": True, "lines.linewidth": 1.6,
@@ -46,7 +46,7 @@ STYLE = {"font.size": 8.5, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.lab
 @contextlib.contextmanager
 def styled():
   """The style of all figures; glyphs that a font lacks and the like are no reason to lose one."""
-  with matplotlib.rc_context(STYLE), np.errstate(all="ignore"), warnings.catch_warnings():
+  with matplotlib.rc_context(RC_PARAMS), np.errstate(all="ignore"), warnings.catch_warnings():
     warnings.simplefilter("ignore")
     yield
 
@@ -78,7 +78,7 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
 def axis_label(run: RunData, name: str) -> str:
   """The name of a metric in words with its unit."""
   unit = reading.description(reading.described(run), name).get("unit", "")
-  return clip_text(words(name), 28) + (f"\n({clip_text(unit, 28)})" if unit else "")
+  return clip_text(words_of(run, name), 28) + (f"\n({clip_text(unit, 28)})" if unit else "")
 
 
 def annealed(run: RunData) -> tuple[float, str] | None:
@@ -132,7 +132,7 @@ def draw_curves(ax, run: RunData, name: str) -> None:
     if test := reading.curve(run, "test", name):
       ax.plot(at, test[1][-1], "D", color=COLORS["test"], markersize=5, label="test, best state")
   set_scale(ax, [points[1] for points in found.values()])
-  finish_axis(ax, run, words(name), axis_label(run, name))
+  finish_axis(ax, run, words_of(run, name), axis_label(run, name))
 
 
 def finish_axis(ax, run: RunData, title: str, label: str) -> None:
@@ -149,7 +149,7 @@ def draw_terms(ax, run: RunData, names: list[str]) -> None:
   for hue, name in zip(HUES, names):
     for split, style in (("train", "-"), ("val", (0, (3, 1.5)))):
       if points := reading.curve(run, split, name):
-        text = words(name) if name not in [line.get_gid() for line in ax.get_lines()] else None
+        text = words_of(run, name) if name not in [line.get_gid() for line in ax.get_lines()] else None
         ax.plot(*points, color=hue, linestyle=style, linewidth=1.3, label=text, gid=name)
         series.append(points[1])
   values = np.concatenate(series)
@@ -203,9 +203,9 @@ def worth_drawing(run: RunData, names: list[str], beside: list[str]) -> tuple[li
     curves = [reading.curve(run, split, name) for split in ("train", "val")]
     values = np.concatenate([points[1] for points in curves if points])
     if all(points is None or len(points[1]) > 1 and np.ptp(points[1]) == 0 for points in curves):
-      left.append(f"{words(name)} ({values[0]:.4g} throughout)")
+      left.append(f"{words_of(run, name)} ({values[0]:.4g} throughout)")
     elif same := next((other for other in (*beside, *kept) if in_proportion(run, name, other)), None):
-      left.append(f"{words(name)} (in proportion to {words(same)})")
+      left.append(f"{words_of(run, name)} (in proportion to {words_of(run, same)})")
     else:
       kept.append(name)
   return kept, left

@@ -13,11 +13,11 @@ import math
 from typing import Any, Iterable, Sequence
 
 from jaxtrain.jsonable import number
-from jaxtrain.workdir import atomic
+from jaxtrain.workdir import atomic, quality
 
 MAX_ROWS = 40  # of a table at first
 TINY = 1e-4  # of a value: half an interval below that does not decide about its digits
-STYLE = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--page:#f6f7f9;--card:#fff;
+CSS = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--page:#f6f7f9;--card:#fff;
 --link:#1f6fb4;--bar:#8dbbe3;--edge:#59646e66;--good:#0b7a57;--bad:#b3261e;--warn:#8a5a00}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa6b1;--line:#333b44;--page:#14181c;--card:#1c2127;
 --link:#7ab5ea;--bar:#3b6f9e;--good:#4cc79b;--bad:#f0817a;--warn:#e0ad55}}
@@ -102,10 +102,8 @@ def with_interval(value: Any, half: Any, limits: Sequence[float] | None = None) 
   if width < TINY * abs(given):
     return f"{fmt(value)} ± {width:.0e}".replace("e-0", "e-").replace("-", "−")
   digits = min(max(1 - math.floor(math.log10(width)), 0), 8)
-  if limits is not None and limits[0] <= given <= limits[1] and not (
-      limits[0] <= given - width and given + width <= limits[1]):
-    ends = (f"{limit:g}" if cut else f"{end:,.{digits}f}" for limit, end, cut in (
-        (limits[0], given - width, given - width < limits[0]), (limits[1], given + width, given + width > limits[1])))
+  if quality.is_cut(given, width, limits):
+    ends = (f"{end:g}" if end in limits else f"{end:,.{digits}f}" for end in quality.cut(given, width, limits))
     return f"{given:,.{digits}f} ({' to '.join(ends)})".replace("-", "−")
   return f"{given:,.{digits}f} ± {width:,.{digits}f}".replace("-", "−")
 
@@ -128,7 +126,7 @@ def write(path: str, title: str, content: Iterable[Html], style: str = "", data:
     scripts = [tag("script", Html(text), type="application/json", id="data"), tag("script", Html(script))]
   head = tag("head", tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=policy),
              tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-             tag("title", f"{title} · jaxtrain"), tag("style", Html(STYLE + style)))
+             tag("title", f"{title} · jaxtrain"), tag("style", Html(CSS + style)))
   document = tag("html", head, tag("body", tag("main", *content), *scripts), lang="en")
   with atomic.replacing(path) as fresh, open(fresh, "w", encoding="utf-8", errors="replace") as file:
     file.write(f"<!doctype html>\n{document}\n")  # names may be no text

@@ -8,9 +8,11 @@ import math
 from typing import Iterable
 
 from jaxtrain.report import figures
+from jaxtrain.report.names import words
 from jaxtrain.report.page import Html, fmt, table, tag, with_interval
 from jaxtrain.workdir import reading
-from jaxtrain.workdir.quality import HALF, Result, data_warnings, held_out, key_results, measured, no_better
+from jaxtrain.workdir.quality import (HALF, Result, data_warnings, held_out, is_cut, key_results, measured,
+                                      no_better)
 from jaxtrain.workdir.reading import RunData, best_of, newest_event, time_axis, value_of
 
 MAX_KEYS = 6
@@ -24,10 +26,10 @@ def headline(run: RunData) -> list[Html]:
   found, split = key_results(run)[:MAX_KEYS], held_out(run)
   if not found:
     return [tag("p", "Nothing has been evaluated yet.", class_="soft")]
-  shown = (tag("div", tag("span", figures.words(one.name), title=one.name), tag("b", *number_parts(one)),
+  shown = (tag("div", tag("span", words(one.name, one.said), title=one.name), tag("b", *number_parts(one)),
                tag("span", explained(one.said) or "\u00a0")) for one in found)
   intervals = any(one.half is not None for one in found)
-  cut = any("(" in with_interval(one.value, one.half, one.said.get("limits")) for one in found)
+  cut = any(one.half is not None and is_cut(one.value, one.half, one.said.get("limits")) for one in found)
   return [tag("div", *shown, class_="tiles keys"), tag("p", basis(run, split, intervals, cut),
                                                        class_="soft" if split else "warn")]
 
@@ -68,7 +70,7 @@ def findings(run: RunData) -> list[str]:
   found = list(dict.fromkeys(data_warnings(run.meta) + alarms[-1:]))
   for say in figures.experiment_families(run.config.get("experiment", ""), "FINDINGS").values():
     found += say(run)
-  found += [f"{figures.words(one.name)} ({fmt(one.value)}) is no better than chance ({fmt(one.said['chance'])})."
+  found += [f"{words(one.name, one.said)} ({fmt(one.value)}) is no better than chance ({fmt(one.said['chance'])})."
             for one in no_better(run)]
   if majority := majority_share(run):
     share, accuracy = majority
@@ -206,4 +208,4 @@ def items_table(run: RunData) -> list[Html]:
 
   word = "feature" if items.keys() <= set(run.meta.get("features", ())) else "item"
   rows = [[item, *(cell(measure, item) for measure in measures)] for item in items]
-  return [tag("h3", f"By {word}, {run.split}"), table([word, *map(figures.words, measures)], rows)] if rows else []
+  return [tag("h3", f"By {word}, {run.split}"), table([word, *map(words, measures)], rows)] if rows else []

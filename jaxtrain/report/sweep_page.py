@@ -25,7 +25,7 @@ SCRIPTS = ("plots.js", "scatter.js", "comparison.js")  # beside this file, run a
 BADGES = {"done": "good", "incomplete": "warn", "failed": "bad", "pending": "soft"}
 MAX_COLUMNS = 6  # metrics in the table of runs; the others stand in a second one
 DATA = ("data.source", "data.path", "data.table", "data.features", "data.row_limit")  # fields that say which data
-STYLE = """
+CSS = """
 main{max-width:88rem}.runs td,.runs th{height:2.5rem}.scroll:has(.runs){max-height:calc(2.5rem*21 + 2px)}
 .controls{display:flex;flex-wrap:wrap;gap:.6rem 1rem;align-items:end;margin:.7rem 0}.controls label{display:flex;
 gap:.1rem;flex-direction:column;font-size:.82rem;color:var(--soft);max-width:100%}.controls .check{flex-direction:row;
@@ -328,4 +328,4 @@ def write(paths: list[str], output: str) -> str:
   script = "".join(pathlib.Path(__file__).with_name(name).read_text(encoding="utf-8") for name in SCRIPTS)
   needs = tag("noscript", tag("p", "Groups, curves and plots are drawn by the script of this page, which is off."))
   extra = [tag("svg", hidden=""), tag("div", id="tip", hidden="")]
-  return page.write(output, title, [*header(title, members, fields, said), needs, *parts, *extra], STYLE, data, script)
+  return page.write(output, title, [*header(title, members, fields, said), needs, *parts, *extra], CSS, data, script)

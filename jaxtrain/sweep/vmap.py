@@ -110,8 +110,6 @@ def train(journal: journal_lib.Journal, k: int, compiled: Compiled, group: Group
   numbers = [spec.number for spec in group.specs]
   say(f"jaxtrain: wave {k}: {len(numbers)} members as one program on {compiled.num_devices} x "
       f"{jax.devices()[0].device_kind}{', in turn' if entry['exact'] else ''}")
-  for words in dict.fromkeys(words for parts in group.parts for words in parts.experiment.notes):
-    say(f"jaxtrain: {words}")
   for number in numbers:
     if outcome(number) != "done":
       journal.note("started", member=number)

@@ -4,7 +4,7 @@
 """
 
 import math
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from jaxtrain.jsonable import number
 from jaxtrain.workdir import reading
@@ -61,6 +61,19 @@ class Result(NamedTuple):
   said: dict
 
 
+def cut(value: float, half: float, limits: Sequence[float] | None) -> tuple[float, float]:
+  """Both ends of an interval about a value, no further than the limits of its metric; where the value itself is beyond
+  them, as it is.
+  """
+  low, high = limits if limits is not None and limits[0] <= value <= limits[1] else (-math.inf, math.inf)
+  return max(value - half, low), min(value + half, high)
+
+
+def is_cut(value: float, half: float, limits: Sequence[float] | None) -> bool:
+  """Whether an interval passes a limit of its metric."""
+  return math.isfinite(half) and cut(value, half, limits) != (value - half, value + half)
+
+
 def ends_of(name: str, values: Mapping[str, Any], said: Mapping[str, Any]) -> tuple[float | None, float | None]:
   """Both ends of the 95 % interval of a metric, of all values by name; None where they are not known.
 
@@ -69,8 +82,7 @@ def ends_of(name: str, values: Mapping[str, Any], said: Mapping[str, Any]) -> tu
   half, value = number(values.get(name + HALF)), number(values.get(name))
   if half is None or value is None:
     return tuple(number(values.get(name + end)) for end in ENDS)
-  low, high = said.get("limits") or (-math.inf, math.inf)
-  return max(value - half, min(low, value)), min(value + half, max(high, value))
+  return cut(value, half, said.get("limits"))
 
 
 def with_ends(name: str, value: float, ends: tuple[float | None, float | None], chance: float | None = None) -> str:

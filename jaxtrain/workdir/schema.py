@@ -70,7 +70,7 @@ DIRECTION = Kind("lower, higher or empty", lambda value: value in ("lower", "hig
 # What an experiment says of a metric. Empty text and None stand for nothing to say.
 DESCRIPTION: Fields = {"unit": Field(TEXT), "meaning": Field(TEXT), "direction": Field(DIRECTION),
                        "chance": Field(NUMBER, or_none=True), "key": Field(FLAG, optional=True),
-                       "limits": Field(RANGE, or_none=True, optional=True)}
+                       "limits": Field(RANGE, or_none=True, optional=True), "words": Field(TEXT, optional=True)}
 
 # Every event has these; `split` is empty where an event is of no split, `epoch` is -1 for streams.
 EVENT: Fields = {"schema_version": Field(WHOLE), "run_id": Field(TEXT), "moment": Field(TEXT), "epoch": Field(WHOLE),

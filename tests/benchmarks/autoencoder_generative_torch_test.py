@@ -103,19 +103,19 @@ def test_networks_are_ours(loop, kind, encoder):
   mask = (ids > 0).float()
   z, _ = ours.encode(slots_of(*map(jnp.asarray, batch)))
   with torch.no_grad():
-    close(trainee.model.encode(cont, ids, event, mask), z[:, 0])
+    assert_close(trainee.model.encode(cont, ids, event, mask), z[:, 0])
     x, level, latent = (random.normal(size=shape).astype(np.float32) for shape in ((B, T, C), (B,), (B, L)))
-    close(trainee.model.prior(*map(torch.from_numpy, (latent, level)), ids), ours.prior(latent, level, batch[1]))
+    assert_close(trainee.model.prior(*map(torch.from_numpy, (latent, level)), ids), ours.prior(latent, level, batch[1]))
     noise = x if loop == "diffusion_ae" else random.normal(size=(B, T, L)).astype(np.float32)
     found = trainee.model.decode(torch.from_numpy(latent), torch.from_numpy(noise), torch.from_numpy(level), ids, mask)
   ones = jnp.ones((B, 1))
   wanted = (ours.raw(noise, level, latent[:, None], ones, batch[1]) if loop == "diffusion_ae" else
             ours.decode(latent[:, None], ones, noise, batch[1]))
-  close(sets.only_real(found[0], mask), np.asarray(wanted.cont) * mask.numpy()[..., None])
-  close(found[1], wanted.globals)
+  assert_close(sets.only_real(found[0], mask), np.asarray(wanted.cont) * mask.numpy()[..., None])
+  assert_close(found[1], wanted.globals)
 
 
-def close(found, wanted) -> None:
+def assert_close(found, wanted) -> None:
   """Asserts that the peer's numbers are ours."""
   np.testing.assert_allclose(found.detach().numpy(), np.asarray(wanted), rtol=2e-4, atol=2e-5)
 
@@ -174,8 +174,8 @@ def test_a_vae_has_its_divergence_and_its_sample():
   z, _, divergence = trainee.latent(trainee.model, tensors(batch), draws)
   both, _ = ours.encode(slots_of(*map(jnp.asarray, batch)))
   mean, log_var = np.split(np.asarray(both[:, 0], np.float64), 2, axis=1)
-  close(z, mean + np.exp(log_var / 2) * draws["latent"].numpy())
-  close(divergence, 0.5 * (mean**2 + np.exp(log_var) - 1 - log_var).sum(axis=1))
+  assert_close(z, mean + np.exp(log_var / 2) * draws["latent"].numpy())
+  assert_close(divergence, 0.5 * (mean**2 + np.exp(log_var) - 1 - log_var).sum(axis=1))
 
 
 def test_the_critic_is_blind_to_order_and_padding_and_its_penalty_is_a_difference_quotient():

@@ -175,8 +175,7 @@ def measure_one(method: str, share: float, fold: int, seed: int, asked: Asked) -
   _, found = read_fold(fold, asked)
   label, test, began = found.train.data["label"], rows_of(found.test), time.process_time()
   if share < 1:
-    random = np.random.RandomState((splits_lib.SPLIT_SEED, seed))  # resamples are not drawn here
-    label = splits_lib.hide_labels(label, np.arange(len(label)), share, random)
+    label = splits_lib.hide_labels(label, np.arange(len(label)), share, splits_lib.label_random(seed))
   prob = (of_peer if method in PEERS else of_network)(method, label, fold, seed, asked)
   nats = np.bincount(np.unique(test.group, return_inverse=True)[1], nll_nats(prob, test.label))
   return {"predicted": prob.argmax(axis=1).tolist(), "nll_nats": nats.tolist(), "labelled": int((label >= 0).sum()),

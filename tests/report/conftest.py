@@ -8,4 +8,4 @@ from jaxtrain.report import figures
 @pytest.fixture(autouse=True)
 def coarse_pictures(monkeypatch):
   """Few pixels, for speed."""
-  monkeypatch.setitem(figures.STYLE, "savefig.dpi", 60)
+  monkeypatch.setitem(figures.RC_PARAMS, "savefig.dpi", 60)

@@ -187,7 +187,9 @@ def test_the_first_epochs_do_not_set_the_scale(tmp_path):
 
 
 def test_constant_and_redundant_curves_are_named_instead_of_drawn(tmp_path):
-  run = reading.read_run(make_run(tmp_path / "run", parts=("train",)))
+  """In the words that the experiment has for them."""
+  said = {"kl_nats": {"unit": "nats", "meaning": "", "direction": "", "chance": None, "words": "total KL"}}
+  run = reading.read_run(make_run(tmp_path / "run", parts=("train",), metrics=said))
   rows = made_rows(9, loss=lambda k: 3 / k, kl=lambda k: 1 + 1 / k**2, kl_nats=lambda k: 10 + 10 / k**2,
                    accuracy=lambda k: 0.1 * k, rejected=lambda k: 0.25)
   figure = figures.metrics(run._replace(rows=rows))

@@ -80,7 +80,8 @@ def test_in_turn_a_member_has_the_bits_and_facts_of_a_run_alone(variant, tmp_pat
   settings = SETTINGS
   if variant == "vae":  # weights that are annealed, too
     settings = [values | {"loss.weights.kl": 0.3 + 0.1 * k} for k, values in enumerate(SETTINGS)]
-  journal, _ = sweep(tmp_path / "sweep", settings, **fields)
+  journal, said = sweep(tmp_path / "sweep", settings, **fields)
+  assert sum("is longer than the run's" in line for line in said) == (variant == "vae")  # a note, once for all members
   for k, values in enumerate(settings):
     workdir = alone(tmp_path / str(k), values, **fields)
     member = journal.workdir(journal.members[k])

@@ -19,10 +19,11 @@ TRACEABLE = ()
 CODE = ("loss.extra", "eval.metrics", "data.loader", "model.encoder.own", "model.decoder.own", "model.latent.own")
 METRICS = {
     "loss": Metric("", "the objective: its terms by their weights, in validation and test without commitment", "lower"),
-    "cont": Metric("", "squared error of an object's normalised numbers, mean", "lower"),
-    "id": Metric("nats", "cross-entropy of an object's type", "lower"),
-    "exists": Metric("nats", "cross-entropy of whether a slot holds an object", "lower"),
-    "globals": Metric("", "squared error of normalised missing energy and its azimuth, mean", "lower"),
+    "cont": Metric("", "squared error of an object's normalised numbers, mean", "lower", words="numbers of objects"),
+    "id": Metric("nats", "cross-entropy of an object's type", "lower", words="types of objects"),
+    "exists": Metric("nats", "cross-entropy of whether a slot holds an object", "lower", words="presence of objects"),
+    "globals": Metric("", "squared error of normalised missing energy and its azimuth, mean", "lower",
+                      words="missing energy"),
     "commitment": Metric("", "squared distance of a latent from its code", "lower"),
     "kl": Metric("nats", "divergence of an object's latent from a standard Normal"),
     "prior": Metric("", "squared error of the prior's flow, mean over a latent's numbers: 1 knows nothing", "lower"),

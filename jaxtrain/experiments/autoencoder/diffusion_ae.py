@@ -23,7 +23,7 @@ METRICS = {"loss": ae.METRICS["loss"]} | {
     "denoise_*": Metric("", "the same of a quarter of the levels in training: 1 has the least noise", "lower"),
 } | ae.METRICS | {
     "cont": Metric("", "squared error of an object's normalised numbers when they are expected from the latent alone, "
-                   "mean", "lower")}
+                   "mean", "lower", words="numbers of objects")}
 TAKEN = (*METRICS, *ae.TAKEN, "level", "level_noise")
 LIMITS = ae.LIMITS | {
     "model.diffusion.process": limits.one_of(*diffusion.KINDS),

@@ -66,12 +66,6 @@ def acyclic_graphs(draw_some: Callable[[int], np.ndarray], num: int) -> np.ndarr
                   "with an order, such as the variant arrow, sample no others")
 
 
-def draw(write: Callable, say: Callable, about: Callable, at: float, path: str, state: Any, columns: Any,
-         found: dict[str, np.ndarray]) -> None:
-  """Writes a graph with the edges of the threshold `at`, what is to be said of its table, and what it is."""
-  write(path, found, at, notes=say(columns, found), about=about(columns))
-
-
 def pairs_of(names: list[str], matrix: np.ndarray) -> dict[str, np.ndarray]:
   """Cause, effect and prob of each ordered pair of variables with these names; matrix [D, D]."""
   pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
@@ -79,72 +73,101 @@ def pairs_of(names: list[str], matrix: np.ndarray) -> dict[str, np.ndarray]:
   return {"cause": text(0), "effect": text(1), "prob": np.asarray([matrix[pair] for pair in pairs])}
 
 
-def make_verbs(config, model: training.Model, incomplete: bool = False,
-               num_rows: tuple[int, int] | None = None,
-               say_more: Callable[[Batch], list[str]] = lambda task: []) -> dict[str, Verb]:
-  """`graph`: each ordered pair with the probability of its edge. `sample_graphs`: a graph a row, a column a pair.
+class Reader(NamedTuple):
+  """What answers for a table.
 
-  Args:
+  Attributes:
     config, model: of the run.
     incomplete: whether the model reads rows with missing cells, by the mask `observed` of a task.
     num_rows: the fewest and the most rows that it was trained on; None where all training tasks have the same number.
     say_more: lines on a task [1, n, D].
   """
-  def trained_on():
-    return num_rows or (config.data.num_rows + config.data.num_rows_int,) * 2
+  config: Any
+  model: training.Model
+  incomplete: bool
+  num_rows: tuple[int, int] | None
+  say_more: Callable[[Batch], list[str]]
 
-  def posterior(settings, state, columns, key, num):
-    table = user_table.read(columns, incomplete)
+  def trained_on(self) -> tuple[int, int]:
+    """The fewest and the most rows of training tasks."""
+    of_tasks = self.config.data
+    return self.num_rows or (of_tasks.num_rows + of_tasks.num_rows_int,) * 2
+
+  def table(self, columns: Any) -> user_table.Table:
+    """The table of an input."""
+    return user_table.read(columns, self.incomplete)
+
+  def posterior(self, settings: Settings, state: Any, table: user_table.Table, key: jax.Array,
+                num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of edges [D, D], and sampled graphs [num, D, D]. Raises UserError for edges that no order has."""
     task = user_table.task_of(table)
     inputs.check_num(num, 64 * len(table.names) ** 2)
     if any(settings.known):
       task["known"] = knowledge.matrix(settings.known, table.names, table.left_out)[None]
-    probs, drawn = rows.posterior(config, model, incomplete, state.applied, task, key, num)
+    probs, drawn = rows.posterior(self.config, self.model, self.incomplete, state.applied, task, key, num)
     if np.isnan(probs).any():
       raise UserError("--required: the model gives no order of the variables that has these edges; ask with fewer")
-    return table.names, probs, drawn
+    return probs, drawn
 
-  def graph(settings, state, columns, num, key):
-    names, probs, _ = posterior(settings, state, columns, key, NUM_ORDERS)
-    found = pairs_of(names, probs)
-    return found | labels.decide(model.ordered, settings.threshold, found)
+  def graph(self, settings: Settings, state, columns, num, key) -> dict[str, np.ndarray]:
+    """Each ordered pair with the probability of its edge, and what follows from all of them."""
+    table = self.table(columns)
+    found = pairs_of(table.names, self.posterior(settings, state, table, key, NUM_ORDERS)[0])
+    return found | labels.decide(self.model.ordered, settings.threshold, found)
 
-  def sample_graphs(settings, state, columns, num, key):
-    draw_some = lambda k: posterior(settings, state, columns, jax.random.fold_in(key, k) if k else key, num)[2]
-    names = user_table.read(columns, incomplete).names
+  def sample_graphs(self, settings: Settings, state, columns, num, key) -> dict[str, np.ndarray]:
+    """A graph a row, a column a pair."""
+    table = self.table(columns)
+    draw_some = lambda k: self.posterior(settings, state, table, jax.random.fold_in(key, k) if k else key, num)[1]
     drawn = acyclic_graphs(draw_some, num) if settings.acyclic else draw_some(0)
-    return {f"{cause}{knowledge.ARROW}{effect}": drawn[:, i, j].astype(np.int64) for i, cause in enumerate(names)
-            for j, effect in enumerate(names) if i != j}
+    return {f"{cause}{knowledge.ARROW}{effect}": drawn[:, i, j].astype(np.int64) for i, cause in enumerate(table.names)
+            for j, effect in enumerate(table.names) if i != j}
 
-  def say(columns, found):
+  def say(self, columns, found) -> list[str]:
+    """Lines on a table."""
     del found
-    table = user_table.read(columns, incomplete)
-    lines = user_table.say(columns, incomplete, config.data.num_nodes, trained_on())
-    return lines + rows.say(config, incomplete, table.values.shape) + say_more(user_table.task_of(table))
+    table = self.table(columns)
+    return [*user_table.say(columns, self.incomplete, self.config.data.num_nodes, self.trained_on()),
+            *rows.say(self.config, self.incomplete, table.values.shape), *self.say_more(user_table.task_of(table))]
 
-  def about(settings, columns):
-    n, D = user_table.read(columns, incomplete).values.shape
-    model_name = config.experiment.removeprefix("jaxtrain.experiments.")
-    state = f", state of {settings.state}" * bool(settings.state)
-    return [f"Made by {model_name}{state}, from {columns.path}: {n:,} rows and {D} variables.",
-            *labels.say_assumptions(model.ordered, config.data.num_nodes, trained_on()),
-            f"An edge is drawn from a probability of {settings.threshold:g} on ({settings.origin})."]
+  def assumptions(self) -> list[str]:
+    """A sentence on what the model takes for granted."""
+    return labels.say_assumptions(self.model.ordered, self.config.data.num_nodes, self.trained_on())
+
+  def say_graph(self, settings: Settings, columns, found) -> list[str]:
+    """Lines on a table and on its graph."""
+    return [*self.say(columns, found), *graphs.strongest(found),
+            *labels.say(settings.threshold, settings.origin, found), *self.assumptions()]
+
+  def draw(self, write: Callable, settings: Settings, path: str, state: Any, columns: Any,
+           found: dict[str, np.ndarray]) -> None:
+    """Writes a graph with the edges of the threshold, what is to be said of its table, and what it is."""
+    n, D = self.table(columns).values.shape
+    made_by = self.config.experiment.removeprefix("jaxtrain.experiments.")
+    of_state = f", state of {settings.state}" * bool(settings.state)
+    about = [f"Made by {made_by}{of_state}, from {columns.path}: {n:,} rows and {D} variables.", *self.assumptions(),
+             f"An edge is drawn from a probability of {settings.threshold:g} on ({settings.origin})."]
+    write(path, found, settings.threshold, notes=self.say(columns, found), about=about)
+
+
+def make_verbs(config, model: training.Model, incomplete: bool = False, num_rows: tuple[int, int] | None = None,
+               say_more: Callable[[Batch], list[str]] = lambda task: []) -> dict[str, Verb]:
+  """`graph`: each ordered pair with the probability of its edge. `sample_graphs`: a graph a row, a column a pair.
+
+  Arguments are those of `Reader`.
+  """
+  reader = Reader(config, model, incomplete, num_rows, say_more)
 
   def graph_verb(settings):
-    return Verb(functools.partial(graph, settings), None, "mean", carries=False, companions=(user_table.SUFFIX,),
-                decide=functools.partial(labels.decide, model.ordered, settings.threshold),
-                writers={suffix: functools.partial(draw, write, say, functools.partial(about, settings),
-                                                    settings.threshold)
-                         for suffix, write in graphs.WRITERS.items()},
-                say=lambda columns, found: [
-                    *say(columns, found), *graphs.strongest(found),
-                    *labels.say(settings.threshold, settings.origin, found), about(settings, columns)[1]],
-                makes="pairs", options=("threshold", *KNOWN),
-                settle=lambda *told: graph_verb(settings_of(*told)))
+    writers = {suffix: functools.partial(reader.draw, write, settings) for suffix, write in graphs.WRITERS.items()}
+    decide = functools.partial(labels.decide, model.ordered, settings.threshold)
+    return Verb(functools.partial(reader.graph, settings), None, "mean", carries=False, writers=writers,
+                companions=(user_table.SUFFIX,), decide=decide, say=functools.partial(reader.say_graph, settings),
+                makes="pairs", options=("threshold", *KNOWN), settle=lambda *told: graph_verb(settings_of(*told)))
 
   def sampling_verb(settings):
-    return Verb(functools.partial(sample_graphs, settings), None, "turns", counts=True, carries=False,
-                companions=(user_table.SUFFIX,), say=say, makes="graphs", options=(*KNOWN, "acyclic"),
+    return Verb(functools.partial(reader.sample_graphs, settings), None, "turns", counts=True, carries=False,
+                companions=(user_table.SUFFIX,), say=reader.say, makes="graphs", options=(*KNOWN, "acyclic"),
                 settle=lambda *told: sampling_verb(settings_of(*told)))
 
   return {"graph": graph_verb(Settings()), "sample_graphs": sampling_verb(Settings())}

@@ -28,7 +28,7 @@ METRICS = {
                           key=True),
     "rmse_percent": Metric(PERCENT, "root mean squared error, mean over numeric columns", "lower", key=True),
     "skill": Metric("", "preservation where the mean of the training states has 0 and the states themselves have 1",
-                    "higher", 0.0, key=True),
+                    "higher", 0.0, key=True, words="skill over the mean state"),
     "action_agreement": Metric("", "share of states in which a rule policy does the same", "higher", key=True,
                                limits=(0, 1)),
     "meaning_score": Metric("", "preservation and agreement of actions by their weights, 2 to 1", "higher"),

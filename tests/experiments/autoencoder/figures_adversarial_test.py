@@ -23,7 +23,7 @@ def panel(figure, title):
 
 
 def test_it_fits_a_page_and_a_phone(plain, monkeypatch):
-  monkeypatch.setitem(report_figures.STYLE, "savefig.dpi", 40)
+  monkeypatch.setitem(report_figures.RC_PARAMS, "savefig.dpi", 40)
   run = made.with_critic(plain)
   assert_fits(figures.adversarial, run)
   with report_figures.styled():

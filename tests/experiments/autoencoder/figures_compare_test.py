@@ -50,7 +50,7 @@ def test_all_fit_a_page_and_a_phone(runs, name):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "compare_latents"))
                                   for name in figures.COMPARISONS])
 def test_all_are_drawn(runs, name, monkeypatch):
-  monkeypatch.setitem(report_figures.STYLE, "savefig.dpi", 40)
+  monkeypatch.setitem(report_figures.RC_PARAMS, "savefig.dpi", 40)
   with report_figures.styled():
     for narrow in (False, True):
       assert len(pictures.png(figures.COMPARISONS[name](*runs, narrow=narrow))) > 1000

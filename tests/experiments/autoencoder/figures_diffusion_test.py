@@ -21,7 +21,7 @@ def run(tmp_path):
 
 @pytest.mark.parametrize("name", ALL)
 def test_they_fit_a_page_and_a_phone_and_need_their_arrays(run, name, monkeypatch):
-  monkeypatch.setitem(report_figures.STYLE, "savefig.dpi", 40)
+  monkeypatch.setitem(report_figures.RC_PARAMS, "savefig.dpi", 40)
   family, needed = ALL[name]
   assert_fits(family, run)
   assert family(run._replace(arrays={k: v for k, v in run.arrays.items() if k != needed})) is None

@@ -40,7 +40,7 @@ def test_all_fit_a_page_and_a_phone_and_need_their_arrays(run, name):
                                   for name in ALL])
 def test_all_are_drawn(run, name, monkeypatch):
   """On paper, and for phones of what is not finite and has no scalars."""
-  monkeypatch.setitem(report_figures.STYLE, "savefig.dpi", 40)
+  monkeypatch.setitem(report_figures.RC_PARAMS, "savefig.dpi", 40)
   spoilt = {key: np.where(np.arange(values.size).reshape(values.shape) % 5 == 0, np.nan, values)
             for key, values in run.arrays.items() if not key.endswith(("ids", "edges", "bins"))}
   with report_figures.styled():

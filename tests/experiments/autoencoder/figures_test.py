@@ -47,7 +47,7 @@ def test_all_fit_a_page_and_a_phone(run, name):
                                   for name in ALL])
 def test_all_are_drawn(run, name, monkeypatch):
   """On paper, and for phones of arrays with gaps."""
-  monkeypatch.setitem(report_figures.STYLE, "savefig.dpi", 40)
+  monkeypatch.setitem(report_figures.RC_PARAMS, "savefig.dpi", 40)
   with report_figures.styled():
     for case, narrow in ((run, False), (gaps_of(run)[1], True)):
       assert len(pictures.png(ALL[name](case, narrow=narrow))) > 1000
@@ -203,7 +203,7 @@ def test_ticks_of_the_errors_do_not_overlap(decades, run):
                                  {"figures": "standard", "families": []}])
 def test_recon_is_drawn_where_it_is_asked_for(log, run, monkeypatch):
   """By the preset full and by its name; not by the preset standard."""
-  monkeypatch.setitem(report_figures.STYLE, "savefig.dpi", 40)
+  monkeypatch.setitem(report_figures.RC_PARAMS, "savefig.dpi", 40)
   asked = run._replace(config=run.config | {"log": log})
   chosen = report_figures.select(asked.config, "end")
   assert ("recon" in chosen) == (log["figures"] == "full" or log["families"] == ["recon"])
