@@ -31,6 +31,17 @@ class Survey(NamedTuple):
   warnings: list[str]
 
 
+class Cures(NamedTuple):
+  """What helps against what a warning is of, in words: where values that mean missing are named, and how a column is
+  left out.
+  """
+  missing: str
+  leave_out: str
+
+
+FIELDS = Cures("config.data.missing", "leave it out")
+
+
 class Counts(NamedTuple):
   """Whether columns count the rows that were seen so far.
 
@@ -51,13 +62,15 @@ class Counts(NamedTuple):
     return Counts(x[-1:], self.rising & whole.all(axis=0), self.ones + (steps == 1).sum(axis=0))
 
 
-def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: bool) -> Survey:
+def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: bool,
+         cures: Cures = FIELDS) -> Survey:
   """Looks at all features, block [n, D] by block.
 
   Args:
     columns: `files.Columns` that the features are of.
     names: of the features, D.
     masked: whether rows with missing cells are used, by what they have; else only complete rows are.
+    cures: that warnings name.
 
   Raises:
     UserError: an infinite value, a column that is empty or constant, or no row can be used. A part of a wide column,
@@ -92,9 +105,9 @@ def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: 
                       f"{'used' if masked else 'complete'} rows")
   counting = counts.rising & (counts.ones >= COUNTED_SHARE * len(used)) & (len(used) >= COUNTED)
   gaps = [" with gaps" if ones < len(used) - 1 else "" for ones in counts.ones]
-  found = [f"column {names[d]!r} counts the rows{gaps[d]}, as an index that pandas writes does; leave it out, unless "
-           "the order of the rows means something" for d in np.flatnonzero(counting)]
-  found += [words for d, name in enumerate(names) for words in repeats(name, low[:, d], high[:, d])]
+  found = [f"column {names[d]!r} counts the rows{gaps[d]}, as an index that pandas writes does; {cures.leave_out}, "
+           "unless the order of the rows means something" for d in np.flatnonzero(counting)]
+  found += [words for d, name in enumerate(names) for words in repeats(name, low[:, d], high[:, d], cures)]
   return Survey(used, bounds_of(low, high), missing, incomplete, shortened(found))
 
 
@@ -127,7 +140,7 @@ def join_ends(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   return np.stack([value, count, following])
 
 
-def repeats(name: str, low: np.ndarray, high: np.ndarray) -> list[str]:
+def repeats(name: str, low: np.ndarray, high: np.ndarray, cures: Cures) -> list[str]:
   """A sentence for each end of a column at which a value repeats that may mean missing.
 
   It stands apart from the others by more than these spread, or is one of `CODES`.
@@ -140,7 +153,7 @@ def repeats(name: str, low: np.ndarray, high: np.ndarray) -> list[str]:
     if count >= REPEATED and np.isfinite(following) and (apart or sign * value in CODES):
       inner = sorted((sign * following, -sign * other[0]))
       found.append(f"column {name!r}: {sign * value:.10g} stands in {int(count):,} rows, at the {side} end of the "
-                   f"others ({inner[0]:.5g} to {inner[1]:.5g}); if it means missing, name it in config.data.missing")
+                   f"others ({inner[0]:.5g} to {inner[1]:.5g}); if it means missing, name it in {cures.missing}")
   return found
 
 

@@ -13,7 +13,6 @@ Two forms (`model.order`):
 means over the sampled orders of exact edge probabilities, not over sampled graphs.
 """
 
-
 import jax
 import jax.numpy as jnp
 

@@ -20,6 +20,7 @@ from jaxtrain.types import Batch
 SUFFIX = "_intervened"
 CONSTANT = 1e-9  # deviation by the largest value below which a column does not vary
 TEXT_SHARE = 0.5  # of the cells that are there and no numbers, from which a column is text
+CURES = surveys.Cures("--missing", "leave it out with --columns")
 
 
 class Table(NamedTuple):
@@ -147,10 +148,8 @@ def say(columns: files.Columns, incomplete: bool, num_nodes: tuple[int, ...], nu
   table = read(columns, incomplete)
   n, D = table.values.shape
   lines = [f"left out: column {name!r}: {reason}" for name, reason in table.left_out.items()]
-  surveyed = surveys.look(columns, tuple(table.names), [table.values], incomplete)
-  lines += [f"warning: {words}".replace("config.data.missing", "--missing").replace("leave it out", "leave it out with "
-                                                                                    "--columns")
-            for words in surveyed.warnings]
+  surveyed = surveys.look(columns, tuple(table.names), [table.values], incomplete, CURES)
+  lines += [f"warning: {words}" for words in surveyed.warnings]
   if n < table.num_rows:
     why = "without any cell" if incomplete else "with missing cells"
     lines.append(f"{n:,} of {table.num_rows:,} rows, {table.num_rows - n:,} {why} left out")
