@@ -17,10 +17,10 @@ rows:
 Kept of a network is the state with the least negative log-likelihood of the validation boreholes, whose labels are all
 there, after some first steps (FIRST) and after each epoch. Scores are of all rows, each by the model whose fold tested
 it. Before the likelihood is taken, MIXED of the uniform distribution is mixed into the probabilities of every method,
-since a forest gives 0 to some classes. A score is the mean over seeds; half a 95 % interval is 1.96 standard deviations
-over resamples of whole boreholes, of a difference those of both methods at once. (Percentiles would lie beside the
-balanced accuracy: resamples lack some classes of few boreholes, which are hard.) Intervals know nothing of the spread
-over draws of the labelled rows and over initialisations, of which three are few.
+since a forest gives 0 to some classes. A score is the mean over seeds, each of which draws labels and initialisations
+anew. Half of its 95 % interval is the root of the sum of two squares: 1.96 standard deviations over resamples of whole
+boreholes, and half the interval of Student's t over the seeds; of a difference those of both methods at once.
+(Percentiles would lie beside the balanced accuracy: resamples lack some classes of few boreholes, which are hard.)
 
 Results are kept by run in --folder, and the same command goes on.
 """
@@ -205,19 +205,21 @@ def together(tested: list[Rows], found: list[dict], num_classes: int) -> Answers
 
 
 def scores(answers: list[Answers]) -> np.ndarray:
-  """SCORES of all rows, then of resamples of boreholes, mean over seeds [1 + R, 3]."""
+  """SCORES of each seed, of all rows, then of resamples of boreholes [S, 1 + R, 3]."""
   num_groups, found = len(answers[0].nats), []
   groups = grouped.Groups(np.arange(num_groups), statistics.group_resamples(num_groups))
   for one in answers:
     of_classes = grouped.resampled(groups, one.classes, grouped.of_classes)[:, :2]
     found.append(np.column_stack([of_classes, grouped.resampled(groups, one.nats, grouped.mean_of)]))
-  return np.mean(found, axis=0)
+  return np.stack(found)
 
 
 def summarise(values: np.ndarray) -> dict[str, list[float]]:
-  """[value, low, high] by score of what `scores` gives, or of the difference of two."""
-  half = QUANTILE * values[1:].std(axis=0)
-  return {name: [float(values[0, k] + sign * half[k]) for sign in (0, -1, 1)] for k, name in enumerate(SCORES)}
+  """[value, low, high] by score of what `scores` gives, or of the difference of two; of one seed without its share."""
+  mean = values.mean(axis=0)
+  of_seeds = [statistics.t_half_width(column) for column in values[:, 0].T] if len(values) > 1 else 0.0
+  half = np.hypot(QUANTILE * mean[1:].std(axis=0), of_seeds)
+  return {name: [float(mean[0, k] + sign * half[k]) for sign in (0, -1, 1)] for k, name in enumerate(SCORES)}
 
 
 def wins(own: list[Answers], other: list[Answers], sizes: list[int]) -> dict[str, int]:

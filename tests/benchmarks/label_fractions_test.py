@@ -3,6 +3,7 @@
 import label_fractions as lf
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics
 
 from jaxtrain import config as config_lib
@@ -25,14 +26,18 @@ def folds(seed: int, right: float):
 def test_scores_are_of_all_folds_and_means_over_seeds():
   made = [folds(seed, 0.7) for seed in (0, 1)]
   found = lf.scores([lf.together(tested, said, 4) for tested, said, *_ in made])
-  assert found.shape[1] == 3
+  assert found.shape[::2] == (2, 3)
   want = [np.mean([score(label, pred) for _, _, label, pred, _ in made])
           for score in (metrics.accuracy_score, metrics.balanced_accuracy_score)]
-  np.testing.assert_allclose(found[0], [*want, np.mean([nats.mean() for *_, nats in made])])
-  spread = found[1:, 2].std()  # of a mean over 20 boreholes of 20 independent rows, deviation 1 / sqrt(12) each
+  of_seeds = [nats.mean() for *_, nats in made]
+  np.testing.assert_allclose(found.mean(axis=0)[0], [*want, np.mean(of_seeds)])
+  spread = found.mean(axis=0)[1:, 2].std()  # of a mean over 20 boreholes of 20 independent rows, deviation 1 / sqrt(12)
   assert spread == pytest.approx((1 / 12 / 400 / 2) ** 0.5, rel=0.5)
+  low, high = stats.t.interval(0.95, 1, np.mean(of_seeds), stats.sem(of_seeds))
   told = lf.summarise(found)["nll_nats"]
-  assert told[0] == found[0, 2] and told[2] - told[0] == pytest.approx(1.96 * spread)
+  assert told[0] == pytest.approx(np.mean(of_seeds))
+  assert told[2] - told[0] == pytest.approx(np.hypot(1.96 * spread, (high - low) / 2))
+  assert np.diff(lf.summarise(found[:1])["nll_nats"])[0] == pytest.approx(-1.96 * found[0, 1:, 2].std())
 
 
 def test_folds_that_are_won_are_counted_in_the_direction_of_the_score():
