@@ -317,7 +317,7 @@ def main() -> None:
   parser.add_argument("--rows", type=int, default=0, help="of a smaller table; 0 = all 238,506")
   parser.add_argument("--epochs", type=int, default=20, help="of a network")
   parser.add_argument("--learning_rate", type=float, default=3e-3)
-  parser.add_argument("--seeds", type=int, default=3)
+  parser.add_argument("--seeds", type=int, default=6)
   parser.add_argument("--draw", default="", help="file for the figure")
   bench.run_parts(parser, {"curve": measure})
 
