@@ -19,9 +19,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtrain.nn import activations
 from jaxtrain.nn.linear import Linear
 
-ACTIVATIONS = {"relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=False), "tanh": jnp.tanh}
+ACTIVATIONS = {"relu": nn.relu, "gelu": activations.gelu, "tanh": jnp.tanh}
 LOG_SQRT_2PI = 0.9189385332046727
 
 
