@@ -7,6 +7,7 @@ with a stub of rules_python).
 
 import ast
 import functools
+import os
 import pathlib
 import re
 import shutil
@@ -127,6 +128,17 @@ def names_in_strings(tree: ast.AST) -> set[str]:
   return names
 
 
+@functools.cache
+def files_by_name(paths: tuple[str, ...], folder: str) -> dict[str, str]:
+  """File by the name under which a file of that folder imports it."""
+  by_name = {module_name(path): path for path in paths}
+  by_name["configs"] = next((path for path in paths if path.startswith("configs/")), "")
+  if folder.split("/")[0] == "tests":  # pyproject.toml puts tests/ on the path, and a script finds what lies beside it
+    for prefix in ("tests.", f"{folder.replace('/', '.')}."):
+      by_name |= {name.removeprefix(prefix): path for name, path in by_name.items() if name.startswith(prefix)}
+  return by_name
+
+
 def needed_files(path: str, sources: Sources) -> set[str]:
   """Files of the repository that a file imports, with the `__init__.py` that an import runs on its way."""
   if path == PACKAGE:  # runs first on every import, and imports only when asked: whoever asks needs the commands
@@ -135,12 +147,7 @@ def needed_files(path: str, sources: Sources) -> set[str]:
   names = names_in_code(path, tree)
   if not path.startswith("jaxtrain/") and path not in ABOUT_REPOSITORY:
     names |= names_in_strings(tree)
-  by_name = {module_name(other): other for other in sources}
-  by_name["configs"] = next((other for other in sources if other.startswith("configs/")), "")
-  if path.startswith("tests/"):  # pyproject.toml puts tests/ on the path, and a script finds what lies beside it
-    for folder in ("tests.", f"{module_name(path).rpartition('.')[0]}."):
-      by_name |= {name.removeprefix(folder): other for name, other in by_name.items() if name.startswith(folder)}
-  needed = set()
+  by_name, needed = files_by_name(tuple(sources), os.path.dirname(path)), set()
   for name in [*names, *([path.removesuffix(".py").replace("/", ".")] if path.startswith("jaxtrain/") else [])]:
     while name:
       if name in by_name:

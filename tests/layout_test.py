@@ -23,9 +23,9 @@ TEXTS = ("*.py", "*.md", "*.sh", "*.yaml", "*.yml", "*.toml", "*.js", "*.bazel",
 # A room is a folder or a file of the top folder, `sweep/__main__` one too; it imports those of lower ranks, and itself.
 REPORT_MAY_IMPORT = ("errors", "spelling", "jsonable", "streams", "config", "workdir", "statistics")
 FAMILY_MAY_NOT_IMPORT = ("devices",)
-PICTURES_MAY_IMPORT = ("jaxtrain/jsonable.py", "jaxtrain/workdir/reading.py", "jaxtrain/report/figures.py",
-                       "jaxtrain/report/page.py", "jaxtrain/report/panels.py", "jaxtrain/report/reliability.py",
-                       "jaxtrain/statistics.py")
+PICTURES_MAY_IMPORT = ("jaxtrain/jsonable.py", "jaxtrain/workdir/reading.py", "jaxtrain/workdir/fields.py",
+                       "jaxtrain/report/figures.py", "jaxtrain/report/page.py", "jaxtrain/report/panels.py",
+                       "jaxtrain/report/reliability.py", "jaxtrain/statistics.py")
 LIBRARIES = {  # beyond the standard library
   "errors": (), "spelling": (), "jsonable": (), "streams": (), "commands": ("absl",),
   "types": ("jax", "numpy", "flax.struct"),

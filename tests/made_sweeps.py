@@ -18,12 +18,17 @@ def write_lines(path, lines):
     file.writelines(line + "\n" for line in lines)
 
 
-def make_run(folder, loss, *, config=None, end="on_train_end", num_epochs=4, scalars=None):
-  """A run folder whose validation loss falls to `loss` at the last epoch but one; the test loss is `loss` + 1."""
+def make_run(folder, loss, *, config=None, end="on_train_end", num_epochs=4, scalars=None, said=None):
+  """A run folder whose validation loss falls to `loss` at the last epoch but one; the test loss is `loss` + 1.
+  `said`: the better direction of metrics, as the experiment declares it.
+  """
   record = {"experiment": VAE, "seed": 0, "train": {"monitor": "val_loss", "monitor_mode": "min"}, "origins": {}}
   write_lines(os.path.join(folder, "config.json"), [json.dumps(record | (config or {}))])
   best = num_epochs - 1
-  events = [{"moment": "on_start", "steps_per_epoch": 10}, {"moment": "on_eval", "is_best": True, "step": 10 * best}]
+  metrics = {metric: {"unit": "", "meaning": "", "direction": direction, "chance": None}
+             for metric, direction in (said or {}).items()}
+  events = [{"moment": "on_start", "steps_per_epoch": 10, "metrics": metrics},
+            {"moment": "on_eval", "is_best": True, "step": 10 * best}]
   rows = ["epoch,split,step,train_loss,val_loss,epoch_time_s,metric_accuracy,metric_loss"]
   for k in range(1, num_epochs + 1):
     value = loss + abs(best - k)

@@ -25,6 +25,8 @@ LIKELY, MOST_STRONG = 0.5, 10
 NUM_SWEEPS = 6  # of ordering the nodes of the layers
 CLIP, MOST_WIDE = 16, 200.0  # letters of a name in a picture; inches of a graph in one: viewers show none wider
 DOUBTFUL = ("none", "undecided")  # pairs whose edge is dashed
+LEAST_WIDE, PAGE_WIDE, SMALLEST = 520, 900, 0.7  # pixels of a graph in a page; share of its size that can be read
+DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # of SHA-256
 BLUE, INK, MUTED, WARN = "#1f6fb4", "#22262b", "#667079", "#9a4a00"
 NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 CSS = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--card:#fff;--edge:31,111,180;
@@ -33,7 +35,8 @@ CSS = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2
 --warn:#f0b06a}}
 body{margin:auto;max-width:70rem;padding:1.5rem;font:16px/1.5 system-ui,sans-serif;color:var(--ink);
 background:var(--card)}h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin-top:2rem}
-p{color:var(--soft);max-width:46rem;overflow-wrap:anywhere}.warn{color:var(--warn)}svg{display:block}
+p{color:var(--soft);max-width:46rem;overflow-wrap:anywhere}.warn{color:var(--warn)}svg{display:block;
+width:100%;height:auto}
 svg text{font-size:13px;fill:var(--ink);text-anchor:middle;dominant-baseline:middle}
 svg rect{fill:var(--card);stroke:var(--soft)}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
 td,th{border:1px solid var(--line);padding:.25rem .5rem;text-align:center;font-variant-numeric:tabular-nums}
@@ -161,7 +164,8 @@ def sentence(graph: Graph) -> str:
     return f"no edge is {what}: the {len(graph.shown)} strongest are drawn, dashed"
   links = graph.links()
   return (f"{len(graph.shown)} edges that are {what}; darker is more probable"
-          + "; dashed: its pair is undecided, or more probably not joined" * any(link.dashed for link in links)
+          + "; dashed: doubtful, as neither direction has more than half of the probability of the pair"
+          * any(link.dashed for link in links)
           + "; without a head: both directions are there" * any(not link.headed for link in links))
 
 
@@ -229,10 +233,10 @@ def draw_links(figure, ax, graph: Graph, boxes: list) -> None:
 
 
 def svg_of(graph: Graph) -> str:
-  """The graph as an SVG element of its natural size; what a pointer rests on tells its probability."""
+  """The graph as an SVG element as wide as its page; what a pointer rests on tells its probability."""
   depth, wide = layers(graph), [8 * len(clip(name)) + 18 for name in graph.names]
   widest = max(depth.count(level) for level in depth) if max(depth) else 3
-  width, height = max(320, widest * (max(wide) + 16) + 16), max(300, 90 * (max(depth) + 1))
+  width, height = max(LEAST_WIDE, widest * (max(wide) + 16) + 16), max(300, 90 * (max(depth) + 1))
   at = place_nodes(graph) * (width - 16, -(height - 70)) + (8, height - 35)
   at[:, 0] = np.clip(at[:, 0], np.array(wide) / 2 + 2, width - np.array(wide) / 2 - 2)
   half = np.array([[across / 2 + 4, 17] for across in wide])  # with room for the tip of an arrow
@@ -250,7 +254,8 @@ def svg_of(graph: Graph) -> str:
   for name, across, (x, y) in zip(graph.names, wide, at):
     parts.append(f'<g><title>{escape(str(name))}</title><rect x="{x - across / 2:.1f}" y="{y - 13:.1f}" '
                  f'width="{across}" height="26" rx="8"/><text x="{x:.1f}" y="{y:.1f}">{escape(clip(name))}</text></g>')
-  return (f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="graph">'
+  size = f"min-width:{SMALLEST * width:.0f}px;max-width:{max(width, PAGE_WIDE)}px"
+  return (f'<svg viewBox="0 0 {width} {height}" style="{size}" role="img" aria-label="graph">'
           f'{"".join(parts)}</svg>')
 
 
@@ -271,7 +276,8 @@ def write_html(path: str, columns: dict[str, np.ndarray], threshold: float = LIK
   edges = "".join(f"<tr><td>{text(graph.names[i])}</td><td>{text(graph.names[j])}</td><td>{graph.probs[i, j]:.3f}</td>"
                   f"{verdict((i, j))}</tr>" for i, j in graph.shown)
   said = "".join(f'<p class="warn">{text(note)}</p>' for note in notes)
-  made = "<h2>What this is</h2>" * bool(about) + "".join(f"<p>{text(line)}</p>" for line in about)
+  short = lambda line: DIGEST.sub(lambda found: f'<span title="{found[0]}">{found[1]}</span>', text(line))
+  made = "<h2>What this is</h2>" * bool(about) + "".join(f"<p>{short(line)}</p>" for line in about)
   pair = "<th>verdict on the pair</th>" * bool(graph.verdicts)
   page = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
           f'content="width=device-width, initial-scale=1"><title>Graph</title><style>{CSS}</style></head><body>'

@@ -17,13 +17,13 @@ from jaxtrain.errors import UserError
 from jaxtrain.jsonable import exact, flatten, number
 from jaxtrain.report import figures
 from jaxtrain.workdir import journal, reading
+from jaxtrain.workdir.fields import changes_loss, short_names
 from jaxtrain.workdir.reading import RunData, newest_event
 
 REPLICATES = ("seed", "data.split.fold", "data.resample")  # fields in which the runs of a group differ
 NOT_COMPARED = ("log", "parallel")  # where and how loudly a run was made
 NOT_METRICS = ("rows", "lr", "grad_norm", *figures.SCHEDULES)
 NOT_CURVES = ("split", "epoch", "step", "epoch_time_s", "throughput", "max_memory_mib")
-VAGUE = ("kind", "name", "path", "source", "start", "shape")  # last parts of keys that say little alone
 TIME = "time in steps, s"
 MAX_LABEL, MAX_FIELDS = 64, 3  # letters of a group's label; fields that it tells
 # Words in names of metrics that say which direction is better, where the experiment does not; lower is taken as better
@@ -164,11 +164,6 @@ def curves_of(run: RunData) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarra
   return {key: (np.array(list(points)), np.array(list(points.values()))) for key, points in found.items()}
 
 
-def changes_loss(key: str) -> bool:
-  """Whether a field decides of which terms a loss is the sum: its weights, and kinds of parts of a model."""
-  return key.startswith("loss.") or key.startswith("model.") and key.endswith((".kind", ".architecture"))
-
-
 def description(name: str, members: list[Member]) -> dict:
   """What an experiment says of a metric `<split>_<name>`; {} where none does."""
   split, _, bare = name.removeprefix("best ").partition("_")
@@ -220,6 +215,11 @@ class Fields(NamedTuple):
   replicates: list[str]
   following: list[str]
 
+  @property
+  def objective(self) -> list[str]:
+    """Those that change what the loss is."""
+    return [key for key in (*self.leading, *self.following) if changes_loss(key)]
+
 
 def varying(members: list[Member]) -> Fields:
   """Fields whose values differ between runs.
@@ -256,16 +256,6 @@ def grouped(members: list[Member], keys: list[str]) -> list[list[int]]:
   for index, member in enumerate(members):
     groups.setdefault(tuple(identity(value_of(member, key)) for key in keys), []).append(index)
   return list(groups.values())
-
-
-def short_names(keys: Iterable[str]) -> dict[str, str]:
-  """The last part of each dotted key, with as much before it as tells them apart and says what they are."""
-  names, keys = {}, list(keys)
-  for key in keys:
-    parts = key.split(".")
-    ends = (".".join(parts[-k:]) for k in range(1 + (parts[-1] in VAGUE), len(parts) + 1))
-    names[key] = next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)
-  return names
 
 
 def group_labels(members: list[Member], groups: list[list[int]], fields: Fields) -> list[str]:

@@ -14,8 +14,9 @@ function runsTable() {
   sortable(table);
 }
 
-// Groups from the best mean of a metric to the worst, those without one last.
+// Groups from the best mean of a metric to the worst, those without one last; as they are where none is the best.
 const ranked = metric => data.groups.map((_, g) => g).sort((a, b) => {
+  if (metric.best === null) return a - b;
   const [one, two] = [metric.groups[a][1], metric.groups[b][1]];
   return missing(one) || missing(two) ? missing(one) - missing(two) : (metric.higher ? two - one : one - two);
 });
@@ -71,7 +72,9 @@ function linesOf(record, byRun, field) {
 
 function curves() {
   if (!data.curves.length) return say("curves", "No run has a curve yet.");
-  const first = data.curves.find(curve => curve.name === "loss" && curve.split === "val") || data.curves[0];
+  const judge = main && main.best !== null && !main.name.endsWith("loss") ? main.name.replace("best ", "") : "";
+  const first = data.curves.find(curve => `${curve.split}_${curve.name}` === judge)
+    || data.curves.find(curve => curve.name === "loss" && curve.split === "val") || data.curves[0];
   const colorOptions = [["group", "group"], ...data.fields.map(one => [one.key, one.name])];
   const state = {name: first.name, split: first.split, color: "group", byRun: false, log: null, shown: {}};
   panel("curves", (again, width) => {
@@ -112,7 +115,9 @@ function curves() {
       make("p", {class: "note"}, byRun ? "A line is a run." : `A line is the mean over the ${data.word}s of a group, `
         + `its band the 95 % t interval of that mean, from 3 ${data.word}s on. Thin lines are single runs. Where runs `
         + "stop early, the mean is over those that went on.",
-        keys.length > 8 && !field ? " Groups stand from best to worst; at first only the best 8 are shown." : "",
+        keys.length <= 8 || field ? "" : main && main.best !== null
+          ? ` Groups stand from best to worst by ${main.name}; at first only the best 8 are shown.`
+          : " At first only 8 groups are shown.",
         state.log && !canLog ? " No log scale: some values are not above 0." : ""),
     ];
   });

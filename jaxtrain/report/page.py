@@ -50,6 +50,7 @@ figure{margin:0 0 2.2rem;break-inside:avoid}figcaption{font-size:.92rem;margin-t
 figure label{display:block;overflow:auto;background:#fff;cursor:zoom-in}figure label:focus-within{
 border-color:var(--link)}figure input{position:absolute;opacity:0}
 img{display:block;max-width:100%;height:auto;margin:auto}
+@media(prefers-color-scheme:dark){figure label{filter:brightness(.9);border-color:#0000}}
 code,pre{font:.86rem/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
 @media(max-width:40rem){main{padding:1.2rem .9rem}h1{font-size:1.5rem}.tiles{grid-template-columns:minmax(0,1fr)
 minmax(0,1fr)}

@@ -1,9 +1,11 @@
-"""Figures of many panels."""
+"""Figures of many panels, and what stands above them."""
+
+import re
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxtrain.report.figures import new_figure
+from jaxtrain.report.figures import clip_text, new_figure
 
 
 def panel_grid(num: int, across: int, width: float, height: float, beside: tuple[float, float] = (0.0, 0.0),
@@ -25,3 +27,9 @@ def panel_grid(num: int, across: int, width: float, height: float, beside: tuple
   for ax in panels[num:].ravel():
     ax.set_visible(False)
   return figure, panels[:num]
+
+
+def field_lines(label: str, width: int) -> str:
+  """A label of a group, such as `rate=0.1, weights.kl=1`, with a line for each of its fields, none longer than `width`.
+  """
+  return "\n".join(clip_text(part, width) for part in re.split(r", (?=[\w.]+=)", label))

@@ -13,7 +13,7 @@ from typing import Any, Iterable, NamedTuple
 import numpy as np
 
 from jaxtrain import statistics
-from jaxtrain.report import collection, comparisons, figures, page, sweep_notes
+from jaxtrain.report import collection, comparisons, figures, judging, page, sweep_notes
 from jaxtrain.report.collection import Fields, Member
 from jaxtrain.report.page import Html, fmt, table, tag
 from jaxtrain.workdir import journal
@@ -71,12 +71,14 @@ class Compared(NamedTuple):
 
 
 def compare_metric(name: str, members: list[Member], groups: list[list[int]], ranks: bool = True) -> Compared:
-  """Compares the groups by a metric: with each other where they are few, else with the best; there is none unless
-  `ranks`.
+  """Compares the groups by a metric: with each other where they are few, else with the best; not at all unless `ranks`.
   """
   values, (higher, words) = collection.matrix(members, groups, name), collection.direction(name, members)
   best = statistics.best_group(values, higher) if ranks else None
-  references = list(range(len(groups))) if len(groups) <= MAX_ALL_PAIRS else [] if best is None else [best]
+  references = [] if best is None else [best]
+  if ranks and len(groups) <= MAX_ALL_PAIRS:
+    references = list(range(len(groups)))
+  words = words if ranks else "values of different settings do not compare"
   limits = collection.description(name, members).get("limits") or (-math.inf, math.inf)
   return Compared(name, higher, words, [member.metrics.get(name, math.nan) for member in members],
                   *statistics.moments(values), *np.clip(statistics.mean_intervals(values), *limits), best, references,
@@ -171,7 +173,7 @@ def edges_of_grid(compared: Compared, members: list[Member], groups: list[list[i
   """Says of each field of numbers whether the best group has the smallest or the largest value that was tried. Of two
   values that is said only where some group differs from the best in this field alone.
   """
-  found = []
+  found, by = [], "" if compared.name.startswith("best ") else f" by {compared.name}"
   for key in fields.leading if compared.best is not None else ():
     values = [collection.value_of(members[indices[0]], key) for indices in groups]
     if len(set(map(collection.identity, values))) < 2 or not all(type(value) in (int, float) for value in values):
@@ -183,7 +185,7 @@ def edges_of_grid(compared: Compared, members: list[Member], groups: list[list[i
     best = values[compared.best]
     for edge, word, more in ((min(values), "smallest", "smaller"), (max(values), "largest", "larger")):
       if best == edge:
-        found.append(f"The best {fields.names[key]}, {collection.text_of(best)}, is the {word} of the "
+        found.append(f"The best {fields.names[key]}{by}, {collection.text_of(best)}, is the {word} of the "
                      f"{len(set(values))} that were tried, so that {more} ones may be better still.")
   return found
 
@@ -193,7 +195,7 @@ def other_data(fields: Fields) -> list[str]:
   return [fields.names[key] for key in (*fields.leading, *fields.following) if key.startswith(DATA)]
 
 
-def header(title: str, members: list[Member], fields: Fields, said: list[str]) -> list[Html]:
+def header(title: str, members: list[Member], fields: Fields, said: list[str], judge: str) -> list[Html]:
   """What was compared, how the runs ended, the fields that vary, and the conclusion."""
   counts = {word: sum(member.status == word for member in members) for word in BADGES}
   badges = (tag("span", f"{count} {word}", class_=f"badge {BADGES[word]}") for word, count in counts.items() if count)
@@ -207,10 +209,10 @@ def header(title: str, members: list[Member], fields: Fields, said: list[str]) -
   sources = other_data(fields)
   apart = (f"The runs are of different data ({', '.join(sources)}): their metrics do not compare, so that no run is "
            "called the best.")
-  objective = ", ".join(fields.names[key] for key in filter(collection.changes_loss,
-                                                            (*fields.leading, *fields.following)))
-  other = (f"{objective} changes what the loss is: losses of different settings do not compare, and a best by the loss "
-           "says nothing; other metrics do.")
+  objective = ", ".join(fields.names[key] for key in fields.objective)
+  instead = (f"; settings are compared by {judge}" if judge else
+             "; no other metric of held-out rows says which is best, so that none is called so") * (not sources)
+  other = f"{objective} changes what the loss is: losses of different settings do not compare{instead}."
   return [tag("h1", title), tag("p", " · ".join(experiments), class_="soft"), tag("p", *badges, left),
           tag("p", f"Fields that vary: {', '.join(shown) or 'none'}."),
           *[tag("p", mixed, class_="warn")] * (len(experiments) > 1),
@@ -226,11 +228,13 @@ def metric_name(name: str, members: list[Member]) -> Html | str:
   return tag("span", name, title=meaning) if meaning else name
 
 
-def first_metrics(names: list[str], members: list[Member]) -> list[str]:
-  """The metrics that have a column in the table of runs: what is monitored, the test loss, key results, time."""
+def first_metrics(names: list[str], members: list[Member], judge: str) -> list[str]:
+  """The metrics that have a column in the table of runs: what is monitored, what says which is best, the test loss, key
+  results, time.
+  """
   is_key = lambda name: bool(collection.description(name, members).get("key"))
-  ranked = sorted(names, key=lambda name: (not name.startswith("best "), name != "test_loss", name != collection.TIME,
-                                           not is_key(name)))[:MAX_COLUMNS]
+  ranked = sorted(names, key=lambda name: (not name.startswith("best "), name != judge, name != "test_loss",
+                                           name != collection.TIME, not is_key(name)))[:MAX_COLUMNS]
   return [name for name in names if name in ranked]
 
 
@@ -255,14 +259,14 @@ def pages_note(members: list[Member]) -> list[Html]:
               " after the folder of a sweep it draws all, and links them here.", class_="note")]
 
 
-def runs_table(members: list[Member], fields: Fields, metrics: list[str], output: str) -> list[Html]:
+def runs_table(members: list[Member], fields: Fields, metrics: list[str], judge: str, output: str) -> list[Html]:
   """A row per run, and reasons of those that are not done; `data-v` of a cell is what it sorts by."""
   def cell(value: Any, shown: str) -> Html:
     missing = value is None or isinstance(value, float) and math.isnan(value)
     return tag("td", shown, **({} if missing else {"data_v": str(value)}))
 
   rows, reasons, own = [], [], [*fields.leading, *fields.replicates]
-  more, metrics = metrics, first_metrics(metrics, members)
+  more, metrics = metrics, first_metrics(metrics, members, judge)
   more = [name for name in more if name not in metrics]
   for index, member in enumerate(members):
     name = member_name(member, output)
@@ -297,11 +301,14 @@ def write(paths: list[str], output: str) -> str:
   groups = collection.grouped(members, fields.leading)
   labels = collection.group_labels(members, groups, fields)
   word = "seed" if fields.replicates in ([], ["seed"]) else "replicate"
-  ranks = not other_data(fields)
-  metrics = [compare_metric(name, members, groups, ranks) for name in names]
+  ranks, judge = not other_data(fields), judging.judged_by(members, fields)
+  metrics = [compare_metric(name, members, groups, ranks and judging.compares(name, fields)) for name in names]
   metrics = [compared for compared in metrics if np.isfinite(compared.values).any()]
-  heads = [compared for compared in metrics if compared.name.startswith("best ") or compared.name == "test_loss"]
-  main = next((k for k, compared in enumerate(metrics) if compared.name.startswith("best ")), 0)
+  told = {judge, f"test_{judge.partition('_')[2]}"}
+  heads = [compared for compared in metrics if judging.compares(compared.name, fields) and (
+      compared.name.startswith("best ") or compared.name == "test_loss" or compared.name in told)]
+  heads.sort(key=lambda compared: compared.name != judge)
+  main = next((k for k, compared in enumerate(metrics) if compared.name == judge), 0)
   title = os.path.basename(os.path.abspath(paths[0])) if len(paths) == 1 else f"Comparison of {len(members)} runs"
   of_group = {index: g for g, indices in enumerate(groups) for index in indices}
   data = {"runs": [{"name": member.name, "status": member.status, "final": member.is_final, "group": of_group[index]}
@@ -317,7 +324,7 @@ def write(paths: list[str], output: str) -> str:
   sections = {
       "Groups": [tag("div", id="groups"), sweep_notes.method(word, len(groups), MAX_ALL_PAIRS)],
       **({"Figures": drawn} if drawn else {}),
-      "Runs": runs_table(members, fields, [compared.name for compared in metrics], output),
+      "Runs": runs_table(members, fields, [compared.name for compared in metrics], judge, output),
       "Curves": [tag("div", id="curves")], "Fields": [tag("div", id="fields")],
       "Parallel": [tag("div", id="parallel")]}
   titles = {"Groups": "Groups compared", "Fields": "Fields against metrics", "Parallel": "Parallel coordinates"}
@@ -328,4 +335,5 @@ def write(paths: list[str], output: str) -> str:
   script = "".join(pathlib.Path(__file__).with_name(name).read_text(encoding="utf-8") for name in SCRIPTS)
   needs = tag("noscript", tag("p", "Groups, curves and plots are drawn by the script of this page, which is off."))
   extra = [tag("svg", hidden=""), tag("div", id="tip", hidden="")]
-  return page.write(output, title, [*header(title, members, fields, said), needs, *parts, *extra], CSS, data, script)
+  top = header(title, members, fields, said, judge)
+  return page.write(output, title, [*top, needs, *parts, *extra], CSS, data, script)

@@ -176,6 +176,7 @@ def train_members(asked_for: Asked, settings: list[dict], folder: str, log: Log)
   """Trains the members of a sweep's folder and writes its report; raises as `run_sweep` does."""
   own = asked_for.flags
   from jaxtrain.devices import backend
+  from jaxtrain.sweep import telling
   lock = Lock(folder)
   log.folder = folder
   try:
@@ -185,6 +186,7 @@ def train_members(asked_for: Asked, settings: list[dict], folder: str, log: Log)
     with stops.Stop(asked_for.config.train.time_budget_minutes) as stop:
       if own.trials:
         from jaxtrain.sweep import search
+        telling.say_search(asked_for.axes, asked_for.config.train)
         asked = search.run(asked_for.axes, own.trials, own.draw_seed, journal, asked_for.config.train,
                            lambda some: launch(journal, asked_for, some, stop))
       else:
@@ -198,27 +200,8 @@ def train_members(asked_for: Asked, settings: list[dict], folder: str, log: Log)
   with stops.Stop(0) as stop, stop.at_once(left):
     write_report(folder)
   changed = find_changed(journal, asked_for)
-  say_best(journal, asked_for.config.train, changed)
+  telling.say_best(journal, asked_for.config.train, changed)
   conclude(asked, changed)
-
-
-def say_best(journal, train, changed: set[int]) -> None:
-  """Prints the member of the sweep with the best monitored value: those of earlier calls count, changed ones do not.
-
-  Where members have losses of different kinds, and are monitored by them, that is said too.
-  """
-  from jaxtrain.report import collection
-  from jaxtrain.workdir import reading
-  values = {member.number: reading.best_value(journal.workdir(member)) for member in journal.members
-            if member.outcome == "done" and member.number not in changed}
-  values = {number: value for number, value in values.items() if value is not None}
-  if values:
-    number = (min if train.monitor_mode == "min" else max)(values, key=values.get)
-    kinds = sorted({key for member in journal.members for key in member.values if collection.changes_loss(key)})
-    apart = f"; {', '.join(kinds)} changes what the loss is, so that losses do not say which is better"
-    streams.say(f"jaxtrain: best of {len(values)} by what they monitor ({train.monitor}): {values[number]:.6g}, member "
-                f"{journal.members[number].label}{apart * (bool(kinds) and train.monitor.endswith('loss'))}; seeds and "
-                "intervals are in the report")
 
 
 def write_report(folder: str) -> None:
@@ -295,6 +278,9 @@ def launch(journal, asked_for: Asked, settings: list[dict], stop: stops.Stop) ->
             for outcome, what in words.items()}
   before = "".join(f", {count} {what} before" for what, count in counts.items() if count)
   say(f"jaxtrain: sweep of {len(members)} members{before}, in {journal.folder}, launcher {asked_for.flags.launcher}")
+  if todo and not asked_for.flags.trials:
+    from jaxtrain.sweep import telling
+    telling.say_seeds(journal)
   for member in lost:
     say(f"jaxtrain: member {member.label}: was done, and its folder is gone: it is trained again")
   if not todo:

@@ -1,6 +1,8 @@
 """A wave from its start to the files of its members."""
 
+import datetime
 import os
+import time
 from typing import Any, Callable
 
 import jax
@@ -54,7 +56,7 @@ def finish(wave: wave_lib.Wave, stop: stops.Stop, done: set[int], on_done: Calla
   has_best = wave.mask(place for place, ledger in enumerate(wave.ledgers) if ledger.best_step is not None)
   best = wave.compiled.choose(has_best, wave.best["state"], wave.states)
   sums = wave.compiled.evaluate("test", best, wave.hypers, wave.data["test"]) if "test" in wave.data else None
-  shown, total = Lines(len(wave.specs)), len(wave.specs)
+  shown, total, ends = Lines(len(wave.specs)), len(wave.specs), []
   for place, (spec, ledger) in enumerate(zip(wave.specs, wave.ledgers)):
     if spec.number in done or place in wave.failures:
       continue
@@ -71,8 +73,19 @@ def finish(wave: wave_lib.Wave, stop: stops.Stop, done: set[int], on_done: Calla
     else:
       on_done(spec.number)
     ledger.close()
+    ends.append(time.perf_counter())
     if ledger.config.log.progress and shown.is_due(place + 1):
-      wave.say(f"jaxtrain: assessed {place + 1} of {total} members")
+      wave.say(f"jaxtrain: assessed {place + 1} of {total} members{time_left(ends, total - place - 1)}")
+
+
+def time_left(ends: list[float], count: int) -> str:
+  """About how long `count` more take, in words, from when those before ended [s]; nothing where that is not known. The
+  first, in which the programs of an assessment are compiled, says nothing of the others.
+  """
+  if len(ends) < 2 or not count:
+    return ""
+  seconds = (ends[-1] - ends[0]) / (len(ends) - 1) * count
+  return f", about {f'{seconds:.0f} s' if seconds < 60 else datetime.timedelta(seconds=round(seconds))} left"
 
 
 def write_files(wave: wave_lib.Wave, place: int, sums: Any, stop: stops.Stop, left: Callable[[str], Stopped]) -> None:

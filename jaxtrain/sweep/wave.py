@@ -25,6 +25,7 @@ from jaxtrain.run.ledger import Ledger, by_split
 from jaxtrain.sweep.groups import Spec
 from jaxtrain.sweep.program import Compiled
 from jaxtrain.workdir import facts as facts_lib
+from jaxtrain.workdir.fields import changes_loss, is_loss
 
 
 @dataclasses.dataclass
@@ -141,11 +142,15 @@ class Wave:
     if not settings.log.progress or not self.lines.is_due(self.step):
       return
     sign = 1 if settings.train.monitor_mode == "min" else -1
-    leading = min((ledger for ledger in self.ledgers if ledger.best_value is not None),
-                  key=lambda ledger: sign * ledger.best_value, default=None)
+    known = sorted((ledger for ledger in self.ledgers if ledger.best_value is not None),
+                   key=lambda ledger: sign * ledger.best_value)
     rate = next((event["throughput"] for event in reversed(training[0][1].facts.events) if "throughput" in event),
                 None) or 0.0  # with shares of the time, a member's is that of all together
-    best = f"  best {leading.monitor} {leading.best_value:.4g} ({os.path.basename(leading.workdir)})" if leading else ""
+    best = ""
+    if known and is_loss(known[0].monitor) and any(map(changes_loss, self.compiled.program.fields)):
+      best = f"  {known[0].monitor} {known[0].best_value:.4g} to {known[-1].best_value:.4g}"  # which do not compare
+    elif known:
+      best = f"  best {known[0].monitor} {known[0].best_value:.4g} ({os.path.basename(known[0].workdir)})"
     self.say(f"{self.plan.position(self.step)}  {len(training)} members training{best}  {rate:,.0f} rows/s")
 
   def save(self, in_facts: bool = True) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Callable
 from jaxtrain import jsonable
 from jaxtrain.errors import UserError
 from jaxtrain.workdir import atomic, jsonfile, lines, provenance, schema
+from jaxtrain.workdir.fields import short_names
 from jaxtrain.workdir.schema import Field
 
 VERSION = 2  # of new sweeps; those of version 1 are read too
@@ -54,10 +55,11 @@ class Member:
 
 
 def describe(values: dict[str, Any]) -> str:
-  """Settings in words, fields by their last part; a tuple, which the journal keeps as a list, reads alike from both."""
+  """Settings in words, fields by their short names; a tuple, which the journal keeps as a list, reads alike from both.
+  """
   plain = lambda value: str(tuple(value) if isinstance(value, list) else value).replace(" ", "")
   text = lambda value: f"{value:.4g}" if isinstance(value, float) else plain(value)
-  return ", ".join(f"{key.rpartition('.')[2]}={text(value)}" for key, value in values.items()) or "base"
+  return ", ".join(f"{name}={text(values[key])}" for key, name in short_names(values).items()) or "base"
 
 
 def is_sweep(folder: str) -> bool:

@@ -1,6 +1,7 @@
 """Graphs in files: read back by other readers, of hard names, with layers that point downwards."""
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib.image
@@ -76,7 +77,7 @@ def test_two_edges_of_a_pair_are_one_line_and_doubt_is_dashed():
   columns["pair"] = np.asarray([verdict.get(pair, "none") for pair in zip(columns["cause"], columns["effect"])], object)
   graph = graphs.read(columns, 0.4)
   assert [link.dashed for link in graph.links()] == [True, True]
-  assert "dashed: its pair is undecided" in graphs.sentence(graph) and "without a head" in graphs.sentence(graph)
+  assert "dashed: doubtful" in graphs.sentence(graph) and "without a head" in graphs.sentence(graph)
   verdict |= {("a", "b"): "caused by", ("b", "a"): "causes"}
   columns["pair"] = np.asarray([verdict.get(pair, "none") for pair in zip(columns["cause"], columns["effect"])], object)
   assert (1, 0, True, False) in [(one.cause, one.effect, one.headed, one.dashed)
@@ -107,13 +108,16 @@ def test_picture_is_drawn(tmp_path, chain):
 
 
 def test_page_holds_all_and_is_escaped(tmp_path, chain):
-  path = str(tmp_path / "g.html")
-  graphs.WRITERS[".html"](path, chain, notes=NOTES, about=["Made by <a> model."])
+  path, digest = str(tmp_path / "g.html"), "ab12" * 16
+  graphs.WRITERS[".html"](path, chain, notes=NOTES, about=["Made by <a> model.", f"sha256:{digest}, from a.csv"])
   page = Page(path)
   assert not {"script", "link", "c", "img"} & {tag for tag, _ in page.elements}
   assert HARD[1] in page.text and ["<c> & $d$", "0.02", "", "0.98", "0.02", "0.02", "0.02"] in page.rows
   assert ['a"b', "<c> & $d$", "0.990"] in page.rows and "7 edges that are more likely than not" in page.text
   assert all(note in page.text for note in [*NOTES, "What this is", "Made by <a> model."])
+  assert "sha256:ab12ab12ab12 , from" in page.text and digest in page.all("span", "title")  # a phone's line holds it
+  (style,) = page.all("svg", "style")
+  assert int(re.search(r"max-width:(\d+)px", style)[1]) >= 900  # as wide as the page
 
 
 def test_graphml_has_every_pair(tmp_path, chain):

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from jaxtrain.report import collection, figures, pictures, sweep_notes, sweep_page
-from made_sweeps import make_run, make_sweep, page_of, row_of, run_main
+from made_sweeps import make_run, make_sweep, metric_of, page_of, row_of, run_main
 from pages import Page
 
 
@@ -17,6 +17,32 @@ def test_page_opens_on_what_was_monitored_and_tells_the_edge_of_the_grid(tmp_pat
   loss = lambda k, rate, seed: abs(k - 1) + 0.01 * seed
   page, _ = page_of(make_sweep(tmp_path / "t", rates=(0.1, 0.01, 0.001), loss=loss), output=tmp_path / "out.html")
   assert "that were tried" not in page.text
+
+
+def weighted(folder, said):
+  """Runs of three weights of a term: the smaller, the lower the loss, and the lower the AUC."""
+  for k, weight in enumerate((0.1, 1.0, 3.0)):
+    make_run(folder / str(k), 1.0 + k, config={"loss": {"weights": {"class": weight}}}, said=said,
+             scalars={"auc": 0.5 + 0.1 * k, "class": 0.5 - 0.1 * k, "sharp": 1.0 * k})
+  return [folder / str(k) for k in range(3)]
+
+
+def test_settings_whose_losses_do_not_compare_are_judged_by_what_does(tmp_path):
+  runs = weighted(tmp_path, {"loss": "lower", "class": "lower", "auc": "higher"})
+  page, data = page_of(*runs, output=tmp_path / "out.html")
+  assert data["metrics"][data["main"]]["name"] == "test_auc" and metric_of(data, "test_auc")["best"] == 2
+  assert "settings are compared by test_auc" in page.text and "Highest mean test_auc: weights.class=3" in page.text
+  assert "The best weights.class by test_auc, 3, is the largest of the 3 that were tried" in page.text
+  losses = [metric for metric in data["metrics"] if metric["name"].endswith("loss")]
+  assert len(losses) > 1 and all(one["best"] is None and not one["pairs"] for one in losses)
+  assert "Lowest mean" not in page.text
+
+
+def test_without_a_metric_that_compares_no_setting_is_the_best(tmp_path):
+  page, data = page_of(*weighted(tmp_path, {"class": "lower"}), output=tmp_path / "out.html")
+  assert data["metrics"][data["main"]]["name"] == "best val_loss" and metric_of(data, "best val_loss")["best"] is None
+  assert "no other metric of held-out rows says which is best" in page.text
+  assert "mean best" not in page.text and "Lowest mean" not in page.text and "that were tried" not in page.text
 
 
 def test_seeds_of_one_split_are_said_to_share_it(tmp_path):

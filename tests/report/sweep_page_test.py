@@ -16,6 +16,7 @@ import pytest
 from made_sweeps import VAE, make_run, make_sweep, metric_of, page_of, row_of, run_main, write_lines
 from jaxtrain.errors import UserError
 from jaxtrain.report import collection, sweep_page
+from jaxtrain.workdir.fields import short_names
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HOSTILE = "</script><script>alert('x')</script>&\"<b>"
@@ -242,8 +243,9 @@ def test_fields_that_follow():
 
 
 def test_names_of_fields_and_groups():
-  names = collection.short_names(["a.rate", "b.rate", "optim.name", "c.d"])
-  assert names == {"a.rate": "a.rate", "b.rate": "b.rate", "optim.name": "optim.name", "c.d": "d"}
+  names = short_names(["a.rate", "b.rate", "optim.name", "c.d", "loss.weights.class", "model.kind"])
+  assert names == {"a.rate": "a.rate", "b.rate": "b.rate", "optim.name": "optim.name", "c.d": "d",
+                   "loss.weights.class": "weights.class", "model.kind": "model.kind"}
   fields = collection.Fields({"a.x": "x"}, ["a.x"], [], [])
   members = [collection.Member("", "", "done", "", {"a.x": "y" * 100 + str(k)}) for k in range(2)]
   labels = collection.group_labels(members, [[0], [1]], fields)

@@ -56,7 +56,7 @@ def test_a_sweep_that_has_not_trained_is_replaced(tmp_path):
 
 def test_names_of_folders_hold_nothing_that_a_file_system_minds(tmp_path):
   found = begun(tmp_path).add([({"data.path": "../a b/c.csv", "model.hidden_dims": (64, 32)}, "a")])
-  assert found[0].folder == "runs/000-path=.._ab_c.csv,hidden_dims=_64,32_"
+  assert found[0].folder == "runs/000-data.path=.._ab_c.csv,hidden_dims=_64,32_"
 
 
 def test_half_a_line_is_cut_off_and_a_damaged_one_refused(tmp_path):
@@ -172,3 +172,8 @@ def test_pages_refuse_a_folder_without_a_sweep(tmp_path, about):
 
 def test_a_tuple_reads_alike_before_and_after_it_was_in_the_journal():
   assert {journal.describe({"model.hidden_dims": value}) for value in ((8,), [8])} == {"hidden_dims=(8,)"}
+
+
+def test_members_are_called_as_pages_call_their_fields():
+  assert journal.describe({"optim.learning_rate": 1e-3, "loss.weights.class": 0.1}) == (
+      "learning_rate=0.001, weights.class=0.1")

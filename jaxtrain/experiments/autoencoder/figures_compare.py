@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from jaxtrain.experiments.autoencoder.figures_findings import corruptions, finite, num_codes, scalars_of, setting
 from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
-from jaxtrain.report.panels import panel_grid
+from jaxtrain.report.panels import field_lines, panel_grid
 from jaxtrain.workdir import reading
 from jaxtrain.workdir.reading import RunData
 
@@ -95,6 +95,11 @@ def short_label(run: RunData) -> str:
   """The kind of a run's latent space, and its number where it is the member of a sweep."""
   number = re.match(r"(\d+)-", os.path.basename(os.path.normpath(run.folder)))
   return f"{kind_of(run)} {number[1]}" if number else kind_of(run)
+
+
+def beside_axis(label: str) -> str:
+  """A label of a row of an axis: on one line where that is short, else with a line for each field."""
+  return field_lines(label, 30) if len(label) > 30 else clip_text(label, 30)
 
 
 def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
@@ -228,7 +233,8 @@ def anomaly(runs: list[RunData], labels: list[str], narrow: bool = False) -> Fig
   names = list(dict.fromkeys(name for some in found.values for name in some))
   groups = list(dict.fromkeys(found.labels))[:MAX_GROUPS]
   across = 1 if narrow else 2 if len(names) == 4 else 3
-  figure, panels = panel_grid(len(names), across, 4.4 if narrow else 2.3, 0.8 + 0.26 * len(groups),
+  lines = 1 + max(beside_axis(group).count("\n") for group in groups)
+  figure, panels = panel_grid(len(names), across, 4.4 if narrow else 2.3, 0.8 + max(0.26, 0.15 * lines) * len(groups),
                               (0.0 if narrow else 2.0, 0.2), sharey=not narrow)
   axes = panels[:, 0]
   lowest = 0.5
@@ -240,7 +246,7 @@ def anomaly(runs: list[RunData], labels: list[str], narrow: bool = False) -> Fig
                     elinewidth=1.2, alpha=0.85)
         lowest = min(lowest, value - (half or 0.0))
     ax.axvline(0.5, color=MUTED, linewidth=1, linestyle=(0, (3, 2)))
-    ax.set_yticks(range(len(groups)), [clip_text(group, 30) for group in groups], color=INK)
+    ax.set_yticks(range(len(groups)), [beside_axis(group) for group in groups], color=INK)
     ax.set(title=clip_text(name.replace("_", " "), 30), ylim=(len(groups) - 0.5, -0.5))
     ax.grid(axis="y", visible=False)
   for ax in axes:
@@ -265,7 +271,8 @@ def codebook_quality(runs: list[RunData], labels: list[str], narrow: bool = Fals
   if not found.runs:
     return None
   groups = list(dict.fromkeys(found.labels))[:MAX_GROUPS]
-  height = 0.8 + 0.3 * len(groups)
+  lines = 1 + max(beside_axis(group).count("\n") for group in groups)
+  height = 0.8 + max(0.3, 0.15 * lines) * len(groups)
   figure = new_figure(4.4, 3 * height) if narrow else new_figure(8.8, 0.2 + height)
   axes = figure.subplots(**({"nrows": 3} if narrow else {"ncols": 3, "sharey": True}))
   for k, (ax, title) in enumerate(zip(axes, ("codes in use, %", "perplexity, codes", "dead codes"))):
@@ -276,7 +283,7 @@ def codebook_quality(runs: list[RunData], labels: list[str], narrow: bool = Fals
       ax.annotate(f"{np.mean(own):.3g}", (max(own), j), (6, 0), textcoords="offset points", va="center", fontsize=7.5,
                   color=INK)
     ax.set_title(title)
-    ax.set_yticks(range(len(groups)), [clip_text(group, 30) for group in groups], color=INK)
+    ax.set_yticks(range(len(groups)), [beside_axis(group) for group in groups], color=INK)
     ax.set_ylim(len(groups) - 0.4, -0.6)
     ax.set_xlim(0, 1.22 * max(max(values[k] for values in found.values), 1e-9))
     ax.grid(axis="y", visible=False)

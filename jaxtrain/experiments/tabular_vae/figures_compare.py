@@ -15,25 +15,35 @@ from matplotlib.figure import Figure
 from jaxtrain import statistics
 from jaxtrain.experiments.tabular_vae.figures_data import evenly_ranked
 from jaxtrain.experiments.tabular_vae.figures_points import draw_feature, draw_map
+from jaxtrain.jsonable import flatten
 from jaxtrain.report.figures import HUES, INK, MUTED, clip_text, new_figure
+from jaxtrain.report.panels import field_lines, panel_grid
 from jaxtrain.workdir import reading
+from jaxtrain.workdir.fields import changes_loss, is_loss
 from jaxtrain.workdir.reading import RunData
 
 MAX_PANELS, MAX_LABELS, MAX_HELD, MAX_SCATTERS = 4, 10, 30, 6
 MAX_HEIGHT = 9.0  # inches of the features of a figure
+MAX_LETTERS = 56  # of a label in a legend
+MIN_CLASSES = 5  # a fifth of fewer is less than one
 CHANCE = (0, (4, 3))
+
+
+def objective(run: RunData) -> str:
+  """The fields of a run that say what its loss is."""
+  return repr([pair for pair in flatten(run.config) if changes_loss(pair[0])])
 
 
 def best_label(runs: list[RunData], labels: list[str]) -> tuple[str, str]:
   """The label whose runs have the best mean of what they monitored, and the name of that; two empty texts where runs
-  monitored different metrics, or none has a value.
+  monitored different metrics, or losses of different objectives, or none has a value.
   """
   found = [(label, reading.best_of(run)) for run, label in zip(runs, labels)]
   monitors, values = {best.monitor for _, best in found}, {}
   for label, best in found:
     if best.value is not None and np.isfinite(best.value):
       values.setdefault(label, []).append(best.value)
-  if len(monitors) != 1 or not values:
+  if len(monitors) != 1 or not values or is_loss(min(monitors)) and len(set(map(objective, runs))) > 1:
     return "", ""
   higher = runs[0].config.get("train", {}).get("monitor_mode") == "max"
   return (max if higher else min)(values, key=lambda label: np.mean(values[label])), monitors.pop()
@@ -81,15 +91,17 @@ def say(figure: Figure, family: Callable, runs: list[RunData], labels: list[str]
   return figure
 
 
-def side_by_side(count: int, width: float, height: float, narrow: bool, **share) -> tuple[Figure, list]:
-  """A figure of so many panels of such inches, and its axes; `narrow`: below each other."""
-  figure = new_figure(4.6, height * count) if narrow else new_figure(width * count, height)
-  return figure, list(figure.subplots(*((count, 1) if narrow else (1, count)), squeeze=False, **share).ravel())
+def two_across(labels: Iterable[str], height: float, narrow: bool) -> tuple[Figure, list]:
+  """A figure of a panel of so many inches for each label, two in a row, and its axes; `narrow`: below each other."""
+  labels = list(labels)
+  lines = max(label_of(label).count("\n") for label in labels)
+  figure, panels = panel_grid(len(labels), 1 if narrow else 2, 4.6 if narrow else 4.5, height + 0.15 * lines)
+  return figure, list(panels[:, 0])
 
 
-def label_width(figure: Figure, found: dict, narrow: bool) -> int:
-  """Letters of a label above one of the panels of a figure, for each of what was found."""
-  return int(9 * figure.get_size_inches()[0] / (1 if narrow else len(found)))
+def label_of(label: str) -> str:
+  """A label above a panel."""
+  return field_lines(label, 40)
 
 
 def roc_comparison(runs: list[RunData], labels: list[str], narrow: bool = False) -> Figure | None:
@@ -101,17 +113,16 @@ def roc_comparison(runs: list[RunData], labels: list[str], narrow: bool = False)
                                     "probe_by_group"})
   if not found:
     return None
-  figure, axes = side_by_side(len(found), 4.5 if len(found) == 2 else 9 / len(found), 5.6, narrow)
+  figure, axes = two_across(found, 5.6, narrow)
   for ax, (label, run) in zip(axes, found.items()):
     arrays, names = run.arrays, run.meta["class_names"]
     for k, auc, curve, color in zip(arrays["probe_class"], arrays["probe_auc"], arrays["probe_tpr"], HUES):
       ax.plot(arrays["probe_fpr"], curve, color=color, linewidth=1.3, label=f"{clip_text(names[k], 26)} ({auc:.3f})")
     ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=CHANCE)
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="false positive rate", ylabel="true positive rate")
-    ax.set_title(f"{clip_text(label, label_width(figure, found, narrow))}\nmean area {arrays['probe_auc'].mean():.3f}",
-                 fontsize=8.5)
-    ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.13), ncols=1 if len(found) > 2 else 2, fontsize=6.5,
-              handlelength=1.2, columnspacing=0.8, borderaxespad=0)
+    ax.set_title(f"{label_of(label)}\nmean area {arrays['probe_auc'].mean():.3f}", fontsize=8.5)
+    ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.13), ncols=2, fontsize=6.5, handlelength=1.2,
+              columnspacing=0.8, borderaxespad=0)
   fitted, scored = arrays["probe_rows"]
   where = "other groups" if arrays["probe_by_group"] else "other rows"
   text = f"fitted to {fitted:,} rows,{chr(10) if narrow else ' '}scored on {scored:,} of {where} ({run.split})"
@@ -156,13 +167,14 @@ def r2_comparison(runs: list[RunData], labels: list[str], narrow: bool = False) 
   there = np.isfinite(middles)
   mean = np.sum(middles, axis=0, where=there) / np.where(finite, there.sum(axis=0), np.nan)
   shown = evenly_ranked(mean, max(4, int(MAX_HEIGHT / row)))
-  figure = new_figure(4.6 if narrow else 8.2, 1.2 + row * len(shown))
+  across = 1 if narrow else max(1, min(3, int(110 / (10 + max(map(len, values))))))
+  figure = new_figure(4.6 if narrow else 8.2, 0.8 + 0.17 * -(-len(values) // across) + row * len(shown))
   ax, lowest, hues = figure.subplots(), 1.0, hues_of(labels)
   for j, (label, (middle, half, count)) in enumerate(values.items()):
     middle, half, color = middle[shown], np.nan_to_num(half[shown]), hues[label]
     where = np.arange(len(shown)) + (j - (len(values) - 1) / 2) * 0.6 / len(values)
     ax.errorbar(middle, where, xerr=half, fmt="o", color=color, markersize=4.5, elinewidth=1.3,
-                label=clip_text(label, 40) + f", {count} runs" * (count > 1))
+                label=clip_text(label, MAX_LETTERS) + f", {count} runs" * (count > 1))
     for y, value in zip(where, middle):
       text = f"{value:.3f}".replace("-", "−") if np.isfinite(value) else "no R²"
       ax.annotate(text, (1.015, y), fontsize=6.5, va="center", color=color, xycoords=("axes fraction", "data"),
@@ -172,7 +184,7 @@ def r2_comparison(runs: list[RunData], labels: list[str], narrow: bool = False) 
   lowest = max(lowest, -1.0)
   ax.set(xlim=(lowest - 0.05 * (1 - lowest), 1 + 0.02 * (1 - lowest)), ylim=(len(shown) - 0.5, -0.5),
          xlabel="R² of the reconstruction, raw units")
-  figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=1 if narrow else 3)
+  figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=across, fontsize=8)
   constant = int((~finite).sum())
   more = f"{len(shown)} of {len(features)} features are shown, from the best mean to the worst." * (
       len(shown) < int(finite.sum()))
@@ -190,25 +202,28 @@ def zero_shot(runs: list[RunData], labels: list[str], narrow: bool = False) -> F
   if not found:
     return None
   first = next(iter(found.values()))
+  if len(first.meta["class_names"]) < MIN_CLASSES:
+    return None
   held, rows, names = first.arrays["held_class"], first.arrays["held_rows"], first.meta["class_names"]
   found = {label: run for label, run in found.items() if np.array_equal(run.arrays["held_class"], held)}
   if len(found) < 2:
     return None
   order = np.argsort(-rows, kind="stable")[:MAX_HELD]
-  figure = new_figure(4.6 if narrow else 8.2, 1.4 + 0.21 * len(order))
+  figure = new_figure(4.6 if narrow else 8.2, 0.9 + 0.17 * (1 + narrow) * len(found) + 0.21 * len(order))
   ax = figure.subplots()
   hues = hues_of(labels)
   for label, run in found.items():
     own, whole = run.arrays["held_own"], float(run.arrays["held_all"])
     ax.plot(own[order] / whole, range(len(order)), "o", color=hues[label], markersize=5, alpha=0.85,
-            label=f"{clip_text(label, 34)}: mean {np.mean(own / whole):.3f} (unscaled {np.mean(own):.3f})")
+            label=f"{clip_text(label, MAX_LETTERS)}:{chr(10) if narrow else ' '}mean {np.mean(own / whole):.3f} "
+                  f"(unscaled {np.mean(own):.3f})")
   ax.axvline(1, color=MUTED, linewidth=0.9, linestyle=CHANCE)
   ax.set_yticks(range(len(order)), [f"{clip_text(names[held[k]], 18 if narrow else 34)} ({rows[k]:,})" for k in order],
                 color=INK)
   ax.set(ylim=(len(order) - 0.4, -0.6), xlabel="mean distance to the own centroid" + ", relative to all rows"
          * (not narrow))
   ax.set_xlim(0, None)
-  figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=1)
+  figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=1, fontsize=8)
   return say(figure, zero_shot, runs, labels, found)
 
 
@@ -223,11 +238,11 @@ def maps(runs: list[RunData], labels: list[str], narrow: bool = False) -> Figure
   array = "sample_umap" if all("sample_umap" in run.arrays for run in found.values()) else "sample_components"
   if any(run.arrays[array].shape[1] < 2 for run in found.values()):
     return None
-  figure, axes = side_by_side(len(found), 9 / len(found), 5.4 if narrow else 5.6, narrow)
+  figure, axes = two_across(found, 5.4, narrow)
   for ax, (label, run) in zip(axes, found.items()):
     points = run.arrays[array]
     draw_map(ax, run, points, True)
-    ax.set_title(f"{clip_text(label, label_width(figure, found, narrow))}\n{len(points):,} rows", fontsize=8.5)
+    ax.set_title(f"{label_of(label)}\n{len(points):,} rows", fontsize=8.5)
     ax.set(**{f"{axis}label": f"UMAP {k}" if array == "sample_umap" else
               f"PC {k} ({run.arrays['component_share'][k - 1]:.0%} of variance)" for k, axis in ((1, "x"), (2, "y"))})
     ax.xaxis.set_label_coords(0.5, -0.07)
@@ -263,7 +278,7 @@ def reconstruction_scatter(runs: list[RunData], labels: list[str], narrow: bool 
       above = f"{clip_text(names[d], 20)}\n" if narrow or not j else ""
       ax.set_title(above + f"R² {r2[j, d]:.3f}".replace("-", "−"), fontsize=7)
       if i % across == 0:
-        ax.set_ylabel(clip_text(label, 24), fontsize=7.5)
+        ax.set_ylabel(field_lines(label, 26), fontsize=7)
   more = f"{len(shown)} of {len(names)} features are shown, from the best mean R² to the worst." * (
       len(shown) < len(names))
   return say(figure, reconstruction_scatter, runs, labels, found, more)

@@ -20,7 +20,7 @@ def folders(tmp_path_factory):
   """An unsupervised and a semi-supervised run."""
   folder = tmp_path_factory.mktemp("pair")
   return [make_run(folder / kind, config={"model": MODEL | {"kind": kind}, "seed": 0}, transforms=("identity", "log1p"),
-                   predicted=kind == "semisup") for kind in ("unsup", "semisup")]
+                   predicted=kind == "semisup", classes="abcde") for kind in ("unsup", "semisup")]
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,31 @@ def test_the_best_of_many_groups_is_drawn_and_how_many_are_not_is_said(runs, mon
   assert [label for label in best if label in texts(figure)] == ["g0", "g1", "g2", "g5"]
   assert "Drawn are 4 of 6 groups, the best by val_loss (g5) among them." in figure.get_label()
   assert figures_compare.hues_of(list(best))["g5"] == figures.HUES[5]
+
+
+def test_nine_groups_of_two_fields_keep_the_shape_of_their_panels_and_whole_names(runs):
+  """Legends lie above the axes and within the figure, and titles have a line for each field."""
+  labels = [f"weights.class={k // 3}.1, learning_rate=0.000{k % 3}" for k in range(9)]
+  many = [runs[k % 2] for k in range(9)]
+  with figures.styled():
+    maps, zero, r2 = (vae_figures.COMPARISONS[name](many, labels) for name in ("maps", "zero_shot", "r2_comparison"))
+    for figure in (maps, zero, r2):
+      figure.draw_without_rendering()
+  titles = [ax.get_title(loc="left").splitlines()[:2] for ax in maps.axes]
+  assert titles == [label.split(", ") for label in labels[:4]]
+  assert all(0.8 < ax.bbox.width / ax.bbox.height < 1.25 for ax in maps.axes)
+  for figure in (zero, r2):
+    (legend,), (ax,) = figure.legends, figure.axes
+    box = legend.get_window_extent()
+    assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 + 1 and box.y0 >= ax.get_tightbbox().y1
+    assert all(label in texts(figure) for label in labels)
+
+
+def test_a_fifth_of_few_classes_is_not_drawn(runs, monkeypatch):
+  read = reading.read_run
+  few = lambda folder: (run := read(folder))._replace(meta=run.meta | {"class_names": ["a", "b", "c", "d"]})
+  monkeypatch.setattr(figures_compare.reading, "read_run", few)
+  assert vae_figures.zero_shot(runs, LABELS) is None
 
 
 def test_features_are_found_by_name_where_runs_have_them_in_another_order(runs, monkeypatch):
