@@ -25,6 +25,7 @@ LEVEL, POWER = 0.05, 0.8
 MIN_SHARED = 3  # replicates for an interval or a test; with 2, a t-test needs a difference of 13 standard errors
 RESAMPLES = 2000
 GROUP_RESAMPLES = 1000
+MIN_GROUPS = 5  # groups, without which their spread is not known at all
 MIN_SPREAD = 0.3  # 0.4 holds means of 3 skewed values in 91 % of cases, 0.2 makes intervals of 3 values twice as long
 CALIBRATION_BINS = 15
 MAX_REPLICATES = 1000  # the largest number that `replicates_needed` looks at

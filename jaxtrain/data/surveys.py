@@ -9,6 +9,7 @@ from jaxtrain.errors import UserError
 CODES = (-99.0, -999.0, -999.25, -9999.0, -9999.25, -99999.0, 999.0, 999.25, 9999.0, 99999.0, -32768.0, 1e20, -1e20,
          1e30, -1e30)  # that programs write for missing
 REPEATED = 3  # rows with the same value at an end of a column, to be worth a word
+MIN_ROWS = 2  # with which a column can vary
 COUNTED = 8  # rows from which on a column that counts them is no accident
 COUNTED_SHARE = 0.5  # of the rows, one more than the row before, from which a column counts: some may be taken out
 MOST_WARNINGS = 20
@@ -74,7 +75,7 @@ def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: 
 
   Raises:
     UserError: an infinite value, a column that is empty or constant, or no row can be used. A part of a wide column,
-      such as a pixel in the corner of an image, may be constant.
+      such as a pixel in the corner of an image, may be constant. Rows are too few: `MIN_ROWS` are needed.
   """
   keep, D, incomplete = [], len(names), 0
   missing, counts = np.zeros(D, int), Counts(np.zeros((0, D)), np.ones(D, bool), np.zeros(D, int))
@@ -98,6 +99,10 @@ def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: 
   if not used.any():
     raise UserError(f"{columns.path}: of {len(used)} rows none has a number in every feature column; "
                     "config.data.incomplete=mask uses rows with missing cells")
+  if used.sum() < MIN_ROWS:
+    more = "" if masked or len(used) < MIN_ROWS else "; config.data.incomplete=mask uses rows with missing cells"
+    raise UserError(f"{columns.path}: {used.sum()} of {len(used)} rows can be used, too few; {MIN_ROWS} at least are "
+                    f"needed{more}")
   parts = {name for wide in columns.wide.values() for name in wide}
   for d in np.flatnonzero(low[0] == -high[0]):
     if names[d] not in parts:

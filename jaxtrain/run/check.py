@@ -27,7 +27,8 @@ def describe(config) -> dict[str, Any]:
   The data are looked at, the step is compiled, and where that takes seconds some steps are tried and thrown away.
 
   Returns:
-    `data` (see `data.overview`), sizes and shapes, FLOPs and memory of a step, and its time: `seconds_per_step` of
+    `data` (see `data.overview`, and `may_mask`: whether rows that are dropped for missing features could be used),
+    sizes and shapes, FLOPs and memory of a step, and its time: `seconds_per_step` of
     `timed_steps`, `expected_seconds_per_epoch` and `expected_seconds`, each None where `not_timed` says why; and
     `setup_seconds` of reading and compiling.
 
@@ -42,7 +43,9 @@ def describe(config) -> dict[str, Any]:
   compiled = setup.compile_step(parts.devices, parts.one_steps[-1], parts.abstract, parts.totals, data)
   setup_seconds = time.perf_counter() - began
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-  described = {"data": overview.describe(parts.splits), "experiment": parts.config.experiment,
+  own = parts.config.data if "data" in parts.config else {}
+  found = overview.describe(parts.splits) | {"may_mask": "incomplete" in own and own["incomplete"] == "drop"}
+  described = {"data": found, "experiment": parts.config.experiment,
                "parameters": setup.count_params(parts.abstract), "steps": parts.plan.total,
                "steps_per_epoch": parts.plan.steps_per_epoch, "batch_size": parts.config.train.batch_size,
                "devices": f"{parts.devices.num_devices} x {jax.devices()[0].device_kind}",
@@ -137,7 +140,9 @@ def data_lines(data: dict[str, Any]) -> list[str]:
   else:
     words = [f"{data['rows_read']:,} read", f"{data['rows_kept']:,} kept"]
     masked = data["rows_incomplete"] is not None
-    each = (("rows_dropped", "dropped, without any feature" if masked else "dropped, with missing features"),
+    remedy = " (--config.data.incomplete=mask uses them)" * data["may_mask"]
+    why = "dropped, without any feature" if masked else f"dropped, with missing features{remedy}"
+    each = (("rows_dropped", why),
             ("rows_incomplete", "with missing features, used by what they have"),
             ("rows_beyond_limit", "beyond config.data.row_limit"), ("rows_unlabelled", "without a label"),
             ("labels_hidden", "of training whose label is hidden by config.data.label_share"))

@@ -141,6 +141,11 @@ def test_columns_without_information(write):
   complaint(write("a,b\n1,5\n2,5\n,6\n"), "table.csv", "'b'", "constant (5)", **columns)  # in the complete rows
 
 
+@pytest.mark.parametrize(("rows", "words"), [("1,5\n", "1 of 1 rows"), ("1,5\n2,\n3,\n", "1 of 3 rows")])
+def test_a_single_row_is_too_few_and_not_called_constant(write, rows, words):
+  complaint(write("a,b\n" + rows), "table.csv", words, "too few; 2 at least", features=("a", "b"), label="", group="")
+
+
 def test_no_row_is_complete(write):
   complaint(write("a,b\n1,\n,2\n"), "table.csv", "2 rows", features=("a", "b"), label="", group="")
 

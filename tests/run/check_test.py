@@ -82,6 +82,14 @@ def test_lines_are_groups_of_keys_and_values(described):
   assert all(": " in line for line in text if line.startswith("  "))
 
 
+@pytest.mark.parametrize(("may_mask", "words"), [
+    (True, "dropped, with missing features (--config.data.incomplete=mask uses them)"),
+    (False, "dropped, with missing features")])
+def test_dropped_rows_stand_with_the_remedy(may_mask, words, described):
+  data = described["data"] | {"rows_read": 310, "rows_dropped": 10, "may_mask": may_mask}
+  assert f"  rows: 310 read, 300 kept, 10 {words}" in check.lines(described | {"data": data})
+
+
 @pytest.mark.parametrize("seconds, words", [(0.0004, "0.0004 s"), (90, "90 s"), (600, "10 min"), (7200, "2 h"),
                                             (864000, "10 days")])
 def test_durations(seconds, words):

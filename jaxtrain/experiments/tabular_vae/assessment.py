@@ -38,7 +38,7 @@ METRICS = {
     "iw_rows": Metric("rows", "rows without holes that densities are of"),
     "gaussian_nll_nats": Metric("nats", "the same of one normal distribution with the covariance of training rows",
                                 "lower"),
-    "groups": Metric("groups", "groups of rows that intervals resample"),
+    "groups": Metric("groups", "groups that rows come in; intervals of held-out rows resample whole ones, from 5 on"),
     "parts_reason": Metric("", "which parts of the assessment were left out, and why"),
 } | clusters.METRICS | probes.METRICS | imputation.METRICS | transfer.METRICS
 
@@ -99,6 +99,11 @@ def left_out(plan: Plan, meta: dict) -> dict[str, str]:
     elif part == "transfer" and not plan.columns:
       found[part] = "config.eval.transfer names no column"
   return found
+
+
+def can_impute(plan: Plan, meta: dict) -> bool:
+  """Whether imputation is assessed where `eval.parts` names it."""
+  return "imputation" not in left_out(plan._replace(parts=("imputation",)), meta)
 
 
 def reason(plan: Plan, meta: dict) -> str:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain import statistics
 from jaxtrain.data import blocks
 from jaxtrain.experiments.tabular_vae import grouped, predict
 
@@ -75,6 +76,7 @@ def make_bound(model, num_draws: int) -> Callable:
     numbered = np.concatenate([x, np.arange(len(x), dtype=np.float32)[:, None]], axis=1)
     nats = blocks.in_blocks(of_block, (variables, variance, key), numbered, most=BLOCK)
     half = grouped.half_widths(grouped.resampled(groups, grouped.value_totals(groups, nats), grouped.mean_of))
+    half = np.maximum(half, statistics.t_half_width(nats.astype(np.float64)))  # NaN of too few groups stays
     found = {"iw_nll_nats": float(nats.mean(dtype=np.float64)), "iw_rows": len(x),
              "gaussian_nll_nats": gaussian_nats(train, x)}
     return found | ({"iw_nll_nats_ci95": float(half)} if np.isfinite(half) else {})

@@ -1,5 +1,6 @@
 """End-of-run evaluation of the tabular VAE: reconstruction per feature, use of the latent space, prior samples.
-Intervals of rows that are held out resample whole groups, where rows have one.
+Intervals of rows that are held out resample whole groups, where rows have one, and are no shorter than those of as many
+independent rows: of few groups that happen to be alike they would be.
 
 Reconstruction is from the posterior mean, without masking and with BatchNorm's running statistics. What is said
 of classes is in `scores.py`.
@@ -134,9 +135,16 @@ def seen_features(rows: dict[str, np.ndarray]) -> np.ndarray:
   return np.where(rows["observed"] > 0, rows["x"], np.float32(np.nan)) if "observed" in rows else rows["x"]
 
 
+def wider(*widths: dict[str, float]) -> dict[str, float]:
+  """The largest by name; one that is NaN is passed over."""
+  names = dict.fromkeys(name for one in widths for name in one)
+  return {name: float(np.fmax.reduce([one[name] for one in widths if name in one])) for name in names}
+
+
 def group_widths(rows: dict[str, np.ndarray], names: list[str], raw: tuple, scaled: tuple,
                  log_prob: np.ndarray | None) -> dict[str, float]:
-  """Intervals that resample whole groups, in the place of those over independent rows; {} where there are too few.
+  """Intervals that resample whole groups; {} where these are too few. Those of macro-F1 and of the calibration error
+  are no shorter than of independent rows; the others have such intervals elsewhere.
 
   Args:
     rows: with their group. names: of the features.
@@ -145,7 +153,7 @@ def group_widths(rows: dict[str, np.ndarray], names: list[str], raw: tuple, scal
   groups = grouped.of_rows(rows, len(rows["x"]))
   if not len(groups.weights):
     return {}
-  found = {"groups": len(np.unique(rows["group"]))}
+  found = {}
   for suffix, pair in (("raw", raw), ("scaled", scaled)):
     found |= grouped.reconstruction_widths(groups, *pair, names, suffix)
   half = grouped.half_widths(grouped.resampled(groups, grouped.r2_totals(groups, *scaled), grouped.mean_r2))
@@ -153,7 +161,9 @@ def group_widths(rows: dict[str, np.ndarray], names: list[str], raw: tuple, scal
   has = np.flatnonzero(rows["label"] >= 0)
   if log_prob is None or not len(has) or np.isnan(log_prob.max()):
     return found
-  return found | grouped.classifier_widths(groups.take(has), log_prob[has], rows["label"][has])
+  own, label, alone = log_prob[has], rows["label"][has], grouped.of_rows({}, len(has))
+  return found | wider(grouped.classifier_widths(groups.take(has), own, label),
+                       grouped.classifier_widths(alone, own, label, grouped.WITHOUT_FORMULA))
 
 
 def assess_part(model, meta: dict, state, rows: dict[str, np.ndarray], key, with_umap: bool,
@@ -185,8 +195,11 @@ def assess_part(model, meta: dict, state, rows: dict[str, np.ndarray], key, with
     arrays |= curves
   if classes:
     arrays |= label_errors.arrays(label, classes, (raw, raw_mean), (seen, out["x_mean"]))
+  if "group" in rows:
+    scalars["groups"] = len(np.unique(rows["group"]))
   if by_group and "group" in rows:
-    scalars |= group_widths(rows, names, (raw, raw_mean), (seen, out["x_mean"]), out.get("log_prob"))
+    widths = group_widths(rows, names, (raw, raw_mean), (seen, out["x_mean"]), out.get("log_prob"))
+    scalars |= wider(widths, {name: scalars[name] for name in widths if name in scalars})
   plane = scores.umap_map(out["mean"][pick[:scores.UMAP_ROWS]]) if with_umap else None
   return scalars, arrays if plane is None else arrays | {"sample_umap": plane}
 

@@ -236,6 +236,25 @@ def of_transfer(run: RunData) -> list[str]:
           f"{some(found['worse'])} from the embedding than from the raw features."]
 
 
+def of_density(run: RunData) -> list[str]:
+  """That held-out rows are less probable than under one normal distribution, in a sentence."""
+  own, normal = (number(scalars_of(run).get(f"{name}_nll_nats")) for name in ("iw", "gaussian"))
+  if None in (own, normal) or own <= normal or run.split == "train":
+    return []
+  return [f"As a density the model is worse than one Normal distribution ({own:.4g} and {normal:.4g} nats a row): do "
+          "not trust sampled rows."]
+
+
+def not_compared(run: RunData) -> list[str]:
+  """That nothing but the most frequent class stands beside the accuracy, and what to do, in a sentence."""
+  asked = run.config.get("eval", {}).get("parts", ())
+  if run.split == "train" or "probes" in asked or not has(run, "class_count") or "accuracy" not in scalars_of(run):
+    return []
+  return ["The accuracy is compared with the most frequent class alone. The command that trained the run compares it "
+          "with classifiers on the raw features, with --mode=eval --init_from=RUN --workdir=NEW "
+          "--config.eval.parts=probes."]
+
+
 def missing(run: RunData) -> list[str]:
   """Which parts were left out, and why."""
   said = run.evals[run.split].get("scalars", {}) if run.split else {}
@@ -245,4 +264,5 @@ def missing(run: RunData) -> list[str]:
 
 def findings(run: RunData) -> list[str]:
   """What the parts of the assessment say, in sentences."""
-  return [*of_classifier(run), *of_embedding(run), *of_clusters(run), *of_transfer(run), *missing(run)]
+  return [*of_classifier(run), *of_embedding(run), *of_clusters(run), *of_transfer(run), *of_density(run),
+          *not_compared(run), *missing(run)]

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxtrain import statistics
 
-MIN_GROUPS, MOST_GROUPS = 5, 500  # fewer tell nothing of the spread between groups; more are joined at random
+MIN_GROUPS, MOST_GROUPS = statistics.MIN_GROUPS, 500  # more are joined at random
 BLOCKS, BLOCK_SEED = 200, 0
 MOST_PAIRS = 2 * 10 ** 8  # rows times groups up to which areas under curves have intervals by group
 
@@ -96,6 +96,7 @@ def of_classes(totals: np.ndarray) -> np.ndarray:
   return np.stack([ratio(hits.sum(axis=1), true.sum(axis=1)), mean(recall, true > 0), mean(f1, named > 0)], axis=1)
 
 
+WITHOUT_FORMULA = ("f1_macro", "ece")  # scores whose interval of independent rows is by resampling too
 CLASS_SCORES = ("accuracy", "balanced_accuracy", "f1_macro")  # what `of_classes` gives
 
 
@@ -185,7 +186,8 @@ def mean_auc(groups: Groups, log_prob: np.ndarray, label: np.ndarray) -> np.ndar
   return ratio(total, defined)
 
 
-def classifier_widths(groups: Groups, log_prob: np.ndarray, label: np.ndarray) -> dict[str, float]:
+def classifier_widths(groups: Groups, log_prob: np.ndarray, label: np.ndarray,
+                      names: tuple[str, ...] = (*CLASS_SCORES, "nll_nats", "ece", "auc_macro")) -> dict[str, float]:
   """Half the widths of 95 % intervals of a classifier's scores over labelled rows, by name; {} with too few groups."""
   if not len(groups.weights):
     return {}
@@ -194,9 +196,9 @@ def classifier_widths(groups: Groups, log_prob: np.ndarray, label: np.ndarray) -
   own = value_totals(groups, -log_prob[np.arange(len(label)), label])
   found["nll_nats"] = half_widths(resampled(groups, own, mean_of))
   found["ece"] = half_widths(resampled(groups, calibration_totals(groups, log_prob, pred == label), calibration_error))
-  if len(label) * groups.count <= MOST_PAIRS:
+  if "auc_macro" in names and len(label) * groups.count <= MOST_PAIRS:
     found["auc_macro"] = half_widths(mean_auc(groups, log_prob, label))
-  return {f"{name}_ci95": float(half) for name, half in found.items() if np.isfinite(half)}
+  return {f"{name}_ci95": float(half) for name, half in found.items() if name in names and np.isfinite(half)}
 
 
 def reconstruction_widths(groups: Groups, x: np.ndarray, x_mean: np.ndarray, names: list[str],

@@ -10,6 +10,8 @@ and 0.183.
 Of a table with kinds of columns results have their types: names of categories and whole numbers. A category that no
 training row has counts as missing. `sample` draws from p(x | z) then; a number without learned noise is its mean.
 
+How far an imputed cell may be from the truth is said by `doubt.py`.
+
 `embed` and `classify` say how unlike the training rows each row is (`novelty.py`), and `classify` the group of
 lithologies (`groups.py`).
 
@@ -25,11 +27,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.data import blocks, inputs, kinds, labels, scaling
-from jaxtrain.experiments.tabular_vae import groups, likelihoods, novelty
+from jaxtrain.experiments.tabular_vae import doubt, groups, likelihoods, novelty
 from jaxtrain.types import Input, Verb
 
 NUM_IMPUTE = 10
 NUM_DRAWS = 32  # from the posterior, for the deviation of imputed cells
+HOW_GOOD = ("how good that is was not assessed; the command that trained the run does it with --mode=eval "
+            "--init_from=RUN --workdir=NEW --config.eval.parts=imputation")
+NOT_OWN = "pred_group: group of lithologies, not the table's groups"
 
 
 @functools.lru_cache(maxsize=32)
@@ -113,33 +118,6 @@ def exported(scaler: dict, width: int, fn: Callable, state) -> tuple[Callable, i
   return functools.partial(fn, state), width
 
 
-def doubt(draw: Callable, weigh: Callable, noise: jax.Array, meta: dict, state, x: np.ndarray, missing: np.ndarray
-          ) -> dict[str, np.ndarray]:
-  """Which cells of filled rows x [N, D] were imputed, by name in `imputed`, and `<feature>_sd` of features with such
-  cells: the deviation in raw units of the decoder's means over draws from the posterior, 0 where the cell was measured.
-  Of a category `<feature>_prob` stands in its place: the probability of the one that was filled in, 1 where measured.
-
-  `draw` is `decoded_draws` of the model, `weigh` its `category_doubt`.
-  """
-  names, scaler, rows = meta["features"], meta["scaler"], missing.any(axis=1)
-  found = {"imputed": np.asarray([";".join(names[d] for d in np.flatnonzero(row)) for row in missing], object)}
-  spread = np.zeros(x.shape)
-  categories, first = meta["kinds"]["categories"] if "kinds" in meta else {}, 0
-  if rows.any():
-    z = scaling.scale(scaler, x[rows])
-    draws = blocks.in_blocks(draw, (variables_of(state), noise), z)
-    raw = scaling.unscale(scaler, draws.reshape(-1, x.shape[1])).reshape(draws.shape)
-    spread[rows] = np.where(missing[rows], raw.std(axis=1, ddof=1), 0.0)
-    prob = blocks.in_blocks(weigh, (variables_of(state), noise), z) if categories else None
-    for d in (d for d, name in enumerate(names) if name in categories):
-      own = np.take_along_axis(prob, first + x[rows][:, d:d + 1].astype(int), axis=1)[:, 0]
-      spread[rows, d], first = np.where(missing[rows, d], own, 1.0), first + len(categories[names[d]])
-    spread[~rows] = [float(name in categories) for name in names]
-  ending = {name: "prob" if name in categories else "sd" for name in names}
-  return found | {f"{name}_{ending[name]}": spread[:, d] for d, name in enumerate(names)
-                  if missing[:, d].any() and f"{name}_{ending[name]}" not in names}
-
-
 def name_classes(class_names: list[str], columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """What follows from the probabilities of classes: `pred_label`, and of lithologies the group."""
   return labels.pick_class(class_names, columns) | groups.pick_group(class_names, columns)
@@ -175,12 +153,49 @@ def make_over_rows(model, meta: dict, categories: dict, holes: bool) -> Callable
   return over_rows
 
 
-def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
+def say_impute(meta: dict, assessable: bool, assessed: dict[str, dict], found: dict[str, np.ndarray]) -> list[str]:
+  """Lines on what the imputed cells of a result are worth; none where nothing was imputed.
+
+  Args:
+    meta: of the table. assessable: whether imputation can be assessed with it.
+    assessed: scalars of the assessment of this state, by part. found: the result.
+  """
+  if not found["num_imputed"].any():
+    return []
+  said = [] if doubt.has_noise(meta) else [doubt.NO_NOISE]
+  own = [scalars[f"impute_r2_model/{name}"] for scalars in assessed.values() for name in meta["features"]
+         if f"impute_r2_model/{name}" in scalars]
+  if own:
+    return [*said, f"held-out cells that were hidden come back with an R2 of {np.mean(own):.3g}, mean over {len(own)} "
+            "features, each hidden alone"]
+  return said + [HOW_GOOD] * assessable
+
+
+def with_lines(verbs: dict[str, Verb], meta: dict, assessable: bool) -> dict[str, Verb]:
+  """The verbs with what they say on the screen; arguments as of `make_verbs`."""
+  categories = meta["kinds"]["categories"] if "kinds" in meta else {}
+
+  def saying(name, more):
+    unseen = lambda columns: inputs.say_unseen(categories, columns) if categories else []
+    return verbs[name]._replace(say=lambda columns, found: [*unseen(columns), *more(found)])
+
+  def settle_impute(options, assessed, state):
+    return saying("impute", functools.partial(say_impute, meta, assessable, assessed))
+
+  lithologies = bool(groups.groups_of(meta["class_names"]))
+  more = {"classify": lambda _: [NOT_OWN] * lithologies, "impute": functools.partial(say_impute, meta, assessable, {})}
+  said = {name: saying(name, more[name] if name in more else lambda _: []) for name, verb in verbs.items()
+          if verb.reads and (categories or name in more)}
+  return verbs | said | {"impute": said["impute"]._replace(settle=settle_impute)}
+
+
+def make_verbs(model, meta: dict, masked: bool, holes: bool, assessable: bool) -> dict[str, Verb]:
   """The verbs of a model and a table's meta; `classify` only where the model has a classifier.
 
   Args:
     masked: whether the model was trained with masked entries, or on rows with missing ones.
     holes: whether rows with missing features get results, by what they have.
+    assessable: whether imputation can be assessed with this table.
   """
   fill = functools.partial(impute, 1 if masked else NUM_IMPUTE)
   names, scaler, D = meta["features"], meta["scaler"], meta["num_features"]
@@ -197,8 +212,9 @@ def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
     noise = jax.random.normal(key, (NUM_DRAWS, model.latent_dim))
     filled = in_raw(blocks.in_blocks(bind(fill, model), variables_of(state), z))
     filled = np.where(missing, filled, x)
-    return typed(filled) | {"num_imputed": missing.sum(axis=1)} | doubt(
-        bind(decoded_draws, model), bind(category_doubt, model), noise, meta, state, filled, missing)
+    return typed(filled) | {"num_imputed": missing.sum(axis=1)} | doubt.columns(
+        bind(fill, model), bind(decoded_draws, model), bind(category_doubt, model), noise, meta, variables_of(state),
+        filled, missing)
 
   def run_sample(state, columns, num, key):
     inputs.check_num(num, 16 * model.latent_dim + 40 * D)
@@ -224,7 +240,4 @@ def make_verbs(model, meta: dict, masked: bool, holes: bool) -> dict[str, Verb]:
     name_all, decide = (functools.partial(fn, meta["class_names"]) for fn in (name_probabilities, name_classes))
     verbs["classify"] = Verb(over_rows(bind(classify, model), name_all, "classify"), pure(classify, D), "mean",
                              features, decide=decide)
-  if categories:
-    say = lambda columns, _: inputs.say_unseen(categories, columns)
-    verbs = {name: verb._replace(say=say) if verb.reads else verb for name, verb in verbs.items()}
-  return verbs
+  return with_lines(verbs, meta, assessable)

@@ -50,8 +50,8 @@ METRICS = {
     "balanced_accuracy": Metric("", "mean over classes of the share that is right", "higher", key=True, limits=(0, 1)),
     "auc_macro": Metric("", "area under the ROC curve, mean over classes", "higher", 0.5, key=True, limits=(0, 1)),
     "ece": Metric("", "expected calibration error of the classifier", "lower", key=True, limits=(0, 1)),
-    "r2_mean": Metric("", "share of variance that the reconstruction keeps, mean over features that vary", "higher",
-                      0.0, key=True),
+    "r2_mean": Metric("", "share of variance that the reconstruction keeps, of cells that the model saw, mean over "
+                      "features that vary", "higher", 0.0, key=True, words="R² mean (of cells seen)"),
     "loss": Metric("", "the objective: reconstruction, KL and the classifier's term by their weights", "lower"),
     "recon": Metric("squared standard deviations", "squared error of the reconstruction; with learned noise -log p in "
                     "nats, of columns that are neither whole numbers nor categories", "lower"),
@@ -190,6 +190,7 @@ def make(config, meta) -> Experiment:
   return Experiment(init=init, train_step=train_step, eval_step=eval_step, summarise=bind(objective.summarise, o),
                     observe=optim.make_observe(tx, config.optim),
                     assess=assessment.make_assess(model, meta, plan, with_umap),
-                    predict=predict.make_verbs(model, meta, config.loss.mask_rate > 0 or gaps, gaps or "kinds" in meta),
+                    predict=predict.make_verbs(model, meta, config.loss.mask_rate > 0 or gaps, gaps or "kinds" in meta,
+                                               assessment.can_impute(plan, meta)),
                     alarms=(lambda means: list(warned)) if warned else None,
                     read_weights=release.read_weights, notes=said)

@@ -190,18 +190,35 @@ def test_the_mean_r2_leaves_out_constant_features_and_has_the_width_of_a_bootstr
 
 
 def test_intervals_of_held_out_rows_resample_their_groups(trained):
-  """Rows that stand three times in one group have the intervals of single ones; of training rows there are none."""
+  """Rows that stand twelve times in one group have the intervals of those that stand four times."""
   model, state, meta, raw = trained
   x, label = scaling.scale(meta["scaler"], raw), np.arange(23, dtype=np.int32) % 4
   def assessed(times, by_group=True):
     rows = {"x": np.repeat(x, times, axis=0), "label": np.repeat(label, times)}
     rows["group"] = np.repeat(np.arange(23), times)
     return evaluate.assess_part(model, meta, state, rows, jax.random.key(1), False, by_group)[0]
-  one, three = assessed(1), assessed(3)
-  assert one["groups"] == 23
-  for name in ("accuracy", "balanced_accuracy", "f1_macro", "nll_nats", "ece", "auc_macro", "r2_mean"):
-    assert three[f"{name}_ci95"] == pytest.approx(one[f"{name}_ci95"], rel=1e-5), name
-    assert one[f"{name}_ci95"] > 0 or name == "balanced_accuracy"  # this model predicts a single class
-  assert three["r2_raw_ci95/a"] == pytest.approx(one["r2_raw_ci95/a"], rel=1e-5)
-  plain = assessed(3, by_group=False)
-  assert "groups" not in plain and plain["accuracy_ci95"] < three["accuracy_ci95"]
+  four, twelve = assessed(4), assessed(12)
+  assert four["groups"] == 23
+  for name in ("accuracy", "f1_macro", "nll_nats", "ece", "auc_macro", "r2_mean"):
+    assert twelve[f"{name}_ci95"] == pytest.approx(four[f"{name}_ci95"], rel=1e-5) and four[f"{name}_ci95"] > 0, name
+  assert twelve["r2_raw_ci95/a"] == pytest.approx(four["r2_raw_ci95/a"], rel=1e-5)
+  plain = assessed(4, by_group=False)
+  assert plain["groups"] == 23 and plain["accuracy_ci95"] < four["accuracy_ci95"]
+
+
+@pytest.mark.parametrize("num_groups", [3, 5])
+def test_intervals_of_groups_are_no_shorter_than_of_independent_rows(num_groups, trained):
+  """Groups that are alike would have intervals of next to nothing; of too few those of rows stay."""
+  model, state, meta, raw = trained
+  x, label = scaling.scale(meta["scaler"], raw), np.arange(23, dtype=np.int32) % 4
+  rows = {"x": np.tile(x, (num_groups, 1)), "label": np.tile(label, num_groups)}
+  alone = evaluate.assess_part(model, meta, state, rows, jax.random.key(1), False, True)[0]
+  rows["group"] = np.repeat(np.arange(num_groups), 23)
+  found = evaluate.assess_part(model, meta, state, rows, jax.random.key(1), False, True)[0]
+  assert found["groups"] == num_groups
+  for name in (name for name in alone if "_ci95" in name):
+    assert found[name] == pytest.approx(alone[name], rel=1e-9), name
+  if num_groups == 5:  # neither has a formula: rows are resampled one by one
+    n, right = len(rows["label"]), 1 / 4  # this model predicts a single class
+    assert 0 < found["f1_macro_ci95"] and found["ece_ci95"] == pytest.approx(
+        1.96 * (right * (1 - right) / n) ** 0.5, rel=0.4)

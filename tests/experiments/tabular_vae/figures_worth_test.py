@@ -81,3 +81,20 @@ def test_clusters_transfer_and_what_is_missing_are_said(run):
   assert "surely more than clusters of the raw features" in said[0]
   assert "predict 1 surely better (CaCO3) and 0 surely worse" in said[1] and said[2] == scalars["parts_reason"]
   assert figures_of.findings(run._replace(arrays={})) == []
+
+
+@pytest.mark.parametrize(("own", "normal", "says"), [(8.0, 7.5, True), (7.5, 8.0, False), (8.0, 8.0, False),
+                                                     (8.0, None, False)])
+def test_a_density_worse_than_one_normal_distribution_is_said(run, own, normal, says):
+  found = with_scalars(run, {"iw_nll_nats": own} | ({} if normal is None else {"gaussian_nll_nats": normal}))
+  said = [line for line in figures_of.findings(found) if "do not trust sampled rows" in line]
+  assert len(said) == says and (not says or "(8 and 7.5 nats a row)" in said[0])
+
+
+@pytest.mark.parametrize(("parts", "says"), [([], True), (["clusters"], True), (["probes"], False)])
+def test_an_accuracy_without_probes_is_said_to_be_compared_with_one_class_alone(run, parts, says):
+  found = with_scalars(run, {"accuracy": 0.8})
+  found = found._replace(config=found.config | {"eval": {"parts": parts}}, arrays={"class_count": np.array([3, 4])})
+  said = [line for line in figures_of.findings(found) if "most frequent class alone" in line]
+  assert len(said) == says and (not says or "--config.eval.parts=probes" in said[0])
+  assert not figures_of.not_compared(found._replace(arrays={}))

@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
   config.data.incomplete, config.data.split.kind = "mask", "random"
   config.train.batch_size, config.train.num_epochs = 16, 40
   config.optim.learning_rate = 1e-2
-  config.log.figures, config.log.progress = "full", False
+  config.log.figures, config.log.progress = "none", False
   loop.train(config_lib.resolve(config), str(folder / "run"))
   return folder, x
 

@@ -1,0 +1,102 @@
+"""How far imputed cells may be from the truth: `<feature>_sd` of numbers, `<feature>_prob` of categories.
+
+With m_s the decoder's means for draws z_s from the posterior of a filled row, the variance of a cell in scaled units
+is that of m_s and what they leave out: measurement noise, and what the posterior does not know that it does not know.
+This is measured on training rows that a checkpoint keeps: the cells that a row misses are hidden from them and filled
+in, and the noise of a feature is the mean of (filled - true)^2 less the variance of m_s, or 0 where that is below. To
+raw units it is half of the distance between the values one deviation above and below.
+
+The noise is that of the same cells missing together: a colour is known where the other two are, and not without them.
+Where an input misses cells in more than `MOST_PATTERNS` ways, the rarer ones share the noise over all of them.
+
+**Source:** the law of total variance; the draws: Rezende, Mohamed & Wierstra 2014, appendix F.
+"""
+
+from typing import Any, Callable, Mapping
+
+import numpy as np
+
+from jaxtrain.data import blocks, scaling
+from jaxtrain.experiments.tabular_vae import novelty
+
+MOST_PATTERNS = 32  # ways of missing cells that have a noise of their own
+NOISE_ROWS = 500  # kept rows that noise is measured on: a deviation is off by 3 %
+FEWEST_WHOLE = 100  # kept rows that miss no other cell, without which the others serve too
+NO_NOISE = ("warning: <feature>_sd leaves out measurement noise, which this run keeps no training rows to measure: "
+            "true deviations are larger")
+
+
+def has_noise(meta: Mapping[str, Any]) -> bool:
+  """Whether there are training rows to measure noise on: a run of an earlier version keeps none, nor one of many
+  features.
+  """
+  return novelty.KEY in meta and bool(meta[novelty.KEY])
+
+
+def hidden_noise(fill: Callable, draw: Callable, variables, draws: np.ndarray, kept: np.ndarray,
+                 hidden: np.ndarray) -> np.ndarray:
+  """The noise of each feature [D], a variance in scaled units; 0 of one that is hidden nowhere.
+
+  Args:
+    fill, draw: as of `columns`.
+    variables, draws: of the model, and the noise of the draws [S, L].
+    kept: rows [R, D] in scaled units, NaN where a cell is missing.
+    hidden: [R, D], the cells that are hidden.
+  """
+  whole = np.flatnonzero((hidden | ~np.isnan(kept)).all(axis=1))
+  some = (whole if len(whole) >= FEWEST_WHOLE else np.arange(len(kept)))[:NOISE_ROWS]
+  kept, hidden = kept[some], hidden[some]
+  filled = blocks.in_blocks(fill, variables, np.where(hidden, np.float32(np.nan), kept))
+  spread = blocks.in_blocks(draw, (variables, draws), filled).var(axis=1, ddof=1, dtype=np.float64)
+  there = hidden & ~np.isnan(kept)
+  excess = np.where(there, np.square(filled - kept, dtype=np.float64) - spread, 0.0).sum(axis=0)
+  return np.maximum(excess / np.maximum(there.sum(axis=0), 1), 0.0)
+
+
+def noise_of(fill: Callable, draw: Callable, variables, draws: np.ndarray, kept: list,
+             missing: np.ndarray) -> np.ndarray:
+  """The noise [N, D] of the cells that rows miss, `missing` [N, D]; `kept` as `novelty.keep_rows` has them."""
+  kept = np.array(kept, np.float32)
+  patterns, way, count = np.unique(missing, axis=0, return_inverse=True, return_counts=True)
+  order = np.argsort(-count, kind="stable")
+  noise = np.zeros(patterns.shape)
+  of = lambda hidden: hidden_noise(fill, draw, variables, draws, kept, hidden)
+  for k in order[:MOST_PATTERNS]:
+    noise[k] = of(np.broadcast_to(patterns[k], kept.shape))
+  if len(rest := order[MOST_PATTERNS:]):
+    noise[rest] = of(patterns[rest[np.arange(len(kept)) % len(rest)]])
+  return noise[way.reshape(-1)]
+
+
+def columns(fill: Callable, draw: Callable, weigh: Callable, draws: np.ndarray, meta: Mapping[str, Any], variables,
+            x: np.ndarray, missing: np.ndarray) -> dict[str, np.ndarray]:
+  """Which cells of filled rows x [N, D] were imputed, by name in `imputed`, and `<feature>_sd` of features with such
+  cells: the deviation of the truth from what was filled in, in raw units, 0 where the cell was measured. Of a category
+  `<feature>_prob` stands in its place: the probability of the one that was filled in, 1 where measured.
+
+  Args:
+    fill, draw, weigh: `(variables, x) -> x` without holes; `decoded_draws` and `category_doubt` of the model.
+    draws: normal numbers [S, L].
+    meta, variables: of the run, and what the model is applied with.
+  """
+  names, scaler, rows = meta["features"], meta["scaler"], missing.any(axis=1)
+  found = {"imputed": np.asarray([";".join(names[d] for d in np.flatnonzero(row)) for row in missing], object)}
+  spread = np.zeros(x.shape)
+  categories, first = meta["kinds"]["categories"] if "kinds" in meta else {}, 0
+  if rows.any():
+    z = scaling.scale(scaler, x[rows])
+    decoded = blocks.in_blocks(draw, (variables, draws), z)
+    raw = scaling.unscale(scaler, decoded.reshape(-1, x.shape[1])).reshape(decoded.shape)
+    sd = raw.std(axis=1, ddof=1)
+    if has_noise(meta):
+      away = np.sqrt(noise_of(fill, draw, variables, draws, meta[novelty.KEY], missing[rows]))
+      sd = np.hypot(sd, (scaling.unscale(scaler, z + away) - scaling.unscale(scaler, z - away)) / 2)
+    spread[rows] = np.where(missing[rows], sd, 0.0)
+    prob = blocks.in_blocks(weigh, (variables, draws), z) if categories else None
+    for d in (d for d, name in enumerate(names) if name in categories):
+      own = np.take_along_axis(prob, first + x[rows][:, d:d + 1].astype(int), axis=1)[:, 0]
+      spread[rows, d], first = np.where(missing[rows, d], own, 1.0), first + len(categories[names[d]])
+    spread[~rows] = [float(name in categories) for name in names]
+  ending = {name: "prob" if name in categories else "sd" for name in names}
+  return found | {f"{name}_{ending[name]}": spread[:, d] for d, name in enumerate(names)
+                  if missing[:, d].any() and f"{name}_{ending[name]}" not in names}
