@@ -187,7 +187,7 @@ class Loaded:
   @functools.cached_property
   def quality(self) -> quality_lib.Quality:
     """The best monitored value, and warnings of what speaks against the model."""
-    return quality_lib.of_workdir(self.workdir)
+    return quality_lib.of_workdir(self.workdir, self.step)
 
   def path(self, *parts: str) -> str:
     """Path of a file of the run's newest stage, which is the run itself where it has no stages."""

@@ -203,7 +203,7 @@ def run(argv: list[str]) -> dict:
   verb = verbs.pick(run, flags.verb)
   check_flags(flags, verb)
   verb = verbs.settle(run, flags.verb, verb, {name: flags[name].value for name in OPTIONS if flags[name].present})
-  worth = quality.of_workdir(workdir)
+  worth = quality.of_workdir(workdir, run.step)
   done, made, lines = export(flags, verb, run.state) if flags.export else apply(flags, verb, run)
   summary = {"workdir": flags.workdir, "step": run.step, "epoch": run.epoch, "digest": f"sha256:{run.digest}",
              "verb": flags.verb, "quality": jsonable.clean(worth._asdict())} | done

@@ -389,6 +389,6 @@ def test_the_first_lines_say_how_good_the_model_is(run, tmp_path, capsys):
   assert best == f"jaxtrain: best val_loss {min(values):.6g} at step {steps_of(run)[0]}, epoch {epoch}"
   with open(f"{run}/eval/test.json", encoding="utf-8") as file:
     accuracy = json.load(file)["scalars"]["accuracy"]
-  assert results.startswith(f"jaxtrain: on the held-out test part: accuracy {accuracy:.4g} (")
+  assert results.startswith(f"jaxtrain: on the held-out test part of its own data: accuracy {accuracy:.4g} (")
   assert warnings and all(line.startswith("jaxtrain: warning: ") for line in warnings)  # four epochs are few
   assert done.startswith("jaxtrain: sample, state of step ")

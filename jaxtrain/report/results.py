@@ -10,13 +10,15 @@ from typing import Iterable
 from jaxtrain.report import figures
 from jaxtrain.report.names import words
 from jaxtrain.report.page import Html, fmt, table, tag, with_interval
+from jaxtrain.statistics import MIN_GROUPS
 from jaxtrain.workdir import reading
-from jaxtrain.workdir.quality import (HALF, Result, data_warnings, held_out, is_cut, key_results, measured,
-                                      no_better)
+from jaxtrain.workdir.quality import (HALF, Result, data_warnings, few_groups, held_out, is_cut, key_results,
+                                      measured, no_better)
 from jaxtrain.workdir.reading import RunData, best_of, newest_event, time_axis, value_of
 
 MAX_KEYS = 6
 OPTIMISER = ("lr", "grad_norm", "update_norm")
+FEW_STEPS = 30  # below which a run is a trial of the command
 NEAR_END = 0.95  # share of training from which on a best state says that more training may help
 APART = 1.5  # ratio of validation to training loss that is worth a sentence
 
@@ -59,7 +61,9 @@ def basis(run: RunData, split: str, intervals: bool, cut: bool) -> str:
       text += (" Train with --config.data.split.kind=random, or with group where rows of one group are alike, for "
                "results on held-out rows.")
   groups = measured(run, split or "train").get("groups")
-  how = f"from resamples of whole groups of {unit} ({groups:,.0f})" if groups else f"as if {unit} were independent"
+  how = f"as if {unit} were independent"
+  if groups and split and groups >= MIN_GROUPS:
+    how = f"from resamples of whole groups of {unit} ({groups:,.0f}), and no shorter than of independent {unit}"
   brackets = "; brackets hold one that is cut at a limit of its metric" * cut
   return text + f" ± is half a 95 % interval, {how}{brackets}." * intervals
 
@@ -68,10 +72,12 @@ def findings(run: RunData) -> list[str]:
   """What a reader should look at first: warnings of the data, alarms, results no better than chance, a short run."""
   alarms = [alarm for event in run.events for alarm in event.get("alarms", ())]
   found = list(dict.fromkeys(data_warnings(run.meta) + alarms[-1:]))
-  for say in figures.experiment_families(run.config.get("experiment", ""), "FINDINGS").values():
-    found += say(run)
+  found += [f"{words}." for words in few_groups(run)]
   found += [f"{words(one.name, one.said)} ({fmt(one.value)}) is no better than chance ({fmt(one.said['chance'])})."
             for one in no_better(run)]
+  found += few_steps(run)
+  for say in figures.experiment_families(run.config.get("experiment", ""), "FINDINGS").values():
+    found += say(run)
   if majority := majority_share(run):
     share, accuracy = majority
     verdict = "is no better than" if accuracy <= share else "compares with"
@@ -83,6 +89,13 @@ def findings(run: RunData) -> list[str]:
     found.append(f"{len(constant)} feature{'s are' if len(constant) > 1 else ' is'} constant in the {run.split} part: "
                  f"{some}. They have no R² and can be left out of the table.")
   return found
+
+
+def few_steps(run: RunData) -> list[str]:
+  """That a run is too short to say anything of its method, in a sentence; nothing where it is not."""
+  ended, last = newest_event(run, "on_train_end"), max((row["step"] for row in run.rows), default=0)
+  return [f"The run has {last:,} training steps: it shows that everything works, and nothing about the model."] * bool(
+      ended and 0 < last < FEW_STEPS)
 
 
 def majority_share(run: RunData) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ from jaxtrain.workdir.reading import RunData, newest_event
 
 HALF = "_ci95"  # ending of the name of half a 95 % interval
 ENDS = ("_low", "_high")  # endings of the names of both ends of one
+FEW_GROUPS = 10  # fewer, and intervals that resample whole ones are too short: their spread is hardly known
 MOST_SHOWN = 6  # key results in a line
 
 
@@ -47,7 +48,7 @@ class Quality(NamedTuple):
       best += f" (chance {self.chance:g})" if self.chance is not None else ""
     shown = [with_ends(name, one["value"], (one["low"], one["high"]), one["chance"])
              for name, one in list(self.results.items())[:MOST_SHOWN]]
-    where = {"test": "held-out test part", "val": "validation part, by which the best state was chosen",
+    where = {"test": "held-out test part of its own data", "val": "validation part, by which the best state was chosen",
              "train": "training rows"}[self.part]
     return [best, *[f"on the {where}: {', '.join(shown)}"] * bool(shown),
             *(f"warning: {words}" for words in self.warnings)]
@@ -122,7 +123,13 @@ def key_results(run: RunData) -> list[Result]:
   names = [name for name, entry in said.items() if entry.get("key") and math.isfinite(values.get(name, math.nan))]
   monitored = reading.best_of(run).monitor.partition("_")[2]
   names = names or [name for name in dict.fromkeys(("loss", monitored)) if name in values]
-  return [Result(name, values[name], values.get(name + HALF), reading.description(said, name)) for name in names]
+  return [Result(name, values[name], half_of(name, values), reading.description(said, name)) for name in names]
+
+
+def half_of(name: str, values: Mapping[str, float]) -> float | None:
+  """Half the width of the 95 % interval of a metric, of all values by name; None where it is not known."""
+  low, high = (values.get(name + end) for end in ENDS)
+  return values.get(name + HALF, None if low is None or high is None else (high - low) / 2)
 
 
 def no_better(run: RunData) -> list[Result]:
@@ -145,10 +152,17 @@ def is_chance(value: float, said: dict, half: float | None = None) -> bool:
   return sign * (value - chance) <= (half or 0.0)
 
 
-def of_workdir(workdir: str) -> Quality:
-  """The quality of the run in a folder. Raises UserError where there is no config.json that can be read."""
+def of_workdir(workdir: str, step: int | None = None) -> Quality:
+  """The quality of the run in a folder, and a warning where what is applied is the state of another step.
+
+  Raises UserError where there is no config.json that can be read.
+  """
   _, run = reading.read_newest(workdir)
-  return of_run(run._replace(meta=reading.known_meta(run)))
+  found = of_run(run._replace(meta=reading.known_meta(run)))
+  if None in (step, found.step) or step == found.step:
+    return found
+  words = f"these numbers are of the state of step {found.step:,}; what is applied here is that of step {step:,}"
+  return found._replace(warnings=(*found.warnings, words))
 
 
 def of_run(run: RunData) -> Quality:
@@ -156,7 +170,7 @@ def of_run(run: RunData) -> Quality:
   best, (unit, per_unit) = reading.best_of(run), reading.time_axis(run)
   said = reading.description(reading.described(run), best.monitor.partition("_")[2])
   epoch = best.step / per_unit if unit == "epoch" and best.step is not None else None
-  found = [*unfinished(run), *unseen(run), *(f"data: {words}" for words in data_warnings(run.meta))]
+  found = [*unfinished(run), *unseen(run), *few_groups(run), *(f"data: {words}" for words in data_warnings(run.meta))]
   chance = number(said.get("chance"))
   is_said = best.value is not None and is_chance(best.value, said)
   if is_said:
@@ -194,6 +208,15 @@ def unfinished(run: RunData) -> list[str]:
                                              newest_event(run, "on_start").get("num_steps")))
   where = f" (its newest evaluation is at step {last:,.0f} of {total:,.0f})" if total and 0 < last < total else ""
   return [f"the run is unfinished{where}; the command that trained it goes on with it"]
+
+
+def few_groups(run: RunData) -> list[str]:
+  """That the part that a run is judged by has too few groups of rows for its intervals, in a sentence."""
+  groups = measured(run, held_out(run)).get("groups") if held_out(run) else None
+  if groups is None or groups >= FEW_GROUPS:
+    return []
+  what = "1 group is" if groups == 1 else f"{groups:.0f} groups are"
+  return [f"{what} held out in the {held_out(run)} part: its intervals are too short to rely on"]
 
 
 def unseen(run: RunData) -> list[str]:

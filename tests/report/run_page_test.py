@@ -47,6 +47,7 @@ def test_page_fits_phones_and_dark_screens(tmp_path):
   style = page.source[page.source.index("<style>"):page.source.index("</style>")]
   assert "width=device-width, initial-scale=1" in page.all("meta", "content")
   assert "prefers-color-scheme:dark" in style and "img{display:block;max-width:100%" in style
+  assert re.search(r"color-scheme:dark\){figure label{filter:brightness", style)  # pictures are no white slabs
   assert page.source.count("<table") == page.source.count('<div class="scroll" tabindex="0"><table') > 4
   used = set(" ".join(value for _, attrs in page.elements for name, value in attrs.items() if name == "class").split())
   assert used - {"numbers"} <= set(re.findall(r"\.([a-z]+)", style))

@@ -20,6 +20,20 @@ def test_the_best_value_and_where_it_was(tmp_path):
   assert worth.lines() == ["best val_loss 2 at step 30, epoch 3"]
 
 
+def test_numbers_of_another_state_than_the_one_that_is_applied_are_said_to_be_so(tmp_path):
+  folder = make_run(tmp_path / "run")
+  assert quality.of_workdir(folder, 30).warnings == ()
+  assert quality.of_workdir(folder, 20).lines()[-1] == (
+      "warning: these numbers are of the state of step 30; what is applied here is that of step 20")
+
+
+@pytest.mark.parametrize("values, half", [
+    ({"r2": 0.9, "r2_ci95": 0.05}, 0.05), ({"r2": 0.9, "r2_low": 0.7, "r2_high": 1.2}, 0.25), ({"r2": 0.9}, None),
+    ({"r2": 0.9, "r2_low": 0.7}, None)])
+def test_half_an_interval_is_given_or_half_of_what_lies_between_its_ends(values, half):
+  assert quality.half_of("r2", values) == pytest.approx(half)
+
+
 def test_a_stream_has_no_epochs(tmp_path):
   worth = quality.of_workdir(make_run(tmp_path / "run", steps_per_epoch=None))
   assert worth.step == 375 and worth.epoch is None and worth.lines()[0] == "best val_loss 2 at step 375"
@@ -28,7 +42,8 @@ def test_a_stream_has_no_epochs(tmp_path):
 def test_no_better_than_chance_is_said_of_the_monitor_and_of_key_results(tmp_path):
   worth = quality.of_workdir(make_run(tmp_path / "run", metrics=CHANCE))
   assert worth.chance == 2.0 and worth.lines() == [
-      "best val_loss 2 at step 30, epoch 3 (chance 2)", "on the held-out test part: auc_macro 0.75 (chance 0.75)",
+      "best val_loss 2 at step 30, epoch 3 (chance 2)",
+      "on the held-out test part of its own data: auc_macro 0.75 (chance 0.75)",
       "warning: val_loss is no better than chance, 2",
       "warning: auc_macro of the test part, 0.75, is no better than chance, 0.75"]
   better = {name: said | {"chance": {"loss": 2.1, "auc_macro": 0.7}[name]} for name, said in CHANCE.items()}
@@ -81,6 +96,19 @@ def test_what_speaks_against_a_run(tmp_path):
   split = {"data": {"source": "csv", "split": {"kind": "none"}}}
   assert warned("split", parts=("train",), config=split) == (
       f"{unseen}; train with another config.data.split.kind to know it",)
+
+
+@pytest.mark.parametrize(("groups", "words"), [
+    (None, None), (1, "1 group is held out in the test part"), (4, "4 groups are held out in the test part"),
+    (9, "9 groups are"), (10, None)])
+def test_intervals_of_few_groups_are_said_to_be_too_short(groups, words, tmp_path):
+  folder = make_run(tmp_path / "run")
+  path = tmp_path / "run" / "eval" / "test.json"
+  record = json.loads(path.read_text())
+  more = {} if groups is None else {"groups": groups}
+  path.write_text(json.dumps(record | {"scalars": record["scalars"] | more}))
+  said = [line for line in quality.of_workdir(folder).lines() if "too short to rely on" in line]
+  assert len(said) == (words is not None) and (words is None or f"warning: {words}" in said[0])
 
 
 def test_nothing_evaluated(tmp_path):

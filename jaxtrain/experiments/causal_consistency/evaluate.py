@@ -18,13 +18,17 @@ from jaxtrain.types import Metric
 SAMPLE, SAMPLE_SEED = 2000, 0  # rows kept for figures
 UNIT = "units of the outcome"
 METRICS = {
-    "ate": Metric(UNIT, "average effect of class 1 against class 0: the model's means, averaged over rows", key=True),
-    "ate_aipw": Metric(UNIT, "the same by cross-fitted doubly robust regression, without the model", key=True),
-    "ate_unadjusted": Metric(UNIT, "difference of group means: no effect where covariates drive both", key=True),
-    "ate_2sls": Metric(UNIT, "effect by the instrument, two-stage least squares", key=True),
-    "log_likelihood": Metric("nats", "mean log p(z|x,y) of an outcome of a row whose y is known", "higher", key=True),
+    "ate": Metric(UNIT, "of class 1 against class 0, the model's means averaged over rows; the interval leaves out the "
+                  "model's own error", key=True, words="average effect, by the model"),
+    "ate_aipw": Metric(UNIT, "the same by cross-fitted doubly robust regression, without the model", key=True,
+                       words="average effect, doubly robust"),
+    "ate_unadjusted": Metric(UNIT, "no effect where covariates drive both", key=True,
+                             words="difference of group means"),
+    "ate_2sls": Metric(UNIT, "effect by the instrument, two-stage least squares", key=True,
+                       words="average effect, by the instrument"),
     "hidden_cross_entropy": Metric("nats", "mean -log p(y|x,z) of treatments that were hidden", "lower", key=True),
     "cate_rmse": Metric(UNIT, "root mean squared error of the effect of a row", "lower", key=True),
+    "log_likelihood": Metric("nats", "mean log p(z|x,y) of an outcome of a row whose y is known", "higher", key=True),
     "e_value": Metric("risk ratio", "strength that a hidden confounder needs to explain the effect away"),
     "rows": Metric("rows", "rows that were assessed"),
     "rows_recorded": Metric("rows", "assessed rows whose treatment is recorded"),

@@ -32,8 +32,9 @@ SCALARS = {name: f"ate_{name}" for name in estimators.ESTIMATORS} | {"aipw": "at
 OF_HIDDEN = ("deletion", "ipo", "mi_propensity", "mi_outcome", "triply_robust")  # ways with unrecorded treatments
 COMPILER = {"xla_backend_optimization_level": 0}  # each program runs once or a few times
 
+KEY = {"key": True, "words": "average effect, triply robust"}
 METRICS = {
-    SCALARS[name]: Metric(evaluate.UNIT, f"average effect {meaning}", key=name == "triply_robust")
+    SCALARS[name]: Metric(evaluate.UNIT, f"average effect {meaning}", **KEY if name == "triply_robust" else {})
     for name, meaning in {
         "deletion": "on rows with a recorded treatment, doubly robust, as if they were all rows",
         "ipo": "by recorded rows over their probability of being recorded, doubly robust",

@@ -65,10 +65,9 @@ def findings(run: RunData) -> list[str]:
   value, low, high = (finite(scalars, f"ate_triply_robust{end}") for end in ("", "_low", "_high"))
   own = finite(scalars, "ate")
   if None not in (value, low, high, own):
-    text = (f"The triply robust estimate, which needs two of the models of outcome, treatment and recording, is "
-            f"{value:.3g} ({low:.3g} to {high:.3g})")
-    found.append(text + (": it agrees with the model." if low <= own <= high else
-                         ": the model's is outside; see the figure estimators."))
+    text = "The triply robust estimate needs two of the models of outcome, treatment and recording to be right. "
+    found.append(text + ("Its interval holds what the model says." if low <= own <= high else
+                         "What the model says is outside of its interval: see the figure estimators."))
   tipping = finite(scalars, "mnar_tipping")
   if tipping:
     found.append(f"The interval would include zero if the odds of unrecorded treatments were off by a factor of "

@@ -54,9 +54,17 @@ def agrees(scalars: dict, end: str) -> bool | None:
 
 
 def which_effect(scalars: dict, contrast: tuple[str, str]) -> str:
-  """The effect of a contrast with its interval, beside the difference that is seen without adjusting."""
+  """The effect of a contrast with its interval, by the estimator that needs least where there is one, beside the
+  model's and the difference that is seen without adjusting.
+  """
   end, title = contrast
-  text = f"The average effect of {title} is {with_ends(scalars, 'ate', end)} (95 % interval)."
+  own = with_ends(scalars, "ate", end)
+  if finite(scalars, f"ate_triply_robust_low{end}") is None:
+    text = f"The average effect of {title} is {own} (95 % interval, which leaves out the error of the model itself)."
+  else:
+    text = (f"The average effect of {title} is {with_ends(scalars, 'ate_triply_robust', end)} by the triply robust "
+            f"estimate (95 % interval): quote this one. The model says {own}, an interval that leaves out the error of "
+            "the model itself.")
   if finite(scalars, f"ate_unadjusted{end}") is not None:
     text += (f" Without adjusting for covariates the groups differ by {with_ends(scalars, 'ate_unadjusted', end)}.")
   agree = agrees(scalars, end)
@@ -71,8 +79,9 @@ def what_changes_it(scalars: dict, end: str) -> list[str]:
   """What a hidden confounder would need, and which rows were recorded: the assumptions that data cannot check."""
   found = []
   if (strength := finite(scalars, f"e_value{end}")) is not None:
-    found.append("The effect assumes that the covariates hold all that drives both treatment and outcome. A hidden "
-                 f"confounder tied to both by risk ratios of {strength:.2f} would explain it away.")
+    found.append("The effect assumes that the covariates hold all that drives both treatment and outcome. To explain "
+                 f"it away, a hidden confounder would have to make both of them {strength:.2f} times as likely "
+                 "(E-value).")
   rows, recorded = finite(scalars, "rows"), finite(scalars, "rows_recorded")
   if rows and recorded is not None and recorded < rows:
     found.append(f"The treatment is recorded in {100 * recorded / rows:.0f} % of these rows. The effect assumes that "

@@ -27,11 +27,11 @@ CODE = ("data.source",)
 METRICS = {
     "loss": Metric("nats", "negative log-likelihood of a row: of y and z where the treatment is recorded, else of z",
                    "lower"),
-    "z_yx": Metric("nats", "-log p(z|x,y) of recorded rows", "lower"),
+    "z_yx": Metric("nats", "-log p(z|x,y) of recorded rows", "lower", words="−log p(z | x, y)"),
     "y_xz": Metric("nats", "-log p(y|x,z) of recorded rows, by the imputing head", "lower", words="−log p(y | x, z)"),
     "x_yz": Metric("nats", "-log p(x|y,z) of recorded rows", "lower", words="−log p(x | y, z)"),
-    "y_x": Metric("nats", "-log p(y|x) of recorded rows, the propensity", "lower"),
-    "w_x": Metric("nats", "-log p(w|x), the instruments", "lower"),
+    "y_x": Metric("nats", "-log p(y|x) of recorded rows, the propensity", "lower", words="−log p(y | x)"),
+    "w_x": Metric("nats", "-log p(w|x), the instruments", "lower", words="−log p(w | x)"),
     "marginal": Metric("nats", "-log p(z|x) of rows without a treatment", "lower"),
     "unlabelled": Metric("nats", "what rows without a treatment add to the objective", "lower"),
     "bound": Metric("nats", "NumPyro's loss of a row", "lower"),
@@ -46,7 +46,7 @@ METRICS = {
     "beta": Metric("", "weight of rows without a treatment", words="weight beta"),
     "lr": Metric("", "learning rate"),
     "grad_norm": Metric("", "norm of the gradient before clipping"),
-} | evaluate.METRICS | evaluate_estimators.METRICS
+} | evaluate_estimators.METRICS | evaluate.METRICS  # key results stand in this order
 SCHEDULE = {"shape": limits.one_of(*schedules.KL_SHAPES), "start": limits.at_least(0, 1e6),
             "num_epochs": limits.whole(0)}
 RATE = limits.Limit(limits.between(0, 1).test, "0 or more and below 1: with no treatment recorded, nothing says which "

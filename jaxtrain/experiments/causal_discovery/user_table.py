@@ -156,7 +156,8 @@ def say(columns: files.Columns, incomplete: bool, num_nodes: tuple[int, ...], nu
   if missing := int(np.isnan(table.values).sum()):
     lines.append(f"{missing:,} of {table.values.size:,} cells missing: a pair is judged by the rows that hold both its "
                  "variables")
-  if not min(num_nodes) <= D <= max(num_nodes) or not num_rows[0] / 4 <= n <= 4 * num_rows[1]:
+  slack = 4 if num_rows[0] == num_rows[1] else 1  # one number of rows is no range
+  if not min(num_nodes) <= D <= max(num_nodes) or not num_rows[0] / slack <= n <= slack * num_rows[1]:
     rows = " to ".join(f"{count:,}" for count in dict.fromkeys(num_rows))
     lines.append(f"the network was trained on tables of {' or '.join(map(str, num_nodes))} variables and {rows} rows; "
                  f"this one has {D} and {n:,}: the further away, the less its graph is to be trusted")

@@ -47,8 +47,8 @@ def test_nothing_is_drawn_without_estimates(run):
 
 def test_sentences_follow_the_numbers(run):
   say = lambda **changed: " ".join(figures_estimators.findings(with_scalars(run, **changed)))
-  assert "1.1 (0.8 to 1.4): it agrees" in say() and "factor of 7.4." in say()
-  assert "the model's is outside" in say(ate=2.0)
+  assert "to be right. Its interval holds what the model says." in say() and "factor of 7.4." in say()
+  assert "is outside of its interval" in say(ate=2.0)
   assert "little is needed" in say(mnar_tipping=0.5) and "factor" not in say(mnar_tipping="inf")
   assert "0.5 recorded rows for each feature" in say(rows_per_feature=0.5)
   assert "does not vary" in say(estimators_reason="No estimator: the outcome does not vary.")

@@ -142,6 +142,8 @@ def test_a_task_with_missing_cells_keeps_its_rows_and_standardises_over_what_is_
   assert user_table.say(columns, True, (3,), (8, 8)) == [
       "7 of 8 rows, 1 without any cell left out",
       "3 of 21 cells missing: a pair is judged by the rows that hold both its variables"]
+  assert user_table.say(columns, True, (3,), (8, 16))[-1].startswith(
+      "the network was trained on tables of 3 variables and 8 to 16 rows; this one has 3 and 7: ")
   assert len(user_table.read(columns, incomplete=False).values) == 4
 
 
