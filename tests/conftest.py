@@ -17,8 +17,8 @@ import pytest
 # Before jax is imported. An explicit choice of platform stands, so that tests for a GPU can be run by name.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # These take longest, and are handed to the workers first: one that came last would leave the others idle.
-LONGEST = ("configs_test", "main_test", "loop_test", "kill_test", "command_test", "game_test", "readme_test", "figures_test",
-           "diffusion_ae_test", "predict_test", "run_page_test", "objectives_test")
+LONGEST = ("configs_test", "main_test", "loop_test", "kill_test", "command_test", "game_test", "readme_test",
+           "figures_test", "diffusion_ae_test", "predict_test", "run_page_test", "objectives_test")
 CACHE_ALL = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 # one folder for the workers and all child processes, gone with the run
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -26,6 +26,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 for name, value in CACHE_ALL.items():
   os.environ.setdefault(name, value)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every child process would compile the package again
 
 # Most of the fast tests' time is XLA's. What this leaves out of its work makes programs slower and the tests faster.
 # The slow ones compile as a user's commands do, and so do tests of several devices. Workers and children inherit it.
@@ -61,7 +62,8 @@ def in_sample(name: str, part: int, num_parts: int) -> bool:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
   """Puts the files that take longest first, and leaves out the slow tests of other parts than --sample names."""
-  items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+  stem = lambda item: pathlib.PurePath(item.nodeid.partition("::")[0]).stem
+  items.sort(key=lambda item: LONGEST.index(stem(item)) if stem(item) in LONGEST else len(LONGEST))
   sample = config.getoption("--sample")
   if sample is None:
     return

@@ -304,9 +304,10 @@ def test_a_chunk_with_one_real_row_is_refused():
 
 def test_ema_is_what_is_evaluated():
   plain, averaged = loop.train(configured()), loop.train(configured(optim__ema_decay=0.99))
-  np.testing.assert_array_equal(plain.state.params["slope"], averaged.state.params["slope"])
+  # two programs, whose last bits may differ
+  np.testing.assert_allclose(plain.state.params["slope"], averaged.state.params["slope"], rtol=1e-5)
   assert averaged.final_val_loss > plain.final_val_loss  # the average lags behind
-  assert averaged.history["loss"] == plain.history["loss"]
+  np.testing.assert_allclose(averaged.history["loss"], plain.history["loss"], rtol=1e-5)
 
 
 def test_plateau_on_an_evaluated_metric_cuts_the_learning_rate():

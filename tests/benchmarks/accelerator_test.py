@@ -133,8 +133,8 @@ def test_what_is_cut_short_has_left_whole_lines(tmp_path):
     time.sleep(0.01)
   process.send_signal(signal.SIGKILL)
   process.wait()
-  found = records(path)
-  assert len(found) >= 4 and all(record["result"]["long"] == "x" * 5000 for record in found.values())
+  found = accelerator.read(str(path))  # without the line that the kill may have cut
+  assert len(found) >= 4 and all(record["result"]["long"] == "x" * 5000 for record in found)
 
 
 def test_what_follows_from_several():

@@ -1,5 +1,6 @@
 """What a trained run reads and writes: as its own file was read, or as flags say; what cannot be is refused before."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -43,7 +44,7 @@ def test_a_file_is_read_as_the_runs_own_was_or_as_flags_say(tmp_path):
 
 def test_the_table_of_a_database_is_the_runs_own_where_it_has_it(tmp_path):
   for name, tables in (("two.db", ("logs", "wells")), ("one.db", ("cores",)), ("others.db", ("x", "y"))):
-    with sqlite3.connect(tmp_path / name) as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / name)) as database, database:
       for table in tables:
         database.execute(f"create table {table} (a)")
         database.execute(f"insert into {table} values ({len(table)})")

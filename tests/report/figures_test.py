@@ -34,7 +34,7 @@ def drawn_names(folder, moment="end"):
   return [name for name, _, _ in drawn]
 
 
-@pytest.mark.parametrize("parts", [("train", "val", "test"), ("train",)])
+@pytest.mark.parametrize("parts", [("train", "val", "test"), pytest.param(("train",), marks=pytest.mark.slow)])
 def test_every_family_draws(tmp_path, parts):
   folder = make_run(tmp_path / "run", parts=parts, config={"log": {"figures": "full", "families": []}})
   assert drawn_names(folder) == FULL
@@ -79,17 +79,20 @@ def test_a_failing_family_loses_no_other(tmp_path, monkeypatch, capsys):
   def broken(run):
     raise KeyError("no\nsuch thing")
   monkeypatch.setitem(figures.FAMILIES, "metrics", broken)
-  folder = make_run(tmp_path / "run")
-  run = reading.read_run(folder)
+  monkeypatch.setitem(figures.RC_PARAMS, "savefig.dpi", 40)
+  families = ["losses", "metrics", "reconstruction", "latent", "confusion"]
+  run = reading.read_run(make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": families}}))
   run.arrays["sample_x_mean"] = run.arrays["sample_x_mean"][:, :1]
-  assert [name for name, _, _ in figures.draw(run, "end")] == [n for n in ALL if n not in ("metrics", "reconstruction")]
+  assert [name for name, _, _ in figures.draw(run, "end")] == ["losses", "latent", "confusion"]
   assert [problem.split()[1] for problem in run.problems] == ["metrics", "reconstruction"]
   assert capsys.readouterr().err.splitlines() == [f"jaxtrain: {problem}" for problem in run.problems]
 
 
 def test_stream_has_step_names_and_axes(tmp_path):
-  folder = make_run(tmp_path / "run", steps_per_epoch=None)
-  assert drawn_names(folder) == ALL
+  families = [*CURVES, "latent"]
+  config = {"log": {"figures": "standard", "families": families}}
+  folder = make_run(tmp_path / "run", steps_per_epoch=None, config=config)
+  assert drawn_names(folder) == families
   assert "losses-end-s000500.png" in os.listdir(os.path.join(folder, "figures"))
   assert figures.losses(reading.read_run(folder)).axes[0].get_xlabel() == "step"
 
@@ -225,7 +228,7 @@ def test_hard_tables(tmp_path):
 
 @pytest.mark.parametrize(("options", "wanted"), [
     ({"classes": ()}, [*ALL[:5], "generated"]),
-    ({"predicted": False}, [*ALL[:5], "classes", "generated"])])
+    pytest.param({"predicted": False}, [*ALL[:5], "classes", "generated"], marks=pytest.mark.slow)])
 def test_without_labels_or_predictions(tmp_path, options, wanted):
   assert drawn_names(make_run(tmp_path / "run", **options)) == wanted
 
@@ -268,6 +271,7 @@ def test_bins_without_rows_have_no_bar_and_others_an_interval(tmp_path):
   np.testing.assert_allclose([segment[0][1], segment[1][1]], [0.3520, 0.6480], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_one_latent_dimension(tmp_path):
   folder = make_run(tmp_path / "run", parts=("train",))
   write_eval(folder, "train", np.random.default_rng(0), ["a"], ["b", "c"], None, True, L=1)
@@ -297,7 +301,8 @@ def test_round_values(span):
   assert (np.diff(places) > (span[1] - span[0]) / 6.5).all()
 
 
-def test_same_run_same_bytes(tmp_path):
+def test_same_run_same_bytes(tmp_path, monkeypatch):
+  monkeypatch.setitem(figures.RC_PARAMS, "savefig.dpi", 40)
   folder = make_run(tmp_path / "run")
   drawn = (figures.draw(reading.read_run(folder), "end") for _ in range(2))
   contents = [pathlib.Path(path).read_bytes() for figure in drawn for _, path, _ in figure]

@@ -79,7 +79,8 @@ def test_fields_of_another_kind(section, field, value, run):
   assert "config.json" in refused("config", run) and "another config" in refused("train", run)
 
 
-@pytest.mark.parametrize("text", ["[]", "5", "{", '{"argv": 5}'])
+@pytest.mark.parametrize("text", ["{", '{"argv": 5}', *(pytest.param(text, marks=pytest.mark.slow)
+                                                        for text in ("[]", "5"))])
 def test_run_json_of_another_shape(text, run):
   (run / "run.json").write_text(text)
   with pytest.raises(UserError, match="run.json is damaged"):
@@ -129,7 +130,7 @@ def test_checkpoints_of_another_run_are_refused(run, tmp_path):
   assert trained.restore(str(run), "last", CODE).step == 120
 
 
-@pytest.mark.parametrize("has_step", [True, False])
+@pytest.mark.parametrize("has_step", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_renamed_checkpoint_is_not_taken_for_another_step(has_step, run, capsys):
   """Records of older runs have no step: its leaf tells."""
   os.rename(run / "checkpoints" / "120", run / "checkpoints" / "130")
@@ -173,8 +174,9 @@ def cut_in_two(text: bytes, at: int) -> bytes:
 
 
 @pytest.mark.parametrize("name, damage", [
-    ("events.jsonl", lambda text, at: cut_in_two(text, at + 5)), ("events.jsonl", lambda text, at: text[:at + 20]),
-    ("scalars.csv", lambda text, at: cut_in_two(text, at + 5)), ("scalars.csv", lambda text, at: text[:at])])
+    pytest.param("events.jsonl", lambda text, at: cut_in_two(text, at + 5), marks=pytest.mark.slow),
+    ("events.jsonl", lambda text, at: text[:at + 20]), ("scalars.csv", lambda text, at: cut_in_two(text, at + 5)),
+    pytest.param("scalars.csv", lambda text, at: text[:at], marks=pytest.mark.slow)])
 def test_facts_damaged_after_an_older_checkpoint_are_restored_from_it(name, damage, made, run, capsys):
   path = run / "facts" / name
   offset = records.read_record(str(run / "checkpoints"), 80)["offsets"][name]

@@ -13,11 +13,13 @@ import pytest
 
 import child
 import forked
-from jaxtrain.sweep import __main__ as command, local
+from jaxtrain.report import collection
+from jaxtrain.sweep import course, local, telling
 from jaxtrain.workdir import journal as journal_lib, reading
 
 CONFIG = "--config=configs/vae.py:breast_cancer"
-SMALL = ("--config.train.num_epochs=3", "--config.model.hidden_dims=8,", "--config.log.progress=False")
+SMALL = ("--config.train.num_epochs=3", "--config.model.hidden_dims=8,", "--config.log.progress=False",
+         "--config.log.figures=none")
 GRID = ("--sweep=optim.learning_rate=1e-3,3e-4", "--sweep=seed=0")
 
 
@@ -33,17 +35,28 @@ def members(folder):
           for m in journal.members}
 
 
+def swept_by(folder, *flags):
+  """A sweep of two members, (its folder, what it said)."""
+  done = run(CONFIG, *SMALL, *GRID, *flags, f"--workdir={folder}")
+  assert done.returncode == 0, done.stderr
+  return str(folder), done.stdout
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-  """A sweep of two members by the local launcher: runs of their own."""
-  folder = str(tmp_path_factory.mktemp("local") / "sweep")
-  done = run(CONFIG, *SMALL, *GRID, "--launcher=local", f"--workdir={folder}")
-  assert done.returncode == 0, done.stderr
-  return folder, done.stdout
+  """In one process, one member after the other: it compiles once."""
+  return swept_by(tmp_path_factory.mktemp("in_turn") / "sweep", "--exact")
 
 
-def test_the_local_launcher_leaves_runs_and_a_report(swept):
-  folder, said = swept
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+  """By the local launcher: runs of their own."""
+  return swept_by(tmp_path_factory.mktemp("local") / "sweep", "--launcher=local")
+
+
+@pytest.mark.slow
+def test_the_local_launcher_leaves_runs_and_a_report(launched):
+  folder, said = launched
   assert len(members(folder)) == 2 and "sweep of 2 members" in said
   assert "best of 2 by what they monitor (val_loss)" in said and "log.txt" in said
   assert os.path.join(folder, "report.html") in said and os.path.getsize(os.path.join(folder, "report.html")) > 10_000
@@ -52,13 +65,46 @@ def test_the_local_launcher_leaves_runs_and_a_report(swept):
 @pytest.mark.parametrize("key, monitor, is_apart", [
     ("model.kind", "train_loss", True), ("loss.weights.kl", "val_loss", True), ("model.kind", "val_accuracy", False),
     ("optim.learning_rate", "val_loss", False)])
-def test_a_best_by_losses_of_different_kinds_is_said_to_mean_nothing(key, monitor, is_apart, monkeypatch, capsys):
+def test_the_best_is_not_by_losses_of_different_kinds(key, monitor, is_apart, monkeypatch, capsys):
   monkeypatch.setattr(reading, "best_value", lambda folder: float(folder))
   made = [SimpleNamespace(number=k, outcome="done", values={key: k}, label=f"m{k}") for k in range(2)]
-  found = SimpleNamespace(members=made, workdir=lambda member: str(member.number))
-  command.say_best(found, SimpleNamespace(monitor=monitor, monitor_mode="min"), set())
-  said = capsys.readouterr().out
-  assert f"({monitor}): 0, member m0" in said and (f"; {key} changes what the loss is" in said) == is_apart
+  found = SimpleNamespace(members=made, folder="", workdir=lambda member: str(member.number))
+  for metric in ("val_auc", "val_other"):  # the second has no direction
+    pages = [collection.Member(str(k), "", "done", "", {key: k}, frozenset({key}), monitor, is_final=True,
+                               metrics={f"best {monitor}": 1.0 * k, metric: 5.0 + k},
+                               descriptions={"auc": {"direction": "higher"}}) for k in range(2)]
+    monkeypatch.setattr(collection, "members_of", lambda folder, pages=pages: pages)
+    telling.say_best(found, SimpleNamespace(monitor=monitor, monitor_mode="min"), set())
+    said = capsys.readouterr().out
+    assert (f"{key} changes what the loss is" in said) == is_apart
+    if not is_apart:
+      assert f"({monitor}): 0, member m0" in said
+    else:
+      assert ("by val_auc: 6, member m1" if metric == "val_auc" else "no other metric of held-out rows") in said
+
+
+@pytest.mark.parametrize("seeds, is_said", [((None,), True), ((0,), True), ((0, 1), False)])
+def test_settings_of_one_seed_are_said_to_be_so_at_the_start(seeds, is_said, capsys):
+  values = [{"optim.learning_rate": rate} | ({} if seed is None else {"seed": seed})
+            for rate in (1e-3, 3e-3) for seed in seeds]
+  says = "one seed a setting: no verdict is possible; --sweep=seed=0..2 adds seeds"
+  telling.say_seeds(SimpleNamespace(members=[SimpleNamespace(values=each) for each in values]))
+  assert (says in capsys.readouterr().out) == is_said
+  telling.say_seeds(SimpleNamespace(members=[SimpleNamespace(values=values[0])]))
+  assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key, monitor, is_said", [("loss.weights.kl", "val_loss", True), ("seed", "val_loss", False),
+                                                   ("loss.weights.kl", "val_accuracy", False)])
+def test_a_search_by_losses_that_do_not_compare_is_said_to_be_one(key, monitor, is_said, capsys):
+  telling.say_search([SimpleNamespace(field=key)], SimpleNamespace(monitor=monitor))
+  assert capsys.readouterr().out.startswith("jaxtrain: loss.weights.kl changes what the loss is") == is_said
+
+
+def test_the_time_left_is_that_of_the_members_after_the_first():
+  assert course.time_left([100.0], 8) == course.time_left([100.0, 103.0], 0) == ""
+  assert course.time_left([100.0, 103.0, 105.0], 6) == ", about 15 s left"
+  assert course.time_left([0.0, 40.0], 90) == ", about 1:00:00 left"
 
 
 def test_the_best_is_of_all_members_whichever_were_asked_for(swept, tmp_path):
@@ -66,17 +112,17 @@ def test_the_best_is_of_all_members_whichever_were_asked_for(swept, tmp_path):
   best, = (line for line in said.splitlines() if "best of 2" in line)
   other = "3e-4" if "learning_rate=0.001" in best else "1e-3"
   shutil.copytree(folder, tmp_path / "sweep", symlinks=True)
-  done = run(CONFIG, *SMALL, f"--sweep=optim.learning_rate={other}", "--sweep=seed=0", "--launcher=local",
+  done = run(CONFIG, *SMALL, f"--sweep=optim.learning_rate={other}", "--sweep=seed=0", "--exact",
              f"--workdir={tmp_path / 'sweep'}")
   assert done.returncode == 0 and "sweep of 1 members, 1 done before" in done.stdout, done.stderr
   assert best in done.stdout.splitlines()
 
 
 @pytest.mark.slow
-def test_a_removed_member_is_trained_again(swept, tmp_path):
+def test_a_removed_member_is_trained_again(launched, tmp_path):
   """By another launcher than the one before; the other member is left as it is."""
   folder = tmp_path / "sweep"
-  shutil.copytree(swept[0], folder, symlinks=True)
+  shutil.copytree(launched[0], folder, symlinks=True)
   first, second = journal_lib.Journal(str(folder)).members
   shutil.rmtree(folder / first.folder)
   before = (folder / second.folder / "run.json").read_bytes()
@@ -92,7 +138,7 @@ def test_a_changed_member_is_told_and_not_compared(swept, tmp_path):
   folder = tmp_path / "sweep"
   shutil.copytree(swept[0], folder, symlinks=True)
   first, second = journal_lib.Journal(str(folder)).members
-  command = {"command": "sweep", "argv": [CONFIG, *SMALL, *GRID, "--launcher=local", f"--workdir={folder}"]}
+  command = {"command": "sweep", "argv": [CONFIG, *SMALL, *GRID, "--exact", f"--workdir={folder}"]}
   shutil.rmtree(folder / second.folder / "checkpoints")
   answer, = forked.ask([command])
   assert answer["code"] == 1 and "best of 1" in answer["out"], answer
@@ -107,18 +153,18 @@ def test_a_changed_member_is_told_and_not_compared(swept, tmp_path):
 
 
 @pytest.mark.slow
-def test_members_in_turn_are_the_same_where_there_are_two_devices(swept, tmp_path):
+def test_members_in_turn_are_the_same_where_there_are_two_devices(launched, tmp_path):
   """They are trained on one of them."""
   environ = {"JAX_NUM_CPU_DEVICES": "2"}
   done = run(CONFIG, *SMALL, *GRID, "--exact", f"--workdir={tmp_path / 'sweep'}", environ=environ)
   assert done.returncode == 0, done.stderr
   assert "2 members as one program on 1 x cpu, in turn" in done.stdout
-  assert members(tmp_path / "sweep") == members(swept[0])
+  assert members(tmp_path / "sweep") == members(launched[0])
 
 
 @pytest.mark.slow
-def test_more_values_add_members_and_another_base_is_refused(swept):
-  folder, _ = swept
+def test_more_values_add_members_and_another_base_is_refused(launched):
+  folder, _ = launched
   again = run(CONFIG, *SMALL, *GRID, "--launcher=local", f"--workdir={folder}")
   assert again.returncode == 0 and "2 members, 2 done before" in again.stdout and "started" not in again.stdout
   before = [(m.number, m.values) for m in journal_lib.Journal(folder).members]
@@ -162,7 +208,7 @@ def test_named_sweeps_of_a_config_file(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["local", "vmap"])
-def test_asked_to_stop_it_saves_and_goes_on(launcher, tmp_path, swept):
+def test_asked_to_stop_it_saves_and_goes_on(launcher, tmp_path):
   """SIGINT to the sweep alone, as to a foreground job; then the same command."""
   flags = (CONFIG, "--config.train.num_epochs=400", "--config.model.hidden_dims=8,", "--config.log.progress=False",
            "--sweep=seed=0..1", f"--launcher={launcher}", f"--workdir={tmp_path / 's'}",
@@ -319,7 +365,7 @@ def test_twelve_members_killed_five_times_end_as_never_stopped(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_pool_stops_its_members_and_goes_on(tmp_path, swept):
+def test_a_killed_pool_stops_its_members_and_goes_on(tmp_path, launched):
   """Children hear of the death of the sweep, save and end; the same command has the runs of one never stopped."""
   flags = (CONFIG, *SMALL, *GRID, "--launcher=local", f"--workdir={tmp_path / 's'}")
   process, first = start(*flags), tmp_path / "s" / "runs" / "000-learning_rate=0.001,seed=0"
@@ -334,7 +380,7 @@ def test_a_killed_pool_stops_its_members_and_goes_on(tmp_path, swept):
   assert not children_in(str(tmp_path))
   assert not all(m.outcome == "done" for m in journal_lib.Journal(str(tmp_path / "s")).members)
   assert run(*flags).returncode == 0
-  expected, found = members(swept[0]), members(tmp_path / "s")
+  expected, found = members(launched[0]), members(tmp_path / "s")
   assert len(found) == 2 and {key: expected[key] for key in found} == found
 
 

@@ -169,7 +169,8 @@ def test_a_step_moves_the_average_that_is_judged():
   assert new.applied is new.ema and int(new.step) == 1 and set(made.problem.terms) < set(metrics)
 
 
-@pytest.mark.parametrize("name", SLOW(PROCESSES, ("edm",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROCESSES)
 def test_new_events_are_drawn_by_the_sampler(name):
   made, _ = case(name)
   draw = lambda seed: made.experiment.predict["generate"].run(made.state, None, 12, jax.random.key(seed))
@@ -191,6 +192,7 @@ def test_a_trajectory_ends_in_the_sample():
   assert way.shape[:3] == (3, *ids.shape) and np.all(np.asarray(way)[:, ids == 0] == 0)
 
 
+@pytest.mark.slow
 def test_objects_with_latents_of_their_own_have_types_and_existence():
   made = made_with(model__latent__per_object=True, model__latent__kind="none")
   assert set(made.problem.terms) == {"denoise", "id", "exists", "globals"}

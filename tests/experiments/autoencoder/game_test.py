@@ -38,11 +38,17 @@ def judged():
   return made, batch, np.asarray(batch["weight"] * batch["event_weight"], np.float64), real, fake
 
 
+@functools.cache
+def sums():
+  """Compiled `(state, batch) -> (sums of the critic, sums of the other networks)`."""
+  g = judged()[0].game
+  return jax.jit(lambda state, batch: (game.critic_sums(g, state.params["critic"], state, batch, cases.KEY),
+                                       game.model_sums(g, state.params["model"], state, batch, cases.KEY)))
+
+
 def test_terms_of_both_sides_are_their_formulas_by_event_weights():
   made, batch, weight, real, fake = judged()
-  state = made.state
-  critic = jax.jit(lambda state: game.critic_sums(made.game, state.params["critic"], state, batch, cases.KEY))(state)
-  model = jax.jit(lambda state: game.model_sums(made.game, state.params["model"], state, batch, cases.KEY))(state)
+  critic, model = sums()(made.state, batch)
   np.testing.assert_allclose(critic.terms["critic_loss"], np.sum(weight * (
       np.maximum(1 - real, 0) + np.maximum(1 + fake, 0))), rtol=1e-5)
   np.testing.assert_allclose(model.terms["adversarial"], -np.sum(weight * fake), rtol=1e-4)
@@ -93,11 +99,7 @@ def test_penalties_weigh_half_their_gamma_and_are_not_computed_at_zero(fields, w
 def test_what_stands_in_empty_slots_changes_nothing():
   made, batch, *_ = judged()
   strange = batch | {"cont": jnp.where((batch["ids"] > 0)[..., None], batch["cont"], 1e3)}
-  def sums(state, batch):
-    return (game.critic_sums(made.game, state.params["critic"], state, batch, cases.KEY),
-            game.model_sums(made.game, state.params["model"], state, batch, cases.KEY))
-  sums = jax.jit(sums)
-  for one, other in zip(jax.tree.leaves(sums(made.state, batch)), jax.tree.leaves(sums(made.state, strange))):
+  for one, other in zip(jax.tree.leaves(sums()(made.state, batch)), jax.tree.leaves(sums()(made.state, strange))):
     np.testing.assert_array_equal(one, other)
 
 

@@ -66,6 +66,7 @@ def test_a_step_counts_once_moves_both_sides_and_averages_one():
   np.testing.assert_allclose([mean["adversarial_weight"], mean["critic_lr"], mean["lr"]], [0.1, 2e-3, 1e-3], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_update_sees_rows_of_its_own():
   """Two of the critic, one of the other networks. What a part's rows are changes what follows, and nothing before."""
   made = cases.made()
@@ -80,6 +81,7 @@ def test_each_update_sees_rows_of_its_own():
   assert changed(seen[2].params["model"], plain.params["model"]) > 1e-6
 
 
+@pytest.mark.slow
 def test_each_side_has_a_rate_of_its_own():
   made = cases.made()
   rates = {"critic": {"critic_rate": 0.0}, "model": {"rate": 0.0}}
@@ -89,6 +91,7 @@ def test_each_side_has_a_rate_of_its_own():
     assert changed(new.params[moves], made.state.params[moves]) > 1e-5
 
 
+@pytest.mark.slow
 def test_before_its_start_the_critic_stays_and_has_no_say():
   """The step is that of a game whose adversarial loss has no weight."""
   made = cases.made()
@@ -100,6 +103,7 @@ def test_before_its_start_the_critic_stays_and_has_no_say():
   assert changed(first.params["model"], made.state.params["model"]) > 1e-5
 
 
+@pytest.mark.slow
 def test_the_adversarial_loss_moves_the_decoder_by_its_weight():
   """Two weights give two decoders; the critic, updated before, is the same."""
   made = cases.made()
@@ -146,6 +150,7 @@ def test_the_critic_learns_to_tell_events_that_hardly_change():
   assert metrics["critic_accuracy"][0] / metrics["critic_accuracy"][1] > 0.7
 
 
+@pytest.mark.slow
 def test_what_is_assessed_and_applied_is_the_autoencoder():
   """As of a state without a critic, by the averaged parameters."""
   made = cases.made()

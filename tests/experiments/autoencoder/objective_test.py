@@ -121,8 +121,9 @@ def test_chunks_add_up_to_the_batch():
 
 def test_unexplained_variance_is_the_share_of_the_variance_about_the_mean():
   made, batch = case("none")
-  totals = objective.evaluate(made.problem, made.state, batch, cases.KEY, parallel.over_whole)
-  _, out = objective.through(made.problem, {"params": made.state.params}, batch, None)
+  totals, (_, out) = jax.jit(lambda batch: (
+      objective.evaluate(made.problem, made.state, batch, cases.KEY, parallel.over_whole),
+      objective.through(made.problem, {"params": made.state.params}, batch, None)))(batch)
   each = (batch["ids"] > 0) * (batch["weight"] * batch["event_weight"])[:, None]
   x, back = batch["cont"].astype(np.float64), np.asarray(out.decoded.cont, np.float64)
   mean = np.einsum("nt,ntc->c", each, x) / each.sum()

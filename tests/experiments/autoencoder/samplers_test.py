@@ -58,9 +58,11 @@ CASES = [("edm", Process("edm"), "heun", 30, 0.0), ("flow", Process("flow"), "he
          ("ddim_half", DDPM["cosine_v"], "ddim", 100, 0.5)]
 CASES += [(f"{name}_{sampler}", DDPM[name], sampler, num_steps, 0.0) for name in ("linear_eps", "cosine_x0", "cosine_v")
           for sampler, num_steps in (("ddim", 100), ("ancestral", 250))]
+FAST = ("edm", "flow", "ddim_half", "linear_eps_ancestral", "cosine_v_ddim")  # each sampler, schedule and process
 
 
-@pytest.mark.parametrize("p, sampler, num_steps, eta", [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+@pytest.mark.parametrize("p, sampler, num_steps, eta", [
+    pytest.param(*case, id=name, marks=[pytest.mark.slow] * (name not in FAST)) for name, *case in CASES])
 def test_normal_data_come_back_with_their_mean_and_deviation(p, sampler, num_steps, eta):
   """1,280 numbers of 320 real slots: the mean's error is 0.4 / sqrt(1280) = 0.011 and the deviation's relative one is
   1 / sqrt(2560) = 0.020, so that 4.5 of them, 0.05 and 0.09, are passed by chance in one of 150,000 tests. Finite steps

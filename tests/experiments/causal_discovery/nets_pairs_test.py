@@ -26,7 +26,7 @@ def inputs(seed=0):
 @functools.cache
 def params():
   """Parameters moved away from their start, so that nothing is zero."""
-  variables = nets_pairs.PairNetwork(**SMALL, precision="float32").init(jax.random.key(0), *inputs())
+  variables = quick_jit(nets_pairs.PairNetwork(**SMALL, precision="float32").init)(jax.random.key(0), *inputs())
   leaves, tree = jax.tree.flatten(variables)
   random = np.random.RandomState(1)
   return jax.tree.unflatten(tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves])

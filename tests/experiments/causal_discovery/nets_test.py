@@ -333,6 +333,7 @@ def test_dropout_acts_in_training_alone(name):
   assert (kept == 0).mean() == pytest.approx(0.1, abs=0.012)
 
 
+@pytest.mark.slow
 def test_avici_lite_is_directed_and_starts_with_few_edges():
   logits = np.asarray(apply("lite")(*inputs())[0])
   assert np.abs(logits - np.swapaxes(logits, 1, 2)).max() > 0.01
@@ -344,6 +345,7 @@ def test_avici_lite_is_directed_and_starts_with_few_edges():
     assert 0.005 < jax.nn.sigmoid(logits[:, off]).mean() < 0.3
 
 
+@pytest.mark.slow
 def test_bcnp_variants():
   logits, order = apply("bcnp")(*inputs())
   np.testing.assert_allclose(logits, np.swapaxes(logits, 1, 2), rtol=1e-6)
