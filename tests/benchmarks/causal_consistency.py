@@ -1,7 +1,7 @@
 """Causal consistency: speed beside PyTorch and Pyro, and what rows without a treatment are worth.
 
   python tests/benchmarks/causal_consistency.py --json=out.json           # seconds per epoch (about 5 minutes)
-  python tests/benchmarks/causal_consistency.py --study --json=out.json   # objectives on simulated tables (20 minutes)
+  python tests/benchmarks/causal_consistency.py --study --json=out.json   # objectives on simulated tables (30 minutes)
 
 Speed: 1,000 rows, half of their treatments hidden, batches of 32 and the default networks, one core and one thread
 for each process. Peers (causal_consistency_torch.py) are the EM loop and the SVI of the original, as written and tuned;
