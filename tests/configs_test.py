@@ -31,7 +31,7 @@ from jaxtrain import config as config_lib, jsonable, loop, predict, step as step
 from jaxtrain.data import files, writing
 from jaxtrain.devices import backend, parallel
 from jaxtrain.report import figures, run_page
-from jaxtrain.run import check, setup, trained as trained_lib
+from jaxtrain.run import check, setup, trained
 from jaxtrain.workdir import journal as journal_lib
 
 FILES = [os.path.join(child.ROOT, path) for path in records.CONFIGS]
@@ -135,7 +135,7 @@ def smoke_flags(path: str) -> tuple[str, ...]:
   return runs.smoke(os.path.basename(path).removesuffix(".py"))
 
 
-def trained(path: str, variant: str, table):
+def config_trained(path: str, variant: str, table):
   """A variant as it is trained here: `smoke` as in the run that tests share, which compiles no program of its own."""
   if variant == "smoke":
     return guides.config_of(child.in_steps(smoke_flags(path)))
@@ -156,7 +156,7 @@ def test_trains_resumes_and_repeats(case, table, shared, tmp_path):
   What has nothing to train gives the same twice. The run of `smoke` is the one that other tests read.
   """
   path, variant = case
-  config, straight = trained(*case, table), tmp_path / "straight"
+  config, straight = config_trained(*case, table), tmp_path / "straight"
   if variant == "smoke":
     straight = shared.run(*smoke_flags(path))
   else:
@@ -179,7 +179,7 @@ def test_trains_resumes_and_repeats(case, table, shared, tmp_path):
 
 @pytest.mark.parametrize("case", cases(QUICK))
 def test_check_describes(case, table):
-  described = check.describe(trained(*case, table))
+  described = check.describe(config_trained(*case, table))
   assert described["parameters"] > 0 or case[1] == "random"
   assert "weight" in [leaf["name"] for leaf in described["batch"]] and "loss" in described["metrics"]
   assert described["data"]["stream"] or sum(part["rows"] for part in described["data"]["parts"]) > 0
@@ -275,7 +275,7 @@ def test_each_verb_does_what_it_declares(path, shared, tmp_path):
   """It reads a table of the columns that it names, carries others through if it says so, makes as many rows as asked.
   """
   workdir = str(shared.run(*smoke_flags(path)))
-  verbs = trained_lib.restore(workdir, "best").experiment.predict
+  verbs = trained.restore(workdir, "best").experiment.predict
   assert verbs
   for name, verb in verbs.items():
     found = apply(workdir, name, verb, tmp_path)
@@ -349,11 +349,11 @@ def use(path: str, table, folder) -> dict[str, list[str]]:
   of_file = next((variant for variant in ("csv", "table") if variant in configs), "smoke")
   grouped = lambda switch: of_file if "data.split.kind" in switch else "smoke"
   more = (small(path, grouped(switch), table, **switch) for switch in switches(table) if switch.keys() <= known.keys())
-  run, smoke = str(folder / "run"), trained(path, "smoke", table)
+  run, smoke = str(folder / "run"), config_trained(path, "smoke", table)
   with reads.noted() as read, mock.patch.object(backend, "threads_in_use", []):
     loop.train(smoke, run, draw=lambda workdir, moment: None)
     loop.adopt(config_lib.resolve(smoke), str(folder / "adopted"), run, {})
-    for name, verb in trained_lib.restore(run, "best").experiment.predict.items():
+    for name, verb in trained.restore(run, "best").experiment.predict.items():
       apply(run, name, verb, folder)
     figures.select(reads.Record(config_lib.to_record(smoke), read), "end")
     left = lambda: {variant: found for variant, config in configs.items() if (found := unread(config, read))}

@@ -36,11 +36,11 @@ LEGEND = {"train": "training", "val": "validation"}
 HUES = ("#1f6fb4", "#d2580f", "#0b8a62", "#c9468f", "#e3ac00", "#58b7e6", "#6b4fb3", "#8c5a2b", "#8fae1b", "#7a8796")
 INK, MUTED, GREY, FAINT = "#22262b", "#667079", "#c3c9cf", "#e3e7eb"
 RC_PARAMS = {"font.size": 8.5, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "text.color": INK,
-         "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.edgecolor": "#9aa3ab",
-         "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-         "grid.color": FAINT, "grid.linewidth": 0.7, "axes.axisbelow": True, "lines.linewidth": 1.6,
-         "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.formatter.useoffset": False,
-         "legend.frameon": False, "figure.facecolor": "white", "axes.facecolor": "white", "savefig.dpi": 150}
+             "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.edgecolor": "#9aa3ab",
+             "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+             "grid.color": FAINT, "grid.linewidth": 0.7, "axes.axisbelow": True, "lines.linewidth": 1.6,
+             "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.formatter.useoffset": False,
+             "legend.frameon": False, "figure.facecolor": "white", "axes.facecolor": "white", "savefig.dpi": 150}
 
 
 @contextlib.contextmanager

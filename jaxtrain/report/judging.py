@@ -14,8 +14,8 @@ def judged_by(members: list[Member], fields: Fields) -> str:
   """The metric that says which setting is best; empty where none does.
 
   It is what is monitored. Where that is a loss and does not compare, it is a metric of held-out rows whose direction
-  the experiment declares and which is no term of the loss: one that most of the runs have, of validation before test,
-  a key result before others.
+  the experiment declares and which is no term of the loss: one that most of the runs have, of validation before test
+  even where only the latter is a key result, then a key result before others.
   """
   names = collection.metric_names(members)
   if monitored := next((name for name in names if name.startswith("best ") and compares(name, fields)), ""):

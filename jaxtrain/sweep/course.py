@@ -57,8 +57,9 @@ def finish(wave: wave_lib.Wave, stop: stops.Stop, done: set[int], on_done: Calla
   best = wave.compiled.choose(has_best, wave.best["state"], wave.states)
   sums = wave.compiled.evaluate("test", best, wave.hypers, wave.data["test"]) if "test" in wave.data else None
   shown, total, ends = Lines(len(wave.specs)), len(wave.specs), []
+  waits = lambda place: wave.specs[place].number not in done and place not in wave.failures
   for place, (spec, ledger) in enumerate(zip(wave.specs, wave.ledgers)):
-    if spec.number in done or place in wave.failures:
+    if not waits(place):
       continue
     left = lambda reason: Stopped(f"{reason}: the members of a wave are trained, {len(wave.specs) - place} wait for "
                                   "their files; the same command goes on")
@@ -75,7 +76,8 @@ def finish(wave: wave_lib.Wave, stop: stops.Stop, done: set[int], on_done: Calla
     ledger.close()
     ends.append(time.perf_counter())
     if ledger.config.log.progress and shown.is_due(place + 1):
-      wave.say(f"jaxtrain: assessed {place + 1} of {total} members{time_left(ends, total - place - 1)}")
+      wave.say(f"jaxtrain: assessed {place + 1} of {total} members"
+               f"{time_left(ends, sum(map(waits, range(place + 1, total))))}")
 
 
 def time_left(ends: list[float], count: int) -> str:

@@ -8,10 +8,10 @@ from jaxtrain.workdir import fields, reading
 
 def say_seeds(journal) -> None:
   """Says where every setting of a sweep is there once, so that its page can give no verdict."""
-  from jaxtrain.report.collection import REPLICATES
+  from jaxtrain.report.collection import REPLICATES, identity
   settings = [{key: value for key, value in member.values.items() if key not in REPLICATES}
               for member in journal.members]
-  if len(settings) > 1 and len(set(map(repr, settings))) == len(settings):
+  if len(settings) > 1 and len(set(map(identity, settings))) == len(settings):
     streams.say("jaxtrain: one seed a setting: no verdict is possible; --sweep=seed=0..2 adds seeds")
 
 
@@ -33,7 +33,8 @@ def say_best(journal, train, changed: set[int]) -> None:
   from jaxtrain.report import collection, judging
   done = [member for member in journal.members if member.outcome == "done" and member.number not in changed]
   swept = {key for member in journal.members for key in member.values if fields.changes_loss(key)}
-  kinds = ", ".join(sorted(key for key in swept if len({repr(one.values.get(key)) for one in journal.members}) > 1))
+  values_of = lambda key: {collection.identity(member.values.get(key)) for member in journal.members}
+  kinds = ", ".join(sorted(key for key in swept if len(values_of(key)) > 1))
   by, higher, why = f"what they monitor ({train.monitor})", train.monitor_mode == "max", ""
   if kinds and fields.is_loss(train.monitor):
     why = f"{kinds} changes what the loss is, so that losses do not say which is better"
@@ -48,5 +49,5 @@ def say_best(journal, train, changed: set[int]) -> None:
     number = (max if higher else min)(values, key=values.get)
     streams.say(f"jaxtrain: best of {len(values)} by {by}: {values[number]:.6g}, member {journal.members[number].label}"
                 f"{f'; {why}' * bool(why)}; seeds and intervals are in the report")
-  elif done and why:
+  elif len(done) > 1 and why:
     streams.say(f"jaxtrain: {why}, and no other metric of held-out rows does")

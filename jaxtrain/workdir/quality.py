@@ -123,13 +123,7 @@ def key_results(run: RunData) -> list[Result]:
   names = [name for name, entry in said.items() if entry.get("key") and math.isfinite(values.get(name, math.nan))]
   monitored = reading.best_of(run).monitor.partition("_")[2]
   names = names or [name for name in dict.fromkeys(("loss", monitored)) if name in values]
-  return [Result(name, values[name], half_of(name, values), reading.description(said, name)) for name in names]
-
-
-def half_of(name: str, values: Mapping[str, float]) -> float | None:
-  """Half the width of the 95 % interval of a metric, of all values by name; None where it is not known."""
-  low, high = (values.get(name + end) for end in ENDS)
-  return values.get(name + HALF, None if low is None or high is None else (high - low) / 2)
+  return [Result(name, values[name], values.get(name + HALF), reading.description(said, name)) for name in names]
 
 
 def no_better(run: RunData) -> list[Result]:

@@ -91,6 +91,8 @@ def test_settings_of_one_seed_are_said_to_be_so_at_the_start(seeds, is_said, cap
   telling.say_seeds(SimpleNamespace(members=[SimpleNamespace(values=each) for each in values]))
   assert (says in capsys.readouterr().out) == is_said
   telling.say_seeds(SimpleNamespace(members=[SimpleNamespace(values=values[0])]))
+  earlier = [{"model.hidden_dims": dims, "seed": seed} for seed, dims in enumerate(([8], (8,)))]  # from a file, and new
+  telling.say_seeds(SimpleNamespace(members=[SimpleNamespace(values=each) for each in earlier]))
   assert not capsys.readouterr().out
 
 

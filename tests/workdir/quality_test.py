@@ -27,13 +27,6 @@ def test_numbers_of_another_state_than_the_one_that_is_applied_are_said_to_be_so
       "warning: these numbers are of the state of step 30; what is applied here is that of step 20")
 
 
-@pytest.mark.parametrize("values, half", [
-    ({"r2": 0.9, "r2_ci95": 0.05}, 0.05), ({"r2": 0.9, "r2_low": 0.7, "r2_high": 1.2}, 0.25), ({"r2": 0.9}, None),
-    ({"r2": 0.9, "r2_low": 0.7}, None)])
-def test_half_an_interval_is_given_or_half_of_what_lies_between_its_ends(values, half):
-  assert quality.half_of("r2", values) == pytest.approx(half)
-
-
 def test_a_stream_has_no_epochs(tmp_path):
   worth = quality.of_workdir(make_run(tmp_path / "run", steps_per_epoch=None))
   assert worth.step == 375 and worth.epoch is None and worth.lines()[0] == "best val_loss 2 at step 375"

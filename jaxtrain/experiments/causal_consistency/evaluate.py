@@ -67,7 +67,8 @@ METRICS = {
     "*_brier": Metric("", "squared error of the probabilities of treatments, summed over classes", "lower"),
     "*_ece": Metric("", "expected calibration error of imputed treatments", "lower"),
 }
-KEYS = tuple(name for name, metric in METRICS.items() if metric.key)
+# whose half widths are scalars too; the last is made by `evaluate_estimators`
+KEYS = (*(name for name, metric in METRICS.items() if metric.key), "ate_triply_robust")
 
 
 class Predicted(NamedTuple):

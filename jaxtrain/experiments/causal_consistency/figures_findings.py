@@ -70,8 +70,8 @@ def which_effect(scalars: dict, contrast: tuple[str, str]) -> str:
   agree = agrees(scalars, end)
   if agree is not None:
     other = with_ends(scalars, "ate_aipw", end)
-    text += (f" An estimate that does not use the model, {other}, agrees." if agree else
-             f" An estimate that does not use the model, {other}, does not agree: distrust both until you know why.")
+    text += f" The doubly robust estimate, without the model, is {other}, and " + (
+        "agrees with the model." if agree else "does not agree with it: distrust both until you know why.")
   return text
 
 

@@ -38,7 +38,7 @@ METRICS = {
     "iw_rows": Metric("rows", "rows without holes that densities are of"),
     "gaussian_nll_nats": Metric("nats", "the same of one normal distribution with the covariance of training rows",
                                 "lower"),
-    "groups": Metric("groups", "groups that rows come in; intervals of held-out rows resample whole ones, from 5 on"),
+    "groups": Metric("groups", "groups that rows come in; from 5 on, intervals of held-out rows resample whole ones"),
     "parts_reason": Metric("", "which parts of the assessment were left out, and why"),
 } | clusters.METRICS | probes.METRICS | imputation.METRICS | transfer.METRICS
 

@@ -1,10 +1,11 @@
 """How far imputed cells may be from the truth: `<feature>_sd` of numbers, `<feature>_prob` of categories.
 
 With m_s the decoder's means for draws z_s from the posterior of a filled row, the variance of a cell in scaled units
-is that of m_s and what they leave out: measurement noise, and what the posterior does not know that it does not know.
+is that of m_s, plus measurement noise and the error that the posterior does not account for.
 This is measured on training rows that a checkpoint keeps: the cells that a row misses are hidden from them and filled
-in, and the noise of a feature is the mean of (filled - true)^2 less the variance of m_s, or 0 where that is below. To
-raw units it is half of the distance between the values one deviation above and below.
+in, and the noise of a feature is the mean of (filled - true)^2 less the variance of m_s, or 0 where that is below; NaN
+where no kept row has the cell. It is brought to raw units as half of the distance between the values one deviation
+above and below.
 
 The noise is that of the same cells missing together: a colour is known where the other two are, and not without them.
 Where an input misses cells in more than `MOST_PATTERNS` ways, the rarer ones share the noise over all of them.
@@ -21,7 +22,7 @@ from jaxtrain.experiments.tabular_vae import novelty
 
 MOST_PATTERNS = 32  # ways of missing cells that have a noise of their own
 NOISE_ROWS = 500  # kept rows that noise is measured on: a deviation is off by 3 %
-FEWEST_WHOLE = 100  # kept rows that miss no other cell, without which the others serve too
+FEWEST_WHOLE = 100  # kept rows without a missing cell, below which the others serve too
 NO_NOISE = ("warning: <feature>_sd leaves out measurement noise, which this run keeps no training rows to measure: "
             "true deviations are larger")
 
@@ -35,7 +36,7 @@ def has_noise(meta: Mapping[str, Any]) -> bool:
 
 def hidden_noise(fill: Callable, draw: Callable, variables, draws: np.ndarray, kept: np.ndarray,
                  hidden: np.ndarray) -> np.ndarray:
-  """The noise of each feature [D], a variance in scaled units; 0 of one that is hidden nowhere.
+  """The noise of each feature [D], a variance in scaled units; NaN of one that no row has where it is hidden.
 
   Args:
     fill, draw: as of `columns`.
@@ -43,14 +44,15 @@ def hidden_noise(fill: Callable, draw: Callable, variables, draws: np.ndarray, k
     kept: rows [R, D] in scaled units, NaN where a cell is missing.
     hidden: [R, D], the cells that are hidden.
   """
-  whole = np.flatnonzero((hidden | ~np.isnan(kept)).all(axis=1))
+  whole = np.flatnonzero(~np.isnan(kept).any(axis=1))
   some = (whole if len(whole) >= FEWEST_WHOLE else np.arange(len(kept)))[:NOISE_ROWS]
   kept, hidden = kept[some], hidden[some]
   filled = blocks.in_blocks(fill, variables, np.where(hidden, np.float32(np.nan), kept))
   spread = blocks.in_blocks(draw, (variables, draws), filled).var(axis=1, ddof=1, dtype=np.float64)
   there = hidden & ~np.isnan(kept)
   excess = np.where(there, np.square(filled - kept, dtype=np.float64) - spread, 0.0).sum(axis=0)
-  return np.maximum(excess / np.maximum(there.sum(axis=0), 1), 0.0)
+  count = there.sum(axis=0)
+  return np.where(count > 0, np.maximum(excess / np.maximum(count, 1), 0.0), np.nan)
 
 
 def noise_of(fill: Callable, draw: Callable, variables, draws: np.ndarray, kept: list,

@@ -144,7 +144,7 @@ def wider(*widths: dict[str, float]) -> dict[str, float]:
 def group_widths(rows: dict[str, np.ndarray], names: list[str], raw: tuple, scaled: tuple,
                  log_prob: np.ndarray | None) -> dict[str, float]:
   """Intervals that resample whole groups; {} where these are too few. Those of macro-F1 and of the calibration error
-  are no shorter than of independent rows; the others have such intervals elsewhere.
+  are no shorter than of independent rows; the caller sees to the other scores.
 
   Args:
     rows: with their group. names: of the features.

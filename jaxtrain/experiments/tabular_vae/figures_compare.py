@@ -25,6 +25,7 @@ from jaxtrain.workdir.reading import RunData
 MAX_PANELS, MAX_LABELS, MAX_HELD, MAX_SCATTERS = 4, 10, 30, 6
 MAX_HEIGHT = 9.0  # inches of the features of a figure
 MAX_LETTERS = 56  # of a label in a legend
+LEGEND_LETTERS = 110  # of a row of a legend
 MIN_CLASSES = 5  # a fifth of fewer is less than one
 CHANCE = (0, (4, 3))
 
@@ -167,7 +168,7 @@ def r2_comparison(runs: list[RunData], labels: list[str], narrow: bool = False) 
   there = np.isfinite(middles)
   mean = np.sum(middles, axis=0, where=there) / np.where(finite, there.sum(axis=0), np.nan)
   shown = evenly_ranked(mean, max(4, int(MAX_HEIGHT / row)))
-  across = 1 if narrow else max(1, min(3, int(110 / (10 + max(map(len, values))))))
+  across = 1 if narrow else max(1, min(3, int(LEGEND_LETTERS / (10 + max(map(len, values))))))  # 10 for a mark
   figure = new_figure(4.6 if narrow else 8.2, 0.8 + 0.17 * -(-len(values) // across) + row * len(shown))
   ax, lowest, hues = figure.subplots(), 1.0, hues_of(labels)
   for j, (label, (middle, half, count)) in enumerate(values.items()):

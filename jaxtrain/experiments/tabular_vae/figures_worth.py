@@ -238,11 +238,12 @@ def of_transfer(run: RunData) -> list[str]:
 
 def of_density(run: RunData) -> list[str]:
   """That held-out rows are less probable than under one normal distribution, in a sentence."""
-  own, normal = (number(scalars_of(run).get(f"{name}_nll_nats")) for name in ("iw", "gaussian"))
-  if None in (own, normal) or own <= normal or run.split == "train":
+  own, normal, half = (number(scalars_of(run).get(f"{name}_nll_nats{end}"))
+                       for name, end in (("iw", ""), ("gaussian", ""), ("iw", "_ci95")))
+  if None in (own, normal) or own - (half or 0.0) <= normal or run.split == "train":
     return []
-  return [f"As a density the model is worse than one Normal distribution ({own:.4g} and {normal:.4g} nats a row): do "
-          "not trust sampled rows."]
+  return [f"By the bound on its density the model is worse than one Normal distribution ({own:.4g} and {normal:.4g} "
+          "nats a row): do not trust sampled rows."]
 
 
 def not_compared(run: RunData) -> list[str]:

@@ -158,8 +158,8 @@ def test_the_page_opens_on_the_effect_and_what_would_change_it(run):
   say = lambda **changed: figures.findings(run._replace(evals={"test": {"scalars": fine | changed}}))
   assert say() == [
       "The average effect of drug against none on pain is 1.00 ± 0.10 (95 % interval, which leaves out the error of "
-      "the model itself). Without adjusting for covariates the groups differ by 1.800. An estimate that does not use "
-      "the model, 1.05 ± 0.15, agrees.",
+      "the model itself). Without adjusting for covariates the groups differ by 1.800. The doubly robust estimate, "
+      "without the model, is 1.05 ± 0.15, and agrees with the model.",
       "The effect assumes that the covariates hold all that drives both treatment and outcome. To explain it away, a "
       "hidden confounder would have to make both of them 4.00 times as likely (E-value).",
       "The treatment is recorded in 50 % of these rows. The effect assumes that whether it is recorded depends on "
@@ -167,7 +167,7 @@ def test_the_page_opens_on_the_effect_and_what_would_change_it(run):
   assert say(ate_triply_robust=0.9, ate_triply_robust_low=0.5, ate_triply_robust_high=1.3)[0].startswith(
       "The average effect of drug against none on pain is 0.90 ± 0.40 by the triply robust estimate (95 % interval): "
       "quote this one. The model says 1.00 ± 0.10, ")
-  assert "does not agree: distrust both" in say(ate_aipw_low=1.5, ate_aipw_high=1.6)[0]
+  assert "does not agree with it: distrust both" in say(ate_aipw_low=1.5, ate_aipw_high=1.6)[0]
   assert len(say(rows_recorded=400)) == 2
   for name, value, words in (("overlap_outside", 0.3, "30 % of rows have a class"), ("smd_after_max", 0.4, "by 0.40 "),
                              ("rows_recorded", 12, "Only 12 rows"), ("coverage_90", 0.7, "hold 70 %"),

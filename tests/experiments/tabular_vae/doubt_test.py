@@ -70,6 +70,16 @@ def test_rare_ways_of_missing_share_their_noise(monkeypatch):
   np.testing.assert_allclose(np.r_[sd[0::4, 0], sd[1::4, 0]], STD[0] * np.sqrt((1 - RHO ** 2 + 1) / 2), rtol=0.1)
 
 
+def test_a_cell_that_no_kept_row_has_where_the_others_are_is_measured_on_rows_that_lack_others_too():
+  """Kept rows have a or b, never both, and rows to fill miss a; where no kept row has a its deviation is unknown."""
+  whole = lambda kept: {novelty.KEY: [[row[0] if r % 2 else None, None if r % 2 else row[1], row[2]]
+                                      for r, row in enumerate(kept)]}
+  sd, *_ = imputed(whole)
+  np.testing.assert_allclose(sd[0::4, 0], STD[0], rtol=0.1)  # nothing tells of a without b
+  none, *_ = imputed(lambda kept: {novelty.KEY: [[None, *row[1:]] for row in kept]})
+  assert np.isnan(none[0::4, 0]).all() and np.isfinite(none[2::4, 2]).all()
+
+
 def test_a_deviation_in_raw_units_follows_the_transform():
   """Half of the distance between exp of one deviation above and below: e^m sinh(s), s of the independent column."""
   scaler = {"columns": NAMES, "transforms": ["log1p", "standardise", "log1p"], "mean": [0.0] * 3, "std": [1.0] * 3}

@@ -83,10 +83,12 @@ def test_clusters_transfer_and_what_is_missing_are_said(run):
   assert figures_of.findings(run._replace(arrays={})) == []
 
 
-@pytest.mark.parametrize(("own", "normal", "says"), [(8.0, 7.5, True), (7.5, 8.0, False), (8.0, 8.0, False),
-                                                     (8.0, None, False)])
-def test_a_density_worse_than_one_normal_distribution_is_said(run, own, normal, says):
-  found = with_scalars(run, {"iw_nll_nats": own} | ({} if normal is None else {"gaussian_nll_nats": normal}))
+@pytest.mark.parametrize(("own", "half", "normal", "says"), [
+    (8.0, 0.1, 7.5, True), (8.0, 1.0, 7.5, False), (7.5, 0.1, 8.0, False), (8.0, 0.0, 8.0, False),
+    (8.0, 0.1, None, False)])
+def test_a_density_worse_than_one_normal_distribution_is_said(run, own, half, normal, says):
+  found = with_scalars(run, {"iw_nll_nats": own, "iw_nll_nats_ci95": half} | (
+      {} if normal is None else {"gaussian_nll_nats": normal}))
   said = [line for line in figures_of.findings(found) if "do not trust sampled rows" in line]
   assert len(said) == says and (not says or "(8 and 7.5 nats a row)" in said[0])
 
