@@ -72,7 +72,7 @@ def findings(run: RunData) -> list[str]:
   """What a reader should look at first: warnings of the data, alarms, results no better than chance, a short run."""
   alarms = [alarm for event in run.events for alarm in event.get("alarms", ())]
   found = list(dict.fromkeys(data_warnings(run.meta) + alarms[-1:]))
-  found += [f"{words}." for words in few_groups(run)]
+  found += [f"{sentence}." for sentence in few_groups(run)]
   found += [f"{words(one.name, one.said)} ({fmt(one.value)}) is no better than chance ({fmt(one.said['chance'])})."
             for one in no_better(run)]
   found += few_steps(run)

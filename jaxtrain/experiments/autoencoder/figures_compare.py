@@ -102,6 +102,12 @@ def beside_axis(label: str) -> str:
   return field_lines(label, 30) if len(label) > 30 else clip_text(label, 30)
 
 
+def height_of(groups: list[str], row: float) -> float:
+  """Inches of an axis with a row of at least `row` for each group, and more where labels have several lines."""
+  lines = 1 + max(beside_axis(group).count("\n") for group in groups)
+  return 0.8 + max(row, 0.15 * lines) * len(groups)
+
+
 def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
   """Area that two boxes (left, bottom, right, top) have in common."""
   return (max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
@@ -233,8 +239,7 @@ def anomaly(runs: list[RunData], labels: list[str], narrow: bool = False) -> Fig
   names = list(dict.fromkeys(name for some in found.values for name in some))
   groups = list(dict.fromkeys(found.labels))[:MAX_GROUPS]
   across = 1 if narrow else 2 if len(names) == 4 else 3
-  lines = 1 + max(beside_axis(group).count("\n") for group in groups)
-  figure, panels = panel_grid(len(names), across, 4.4 if narrow else 2.3, 0.8 + max(0.26, 0.15 * lines) * len(groups),
+  figure, panels = panel_grid(len(names), across, 4.4 if narrow else 2.3, height_of(groups, 0.26),
                               (0.0 if narrow else 2.0, 0.2), sharey=not narrow)
   axes = panels[:, 0]
   lowest = 0.5
@@ -271,8 +276,7 @@ def codebook_quality(runs: list[RunData], labels: list[str], narrow: bool = Fals
   if not found.runs:
     return None
   groups = list(dict.fromkeys(found.labels))[:MAX_GROUPS]
-  lines = 1 + max(beside_axis(group).count("\n") for group in groups)
-  height = 0.8 + max(0.3, 0.15 * lines) * len(groups)
+  height = height_of(groups, 0.3)
   figure = new_figure(4.4, 3 * height) if narrow else new_figure(8.8, 0.2 + height)
   axes = figure.subplots(**({"nrows": 3} if narrow else {"ncols": 3, "sharey": True}))
   for k, (ax, title) in enumerate(zip(axes, ("codes in use, %", "perplexity, codes", "dead codes"))):
