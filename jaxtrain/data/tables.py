@@ -3,8 +3,10 @@
 Every complaint is one line that names the file, the column and the row.
 """
 
+import contextlib
 import fnmatch
 import hashlib
+import shlex
 from typing import NamedTuple
 
 import numpy as np
@@ -93,8 +95,8 @@ def from_columns(columns: files.Columns, features: tuple[str, ...], label: str, 
   named, features = features, pick_features(columns, features, label, group, leave_out)
   names = match(list(features), categorical or (), (), columns.path, "categorical")
   coded = {name: labels.encode_feature(columns, name) for name in names}
-  x = np.stack([coded[name][0] if name in coded else feature_numbers(columns, name, named, categorical is not None)
-                for name in features], axis=1)
+  x = feature_numbers(columns, features, {name: codes for name, (codes, _) in coded.items()}, named,
+                      categorical is not None)
   found = surveys.look(columns, features, [x], masked)
   said = [words.replace("label column", "column", 1) for name, (codes, known) in coded.items()
           for words in labels.warn(name, known, labels.count(codes[~np.isnan(codes)].astype(int), len(known)))]
@@ -113,20 +115,28 @@ def other_numbers(columns: files.Columns, name: str) -> np.ndarray:
   return columns.numbers(name)
 
 
-def feature_numbers(columns: files.Columns, name: str, named: tuple[str, ...], categories: bool) -> np.ndarray:
-  """A feature [N]; the error at a cell that is no number says how a column is left out that a pattern has named, and
-  where there may be `categories` how it is made one.
+def feature_numbers(columns: files.Columns, features: tuple[str, ...], coded: dict[str, np.ndarray],
+                    named: tuple[str, ...], categories: bool) -> np.ndarray:
+  """The features [N, D], of which `coded` has those whose cells are names.
+
+  Raises UserError where cells are no numbers: the first such cell, the other columns that have such cells, how a column
+  is left out that a pattern of `named` has brought, and where there may be `categories` how it is made one.
   """
-  try:
-    return columns.numbers(name)
-  except UserError as error:
-    notation = any(word in error.message for word in ("decimals", "thousands"))
-    hints = ["a column of names in config.data.categorical"] * (categories and not notation)
-    if name not in named and any(map(is_pattern, named)):
-      hints.append("a column that is no feature is named in config.data.leave_out")
-    if not hints:
-      raise
-    raise UserError("; ".join([error.message, *hints])) from None
+  found, failed = [], {}
+  for name in features:
+    try:
+      found.append(coded[name] if name in coded else columns.numbers(name))
+    except UserError as error:
+      failed[name] = error
+  if not failed:
+    return np.stack(found, axis=1)
+  first, message = next((name, error.message) for name, error in failed.items())
+  hints = [f"columns {spelling.listed(list(failed)[1:])} hold such cells too"] * (len(failed) > 1)
+  if categories and not any(word in message for word in ("decimals", "thousands")):
+    hints.append("a column of names in config.data.categorical")
+  if first not in named and any(map(is_pattern, named)):
+    hints.append("a column that is no feature is named in config.data.leave_out")
+  raise UserError("; ".join([message, *hints])) from None
 
 
 def choose_rows(columns: files.Columns, x, features: tuple[str, ...], found: surveys.Survey, label: str, group: str,
@@ -157,8 +167,8 @@ def pick_features(columns: files.Columns, features: tuple[str, ...], label: str,
   """Names of the feature columns. Raises UserError where a column is not there, named twice, or none is named."""
   known = [*columns.values, *columns.wide]
   if not features:
-    raise UserError("config.data.features: got (), allowed the names of the numeric columns, such as "
-                    f"--config.data.features=density,porosity; {columns.path} has {spelling.listed(known)}")
+    raise UserError("config.data.features: got (), allowed the names of the numeric columns; "
+                    f"{numeric_words(columns, (label, group))}")
   for field, names in (("features", features), ("label", (label,) if label else ()),
                        ("group", (group,) if group else ())):
     for name in names:
@@ -179,6 +189,19 @@ def pick_features(columns: files.Columns, features: tuple[str, ...], label: str,
     raise UserError(f"config.data.features: {twice[0] if twice else label!r} is named "
                     f"{'twice' if twice else 'as a feature and as the label'}")
   return features
+
+
+def numeric_words(columns: files.Columns, but: tuple[str, ...]) -> str:
+  """Which columns hold numbers alone, and the flag that names them; `but` are no features."""
+  known, numeric = [*columns.values, *columns.wide], []
+  for name in (name for name in columns.values if name not in but):
+    with contextlib.suppress(UserError):
+      columns.numbers(name)
+      numeric.append(name)
+  if not numeric:
+    return f"{columns.path} has {spelling.listed(known)}, of which none holds numbers alone"
+  flag = shlex.quote(",".join(numeric[:spelling.MOST])) + ",..." * (len(numeric) > spelling.MOST)
+  return f"{columns.path} has {spelling.listed(known)}; numbers alone are in --config.data.features={flag}"
 
 
 def is_pattern(name: str) -> bool:

@@ -211,11 +211,20 @@ def test_columns_by_pattern_and_columns_left_out(write):
   assert read(path, ("*",), "rock", leave_out=("pixel_1*",)).feature_names == ("pixel_0", "x [m]")
   for fields, words in (({"features": ("*",)}, "column 'rock', row 2: 'a' is not a number.*config.data.leave_out$"),
                         ({"features": ("rock",)}, "column 'rock', row 2: 'a' is not a number.*config.data.missing$"),
+                        ({"features": ()}, "alone are in --config.data.features='pixel_0,pixel_1,pixel_10,x .m.'$"),
                         ({"features": ("voxel_*",)}, "config.data.features: .* no column 'voxel_"),
                         ({"features": ("*",), "leave_out": ("rok",)}, "config.data.leave_out: .* 'rok'"),
                         ({"features": ("pixel_*",), "leave_out": ("*",)}, "leaves no features")):
     with pytest.raises(UserError, match=words):
       read(path, **fields)
+
+
+def test_all_columns_with_cells_that_are_no_numbers_are_named_at_once(write):
+  path = write("a,b,rock,remark\n" + "1,n/d,sand,none\n2,3,clay,wet\n")
+  with pytest.raises(UserError, match="column 'b', row 2: 'n/d' is not a number.*; columns rock, remark hold such"):
+    read(path, ("a", "b", "rock", "remark"))
+  with pytest.raises(UserError, match="has b, of which none holds numbers alone$"):
+    read(write("b\nx\ny\n"), ())
 
 
 def test_a_value_that_repeats_at_an_end_is_warned_of_by_column(write):

@@ -85,7 +85,9 @@ def codebook_use(run: RunData, scalars: dict) -> list[str]:
     return []
   used = finite(scalars, "codes_used")
   word = verdict(used / total)
-  text = f"Use of the codes is {word}: {used:,.0f} of {total:,} ({100 * used / total:.0f} %) occur in held-out events"
+  # codes of a model that has learned little are used too
+  share = f"{used:,.0f} of {total:,} ({100 * used / total:.0f} %)"
+  text = f"Use of the codes, whatever they keep of an event, is {word}: {share} occur in held-out events"
   text += f", which are used as {pooled:,.0f} equally frequent ones would be (perplexity)." if pooled else "."
   if word in ("fair", "poor"):
     text += " Fewer codes, a larger model.latent.revive_below or longer training would use them better."

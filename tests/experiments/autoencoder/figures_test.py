@@ -302,8 +302,8 @@ def test_what_the_page_opens_on(run):
   assert say()[0] == ("The reconstruction leaves 4.30 ± 0.20 % of the variance of held-out features unexplained. "
                       "Errors are 8.100 GeV in pT, 0.08000 rad in phi.")
   assert say()[1] == "An event costs 83.20 bits, 8.100 a slot, by the frequencies of the codes."
-  assert say()[2] == ("Use of the codes is good: 48 of 64 (75 %) occur in held-out events, which are used as 21 "
-                      "equally frequent ones would be (perplexity).")
+  assert say()[2] == ("Use of the codes, whatever they keep of an event, is good: 48 of 64 (75 %) occur in held-out "
+                      "events, which are used as 21 equally frequent ones would be (perplexity).")
   assert say()[3].startswith("7 % of the objects come back as another type")
   assert say()[4] == ("The error of an event tells these corruptions from sound events (AUROC): token shuffle (0.98). "
                       "It hardly sees gaussian noise (0.64), drop tokens (0.52); 0.5 is chance.")
