@@ -42,6 +42,8 @@ TRANSFORMS = {
                               lambda xp, t: xp.sign(t) * xp.expm1(xp.abs(t))),
 }
 
+STRAIGHT = ("identity", "standardise", "min_max")  # transforms that are straight lines
+
 
 def check_names(transforms: tuple[str, ...], num_columns: int) -> tuple[str, ...]:
   """One transform per column; () means standardise for all. Raises UserError for a wrong number or name."""

@@ -103,6 +103,16 @@ def test_a_search_by_losses_that_do_not_compare_is_said_to_be_one(key, monitor, 
   assert capsys.readouterr().out.startswith("jaxtrain: loss.weights.kl changes what the loss is") == is_said
 
 
+def test_of_settings_with_several_runs_the_best_mean_comes_first():
+  """The best run is of the setting with the worse mean; a setting of one run has no mean."""
+  made = [SimpleNamespace(number=k, values={"optim.learning_rate": rate, "seed": k})
+          for k, rate in enumerate((0.1, 0.1, 0.2, 0.2, 0.3))]
+  values = dict(enumerate((0.5, 0.9, 0.8, 0.8, 1.0)))
+  assert telling.best_setting(made, values, True) == "learning_rate=0.2, 0.8 over 2 runs"
+  assert telling.best_setting(made, values, False) == "learning_rate=0.1, 0.7 over 2 runs"
+  assert telling.best_setting(made, {1: 0.9, 2: 0.8}, True) == ""
+
+
 def test_the_time_left_is_that_of_the_members_after_the_first():
   assert course.time_left([100.0], 8) == course.time_left([100.0, 103.0], 0) == ""
   assert course.time_left([100.0, 103.0, 105.0], 6) == ", about 15 s left"

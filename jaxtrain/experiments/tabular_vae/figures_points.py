@@ -35,8 +35,9 @@ def draw_feature(ax, x: np.ndarray, x_mean: np.ndarray, logarithmic: bool) -> No
       set_log_ticks(axis, low, high)
     else:
       axis.set_major_locator(MaxNLocator(nbins=5))
-  if len(x) > inside.sum():
-    text = f"{len(x) - inside.sum():,} outside"
+  missing, outside = len(x) - len(u), len(u) - inside.sum()
+  text = ", ".join([f"{missing:,} missing"] * bool(missing) + [f"{outside:,} outside"] * bool(outside))
+  if text:
     ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=7, color=MUTED)
 
 

@@ -31,10 +31,16 @@ def scalars_of(run: RunData) -> dict[str, float | None]:
   return reading.scalars(run.evals[run.split]) if run.split else {}
 
 
+def texts(run: RunData, *names: str) -> list[str]:
+  """What parts of the assessment have written in words, under such names."""
+  said = run.evals[run.split].get("scalars", {}) if run.split else {}
+  return [said[name] for name in names if isinstance(said.get(name), str)]
+
+
 def clusters(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for blue lines above grey ones: clusters of the embedding agree better with the classes than clusters of the
-  raw scaled features. Lines are 95 % intervals that resample whole groups; they say nothing of other clusterings of the
-  same rows. An adjusted Rand index of 0 is chance.
+  raw scaled features. Lines are 95 % intervals that resample whole groups, where five or more are held out; they say
+  nothing of other clusterings of the same rows. An adjusted Rand index of 0 is chance.
   """
   if not has(run, "cluster_scores", "cluster_half", "cluster_numbers"):
     return None
@@ -67,8 +73,9 @@ def probe_words(name: str) -> tuple[str, str]:
 def probes(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for grey dots to the right of the coloured ones: then classifiers on the raw scaled features do as well, and
   the embedding adds nothing for telling classes apart. All were fitted on training rows and scored on held-out ones;
-  lines are 95 % intervals that resample whole groups. Rows are shared, so that a difference may be surer than the lines
-  say: its own interval is in the scalars `gain_...`. Support vectors have 10,000 training rows at most.
+  lines are 95 % intervals that resample whole groups, where five or more are held out. Rows are shared, so that a
+  difference may be surer than the lines say: its own interval is then in the scalars `gain_...`. Support vectors have
+  10,000 training rows at most.
   """
   if not has(run, "probe_names", "probe_scores", "probe_half"):
     return None
@@ -90,7 +97,8 @@ def probes(run: RunData, narrow: bool = False) -> Figure | None:
 def imputation(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for blue dots left of the others: there this model fills a hidden feature worse than a simpler way does. Each
   line hides the features that it names and fills them from the rest. 0 is what the mean of held-out rows would give;
-  lines are 95 % intervals that resample whole groups. A dot at the left edge stands for an R² below the axis.
+  lines are 95 % intervals that resample whole groups, where five or more are held out. A dot at the left edge stands
+  for an R² below the axis.
   """
   if not has(run, "impute_hidden", "impute_r2", "impute_half"):
     return None
@@ -104,7 +112,7 @@ def imputation(run: RunData, narrow: bool = False) -> Figure | None:
                 elinewidth=1.1, label=text)
   ax.axvline(0, color=GREY, linewidth=1.0, zorder=1)
   ax.set_yticks(range(len(hidden)), [clip_text(name, 20 if narrow else 44) for name in hidden], fontsize=8)
-  ax.set(ylim=(len(hidden) - 0.5, -0.5), xlim=(low - 0.03, 1.03), xlabel="R² of the hidden features")
+  ax.set(ylim=(len(hidden) - 0.5, -0.5), xlim=(low - 0.03, 1.03), xlabel="R² of the hidden features, scaled")
   figure.legend(loc="outside upper left", ncols=2 if narrow else 4)
   return figure
 
@@ -112,7 +120,7 @@ def imputation(run: RunData, narrow: bool = False) -> Figure | None:
 def transfer(run: RunData, narrow: bool = False) -> Figure | None:
   """Look for coloured dots to the right of grey ones: the embedding predicts a measurement better than the raw scaled
   features do. Regressions were fitted on training rows and scored on held-out ones; below 0 the mean of the held-out
-  rows is better. Lines are 95 % intervals that resample whole groups.
+  rows is better. Lines are 95 % intervals that resample whole groups, where five or more are held out.
   """
   if not has(run, "transfer_columns", "transfer_r2", "transfer_half"):
     return None
@@ -187,11 +195,25 @@ def of_classifier(run: RunData) -> list[str]:
       others = {other: number(scalars.get(f"probe_{what}/{other}")) for other, *_ in over}
       said.append(compared(words, value, others, over))
   if not said:
-    return []
+    return undecided(run)
   verdict = ("The classifier beats classifiers on the raw features" if all(beaten for beaten, _ in said) else
              "The classifier beats classifiers on the raw features in part" if any(beaten for beaten, _ in said) else
              "For telling classes apart the embedding adds nothing to the raw features")
   return [f"{verdict} on held-out rows: {', and '.join(words for _, words in said)}."]
+
+
+def undecided(run: RunData) -> list[str]:
+  """That no interval says whether the model's classifier beats those on the raw features, in a sentence."""
+  scalars = scalars_of(run)
+  accuracy = lambda name: number(scalars.get(f"probe_accuracy/{name}"))
+  others = [other for one, other in run.arrays.get("gain_pairs", np.zeros((0, 2), str)).tolist()
+            if one == "classifier" and accuracy(other) is not None]
+  if not others or accuracy("classifier") is None:
+    return []
+  best = max(others, key=accuracy)
+  return ["Whether the classifier beats classifiers on the raw features is undecided: too few groups are held out for "
+          f"an interval. Its accuracy is {accuracy('classifier'):.3f}, that of the best of them "
+          f"({probe_words(best)[0].replace('raw features: ', '')}) {accuracy(best):.3f}."]
 
 
 def of_embedding(run: RunData) -> list[str]:
@@ -236,6 +258,11 @@ def of_transfer(run: RunData) -> list[str]:
           f"{some(found['worse'])} from the embedding than from the raw features."]
 
 
+def of_imputation(run: RunData) -> list[str]:
+  """How well hidden features come back beside simpler ways, in a sentence."""
+  return texts(run, "impute_summary")
+
+
 def of_density(run: RunData) -> list[str]:
   """That held-out rows are less probable than under one normal distribution, in a sentence."""
   own, normal, half = (number(scalars_of(run).get(f"{name}_nll_nats{end}"))
@@ -258,12 +285,10 @@ def not_compared(run: RunData) -> list[str]:
 
 def missing(run: RunData) -> list[str]:
   """Which parts were left out, and why."""
-  said = run.evals[run.split].get("scalars", {}) if run.split else {}
-  names = ("parts_reason", "probe_reason", "impute_reason", "transfer_reason")
-  return [said[name] for name in names if isinstance(said.get(name), str)]
+  return texts(run, "parts_reason", "probe_reason", "impute_reason", "transfer_reason")
 
 
 def findings(run: RunData) -> list[str]:
   """What the parts of the assessment say, in sentences."""
-  return [*of_classifier(run), *of_embedding(run), *of_clusters(run), *of_transfer(run), *of_density(run),
-          *not_compared(run), *missing(run)]
+  return [*of_classifier(run), *of_embedding(run), *of_clusters(run), *of_transfer(run),
+          *of_imputation(run), *of_density(run), *not_compared(run), *missing(run)]

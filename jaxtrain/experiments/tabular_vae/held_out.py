@@ -16,19 +16,19 @@ ACTIVE_SD = 0.1  # standard deviation over rows above which a latent dimension i
 
 class Rows(NamedTuple):
   """N rows: `x` [N, F] in standardised units (0 where a cell is missing; see `plain`), posterior means `mean` [N, L],
-  `label` [N] (-1 = none), `columns`, numeric ones beside the features [N] by name, and `complete` [N]: no feature is
-  missing.
+  `label` [N] (-1 = none), `columns`, numeric ones beside the features [N] by name, and `observed` [N, D]: whether a
+  feature is there.
   """
   x: np.ndarray
   mean: np.ndarray
   label: np.ndarray
   columns: dict[str, np.ndarray]
-  complete: np.ndarray
+  observed: np.ndarray
 
   def take(self, rows: np.ndarray) -> "Rows":
     """Some of the rows."""
     columns = {name: column[rows] for name, column in self.columns.items()}
-    return Rows(self.x[rows], self.mean[rows], self.label[rows], columns, self.complete[rows])
+    return Rows(self.x[rows], self.mean[rows], self.label[rows], columns, self.observed[rows])
 
 
 class HeldOut(NamedTuple):
@@ -77,11 +77,10 @@ def plain(meta: dict, x: np.ndarray) -> np.ndarray:
 
 def rows_of(named: dict[str, np.ndarray], out: dict[str, np.ndarray]) -> Rows:
   """Rows of a source with what the model makes of them."""
-  N = len(named["x"])
-  complete = (named["observed"] > 0).all(axis=1) if "observed" in named else np.ones(N, bool)
+  observed = named["observed"] > 0 if "observed" in named else np.ones(named["x"].shape, bool)
   known = ("x", "label", "observed", "group")
   columns = {name: column for name, column in named.items() if name not in known and column.ndim == 1}
-  return Rows(named["x"], out["mean"], named["label"], columns, complete)
+  return Rows(named["x"], out["mean"], named["label"], columns, observed)
 
 
 def groups_of(named: dict[str, np.ndarray]) -> Groups:

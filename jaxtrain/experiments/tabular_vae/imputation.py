@@ -1,9 +1,12 @@
 """Part `imputation`: how well features that are hidden come back, beside simpler ways to fill them.
 
-The others are fitted on training rows: the mean of a feature; linear least squares on the features that are there; and
-the mean of the nearest rows by those. Rows that lack a feature themselves take no part. R2 is in standardised units,
-about the mean of the held-out rows.
+The others are fitted on training rows without a hole: the mean of a feature; linear least squares on the features
+that are not hidden; and the mean of the nearest rows by those. Held-out rows are taken as they are: what else a row
+lacks is missing for the model, and at the training mean for the others. R2 is over the cells that were measured, in
+scaled units, about their mean.
 """
+
+from typing import Any, Iterable, Mapping
 
 import numpy as np
 
@@ -15,11 +18,13 @@ from jaxtrain.types import Metric
 NEIGHBOURS = 25
 MOST_ALONE = 24  # features up to which each is hidden alone
 METHODS = ("model", "mean", "linear", "knn")
+SIMPLER = {"knn": f"{NEIGHBOURS} nearest rows", "linear": "linear least squares", "mean": "the mean of a feature"}
 METRICS = {
-    "impute_r2_*": Metric("", "share of the variance of hidden features that comes back, mean over them", "higher",
-                          0.0),
+    "impute_r2_*": Metric("", "share of the variance of hidden features that comes back, in scaled units, mean over "
+                          "them", "higher", 0.0),
     "impute_rows": Metric("rows", "training rows that imputers were fitted on"),
     "impute_reason": Metric("", "why nothing was imputed"),
+    "impute_summary": Metric("", "how well hidden features come back, beside the best of the simpler ways"),
 }
 
 
@@ -59,20 +64,47 @@ def assess(held: HeldOut, blocks: tuple[str, ...], impute) -> tuple[dict, dict]:
     blocks: as of `subsets`.
     impute: `(x [N, D] with NaN) -> x [N, D]`, the model's own.
   """
-  held = held.take(np.flatnonzero(held.scored.complete))
-  train = held.train.x[held.train.complete].astype(np.float64)
+  train = held.train.x[held.train.observed.all(axis=1)].astype(np.float64)
   if not len(train) or not len(held.scored.x):
-    return {"impute_reason": "Left out: imputation, for no training row or no held-out row has all features."}, {}
+    return {"impute_reason": "Left out: imputation, for no training row has all features, or no row was held out."}, {}
   x, hiding = held.scored.x.astype(np.float64), subsets(held.features, blocks)
+  truth = np.where(held.scored.observed, x, np.nan)
   scalars, found = {"impute_rows": len(train)}, np.full((len(hiding), len(METHODS)), np.nan)
   half = found.copy()
   for i, (name, hidden) in enumerate(hiding.items()):
-    holes = held.scored.x.copy()
+    holes = truth.astype(np.float32)
     holes[:, hidden] = np.nan
     for j, method in enumerate(METHODS):
       filled = impute(holes)[:, hidden] if method == "model" else fill(method, train, x, hidden)
-      values = grouped.resampled(held.groups, grouped.r2_totals(held.groups, x[:, hidden], filled), grouped.mean_r2)
+      values = grouped.resampled(held.groups, grouped.r2_totals(held.groups, truth[:, hidden], filled), grouped.mean_r2)
       found[i, j], half[i, j] = values[0], grouped.half_widths(values)
       scalars[f"impute_r2_{method}/{name}"] = float(found[i, j])
       scalars |= {f"impute_r2_{method}_ci95/{name}": float(half[i, j])} if np.isfinite(half[i, j]) else {}
+  scalars |= {"impute_summary": said} if (said := sentence(scalars, held.features)) else {}
   return scalars, {"impute_hidden": np.array(list(hiding)), "impute_r2": found, "impute_half": half}
+
+
+def alone(scalars: Mapping[str, Any], features: Iterable[str]) -> dict[str, list[float]]:
+  """R2 of the features that were each hidden alone, by the way in which they were filled."""
+  known = lambda way, name: isinstance(value := scalars.get(f"impute_r2_{way}/{name}"), float) and np.isfinite(value)
+  names = [name for name in features if known(METHODS[0], name)]
+  ways = [way for way in METHODS if all(known(way, name) for name in names)]
+  return {way: [scalars[f"impute_r2_{way}/{name}"] for name in names] for way in ways} if names else {}
+
+
+def sentence(scalars: Mapping[str, Any], features: Iterable[str]) -> str:
+  """How well hidden cells come back, and the best of the simpler ways; "" where that was not assessed."""
+  found = alone(scalars, features)
+  if not found:
+    return ""
+  own, mean = found[METHODS[0]], lambda values: sum(values) / len(values)
+  text = (f"Measured cells of held-out rows that were hidden, each feature alone, come back with an R2 of "
+          f"{mean(own):.3g} in scaled units, mean over {len(own)} features")
+  others = {way: values for way, values in found.items() if way in SIMPLER}
+  if not others:
+    return f"{text}."
+  way = max(others, key=lambda way: mean(others[way]))
+  worse = sum(other > value for other, value in zip(others[way], own))
+  verdict = (f"better than this model in {worse} of {len(own)}" if mean(others[way]) > mean(own) else
+             f"the best of the simpler ways, better than this model in {worse} of {len(own)}")
+  return f"{text}; {SIMPLER[way]} {'reaches' if way == 'mean' else 'reach'} {mean(others[way]):.3g}, {verdict}."

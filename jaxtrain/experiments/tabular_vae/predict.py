@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.data import blocks, inputs, kinds, labels, scaling
-from jaxtrain.experiments.tabular_vae import doubt, groups, likelihoods, novelty
+from jaxtrain.experiments.tabular_vae import doubt, groups, imputation, likelihoods, novelty
 from jaxtrain.types import Input, Verb
 
 NUM_IMPUTE = 10
@@ -163,12 +163,11 @@ def say_impute(meta: dict, assessable: bool, assessed: dict[str, dict], found: d
   if not found["num_imputed"].any():
     return []
   said = [] if doubt.has_noise(meta) else [doubt.NO_NOISE]
-  own = [scalars[f"impute_r2_model/{name}"] for scalars in assessed.values() for name in meta["features"]
-         if f"impute_r2_model/{name}" in scalars]
-  if own:
-    return [*said, f"held-out cells that were hidden come back with an R2 of {np.mean(own):.3g}, mean over {len(own)} "
-            "features, each hidden alone"]
-  return said + [HOW_GOOD] * assessable
+  bent = [name for name in meta["features"] if f"{name}_mean" in found]
+  said += [f"{name}: what fills a cell is the median, as a logarithm was taken; its expected value is {name}_mean, "
+           f"and 95 % of such cells lie between {name}_low and {name}_high" for name in bent]
+  own = [words for scalars in assessed.values() if (words := imputation.sentence(scalars, meta["features"]))]
+  return said + (own or [HOW_GOOD] * assessable)
 
 
 def with_lines(verbs: dict[str, Verb], meta: dict, assessable: bool) -> dict[str, Verb]:

@@ -80,16 +80,19 @@ def test_a_cell_that_no_kept_row_has_where_the_others_are_is_measured_on_rows_th
   assert np.isnan(none[0::4, 0]).all() and np.isfinite(none[2::4, 2]).all()
 
 
-def test_a_deviation_in_raw_units_follows_the_transform():
-  """Half of the distance between exp of one deviation above and below: e^m sinh(s), s of the independent column."""
+def test_where_a_logarithm_was_taken_moments_and_ends_are_those_of_a_log_normal():
   scaler = {"columns": NAMES, "transforms": ["log1p", "standardise", "log1p"], "mean": [0.0] * 3, "std": [1.0] * 3}
   kept = np.random.default_rng(1).normal(size=(500, 3)).astype(np.float32)
-  x, missing = np.zeros((4, 3)), np.array([[0, 0, 1]] * 4, bool)
+  x, missing = np.zeros((4, 3)), np.array([[0, 0, 1]] * 3 + [[0] * 3], bool)
   meta = {"features": NAMES, "scaler": scaler, novelty.KEY: kept.tolist()}
   flat = lambda variables, x: jnp.stack([x, x], axis=1)
   found = doubt.columns(fill, flat, None, np.zeros((2, 1)), meta, {}, x, missing)
-  s = np.sqrt(np.mean(kept[:, 2].astype(np.float64) ** 2))
-  np.testing.assert_allclose(found["c_sd"], np.sinh(s), rtol=1e-5)
+  assert sorted(found) == ["c_high", "c_low", "c_mean", "c_sd", "imputed"]
+  s2 = np.mean(kept[:, 2].astype(np.float64) ** 2)  # of the independent column, which is 0 where it is filled in
+  wanted = {"mean": np.exp(s2 / 2) - 1, "sd": np.sqrt(np.expm1(s2) * np.exp(s2)), "low": np.expm1(-1.96 * s2 ** 0.5),
+            "high": np.expm1(1.96 * s2 ** 0.5)}
+  for name, value in wanted.items():
+    np.testing.assert_allclose(found[f"c_{name}"], [value] * 3 + [0.0], rtol=1e-5)
 
 
 def test_a_line_says_what_imputed_cells_are_worth():
@@ -97,7 +100,7 @@ def test_a_line_says_what_imputed_cells_are_worth():
   say = lambda *args: vae_predict.say_impute(*args, {"num_imputed": np.array([0, 1])})
   scored = {"val": {"accuracy": 0.9}, "test": {"impute_r2_model/a": 0.5, "impute_r2_model/b": 0.7,
                                                "impute_r2_model/a+b": -9.0}}
-  assert len(say(meta, True, scored)) == 1 and "an R2 of 0.6, mean over 2" in say(meta, True, scored)[0]
+  assert len(say(meta, True, scored)) == 1 and "an R2 of 0.6 in scaled units, mean over 2" in say(meta, True, scored)[0]
   assert say(meta, True, {}) == [vae_predict.HOW_GOOD] and say(meta, False, {}) == []
   assert say(meta | {novelty.KEY: []}, False, {}) == [doubt.NO_NOISE]
   assert vae_predict.say_impute(meta, True, {}, {"num_imputed": np.zeros(3, int)}) == []

@@ -100,3 +100,13 @@ def test_an_accuracy_without_probes_is_said_to_be_compared_with_one_class_alone(
   said = [line for line in figures_of.findings(found) if "most frequent class alone" in line]
   assert len(said) == says and (not says or "--config.eval.parts=probes" in said[0])
   assert not figures_of.not_compared(found._replace(arrays={}))
+
+
+def test_without_intervals_the_classifier_is_undecided_and_imputation_is_told(run):
+  own = {"probe_accuracy/classifier": 0.967, "probe_accuracy/raw_knn": 0.9, "probe_accuracy/raw_forest": 0.965,
+         "gain_accuracy/classifier-raw_knn": 0.067, "gain_accuracy/classifier-raw_forest": 0.002,
+         "impute_summary": "Cells come back."}
+  said = figures_of.findings(with_scalars(run, own))
+  assert any("is undecided: too few groups are held out" in line and line.endswith(
+      "Its accuracy is 0.967, that of the best of them (random forest) 0.965.") for line in said)
+  assert "Cells come back." in said

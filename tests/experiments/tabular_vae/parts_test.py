@@ -18,7 +18,7 @@ def held(means: np.ndarray, x: np.ndarray, label: np.ndarray, **more) -> held_ou
   """Two thirds of the rows to fit on, a third in eight groups to score."""
   N = len(x)
   rows = lambda pick: held_out.Rows(x[pick], means[pick], label[pick],
-                                    {name: column[pick] for name, column in more.items()}, np.ones(len(x[pick]), bool))
+                                    {name: column[pick] for name, column in more.items()}, np.ones(x[pick].shape, bool))
   cut = 2 * N // 3
   groups = grouped.of_rows({"group": np.arange(N - cut) % 8}, N - cut)
   return held_out.HeldOut(rows(slice(cut)), rows(slice(cut, N)), groups, None, FEATURES, ["p", "q", "r"])
@@ -95,27 +95,37 @@ def test_imputation_beside_simpler_ways(apart):
   scalars, arrays = imputation.assess(some, ("a+c",), zeros)
   assert list(arrays["impute_hidden"]) == ["a", "b", "c", "a+c"]
   assert scalars["impute_r2_linear/c"] == pytest.approx(1.0) and scalars["impute_r2_linear/a+c"] < 0.9
+  scores = {way: np.mean([scalars[f"impute_r2_{way}/{name}"] for name in FEATURES]) for way in ("model", "linear")}
+  assert f"an R2 of {scores['model']:.3g} in scaled units, mean over 3 features" in scalars["impute_summary"]
   x, train = some.scored.x.astype(float), some.train.x.astype(float)
   near = neighbors.KNeighborsRegressor(25).fit(train[:, [1]], train[:, [0, 2]]).predict(x[:, [1]])
   assert scalars["impute_r2_knn/a+c"] == pytest.approx(sk.r2_score(x[:, [0, 2]], near))
   assert scalars["impute_r2_model/b"] == pytest.approx(sk.r2_score(x[:, 1], np.zeros(120)))
   mean = sk.r2_score(x[:, 2], np.full(120, train[:, 2].mean()))
   assert scalars["impute_r2_mean/c"] == pytest.approx(mean) and mean <= 0
+  verdict = f"linear least squares reach {scores['linear']:.3g}, better than this model in 3 of 3."
+  assert scalars["impute_summary"].endswith(verdict)
 
 
-def test_rows_with_holes_are_not_imputed(apart):
-  complete = np.arange(120) % 2 == 0
-  some = apart._replace(scored=apart.scored._replace(complete=complete))
-  x = apart.scored.x[complete].astype(float)
-  scalars, _ = imputation.assess(some, (), np.nan_to_num)
-  assert scalars["impute_r2_model/a"] == pytest.approx(sk.r2_score(x[:, 0], np.zeros(60)))
+def test_rows_with_holes_are_imputed_as_they_are_and_scored_where_they_were_measured(apart):
+  """Half of the rows lack a: the model sees a hole there, the others its training mean, and no score of a counts it."""
+  observed = np.ones((120, 3), bool)
+  observed[::2, 0] = False
+  x = np.where(observed, apart.scored.x, 0).astype(float)
+  some = apart._replace(scored=apart.scored._replace(x=x.astype(np.float32), observed=observed))
+  seen = []
+  scalars, _ = imputation.assess(some, (), lambda holes: (seen.append(holes), np.nan_to_num(holes))[1])
+  assert np.isnan(seen[1]).sum(axis=0).tolist() == [60, 120, 0]  # where b is hidden
+  assert scalars["impute_r2_model/a"] == pytest.approx(sk.r2_score(x[1::2, 0], np.zeros(60)))
+  near = neighbors.KNeighborsRegressor(25).fit(apart.train.x[:, [0, 2]], apart.train.x[:, [1]]).predict(x[:, [0, 2]])
+  assert scalars["impute_r2_knn/b"] == pytest.approx(sk.r2_score(x[:, [1]], near), rel=1e-5)
 
 
 def test_parts_that_find_no_row_say_so(apart):
   unlabelled = apart._replace(scored=apart.scored._replace(label=np.full(120, -1, np.int32)))
   scalars, arrays = probes.assess(unlabelled)
   assert list(scalars) == ["probe_reason"] and not arrays
-  holes = apart._replace(train=apart.train._replace(complete=np.zeros(240, bool)))
+  holes = apart._replace(train=apart.train._replace(observed=np.zeros((240, 3), bool)))
   scalars, arrays = imputation.assess(holes, (), np.nan_to_num)
   assert list(scalars) == ["impute_reason"] and not arrays
 
