@@ -1,9 +1,9 @@
 """The head `arrow`: probabilities and losses in float64, what orders allow, configs; and orders given known edges."""
 
+import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +16,10 @@ LOGITS = np.array([[0, 0.7, -1.2, 5], [0.7, 0, 0.4, 5], [-1.2, 0.4, 0, 5], [5, 5
 SCORES = np.array([0.9, -0.3, 0.2, 9.0])
 MASK = np.array([1.0, 1.0, 1.0, 0.0])
 TRUTH = np.array([[0, 1, 0, 1], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]])  # 0 -> 1 <- 2
-CONDITION = jax.jit(posterior.condition, static_argnums=5)
+# A test calls what it compiles a few times: half the time to compile is worth more than fast code.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
+CONDITION = quick_jit(lambda *args: posterior.condition(jax.random.key(1), *args, 20_000))
 CONFIG = "configs/causal_discovery.py"
 
 
@@ -50,7 +53,7 @@ def graphs():
 
 def test_edge_probabilities_are_those_of_all_orders():
   want = sum(p * graph for p, graph in graphs())
-  found = np.asarray(arrow.marginals(*map(jnp.asarray, (LOGITS, SCORES, MASK))))
+  found = np.asarray(quick_jit(arrow.marginals)(*map(np.float32, (LOGITS, SCORES, MASK))))
   np.testing.assert_allclose(found[:3, :3], want, atol=2e-7)
   assert (found[3] == 0).all() and (found[:, 3] == 0).all()
 
@@ -59,13 +62,14 @@ def test_the_loss_is_the_likelihood_of_the_state_of_each_pair():
   """0 -> 1, 2 -> 1 and no edge between 0 and 2, by the three probabilities; divided by the 6 ordered pairs."""
   p = sum(q * graph for q, graph in graphs())
   want = -(np.log(p[0, 1]) + np.log(p[2, 1]) + np.log(1 - p[0, 2] - p[2, 0])) / 6
-  found = float(arrow.pair_nll(*(jnp.asarray(x, jnp.float32) for x in (LOGITS, SCORES, TRUTH, MASK))))
+  found = float(quick_jit(arrow.pair_nll)(*map(np.float32, (LOGITS, SCORES, TRUTH, MASK))))
   assert found == pytest.approx(want, rel=1e-6)
 
 
 def test_orders_allow_what_plackett_luce_says():
   """20,000 orders, 5 standard errors; no order allows an edge both ways."""
-  masks = np.asarray(arrow.sample_orders(jax.random.key(0), jnp.asarray(SCORES), jnp.asarray(MASK), 20_000))[:, :3, :3]
+  draw = quick_jit(lambda scores, mask: arrow.sample_orders(jax.random.key(0), scores, mask, 20_000))
+  masks = np.asarray(draw(np.float32(SCORES), np.float32(MASK)))[:, :3, :3]
   want = sum(p * mask for p, mask in orders())
   assert (np.abs(masks.mean(0) - want) < 5 * np.sqrt(0.25 / 20_000)).all()
   assert ((masks + masks.swapaxes(1, 2)) == 1 - np.eye(3)).all()
@@ -80,8 +84,7 @@ def test_a_posterior_over_orders_given_known_edges_is_that_of_all_graphs_that_ha
   total = sum(p for p, _ in fits)
   want = sum(p * graph for p, graph in fits) / total
   masks = np.concatenate([np.repeat(mask[None], round(50_000 * p), 0) for p, mask in orders()])
-  probs, drawn = CONDITION(
-      jax.random.key(1), *(jnp.asarray(x, jnp.float32) for x in (LOGITS[:3, :3], masks, np.ones(3), known)), 20_000)
+  probs, drawn = CONDITION(*map(np.float32, (LOGITS[:3, :3], masks, np.ones(3), known)))
   np.testing.assert_allclose(probs, want, atol=1e-4)
   drawn = np.asarray(drawn)
   assert (np.abs(drawn.mean(0) - want) < 5 * np.sqrt(0.25 / 20_000)).all()
@@ -89,18 +92,19 @@ def test_a_posterior_over_orders_given_known_edges_is_that_of_all_graphs_that_ha
 
 
 def test_known_edges_that_no_order_has_give_no_probabilities():
-  first = jnp.asarray(orders()[0][1], jnp.float32)[None]  # 0, 1, 2
-  known = jnp.zeros((3, 3)).at[2, 0].set(1)
-  assert np.isnan(CONDITION(jax.random.key(0), jnp.zeros((3, 3)), first, jnp.ones(3), known, 2)[0]).all()
+  first, known = np.repeat(orders()[0][1][None], 50_000, 0), np.zeros((3, 3))  # 0, 1, 2; as many as above
+  known[2, 0] = 1
+  assert np.isnan(CONDITION(*map(np.float32, (np.zeros((3, 3)), first, np.ones(3), known)))[0]).all()
 
 
 def test_scores_of_variables_are_means_of_flows_out_less_those_in():
   flows = np.random.RandomState(0).normal(size=(1, 4, 4))
-  found = np.asarray(pairs.net_flow(jnp.asarray(flows), jnp.asarray(MASK)[None]))[0]
+  found, symmetric = (np.asarray(x[0]) for x in quick_jit(lambda flows, logits, mask: (
+      pairs.net_flow(flows, mask), pairs.skeleton(logits, mask)))(*map(np.float32, (
+          flows, LOGITS + np.triu(flows), MASK[None]))))
   for i in range(3):
     others = [j for j in range(3) if j != i]
     assert found[i] == pytest.approx(np.mean([flows[0, i, j] - flows[0, j, i] for j in others]), abs=1e-6)
-  symmetric = np.asarray(pairs.skeleton(jnp.asarray(LOGITS + np.triu(flows)), jnp.asarray(MASK)[None]))[0]
   np.testing.assert_array_equal(symmetric, symmetric.T)
   assert symmetric[0, 1] == pytest.approx(0.7 + flows[0, 0, 1] / 2) and symmetric[0, 3] == pairs.NO_EDGE
 

@@ -11,6 +11,9 @@ import pytest
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import corruptions, families, tasks
 
+# A test calls what it compiles a few times: half the time to compile is worth more than fast code.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 X = np.random.RandomState(0).normal(size=(3, 2000)) * [[1.0], [5.0], [0.1]] + [[0.0], [3.0], [-1.0]]
 
 
@@ -21,7 +24,8 @@ def family(text):
 
 def read(text, seed=0, x=X):
   """(values, mask) of a reading in float64."""
-  values, seen = corruptions.reading(family(text))(jax.random.key(seed), jnp.float32(x))
+  one = corruptions.reading(family(text))
+  values, seen = quick_jit(lambda x: one(jax.random.key(seed), x))(np.float32(x))
   return np.asarray(values, np.float64), np.asarray(seen)
 
 
@@ -69,17 +73,18 @@ def test_persisting_noise_is_an_autoregression_of_variance_one(persistence):
     want += weight * np.roll(noise, k, axis=1)
     weight *= persistence
   want *= (1 - persistence**2) ** 0.5
-  got = np.asarray(corruptions.persist(persistence, jnp.float32(noise)))
-  np.testing.assert_allclose(got, want, atol=2e-2)  # what is left out of the sum weighs 1e-3
   lagged = corruptions.persisting(family(f"lagged persistence={persistence}"))
-  np.testing.assert_array_equal(lagged(jnp.float32(noise)), got)
+  got, same = quick_jit(lambda noise: (corruptions.persist(persistence, noise), lagged(noise)))(np.float32(noise))
+  np.testing.assert_allclose(got, want, atol=2e-2)  # what is left out of the sum weighs 1e-3
+  np.testing.assert_array_equal(same, got)
   assert corruptions.persisting(family("rounded"))(noise) is noise
 
 
 def test_hidden_variables_are_those_of_the_tasks_of_their_family():
   found = tuple(map(family, ("none", "hidden num=3 prob=0.5", "hidden num=1 prob=1.0")))
-  kinds, keys = jnp.asarray([0, 1, 2, 1]), jax.random.split(jax.random.key(0), 4)
-  edges, values = map(np.asarray, corruptions.draw_hidden(found, kinds, keys, 200, 5000))
+  keys = jax.random.split(jax.random.key(0), 4)
+  draw = quick_jit(lambda kinds: corruptions.draw_hidden(found, kinds, keys, 200, 5000))
+  edges, values = map(np.asarray, draw(np.array([0, 1, 2, 1])))
   assert edges.shape == (4, 3, 200) and not edges[0].any()
   assert edges[2, 0].all() and not edges[2, 1:].any()
   np.testing.assert_allclose(edges[[1, 3]].mean(2), 0.5, atol=6 * 0.5 / 200**0.5)

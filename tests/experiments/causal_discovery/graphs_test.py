@@ -12,15 +12,25 @@ from jaxtrain.experiments.causal_discovery.numbers import drawn
 
 NUM, NODES = 1500, 20
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
+
+
+def family_of(text):
+  """A family by its line."""
+  return families.parse("data.graphs", (text,), graphs.KNOWN)[0]
+
+
+def many(family, padded, num_nodes):
+  """[NUM, D, D] of a family in topological places; to be compiled."""
+  one = drawn(graphs.make(family, padded))
+  return jax.vmap(lambda key: one(key, jnp.int32(num_nodes)))(jax.random.split(jax.random.key(7), NUM))
 
 
 @functools.lru_cache
 def draw(text, padded=NODES, num_nodes=NODES):
-  """[NUM, D, D] of a family in topological places."""
-  family = families.parse("data.graphs", (text,), graphs.KNOWN)[0]
-  one = drawn(graphs.make(family, padded))
-  many = jax.jit(jax.vmap(lambda key: one(key, jnp.int32(num_nodes))), compiler_options=QUICK)
-  return np.asarray(many(jax.random.split(jax.random.key(7), NUM))), family
+  """The same and the family, of a line."""
+  family = family_of(text)
+  return np.asarray(quick_jit(lambda: many(family, padded, num_nodes))()), family
 
 
 CASES = {"er edge_prob=0.2": 38, "er edges_per_node=2": 40, "er num_edges=20": 20, "sf m=2": 36, "sf m=3": 51,
@@ -39,12 +49,17 @@ def test_edges_are_as_many_as_the_definition_says(text):
   assert abs(edges.mean() - CASES[text]) < tolerance + (0.7 if text in ("grg", "sbm") else 0)
 
 
+@functools.cache
+def squares_apart():
+  """Squared distances of 4e6 pairs of points in the unit square."""
+  return np.square(np.diff(np.random.default_rng(5).uniform(size=(2, 2, 4_000_000)), axis=0)[0]).sum(0)
+
+
 @pytest.mark.parametrize("radius", [0.1, 0.3, 1.0, 1.2])
 def test_near_points_are_as_many_as_a_simulation_says(radius):
   """Pairs of points in the unit square at most a radius apart: 4e6 pairs, 5 standard errors: 6e-7 each."""
-  family = families.parse("data.graphs", (f"grg radius={radius}",), graphs.KNOWN)[0]
-  a, b = np.random.default_rng(5).uniform(size=(2, 4_000_000, 2))
-  share = np.mean(np.hypot(*(a - b).T) <= radius)
+  family = family_of(f"grg radius={radius}")
+  share = np.mean(squares_apart() <= radius**2)
   sampled = 400_000 if radius > 1 else 4_000_000  # beyond the side there is no short formula
   assert abs(graphs.expected_edges(family, 2) - share) < 5 * (share * (1 - share) * (1 / 4e6 + 1 / sampled)) ** 0.5
 
@@ -67,7 +82,7 @@ def test_preferential_attachment_is_by_degree():
   """m = 1: E[degree] of the first two nodes grows by 1 + 1 / (2 edges) a step; 5 standard errors."""
   log_degree = lambda edges: jnp.log(jnp.sum(edges, 0) + jnp.sum(edges, 1))
   one = drawn(lambda numbers: graphs.attach({"m": 1}, NODES, numbers, log_degree, 2))
-  edges = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(3), NUM)))
+  edges = np.asarray(quick_jit(lambda: jax.vmap(one)(jax.random.split(jax.random.key(3), NUM)))())
   first = (edges.sum(1) + edges.sum(2))[:, :2].mean(1)
   want = np.prod([1 + 1 / (2 * count) for count in range(1, NODES - 1)])
   assert abs(first.mean() - want) < 5 * first.std() / NUM ** 0.5
@@ -89,9 +104,10 @@ def test_blocks_are_denser_within():
 
 
 def test_a_ring_that_is_not_rewired_has_degree_k_and_one_that_is_keeps_its_edges():
-  ring, _ = draw("ws k=4 p=0.0")
+  family = family_of("ws k=4")
+  by_share = quick_jit(lambda p: many(family._replace(params=family.params | {"p": p}), NODES, NODES))
+  ring, rewired = (np.asarray(by_share(p)) for p in (0.0, 1.0))  # one program for both
   assert ((ring | ring.swapaxes(1, 2)).sum(1) == 4).all()
-  rewired = draw("ws k=4 p=1.0")[0]
   assert (rewired.sum((1, 2)) == 40).all() and (rewired | rewired.swapaxes(1, 2)).sum(1).std() > 1
 
 
@@ -107,4 +123,4 @@ def test_exact_edges_are_spread_evenly_over_the_pairs():
                                                 ("sf m=9", 5, 0.0), ("er edge_prob=1.0", 7, 0.5)])
 def test_no_more_than_half_of_the_ordered_pairs_have_an_edge(words, nodes, most):
   """Also where a family asks for more edges than so few nodes can have."""
-  assert graphs.edge_probability(families.parse("data.graphs", (words,), graphs.KNOWN), nodes) == pytest.approx(most)
+  assert graphs.edge_probability((family_of(words),), nodes) == pytest.approx(most)

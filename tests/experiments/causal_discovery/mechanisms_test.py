@@ -1,5 +1,7 @@
 """Mechanisms against their formulas in float64 from the same numbers, and what the repaired ones promise."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,9 @@ from jaxtrain.experiments.causal_discovery import families, functions, mechanism
 from jaxtrain.experiments.causal_discovery.numbers import Numbers, count, drawn
 
 D, N = 4, 400
+# A test calls what it compiles a few times: half the time to compile is worth more than fast code.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 X = np.random.RandomState(0).normal(size=(D, N))
 EPS = np.random.RandomState(1).normal(size=N)
 PARENTS = np.array([1.0, 0.0, 1.0, 0.0])
@@ -18,7 +22,7 @@ REPAIRED = [name for name in mechanisms.KNOWN if not name.startswith(("legacy_",
 
 
 class Recorded(Numbers):
-  """Keeps what it hands out, in float64."""
+  """Keeps what it hands out."""
 
   def __init__(self, bits):
     super().__init__(bits)
@@ -26,7 +30,7 @@ class Recorded(Numbers):
 
   def uniform(self, shape=(), low=0.0, high=1.0):
     value = super().uniform(shape, low, high)
-    self.log.append(np.asarray(value, np.float64))
+    self.log.append(value)
     return value
 
 
@@ -36,16 +40,41 @@ def make(name, **params):
   return mechanisms.make(families.parse("data.mechanisms", (text,), mechanisms.KNOWN)[0])
 
 
-def node(parents=PARENTS, share=0.3):
-  """What a mechanism is told."""
-  return mechanisms.Node(jnp.ones(N), jnp.asarray(not parents.any()), jnp.float32(share))
+def bits_of(function, *args, seed=0):
+  """As many random bits as a function takes."""
+  return np.random.RandomState(seed).randint(2**32, size=count(function, *args), dtype=np.uint32)
 
 
-def run(name, parents=PARENTS, share=0.3, x=X, eps=EPS, seed=0, **params):
+def recorded(function):
+  """Compiled `(bits, *args) -> (result, what was drawn)` of a function of numbers."""
+  def both(bits, *args):
+    numbers = Recorded(bits)
+    return function(numbers, *args), numbers.log
+  return quick_jit(both)
+
+
+def in_float64(found):
+  """The same on the host."""
+  return jax.tree.map(lambda x: np.asarray(x, np.float64), found)
+
+
+def told(x, parents, eps, share):
+  """What a mechanism is given besides numbers."""
+  node = mechanisms.Node(np.ones(N, np.float32), ~parents.any(), np.float32(share))
+  return np.float32(x), np.float32(parents), np.float32(eps), node
+
+
+@functools.cache
+def compiled(name, params):
+  """A mechanism as `recorded`, and its bits: one program for all tests that share it."""
+  one = make(name, **dict(params))
+  return recorded(one), bits_of(one, *told(X, PARENTS, EPS, 0.3))
+
+
+def run(name, parents=PARENTS, share=0.3, x=X, eps=EPS, **params):
   """(values, what was drawn) of a mechanism."""
-  one, args = make(name, **params), (jnp.float32(x), jnp.float32(parents), jnp.float32(eps), node(parents, share))
-  numbers = Recorded(jax.random.bits(jax.random.key(seed), (count(one, *args),)))
-  return np.asarray(one(numbers, *args), np.float64), numbers.log
+  function, bits = compiled(name, tuple(params.items()))
+  return in_float64(function(bits, *told(x, parents, eps, share)))
 
 
 def standard(x):
@@ -62,19 +91,28 @@ def normal(u):
 def test_numbers_are_handed_out_once_and_have_their_distributions():
   """Kolmogorov-Smirnov at 1e-6 each of 4."""
   from scipy import stats
-  numbers = Numbers(jax.random.bits(jax.random.key(0), (90_000,)))
-  drawn_ = {"uniform": numbers.uniform((20_000,)), "norm": numbers.normal((20_000,)),
-            "expon": numbers.exponential((20_000,))}
-  for name, value in drawn_.items():
-    assert stats.kstest(np.asarray(value), name).pvalue > 1e-6
-  gamma = np.asarray([numbers.gamma(2.5) for _ in range(2000)])
-  assert stats.kstest(gamma, "gamma", args=(2.5,)).pvalue > 1e-6
-  assert numbers.taken == 70_000 and set(np.unique(numbers.sign((100,)))) == {-1.0, 1.0}
+  def draw(bits):
+    numbers = Numbers(bits)
+    found = {"uniform": numbers.uniform((20_000,)), "norm": numbers.normal((20_000,)),
+             "expon": numbers.exponential((20_000,))}
+    gamma, signs = [numbers.gamma(2.5) for _ in range(3)], numbers.sign((100,))
+    assert numbers.taken == 60_000 + 3 * 5 + 100
+    return found, gamma, signs
+  bits = np.random.RandomState(0).randint(2**32, size=60_115, dtype=np.uint32)
+  found, gamma, signs = in_float64(quick_jit(draw)(bits))
+  for name, value in found.items():
+    assert stats.kstest(value, name).pvalue > 1e-6
+  np.testing.assert_allclose(found["uniform"], ((bits[:20_000] >> 9) + 0.5) * 2.0**-23)
+  squares = np.square(normal(((bits[60_000:60_015] >> 9) + 0.5) * 2.0**-22 - 1)).reshape(3, 5)
+  np.testing.assert_allclose(gamma, 0.5 * squares.sum(1), rtol=1e-4)
+  assert set(np.unique(signs)) == {-1.0, 1.0}
+  many = quick_jit(jax.vmap(lambda bits: Numbers(bits).gamma(2.5)))(bits[:10_000].reshape(2000, 5))
+  assert stats.kstest(np.asarray(many), "gamma", args=(2.5,)).pvalue > 1e-6
 
 
 def test_cosine_of_turns():
   x = np.linspace(-3, 3, 100_001).astype(np.float32)
-  np.testing.assert_allclose(functions.cos_turns(x), np.cos(2 * np.pi * x.astype(np.float64)), atol=1e-6)
+  np.testing.assert_allclose(quick_jit(functions.cos_turns)(x), np.cos(2 * np.pi * x.astype(np.float64)), atol=1e-6)
 
 
 @pytest.mark.parametrize("name, inner", [
@@ -137,10 +175,10 @@ def test_random_features_of_a_gaussian_process():
 
 def test_random_features_have_the_covariance_of_the_kernel():
   """Mean of f(a) f(b) over 4,000 draws against exp(-|a - b|^2 / (2 l^2)), 5 standard errors of a product of normals."""
-  x = jnp.asarray([[0.0, 0.5, 1.0]])
+  x = np.array([[0.0, 0.5, 1.0]], np.float32)
   params = {"rff_dim": 64, "num_kernels": 1, "shared_length": 0, "length_low": 1.0, "length_high": 1.0}
   one = drawn(lambda numbers: functions.draw_features(numbers, x, jnp.ones(1), params, lambda _: 1.0, True))
-  f = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 4000)))
+  f = np.asarray(quick_jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 4000)))
   np.testing.assert_allclose(f.T @ f / 4000, np.exp(-0.5 * np.subtract.outer([0, 0.5, 1], [0, 0.5, 1]) ** 2),
                              atol=5 * (2 / 4000) ** 0.5)
 
@@ -173,15 +211,14 @@ def test_other_formulas_of_the_releases():
 def test_kernels_of_the_exact_processes():
   """Both sums of kernels against their formulas in float64."""
   r = lambda lengths: np.sqrt(np.square((X[:, :, None] - X[:, None]) * (PARENTS / lengths)[:, None, None]).sum(0))
-  def recorded(function):
-    args = (jnp.float32(X), jnp.float32(PARENTS))
-    numbers = Recorded(jax.random.bits(jax.random.key(3), (count(function, *args),)))
-    return np.asarray(function(numbers, *args), np.float64), numbers.log
-  K, u = recorded(functions.rational_and_exponential)
+  def of(function):
+    args = (np.float32(X), np.float32(PARENTS))
+    return in_float64(recorded(function)(bits_of(function, *args, seed=3), *args))
+  K, u = of(functions.rational_and_exponential)
   pair = lambda a, b, alpha, gamma, v: v[0] * (1 + r(a)**2 / (2 * alpha)) ** -alpha + v[1] * np.exp(-r(b) ** gamma)
   want = pair(*u[:5]) + pair(*u[5:])
   np.testing.assert_allclose(K, want, rtol=2e-3)
-  K, u = recorded(functions.two_exponentials)
+  K, u = of(functions.two_exponentials)
   clipped = lambda k: np.clip(np.exp(normal(u[k]) - 1), 0.1, 5.0)
   np.testing.assert_allclose(K, sum(np.exp(-r(clipped(k)) ** u[k + 1]) for k in (0, 2)), rtol=2e-3, atol=1e-4)
 
@@ -242,9 +279,9 @@ def test_the_exact_process_has_the_covariance_of_its_kernel():
   """One input, one length: exp(-r^gamma) at r = 0 is 1, and draws have it; 5 standard errors over 3,000."""
   K = np.array([[1.0, 0.6], [0.6, 1.0]])
   one = drawn(lambda numbers: functions.draw_exact(numbers, jnp.float32(K), 0.0))
-  f = np.asarray(jax.vmap(one)(jax.random.split(jax.random.key(2), 3000)))
+  f = np.asarray(quick_jit(jax.vmap(one))(jax.random.split(jax.random.key(2), 3000)))
   np.testing.assert_allclose(f.T @ f / 3000, K, atol=5 * (2 / 3000) ** 0.5)
-  r = functions.distances(jnp.float32(X), jnp.float32(PARENTS), jnp.full((D,), 2.0))
+  r = quick_jit(functions.distances)(np.float32(X), np.float32(PARENTS), np.full(D, 2.0, np.float32))
   want = np.sqrt(np.square((X[:, :, None] - X[:, None]) * PARENTS[:, None, None] / 2.0).sum(0))
   np.testing.assert_allclose(r, want, atol=1e-5)
   assert (np.diag(np.asarray(r)) == 0).all()

@@ -17,7 +17,7 @@ quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 FULL = dict(dim=128, num_heads=8, ff_dim=512, dropout_rate=0.1, precision="float32", remat=False, sample_chunk=0)
 SMALL = FULL | dict(dim=16, num_heads=2, ff_dim=24)
-AVICI = dict(num_blocks=4, key_size=6, tau_init=2.0, beta_init=-3.0)
+AVICI = dict(num_blocks=2, key_size=6, tau_init=2.0, beta_init=-3.0)
 BCNP = dict(num_layers=2, num_layers_decoder=2, emb_depth=1, q_before_l=True, symmetric=True)
 LITE = dict(num_layers=2, emb_depth=1)
 B, N, D = 2, 6, 7
@@ -41,10 +41,15 @@ def inputs(num_rows=N, num_nodes=D, seed=0):
 
 
 @functools.cache
+def start(name):
+  """Parameters as they are drawn."""
+  return quick_jit(lambda key: make(name).init(key, *inputs(), False))(jax.random.key(0))
+
+
+@functools.cache
 def params(name):
   """Parameters moved away from their start, so that zero biases and unit scales are not."""
-  variables = quick_jit(lambda key: make(name).init(key, *inputs(), False))(jax.random.key(0))
-  leaves, tree = jax.tree.flatten(variables)
+  leaves, tree = jax.tree.flatten(start(name))
   random = np.random.RandomState(1)
   return jax.tree.unflatten(tree, [x + 0.1 * random.normal(size=x.shape).astype(np.float32) for x in leaves])
 
@@ -55,19 +60,26 @@ def tuple_of(out):
 
 
 @functools.cache
-def apply(name, **fields):
-  """Compiled evaluation of a model with these fields."""
-  run = quick_jit(lambda variables, *args: tuple_of(make(name, **fields).apply(variables, *args, False)))
-  return functools.partial(run, params(name))
-
-
-@functools.cache
-def loss_and_grads(name, **fields):
-  """Compiled sum of squares of all outputs and its gradient for the parameters."""
+def compiled(name, **fields):
+  """Program of a model with these fields: ((sum of squares of all outputs, outputs), gradient for the parameters)."""
   def loss(variables, values, intervened, node_mask):
     logits, order = tuple_of(make(name, **fields).apply(variables, values, intervened, node_mask, False))
-    return jnp.sum(jnp.square(jnp.where(logits > pairs.NO_EDGE, logits, 0.0))) + jnp.sum(jnp.square(order))
-  return quick_jit(jax.value_and_grad(loss))
+    total = jnp.sum(jnp.square(jnp.where(logits > pairs.NO_EDGE, logits, 0.0))) + jnp.sum(jnp.square(order))
+    return total, (logits, order)
+  return quick_jit(jax.value_and_grad(loss, has_aux=True))
+
+
+def apply(name, **fields):
+  """Evaluation of a model with these fields."""
+  return lambda *args: compiled(name, **fields)(params(name), *args)[0][1]
+
+
+def loss_and_grads(name, **fields):
+  """Sum of squares of all outputs and its gradient for the parameters."""
+  def found(*args):
+    (loss, _), grads = compiled(name, **fields)(*args)
+    return loss, grads
+  return found
 
 
 def count(tree):
@@ -103,7 +115,7 @@ def test_kernels_start_kaiming_uniform_and_the_rest_neutral():
       kernels += 1
     else:
       assert (x == {"scale": 1, "bias": 0, "offset": 0, "tau": 2, "beta": -3}[end]).all(), path
-  assert kernels == 1 + 4 * 6 + 2
+  assert kernels == 1 + 2 * 6 + 2
 
 
 # A plain version, one step after the other as in the source.
@@ -144,7 +156,7 @@ def plain(name, values, intervened):
   mlp = lambda x, p: linear(np.maximum(linear(x, p["linear_0"]), 0), p["linear_1"])
   if name == "avici":
     z = linear(x, e["embedding"])
-    for i in range(4):
+    for i in range(2):
       z = block(z, e[f"block_{i}"], ("variables", "samples")[i % 2], 2)
     z = norm(z, e).max(axis=1)
     u, v = (linear(norm(z, p[part]), p[part]["linear"]) for part in ("cause", "effect"))
@@ -184,13 +196,15 @@ def test_outputs_are_those_of_the_plain_version(name):
   assert want[:, off].std() > 0.02 and (name != "bcnp" or want_order.std() > 0.01)  # no constant function
 
 
-@pytest.mark.parametrize("num_sequences, masked", [(4, True), (5, True), (5, False)])  # of 5, the last turn is short
+@pytest.mark.parametrize("num_sequences, masked", [
+  pytest.param(4, True, marks=pytest.mark.slow), (5, True), (5, False)])  # of 5, the last turn is short
 def test_attention_in_the_cache_is_that_of_jax(monkeypatch, num_sequences, masked):
   monkeypatch.setattr(attention, "CACHED_SCORES", 2 * 4 * 9 * 9)
   random = np.random.RandomState(0)
-  qkv = jnp.asarray(random.normal(size=(num_sequences, 9, 3 * 4 * 5)), jnp.float32)
-  key_mask = jnp.asarray(random.rand(num_sequences, 9) < 0.6, jnp.float32).at[:, 0].set(1)
-  weight = jnp.asarray(random.normal(size=(num_sequences, 9, 4 * 5)), jnp.float32)
+  qkv = random.normal(size=(num_sequences, 9, 3 * 4 * 5)).astype(np.float32)
+  key_mask = (random.rand(num_sequences, 9) < 0.6).astype(np.float32)
+  key_mask[:, 0] = 1
+  weight = random.normal(size=(num_sequences, 9, 4 * 5)).astype(np.float32)
   found = []
   for backend in ("cpu", "gpu"):
     monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
@@ -246,9 +260,8 @@ def test_padding_changes_no_real_output_and_no_gradient(name, fill):
 @either
 def test_no_gradient_is_nan_for_constant_data_or_a_task_of_padding(name):
   values, intervened, node_mask = inputs()
-  fresh = quick_jit(lambda key: make(name).init(key, *inputs(), False))(jax.random.key(0))
   node_mask[1] = 0
-  loss, grads = loss_and_grads(name)(fresh, np.zeros_like(values), np.zeros_like(intervened), node_mask)
+  loss, grads = loss_and_grads(name)(start(name), np.zeros_like(values), np.zeros_like(intervened), node_mask)
   assert np.isfinite(loss) and all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
@@ -297,9 +310,12 @@ class Chunks(nn.Module):
 
 def test_chunks_of_samples_are_strided_and_joined():
   x = np.random.RandomState(0).normal(size=(B, 6, 3, 2)).astype(np.float32)
-  for chunk, want in ((2, x[:, 3:].max(axis=1)), (3, x[:, 4:].max(axis=1)), *((n, x[:, -1]) for n in (0, 6, 9))):
-    np.testing.assert_array_equal(Chunks(chunk, attention.largest).apply({}, x), want)
-  np.testing.assert_allclose(Chunks(2, jnp.mean).apply({}, x), x[:, 3:].mean(axis=1), rtol=1e-6)
+  cases = {2: x[:, 3:].max(axis=1), 3: x[:, 4:].max(axis=1)} | {n: x[:, -1] for n in (0, 6, 9)}
+  found, mean = quick_jit(lambda x: ({chunk: Chunks(chunk, attention.largest).apply({}, x) for chunk in cases},
+                                     Chunks(2, jnp.mean).apply({}, x)))(x)
+  for chunk, want in cases.items():
+    np.testing.assert_array_equal(found[chunk], want)
+  np.testing.assert_allclose(mean, x[:, 3:].mean(axis=1), rtol=1e-6)
   with pytest.raises(ValueError, match="model.sample_chunk 4 does not divide the 6 samples"):
     Chunks(4, attention.largest).apply({}, x)
 

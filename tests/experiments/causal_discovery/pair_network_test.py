@@ -58,15 +58,15 @@ def test_training_hides_rows_and_cells_of_each_task_by_its_own_share():
 
   Bounds are 5 standard errors of the mean of 3,000 uniform numbers, 5 x 0.29 / 55.
   """
-  draw = quick_jit(lambda key: pair_network.hide(key, jnp.ones((3000, 100, 3)), 0.9, 0.4))
-  seen = np.asarray(draw(jax.random.key(0)))
+  draw = quick_jit(lambda: (pair_network.hide(jax.random.key(0), jnp.ones((3000, 100, 3)), 0.9, 0.4),
+                            pair_network.hide(jax.random.key(1), jnp.ones((20, 50, 3)), 0.9, 0.0)))
+  seen, rows_alone = map(np.asarray, draw())
   assert set(np.unique(seen)) == {0, 1}
   rows = seen.any(2).mean(1)  # of three cells one is there but for a row that was hidden, and 6 % at the most
   assert 0.02 <= rows.min() and rows.max() <= 1
   cells = seen.sum((1, 2)) / (3 * np.maximum(100 * rows, 1))
   assert abs((1 - cells).mean() / 0.4 - 0.5) < 0.03 and (1 - cells).max() < 0.7
   assert abs(np.log10(rows).mean() + 0.5) < 0.03
-  rows_alone = np.asarray(pair_network.hide(jax.random.key(1), jnp.ones((20, 50, 3)), 0.9, 0.0))
   assert (rows_alone == rows_alone[:, :, :1]).all() and 0 < rows_alone.mean() < 1
 
 

@@ -90,64 +90,78 @@ def test_spectral_radius_of_confident_edges_stays_finite():
 
 def test_sinkhorn_is_doubly_stochastic_and_has_the_gradient_of_plain_iterations():
   x = np.random.RandomState(0).normal(size=(5, 5)).astype(np.float32)
-  soft = np.exp(quick_jit(lambda x: posterior.sinkhorn(x, 60))(x))
+  weight = probs(1, 5)
+  weighted = lambda x: jnp.sum(weight * jnp.exp(posterior.sinkhorn(x, 7)))
+  soft, (value, grad) = quick_jit(lambda x: (jnp.exp(posterior.sinkhorn(x, 60)), jax.value_and_grad(weighted)(x)))(x)
   np.testing.assert_allclose(soft.sum(axis=0), 1, atol=1e-5)
   np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-5)
   def plain(x):
     for _ in range(7):
-      x = x - jax.nn.logsumexp(x, axis=1, keepdims=True)
-      x = x - jax.nn.logsumexp(x, axis=0, keepdims=True)
-    return x
-  weight = jnp.asarray(probs(1, 5))
-  found = [quick_jit(jax.value_and_grad(lambda x, f=f: jnp.sum(weight * jnp.exp(f(x)))))(x)
-           for f in (lambda x: posterior.sinkhorn(x, 7), plain)]
-  np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
-  np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-6)
+      x = x - scipy.special.logsumexp(x, axis=1, keepdims=True)
+      x = x - scipy.special.logsumexp(x, axis=0, keepdims=True)
+    return np.sum(weight * np.exp(x))
+  x, want = x.astype(np.float64), np.zeros((5, 5))
+  for i, j in np.ndindex(5, 5):
+    change = np.zeros((5, 5))
+    change[i, j] = 1e-5
+    want[i, j] = (plain(x + change) - plain(x - change)) / 2e-5
+  np.testing.assert_allclose(value, plain(x), rtol=1e-5)
+  np.testing.assert_allclose(grad, want, atol=1e-6)
 
 
-@pytest.mark.parametrize("D", [1, 6, 20])
+@pytest.mark.parametrize("D", [1, pytest.param(6, marks=pytest.mark.slow), 20])
 def test_assignment_is_scipys(D):
   scores = np.random.RandomState(D).gumbel(size=(64, D, D)).astype(np.float32)
-  got = np.asarray(jax.jit(jax.vmap(posterior.assignment))(scores))
+  got = np.asarray(quick_jit(jax.vmap(posterior.assignment))(scores))
   for one, x in zip(got, scores, strict=True):
     rows, columns = scipy.optimize.linear_sum_assignment(x, maximize=True)
     np.testing.assert_array_equal(np.nonzero(one), (rows, columns))
     assert (one[rows, columns] == 1).all()
 
 
+WEIGHT = np.random.RandomState(2).rand(200, 7, 7).astype(np.float32)
+
+
 @quick_jit
-def permutations(key, order_scores, node_mask):
-  return posterior.sample_permutations(key, order_scores, node_mask, 200, 20)
+def permutations(order_scores):
+  """200 permutations and the gradient of their sum by `WEIGHT`."""
+  def weighted(s):
+    perms = posterior.sample_permutations(jax.random.key(3), s, MASK, 200, 20)
+    return jnp.sum(WEIGHT * perms), perms
+  grad, perms = jax.grad(weighted, has_aux=True)(order_scores)
+  return perms, grad
 
 
 def test_sampled_permutations_put_padding_last_and_their_graphs_are_acyclic():
   order_scores = np.random.RandomState(0).normal(size=7).astype(np.float32)
-  perms = np.asarray(permutations(jax.random.key(0), order_scores, MASK))
+  perms = np.asarray(permutations(order_scores)[0])
   assert set(np.unique(perms)) == {0, 1}
   assert (perms.sum(axis=1) == 1).all() and (perms.sum(axis=2) == 1).all()
   position = perms.argmax(axis=2)
   assert (position[:, 2] == 5).all() and (position[:, 5] == 6).all()
   assert len(np.unique(position[:, MASK > 0], axis=0)) > 50
-  masks = np.asarray(quick_jit(posterior.order_masks)(perms))
+  @quick_jit
+  def found(perms, position):
+    masks = posterior.order_masks(perms)
+    ranks = posterior.plackett_luce_sample(jax.random.key(1), order_scores, MASK, 200)
+    graphs = [posterior.sample_ordered_graphs(jax.random.key(2), jnp.full((7, 7), 2.0), allowed, MASK)
+              for allowed in (masks, posterior.rank_masks(ranks))]
+    return masks, posterior.rank_masks(position), ranks, graphs
+  masks, by_position, ranks, graphs = jax.device_get(found(perms, position))
   np.testing.assert_array_equal(masks, position[:, :, None] > position[:, None, :])
-  np.testing.assert_array_equal(masks, posterior.rank_masks(position))
-  ranks = posterior.plackett_luce_sample(jax.random.key(1), jnp.asarray(order_scores), jnp.asarray(MASK), 200)
-  assert (np.asarray(ranks)[:, [2, 5]] == [5, 6]).all()
-  for allowed in (masks, posterior.rank_masks(ranks)):
-    graphs = np.asarray(posterior.sample_ordered_graphs(jax.random.key(2), jnp.full((7, 7), 2.0), allowed, MASK))
-    assert graphs.sum() > 1000 and (graphs[:, 2] == 0).all() and (graphs[:, :, 5] == 0).all()
-    assert (np.linalg.matrix_power(graphs, 7) == 0).all()  # no walk as long as the number of variables
+  np.testing.assert_array_equal(masks, by_position)
+  assert (ranks[:, [2, 5]] == [5, 6]).all()
+  for drawn in graphs:
+    assert drawn.sum() > 1000 and (drawn[:, 2] == 0).all() and (drawn[:, :, 5] == 0).all()
+    assert (np.linalg.matrix_power(drawn, 7) == 0).all()  # no walk as long as the number of variables
 
 
 def test_the_gradient_of_permutations_is_that_of_the_soft_ones():
-  order_scores = jnp.asarray(np.random.RandomState(1).normal(size=7), jnp.float32)
-  weight = jnp.asarray(np.random.RandomState(2).rand(5, 7, 7), jnp.float32)
+  order_scores = np.random.RandomState(1).normal(size=7).astype(np.float32)
   def soft(s):
-    log_scores = posterior.position_scores(s, MASK)[None] + jax.random.gumbel(jax.random.key(3), (5, 7, 7))
-    return jnp.exp(jax.vmap(lambda x: posterior.sinkhorn(x, 20))(log_scores))
-  hard = lambda s: posterior.sample_permutations(jax.random.key(3), s, MASK, 5, 20)
-  got, want = (np.asarray(quick_jit(jax.grad(lambda s, f=f: jnp.sum(weight * f(s))))(order_scores))
-               for f in (hard, soft))
+    log_scores = posterior.position_scores(s, MASK)[None] + jax.random.gumbel(jax.random.key(3), (200, 7, 7))
+    return jnp.sum(WEIGHT * jnp.exp(jax.vmap(lambda x: posterior.sinkhorn(x, 20))(log_scores)))
+  got, want = np.asarray(permutations(order_scores)[1]), np.asarray(quick_jit(jax.grad(soft))(order_scores))
   np.testing.assert_allclose(got, want, rtol=1e-5)
   assert np.isfinite(got).all() and (got[MASK > 0] != 0).all() and (got[MASK == 0] == 0).all()
 
@@ -158,16 +172,17 @@ def all_ranks(D):
 
 
 def test_plackett_luce_sums_to_one_and_its_samples_have_its_frequencies():
-  scores = jnp.asarray([0.3, -1.0, 9.9, 1.2, 0.0, -9.9], jnp.float32)
-  node_mask = jnp.asarray([1, 1, 0, 1, 1, 0], jnp.float32)
+  scores = np.array([0.3, -1.0, 9.9, 1.2, 0.0, -9.9], np.float32)
+  node_mask = np.array([1, 1, 0, 1, 1, 0], np.float32)
   ranks = np.stack([np.insert(r, [2, 4], [4, 5]) for r in all_ranks(4)])
-  log_prob = np.asarray(posterior.plackett_luce_log_prob(scores, jnp.asarray(ranks), node_mask))
+  log_prob, drawn = jax.device_get(quick_jit(lambda scores, ranks, node_mask: (
+      posterior.plackett_luce_log_prob(scores, ranks, node_mask),
+      posterior.plackett_luce_sample(jax.random.key(0), scores, node_mask, 5000)))(scores, ranks, node_mask))
   assert np.exp(log_prob).sum() == pytest.approx(1, abs=1e-5)
   drawing = np.argsort(ranks[7])[:4]  # by hand: the product of softmaxes over those left
-  left = [np.asarray(scores)[drawing[n:]] for n in range(4)]
+  left = [scores[drawing[n:]] for n in range(4)]
   want = sum(x[0] - scipy.special.logsumexp(x) for x in left)
   assert log_prob[7] == pytest.approx(want, abs=1e-5)
-  drawn = np.asarray(posterior.plackett_luce_sample(jax.random.key(0), scores, node_mask, 5000))
   assert drawn.dtype == np.int32
   count = (drawn[:, None] == ranks[None]).all(axis=2).sum(axis=0)
   assert count.sum() == 5000
@@ -204,14 +219,14 @@ def test_mixture_losses_are_those_of_loops():
   p = scipy.special.expit(logits.astype(np.float64)) * (ranks[:, :, None] > ranks[:, None, :])
   p = np.clip(p, 1e-6, 1 - 1e-6)
   want = -np.log(np.where(truth, p, 1 - p).mean(axis=0))[~np.eye(4, dtype=bool)].mean()
-  masks = posterior.rank_masks(ranks)
-  assert float(marginal(logits, masks, truth, ones)) == pytest.approx(want, rel=1e-5)
+  rank_masks = lambda r: np.float32(r[:, :, None] > r[:, None, :])
+  assert float(marginal(logits, rank_masks(ranks), truth, ones)) == pytest.approx(want, rel=1e-5)
   # Two padded variables, whatever stands there, change neither.
   pad = lambda x: np.pad(x, (0, 2), constant_values=7.0)
   node_mask, more = np.pad(ones, (0, 2)), np.concatenate([ranks, np.tile([[4, 5]], (3, 1))], axis=1)
   padded = pad(logits), pad(order_scores), more, np.pad(truth, (0, 2), constant_values=1)
   assert float(quick_jit(posterior.joint_mixture_nll)(*padded, node_mask)) == pytest.approx(float(got), rel=1e-5)
-  assert float(marginal(padded[0], posterior.rank_masks(more), padded[3], node_mask)) == pytest.approx(want, rel=1e-5)
+  assert float(marginal(padded[0], rank_masks(more), padded[3], node_mask)) == pytest.approx(want, rel=1e-5)
   with pytest.raises(ValueError, match="at least 2 orders, got 1"):
     posterior.joint_mixture_nll(logits, order_scores, ranks[:1], truth, ones)
 
@@ -262,8 +277,8 @@ def test_losses_stay_finite_at_extreme_logits():
 
 def test_independent_graphs_have_their_probabilities():
   logits = np.random.RandomState(0).normal(size=(7, 7)).astype(np.float32)
-  graphs = np.asarray(posterior.sample_graphs(jax.random.key(0), logits, MASK, 4000))
-  want = scipy.special.expit(logits) * np.asarray(posterior.pair_mask(jnp.asarray(MASK)))
+  graphs = np.asarray(quick_jit(lambda x: posterior.sample_graphs(jax.random.key(0), x, MASK, 4000))(logits))
+  want = scipy.special.expit(logits) * np.outer(MASK, MASK) * ~np.eye(7, dtype=bool)
   # 20 pairs within 5 standard errors: false alarms in fewer than 1 of 80,000 keys.
   assert np.abs(graphs.mean(axis=0) - want).max() < 5 * np.sqrt(0.25 / 4000)
   assert set(np.unique(graphs)) == {0, 1} and (graphs.mean(axis=0)[want == 0] == 0).all()

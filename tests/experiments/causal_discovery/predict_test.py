@@ -1,6 +1,9 @@
 """A trained model on a table of its user's: edge probabilities, sampled graphs, tables that do not fit."""
 
+import contextlib
 import csv
+import functools
+import io
 import os
 
 import numpy as np
@@ -13,6 +16,7 @@ from jaxtrain import ensemble, predict as command
 from jaxtrain.data import files, inputs, writing
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import predict as verbs, training, user_table
+from jaxtrain.run import trained as run_state
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +44,20 @@ def trained(tmp_path_factory, shared):
   return folder
 
 
-def apply(folder, verb, table, *more):
-  """Rows that a verb writes for a table."""
+@functools.cache  # many tests ask for the graph of the plain table
+def answer(folder, verb, table, *more):
+  """(rows that a verb writes for a table, what it says)."""
   output = str(folder / f"{verb}-{table}.csv")
-  command.run([f"--workdir={folder / 'run'}", f"--verb={verb}", f"--input={folder / table}.csv", f"--output={output}",
-               *more])
+  with contextlib.redirect_stdout(io.StringIO()) as said:
+    command.run([f"--workdir={folder / 'run'}", f"--verb={verb}", f"--input={folder / table}.csv",
+                 f"--output={output}", *more])
   with open(output, encoding="utf-8") as file:
-    return list(csv.DictReader(file))
+    return list(csv.DictReader(file)), said.getvalue()
+
+
+def apply(*args):
+  """Rows that a verb writes for a table."""
+  return answer(*args)[0]
 
 
 def test_graph_lists_each_ordered_pair(trained):
@@ -56,13 +67,11 @@ def test_graph_lists_each_ordered_pair(trained):
   assert 0 <= min(probs) < max(probs) <= 1
 
 
-def test_rows_with_missing_cells_are_left_out_and_counted(trained, capsys):
-  rows = apply(trained, "graph", "gaps")
-  said = capsys.readouterr().out
+def test_rows_with_missing_cells_are_left_out_and_counted(trained):
+  rows, said = answer(trained, "graph", "gaps")
   assert ": 30 rows read, 12 pairs, in " in said and "\n27 of 30 rows, 3 with missing cells left out\n" in said
-  want = apply(trained, "graph", "filled")
+  want, said = answer(trained, "graph", "filled")
   np.testing.assert_allclose([float(row["prob"]) for row in rows], [float(row["prob"]) for row in want], atol=1e-6)
-  said = capsys.readouterr().out
   assert ": 27 rows read, 12 pairs, in " in said and "left out" not in said
 
 
@@ -71,23 +80,22 @@ def test_rows_with_missing_cells_are_left_out_and_counted(trained, capsys):
     ("missing", "three", "left out: column 'c': it has fewer than two cells with a number"),
     ("text", "plain", "left out: column 'well': its cells are text"),
     ("twice", "plain", "left out: column 'e': it repeats 'b'")])  # where it is there
-def test_columns_that_say_nothing_are_left_out_by_name(table, same_as, words, trained, capsys):
-  rows = apply(trained, "graph", table)
-  assert words in capsys.readouterr().out.splitlines()
-  want = apply(trained, "graph", same_as)
-  assert "left out" not in capsys.readouterr().out
+def test_columns_that_say_nothing_are_left_out_by_name(table, same_as, words, trained):
+  rows, said = answer(trained, "graph", table)
+  assert words in said.splitlines()
+  want, said = answer(trained, "graph", same_as)
+  assert "left out" not in said
   assert [(row["cause"], row["effect"]) for row in rows] == [(row["cause"], row["effect"]) for row in want]
   np.testing.assert_allclose([float(row["prob"]) for row in rows], [float(row["prob"]) for row in want], atol=1e-6)
 
 
-def test_a_table_unlike_those_of_training_is_said_to_be_one(trained, capsys):
+def test_a_table_unlike_those_of_training_is_said_to_be_one(trained):
   x = np.random.RandomState(1).normal(size=(200, 8))
   writing.write(str(trained / "large.csv"), {f"v{d}": x[:, d] for d in range(8)})
-  apply(trained, "graph", "large")
-  said = "tables of 4 or 6 variables and 24 rows; this one has 8 and 200: the further away, the less"
-  assert said in capsys.readouterr().out
-  apply(trained, "graph", "plain")
-  assert "the further away" not in capsys.readouterr().out
+  verb = run_state.restore(str(trained / "run"), "best").experiment.predict["sample_graphs"]
+  words = "tables of 4 or 6 variables and 24 rows; this one has 8 and 200: the further away, the less"
+  assert words in "\n".join(verb.say(files.read("csv", str(trained / "large.csv")), None))
+  assert "the further away" not in answer(trained, "graph", "plain")[1]
 
 
 @pytest.mark.parametrize("num_rows, said", [
@@ -156,10 +164,10 @@ def test_a_graph_in_python_is_that_of_the_command(trained):
   assert list(found.itertuples(index=False, name=None)) == want and list(found.index) == list(range(12))
   want = [read(row) for row in apply(trained, "graph", "marked")]
   assert list(run.graph(frame.to_dict("list"))["prob"]) == [row[2] for row in want]
-  sampled = run.sample_graphs(frame.drop(columns="b_intervened").to_numpy(), num=5)
-  assert len(sampled) == 12 and all(len(column) == 5 for column in sampled.values()) and "x0->x3" in sampled
+  sampled = run.sample_graphs(frame.drop(columns="b_intervened").to_numpy(), num=200)
+  assert len(sampled) == 12 and all(len(column) == 200 for column in sampled.values()) and "x0->x3" in sampled
   with pytest.raises(UserError, match="^threshold: got 0.5, allowed nothing with verb=sample_graphs"):
-    run.sample_graphs(frame, num=5, threshold=0.5)
+    run.sample_graphs(frame, num=200, threshold=0.5)
   with pytest.raises(UserError, match="^num: got 0, allowed 1 or more with verb=sample_graphs"):
     run.sample_graphs(frame)
 
@@ -172,11 +180,13 @@ def test_members_that_disagree_are_averaged_pair_by_pair():
   assert list(joined["cause"]) == ["a", "b"] and joined["prob"] == pytest.approx([0.55, 0.45])
 
 
-def test_what_is_known_holds_in_probabilities_and_in_graphs(trained, capsys):
+def test_what_is_known_holds_in_probabilities_and_in_graphs(trained):
   """The other edges of independent ones stay as they are."""
-  by_pair = lambda *more: {(row["cause"], row["effect"]): row for row in apply(trained, "graph", "plain", *more)}
-  free, known = by_pair(), by_pair("--required=b->a,a->c", "--forbidden=d->a", "--tiers=d;c", "--threshold=0.99")
-  assert "the graph has 2 edges, those with a probability of 0.99 or more (as given)" in capsys.readouterr().out
+  by_pair = lambda rows: {(row["cause"], row["effect"]): row for row in rows}
+  rows, said = answer(trained, "graph", "plain", "--required=b->a,a->c", "--forbidden=d->a", "--tiers=d;c",
+                      "--threshold=0.99")
+  free, known = by_pair(apply(trained, "graph", "plain")), by_pair(rows)
+  assert "the graph has 2 edges, those with a probability of 0.99 or more (as given)" in said
   fixed = {("b", "a"): 1, ("a", "c"): 1, ("a", "b"): 0, ("c", "a"): 0, ("c", "b"): 0, ("d", "a"): 0, ("c", "d"): 0}
   for pair, row in known.items():
     want = fixed[pair] if pair in fixed else float(free[pair]["prob"])
@@ -207,9 +217,9 @@ def test_units_do_not_matter_and_interventions_do(trained):
   assert max(abs(marked[pair] - plain[pair]) for pair in plain) > 1e-4
 
 
-def test_sampled_graphs_have_the_probabilities(trained, capsys):
-  rows = apply(trained, "sample_graphs", "plain", "--num=4000")
-  assert ": 30 rows read, 4,000 graphs, in " in capsys.readouterr().out
+def test_sampled_graphs_have_the_probabilities(trained):
+  rows, said = answer(trained, "sample_graphs", "plain", "--num=4000")
+  assert ": 30 rows read, 4,000 graphs, in " in said
   probs = {f"{row['cause']}->{row['effect']}": float(row["prob"]) for row in apply(trained, "graph", "plain")}
   assert len(rows) == 4000 and set(rows[0]) == set(probs)
   for pair, p in probs.items():
@@ -266,9 +276,9 @@ def test_chosen_columns_keep_their_marks_and_give_what_a_smaller_table_gives(tra
   table = trained / "few.csv"
   with open(trained / "marked.csv", encoding="utf-8") as file:
     rows = list(csv.DictReader(file))
-  kept = ("a", "b", "b_intervened")
+  kept = ("a", "b", "d", "b_intervened")
   writing.write(str(table), {name: np.asarray([float(row[name]) for row in rows]) for name in kept})
-  assert apply(trained, "graph", "marked", "--columns=a,b") == apply(trained, "graph", "few")
+  assert apply(trained, "graph", "marked", "--columns=a,b,d") == apply(trained, "graph", "few")
 
 
 @pytest.mark.parametrize("names, words", [("a,z", "has no column 'z'; it has a, b, c, d"), ("a", "got 1 variables")])
