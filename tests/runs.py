@@ -1,11 +1,15 @@
 """Runs that many tests read, each trained once in a test session, by whichever test of any worker asks first."""
 
+import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import pathlib
 import shutil
-from typing import Callable
+from typing import Callable, Iterator
+
+import pytest
 
 import child
 import records
@@ -16,6 +20,15 @@ QUIET = ("--config.log.figures=none", "--config.log.progress=False")
 def smoke(config: str) -> tuple[str, ...]:
   """Flags of the run of a config's variant `smoke` that tests share, for a name of `records.EACH_CONFIG`."""
   return (*records.EACH_CONFIG[config], *QUIET, "--config.checkpoint.every_epochs=1")
+
+
+@contextlib.contextmanager
+def restored_once() -> Iterator[None]:
+  """Within it each state is restored once for all commands of this process, which then share its compiled programs."""
+  from jaxtrain.run import trained
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(trained, "restore", functools.cache(trained.restore))
+    yield
 
 
 class Shared:

@@ -67,7 +67,7 @@ class Plain:
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_moments_are_means_over_the_rows_with_both_cells(missing):
   tables = table(missing=missing)
-  got, want = moments(*tables), Plain(*tables)
+  got, want = jax.device_get(moments(*tables)), Plain(*tables)
   f, z, size = want.f, want.z, want.f[..., 4]
   for i in range(D):
     there = ~np.isnan(z[:, i])
@@ -80,12 +80,15 @@ def test_moments_are_means_over_the_rows_with_both_cells(missing):
       a, b = z[chosen, i], z[chosen, j]
       set_means = [b.mean(), (b**2 - 1).mean(), (a * b).mean(), ((a**2 - 1) * b).mean()]
       np.testing.assert_allclose(got.set_means[:, i, j], set_means, rtol=1e-3, atol=1e-4)
-      for k in range(5):
-        np.testing.assert_allclose(got.mixed[i, k, j], want.mean(f[:, i, k], size[:, i], f[:, j, 0]), atol=1e-4)
-        for other in range(5):
-          np.testing.assert_allclose(got.cross[k, other, i, j], want.mean(f[:, i, k], f[:, j, other]), atol=1e-4)
-          np.testing.assert_allclose(got.third[i, k, other], want.mean(f[:, i, k], f[:, i, other], size[:, i]),
-                                     rtol=1e-3, atol=1e-4)
+  cross, third, mixed = np.zeros((5, 5, D, D)), np.zeros((D, 5, 5)), np.zeros((D, 5, D))
+  for i, k in np.ndindex(D, 5):
+    for j in range(D):
+      mixed[i, k, j] = want.mean(f[:, i, k], size[:, i], f[:, j, 0])
+      cross[k, :, i, j] = [want.mean(f[:, i, k], f[:, j, other]) for other in range(5)]
+    third[i, k] = [want.mean(f[:, i, k], f[:, i, other], size[:, i]) for other in range(5)]
+  np.testing.assert_allclose(got.mixed, mixed, atol=1e-4)
+  np.testing.assert_allclose(got.cross, cross, atol=1e-4)
+  np.testing.assert_allclose(got.third, third, rtol=1e-3, atol=1e-4)
 
 
 def test_partial_correlation_and_residuals_are_those_of_the_inverse():

@@ -210,23 +210,28 @@ def task(D=4, K=3, seed=0):
   return random.normal(size=(D, D)).astype(np.float32), random.normal(size=D).astype(np.float32), ranks, truth
 
 
+@quick_jit
+def losses(logits, order_scores, ranks, truth, node_mask):
+  """(joint loss, its gradient for edge logits, marginal loss)."""
+  joint = jax.value_and_grad(posterior.joint_mixture_nll)(logits, order_scores, ranks, truth, node_mask)
+  return *joint, posterior.marginal_mixture_nll(logits, posterior.rank_masks(ranks), truth, node_mask)
+
+
 def test_mixture_losses_are_those_of_loops():
   logits, order_scores, ranks, truth = task()
   ones = np.ones(4, np.float32)
-  got = quick_jit(posterior.joint_mixture_nll)(logits, order_scores, ranks, truth, ones)
+  got, _, marginal = losses(logits, order_scores, ranks, truth, ones)
   assert float(got) == pytest.approx(-brute_joint(logits, ranks, truth), rel=1e-5)
-  marginal = quick_jit(posterior.marginal_mixture_nll)
   p = scipy.special.expit(logits.astype(np.float64)) * (ranks[:, :, None] > ranks[:, None, :])
   p = np.clip(p, 1e-6, 1 - 1e-6)
   want = -np.log(np.where(truth, p, 1 - p).mean(axis=0))[~np.eye(4, dtype=bool)].mean()
-  rank_masks = lambda r: np.float32(r[:, :, None] > r[:, None, :])
-  assert float(marginal(logits, rank_masks(ranks), truth, ones)) == pytest.approx(want, rel=1e-5)
+  assert float(marginal) == pytest.approx(want, rel=1e-5)
   # Two padded variables, whatever stands there, change neither.
   pad = lambda x: np.pad(x, (0, 2), constant_values=7.0)
   node_mask, more = np.pad(ones, (0, 2)), np.concatenate([ranks, np.tile([[4, 5]], (3, 1))], axis=1)
-  padded = pad(logits), pad(order_scores), more, np.pad(truth, (0, 2), constant_values=1)
-  assert float(quick_jit(posterior.joint_mixture_nll)(*padded, node_mask)) == pytest.approx(float(got), rel=1e-5)
-  assert float(marginal(padded[0], rank_masks(more), padded[3], node_mask)) == pytest.approx(want, rel=1e-5)
+  padded = pad(logits), pad(order_scores), more.astype(np.int32), np.pad(truth, (0, 2), constant_values=1)
+  found = losses(*padded, node_mask)
+  assert float(found[0]) == pytest.approx(float(got), rel=1e-5) and float(found[2]) == pytest.approx(want, rel=1e-5)
   with pytest.raises(ValueError, match="at least 2 orders, got 1"):
     posterior.joint_mixture_nll(logits, order_scores, ranks[:1], truth, ones)
 
@@ -256,7 +261,7 @@ def test_gradient_of_the_joint_loss_is_unbiased():
 
 def test_gradient_of_the_joint_loss_for_edges_is_that_of_its_value():
   logits, order_scores, ranks, truth = task()
-  got = quick_jit(jax.grad(posterior.joint_mixture_nll))(logits, order_scores, ranks, truth, np.ones(4, np.float32))
+  got = losses(logits, order_scores, ranks, truth, np.ones(4, np.float32))[1]
   for i, j in ((1, 0), (2, 3), (3, 1)):
     change = np.zeros((4, 4))
     change[i, j] = 1e-5

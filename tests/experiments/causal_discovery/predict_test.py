@@ -41,7 +41,8 @@ def trained(tmp_path_factory, shared):
                         "stray": table | {"e_intervened": np.zeros(30)}, "one": {"a": x[:, 0]},
                         "wrong": table | {"b_intervened": np.full(30, 0.5)}}.items():
     writing.write(str(folder / f"{name}.csv"), columns)
-  return folder
+  with runs.restored_once():
+    yield folder
 
 
 @functools.cache  # many tests ask for the graph of the plain table
