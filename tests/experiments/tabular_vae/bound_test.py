@@ -34,13 +34,13 @@ def weights_of(linear, num_draws: int, shift: float, wider: float) -> np.ndarray
   mean, log_var = mean + shift, log_var + wider
   z = mean[:, None] + np.exp(log_var / 2)[:, None] * np.random.default_rng(1).normal(size=(len(x), num_draws, L))
   with jax.enable_x64(True):
-    return np.asarray(bound.log_weights(x, z @ w.T + b, variance, z, mean, log_var))
+    return np.asarray(jax.jit(bound.log_weights)(x, z @ w.T + b, variance, z, mean, log_var))
 
 
 def bounds(weights: np.ndarray, num_draws: int) -> np.ndarray:
   """Mean bound [40] of so many draws each, of log-weights [40, K]."""
   with jax.enable_x64(True):
-    return np.asarray(bound.bound_nats(weights.reshape(-1, num_draws))).reshape(len(weights), -1).mean(axis=1)
+    return np.asarray(jax.jit(bound.bound_nats)(weights.reshape(-1, num_draws))).reshape(len(weights), -1).mean(axis=1)
 
 
 def test_with_the_true_posterior_the_bound_is_the_density(linear):

@@ -1,5 +1,7 @@
 """Likelihoods of columns with kinds: against formulas in float64, sums over all values, and shares of draws."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,12 @@ def logistic_pmf(transform: str, mean: float, scale: float) -> np.ndarray:
   return np.diff(cdf)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def nats(layout: Layout, x, raw: list[float], log_sd=()) -> dict:
+  """Costs of rows x of which the decoder says the same."""
+  return likelihoods.nats(layout, x, given_of(layout, raw, len(x), log_sd))
+
+
 def given_of(layout: Layout, raw: list[float], rows: int = 1, log_sd=()) -> likelihoods.Given:
   tiled = jnp.tile(jnp.asarray([raw], jnp.float32), (rows, 1))
   return likelihoods.split(layout, tiled, jnp.asarray(log_sd, jnp.float32))
@@ -38,9 +46,7 @@ def given_of(layout: Layout, raw: list[float], rows: int = 1, log_sd=()) -> like
 @pytest.mark.parametrize("mean, log_scale", [(0.3, -1.0), (1.1, -3.0)])
 def test_a_discretised_logistic_is_its_definition(transform, mean, log_scale):
   column, scaler = whole(transform)
-  x = scaling.scale(scaler, COUNTS[:, None])
-  found = likelihoods.nats(Layout((column,), False), jnp.asarray(x), given_of(Layout((column,), False),
-                                                                             [mean, log_scale], len(x)))
+  found = nats(Layout((column,), False), np.float32(scaling.scale(scaler, COUNTS[:, None])), [mean, log_scale])
   want = logistic_pmf(transform, mean, np.exp(log_scale))
   large = want > 1e-12  # below, the definition has lost its digits
   np.testing.assert_allclose(np.asarray(found["integer"])[large, 0], -np.log(want[large]), rtol=2e-4, atol=2e-5)
@@ -50,8 +56,8 @@ def test_a_discretised_logistic_is_its_definition(transform, mean, log_scale):
 def test_a_spike_of_whole_numbers_is_a_mixture():
   column, scaler = whole("log1p", spike=0.0)
   layout = Layout((column,), False)
-  x = jnp.asarray(scaling.scale(scaler, COUNTS[:, None]))
-  found = np.exp(-np.asarray(likelihoods.nats(layout, x, given_of(layout, [0.3, -1.0, 0.4], len(x)))["integer"])[:, 0])
+  x = np.float32(scaling.scale(scaler, COUNTS[:, None]))
+  found = np.exp(-np.asarray(nats(layout, x, [0.3, -1.0, 0.4])["integer"])[:, 0])
   p = special.expit(0.4)
   want = (1 - p) * logistic_pmf("log1p", 0.3, np.exp(-1.0)) + p * (COUNTS == 0)
   np.testing.assert_allclose(found, want, rtol=2e-4, atol=1e-7)
@@ -62,8 +68,7 @@ def test_numbers_and_their_spikes(learned):
   """Squared error, or a Normal of the column's own deviation; beside a spike with the log-odds of each side."""
   layout = Layout((Column("continuous"), Column("continuous", spike=-1.25)), learned)
   x = np.array([[0.5, -1.25], [2.0, 0.75], [-1.25, -1.24]])
-  found = likelihoods.nats(layout, jnp.asarray(x, jnp.float32),
-                           given_of(layout, [0.2, 0.4, 9.9, -0.6], 3, [0.3, -0.7]))["continuous"]
+  found = nats(layout, np.float32(x), [0.2, 0.4, 9.9, -0.6], [0.3, -0.7])["continuous"]
   error = x - [0.2, 0.4]
   want = -stats.norm.logpdf(error, scale=np.exp([0.3, -0.7])) if learned else error ** 2
   at = np.array([True, False, False])
@@ -74,11 +79,12 @@ def test_numbers_and_their_spikes(learned):
 def test_categories_cost_their_cross_entropy():
   layout = Layout((Column("categorical", 3), Column("continuous"), Column("categorical", 2)), False)
   raw = [0.1, 0.5, -1.0, 2.0, 0.3, -0.3]
-  x = jnp.asarray([[1.0, 0.0, 2.0], [3.0, 0.0, 1.0]])
-  found = likelihoods.nats(layout, x, given_of(layout, raw, 2, [0.0]))
+  x = np.array([[1.0, 0.0, 2.0], [3.0, 0.0, 1.0]], np.float32)
+  found, point = jax.jit(lambda x: (nats(layout, x, raw, [0.0]),
+                                    likelihoods.point(layout, given_of(layout, raw, 1, [0.0]))))(x)
   logp = [special.log_softmax(raw[1:4]), special.log_softmax(raw[4:])]
   np.testing.assert_allclose(found["categorical"], [[-logp[0][0], -logp[1][1]], [-logp[0][2], -logp[1][0]]], rtol=1e-5)
-  np.testing.assert_allclose(likelihoods.point(layout, given_of(layout, raw, 1, [0.0])), [[3.0, 0.1, 1.0]], rtol=1e-6)
+  np.testing.assert_allclose(point, [[3.0, 0.1, 1.0]], rtol=1e-6)
 
 
 def test_draws_have_the_shares_that_the_likelihood_says():
@@ -86,8 +92,9 @@ def test_draws_have_the_shares_that_the_likelihood_says():
   column, scaler = whole("standardise", spike=2.0)
   layout = Layout((Column("categorical", 3), Column("continuous", spike=4.0), column), True)
   raw = [0.5, 0.3, -0.2, -0.6, 0.4, 0.2, 1.0, -1.0]
-  uniform = jax.random.uniform(jax.random.key(0), (20_000, 3))
-  found = np.asarray(likelihoods.draw(layout, given_of(layout, raw, 20_000, [-0.5]), uniform), np.float64)
+  uniform = np.random.default_rng(0).random((20_000, 3), np.float32)
+  draw = jax.jit(lambda uniform: likelihoods.draw(layout, given_of(layout, raw, 20_000, [-0.5]), uniform))
+  found = np.asarray(draw(uniform), np.float64)
   close = lambda event, p: abs(event.mean() - p) < 5 * np.sqrt(p * (1 - p) / len(event))
   assert all(close(found[:, 0] == k + 1, p) for k, p in enumerate(special.softmax([0.2, 1.0, -1.0])))
   at = found[:, 1] == 4.0
@@ -103,7 +110,7 @@ def test_draws_have_the_shares_that_the_likelihood_says():
 def test_far_whole_numbers_cost_a_finite_number_with_a_gradient():
   column = Column("integer", 0, None, "standardise", 0.0, 1e6, 0.0, 1e9)
   layout = Layout((column,), False)
-  x = jnp.asarray([[0.0], [1e3 / 1e6], [1e3], [-50.0], [5e4]], jnp.float32)
+  x = np.array([[0.0], [1e3 / 1e6], [1e3], [-50.0], [5e4]], np.float32)
   lost = lambda raw: jnp.sum(likelihoods.nats(layout, x, likelihoods.split(layout, raw, jnp.zeros(0)))["integer"])
-  value, slope = jax.jit(jax.value_and_grad(lost))(jnp.tile(jnp.asarray([[0.0, -8.9]]), (5, 1)))
+  value, slope = jax.jit(jax.value_and_grad(lost))(np.tile(np.float32([[0.0, -8.9]]), (5, 1)))
   assert np.isfinite(value) and np.isfinite(slope).all()

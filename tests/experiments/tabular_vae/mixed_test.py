@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import runs
 from jaxtrain import config as config_lib, loop, predict
 from jaxtrain.data import files, writing
 from jaxtrain.experiments.tabular_vae import likelihoods, novelty, objective, predict as predict_verbs, samples, survey
@@ -50,7 +51,8 @@ def folder(tmp_path_factory):
   result = loop.train(config, str(path / "run"))
   assert np.isfinite(result.history["loss"]).all()
   assert {"recon", "integer", "categorical", "masked", "class"} <= result.history.keys()
-  return path
+  with runs.restored_once():
+    yield path
 
 
 def apply(folder, verb: str, output: str, *flags: str) -> dict[str, np.ndarray]:

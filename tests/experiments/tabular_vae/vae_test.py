@@ -227,7 +227,8 @@ def test_loss_metrics_and_running_statistics(variant):
   np.testing.assert_allclose(ours["grad_norm"][0] * ours["lr"][0], moved, rtol=1e-5)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [pytest.param(variant, marks=[pytest.mark.slow] * ("semisup" not in variant))
+                                     for variant in VARIANTS])
 def test_gradient_equals_finite_differences_of_the_reference(variant):
   recipe, state, batch = Recipe(variant), state_of(variant), make_batch()
   params, running = float64(state.params), float64(state.model_state["batch_stats"])
@@ -329,11 +330,12 @@ def test_a_batch_without_masked_entries_or_labels_has_zero_for_those_terms():
 
 
 def test_beta_is_a_staircase_of_epochs_counted_from_zero():
-  state, batch = state_of("hybrid"), make_batch()
+  state, batch = state_of("hybrid_semisup"), make_batch()
   top = 30 * STEPS_PER_EPOCH
   steps = [0, 1, 931, 932, 1863, 1864, top - 1, top, top + 1, 93_199]
   epochs = [0, 0, 0, 1, 1, 2, 29, 30, 30, 99]
-  got = [float(train_step("hybrid")(state.replace(step=jnp.int32(t)), batch, KEY)[1]["beta"][0]) for t in steps]
+  step_of = train_step("hybrid_semisup")
+  got = [float(step_of(state.replace(step=jnp.int32(t)), batch, KEY)[1]["beta"][0]) for t in steps]
   np.testing.assert_allclose(got, [1e-6 + (0.5 - 1e-6) * min(e / 30, 1) for e in epochs], rtol=1e-6)
   assert got[0] == got[1] == got[2] and got[3] == got[4] and got[-1] == got[-3] == pytest.approx(0.5, rel=1e-7)
 
@@ -390,7 +392,8 @@ def test_other_fields_may_not_be_tracers():
 
 
 def test_a_step_is_repeatable_and_follows_its_key():
-  step_of = lambda key: train_step("standard")(state_of("standard"), make_batch(), key)[1]["loss"][0]
+  variant = "standard_semisup"
+  step_of = lambda key: train_step(variant)(state_of(variant), make_batch(), key)[1]["loss"][0]
   assert float(step_of(jax.random.key(0))) == float(step_of(jax.random.key(0))) != float(step_of(jax.random.key(1)))
 
 
