@@ -2,9 +2,9 @@
 
 import contextlib
 import fcntl
-import functools
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 from typing import Callable, Iterator
@@ -26,8 +26,14 @@ def smoke(config: str) -> tuple[str, ...]:
 def restored_once() -> Iterator[None]:
   """Within it each state is restored once for all commands of this process, which then share its compiled programs."""
   from jaxtrain.run import trained
+  restore, found = trained.restore, {}
+
+  def once(workdir, which, code=()):
+    place = os.path.abspath(workdir), which
+    found[place] = found[place] if place in found else restore(workdir, which, code)
+    return found[place]
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(trained, "restore", functools.cache(trained.restore))
+    patch.setattr(trained, "restore", once)
     yield
 
 

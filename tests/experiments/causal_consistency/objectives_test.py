@@ -9,7 +9,7 @@ import numpyro
 import optax
 import pytest
 from numpyro.infer import SVI, TraceEnum_ELBO
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 import consistency_cases as cases
 from jaxtrain import config as config_lib, rng, step as step_lib
@@ -24,7 +24,7 @@ def random_output(seed=0, num_rows=6):
   """Log-probabilities of rows, normalised where they have to be."""
   random = np.random.RandomState(seed)
   normal = lambda: random.normal(size=(num_rows, K)).astype(np.float32)
-  normalised = lambda a: np.asarray(jax.nn.log_softmax(a))
+  normalised = lambda a: special.log_softmax(a, axis=1)
   return nets.Output(normalised(normal()), normal(), normalised(2 * normal()), normal(), np.zeros(num_rows, np.float32))
 
 
@@ -53,10 +53,29 @@ def by_hand(objective, out, tau, beta):
   return found
 
 
+def dials_of(tau, beta=1.0):
+  """Dials after the warm-up."""
+  return objectives.Dials(jnp.float32(tau), jnp.float32(beta), jnp.ones(()))
+
+
+@jax.jit
+def every_row(out, tau, beta):
+  """{objective: what each row adds}, by one program."""
+  return {name: objectives.unlabelled_rows(name, out, WEIGHTS, dials_of(tau, beta)) for name in objectives.OBJECTIVES}
+
+
+@jax.jit
+def every_gradient(out, tau):
+  """{objective: gradients of the sum of rows for (outcome, head)}."""
+  def loss(parts, name):
+    moved = out._replace(outcome=parts[0], head=parts[1])
+    return jnp.sum(objectives.unlabelled_rows(name, moved, WEIGHTS, dials_of(tau)))
+  return {name: jax.grad(loss)((out.outcome, out.head), name) for name in objectives.OBJECTIVES}
+
+
 def rows(objective, out, tau, beta=1.0):
   """The same by the code."""
-  dials = objectives.Dials(jnp.float32(tau), jnp.float32(beta), jnp.ones(()))
-  return objectives.unlabelled_rows(objective, out, WEIGHTS, dials)
+  return every_row(out, np.float32(tau), np.float32(beta))[objective]
 
 
 @pytest.mark.parametrize("tau,beta", [(1.0, 1.0), (0.3, 0.6)])
@@ -72,11 +91,11 @@ def test_cold_is_hard():
   np.testing.assert_array_equal(rows("stopgrad", out, 0.0), rows("hard", out, 1.0))
   np.testing.assert_allclose(rows("stopgrad", out, 0.002), rows("hard", out, 1.0), rtol=1e-4)
   cost = -WEIGHTS["z_yx"] * out.outcome - WEIGHTS["y_x"] * out.prior
-  np.testing.assert_allclose(objectives.smallest(cost, jnp.zeros(())), cost.min(axis=1), rtol=1e-6)
-  np.testing.assert_allclose(objectives.smallest(cost, jnp.float32(0.01)), cost.min(axis=1), atol=0.02)
-  loss = lambda tau: lambda z: jnp.sum(rows("marginal", out._replace(outcome=z), tau))
+  smallest = jax.jit(objectives.smallest)
+  np.testing.assert_allclose(smallest(cost, np.float32(0)), cost.min(axis=1), rtol=1e-6)
+  np.testing.assert_allclose(smallest(cost, np.float32(0.01)), cost.min(axis=1), atol=0.02)
   for tau, moved in ((0.0, 1), (1.0, K)):  # hard EM moves one class, soft EM all; none of it is NaN
-    gradient = np.asarray(jax.grad(loss(tau))(out.outcome))
+    gradient = np.asarray(every_gradient(out, np.float32(tau))["marginal"][0])
     assert (np.count_nonzero(gradient, axis=1) == moved).all() and np.isfinite(gradient).all()
 
 
@@ -84,17 +103,17 @@ def test_entropy_of_the_seed_is_subtracted():
   """At uniform q the term is -tau ln 2, the original's own check."""
   even = np.full((1, 2), np.log(0.5), np.float32)
   out = nets.Output(even, 0 * even, even, 0 * even, np.zeros(1, np.float32))
-  np.testing.assert_allclose(rows("seed", out, 0.7), -0.7 * np.log(2), rtol=1e-6)
+  found = jax.jit(lambda out: objectives.unlabelled_rows("seed", out, WEIGHTS, dials_of(0.7)))(out)
+  np.testing.assert_allclose(found, -0.7 * np.log(2), rtol=1e-6)
 
 
 def test_the_free_energy_is_least_at_the_posterior():
   """At q = posterior it is -log p(z), so the likelihood; at any other q it is more."""
   out = random_output()._replace(covariates=np.zeros((6, K), np.float32))
-  plain = dict.fromkeys(WEIGHTS, 1.0)
-  dials = objectives.Dials(*[jnp.ones(())] * 3)
-  energy = lambda head: objectives.unlabelled_rows("free_energy", out._replace(head=head), plain, dials)
-  np.testing.assert_allclose(energy(out.posterior), -np.logaddexp.reduce(out.prior + out.outcome, axis=1), rtol=1e-5)
-  assert (energy(out.head) > energy(out.posterior)).all()
+  plain, posterior = dict.fromkeys(WEIGHTS, 1.0), special.log_softmax(out.prior + out.outcome, axis=1)
+  energy = jax.jit(lambda head: objectives.unlabelled_rows("free_energy", out._replace(head=head), plain, dials_of(1)))
+  np.testing.assert_allclose(energy(posterior), -np.logaddexp.reduce(out.prior + out.outcome, axis=1), rtol=1e-5)
+  assert (np.asarray(energy(out.head)) > energy(posterior)).all()
 
 
 @pytest.mark.parametrize("objective,through", [("seed", True), ("free_energy", True), ("stopgrad", False),
@@ -102,7 +121,7 @@ def test_the_free_energy_is_least_at_the_posterior():
 def test_where_gradients_flow(objective, through):
   """Through the imputing head where the objective says so; in `marginal` it is only pulled to the shares."""
   out = random_output()
-  gradient = jax.grad(lambda head: jnp.sum(rows(objective, out._replace(head=head), 1.0)))(jnp.asarray(out.head))
+  gradient = every_gradient(out, np.float32(1))[objective][1]
   assert bool((np.asarray(gradient) != 0).any()) == through
   if objective == "marginal":
     shares = np.exp(-np.asarray(WEIGHTS["z_yx"] * -out.outcome + WEIGHTS["y_x"] * -out.prior))
@@ -110,9 +129,10 @@ def test_where_gradients_flow(objective, through):
 
 
 def test_normals():
-  normals = nets.Normals(jnp.array([[0.5, -1.0]]), jnp.array([[0.2, 3.0]]))
+  log_prob = jax.jit(lambda mean, sd, x: nets.Normals(mean, sd).log_prob(x))
   want = stats.norm.logpdf(0.7, 0.5, 0.2) + stats.norm.logpdf(2.0, -1.0, 3.0)
-  np.testing.assert_allclose(normals.log_prob(jnp.array([[0.7, 2.0]])), [want], rtol=1e-5)
+  found = log_prob(*np.array([[[0.5, -1.0]], [[0.2, 3.0]], [[0.7, 2.0]]], np.float32))
+  np.testing.assert_allclose(found, [want], rtol=1e-5)
 
 
 def parts(**fields):
@@ -123,8 +143,8 @@ def parts(**fields):
   experiment = joint.make(config, found.meta)
   split = functools.partial(joint.sources.split_columns, found.meta)
   problem = objectives.Problem(joint.make_model(config, found.meta), split, config.loss, 2)
-  batch = found.train.batch_at(jax.device_put(found.train.data), jnp.int32(0), cases.KEY)
-  return config, problem, experiment.init(rng.root_key(1), {}), batch, experiment
+  batch = jax.jit(found.train.batch_at)(found.train.data, np.int32(0), cases.KEY)
+  return config, problem, jax.jit(experiment.init)(rng.root_key(1), {}), batch, experiment
 
 
 @pytest.mark.slow
@@ -218,8 +238,9 @@ def test_gaps_are_zero_in_one_joint():
 
 def test_kl_of_the_bayesian_network():
   """Against the integral of q log(q / p), parameter by parameter; priors by inputs of each layer."""
-  params = {"mean": {"l": {"kernel": jnp.full((2, 4, 8), 0.3), "bias": jnp.full((2, 8), -0.2)}},
-            "log_sd": {"l": {"kernel": jnp.full((2, 4, 8), -1.0), "bias": jnp.full((2, 8), -2.0)}}}
+  full = lambda value, *shape: np.full(shape, value, np.float32)
+  params = {"mean": {"l": {"kernel": full(0.3, 2, 4, 8), "bias": full(-0.2, 2, 8)}},
+            "log_sd": {"l": {"kernel": full(-1.0, 2, 4, 8), "bias": full(-2.0, 2, 8)}}}
 
   def one(mean, sd, prior):
     q = stats.norm(mean, sd)
@@ -227,7 +248,7 @@ def test_kl_of_the_bayesian_network():
                           mean + 12 * sd)[0]
 
   want = 64 * one(0.3, np.exp(-1), 1.5 / 2) + 16 * one(-0.2, np.exp(-2), 1.5 / 2)  # 4 inputs, prior_sd 1.5
-  np.testing.assert_allclose(bayes.kl_nats(params, 1.5), want, rtol=1e-5)
+  np.testing.assert_allclose(jax.jit(lambda p: bayes.kl_nats(p, 1.5))(params), want, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -242,17 +263,22 @@ def test_a_bayesian_step_draws_once_for_all_rows():
   np.testing.assert_allclose(whole[1]["kl"][0], halves[1]["kl"][0], rtol=1e-6)
 
 
+@functools.cache
+def scheduled():
+  """Compiled dials of a step of a config with schedules."""
+  config = cases.configured(**{
+      "loss.tau": 0.0, "loss.tau_schedule.shape": "linear", "loss.tau_schedule.start": 4.0,
+      "loss.tau_schedule.num_epochs": 4, "loss.beta_schedule.shape": "linear", "loss.beta_schedule.start": 0.0,
+      "loss.beta_schedule.num_epochs": 4, "loss.warmup_epochs": 3})
+  return jax.jit(functools.partial(objectives.dials, objectives.Problem(None, None, config.loss, 2)))
+
+
 @pytest.mark.parametrize("step, tau, beta, active", [
     (0, 4.0, 0.0, 0.0), (1, 4.0, 0.0, 0.0), (2, 3.0, 0.25, 0.0), (3, 3.0, 0.25, 0.0), (4, 2.0, 0.5, 0.0),
     (6, 1.0, 0.75, 1.0), (8, 0.0, 1.0, 1.0), (99, 0.0, 1.0, 1.0)])
 def test_schedules_are_held_over_an_epoch(step, tau, beta, active):
   """Two steps an epoch: tau from 4 to 0 and beta from 0 to 1 in 4 epochs; 3 epochs on recorded treatments."""
-  config = cases.configured(**{
-      "loss.tau": 0.0, "loss.tau_schedule.shape": "linear", "loss.tau_schedule.start": 4.0,
-      "loss.tau_schedule.num_epochs": 4, "loss.beta_schedule.shape": "linear", "loss.beta_schedule.start": 0.0,
-      "loss.beta_schedule.num_epochs": 4, "loss.warmup_epochs": 3})
-  problem = objectives.Problem(None, None, config.loss, 2)
-  np.testing.assert_allclose(objectives.dials(problem, jnp.int32(step)), (tau, beta, active), rtol=1e-6)
+  np.testing.assert_allclose(scheduled()(np.int32(step)), (tau, beta, active), rtol=1e-6)
 
 
 def test_rows_without_a_treatment_move_nothing_in_the_warm_up():

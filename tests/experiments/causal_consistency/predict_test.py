@@ -10,6 +10,7 @@ from jax import export as jax_export
 from scipy import special
 
 import consistency_cases as cases
+import runs
 from jaxtrain import config as config_lib, ensemble, loop, predict as command, rng
 from jaxtrain.data import blocks, files, writing
 from jaxtrain.errors import UserError
@@ -43,7 +44,8 @@ def run(tmp_path_factory):
       "data.transforms": TRANSFORMS, "data.num_samples": 1000, "train.batch_size": 30, "optim.ema_decay": 0.5,
       "train.num_epochs": 1, "loss.warmup_epochs": 0})
   loop.train(config, str(folder / "run"))
-  return str(folder / "run")
+  with runs.restored_once():
+    yield str(folder / "run")
 
 
 class Forward:

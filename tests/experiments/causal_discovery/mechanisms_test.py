@@ -256,7 +256,7 @@ def test_repaired_nodes_have_unit_variance_the_stated_noise_and_noise_as_roots(n
     assert abs(signal.std() - 1) < 1e-2 and abs(signal.mean()) < 1e-2
 
 
-@pytest.mark.parametrize("name", ["mlp", "gp", "gp_exact"])
+@pytest.mark.parametrize("name", ["mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gp", "gp_exact"))])
 def test_noise_may_be_an_input_instead(name):
   out, _ = run(name, noise_input=1)
   assert abs(out.mean()) < 1e-5 and abs(out.std() - 1) < 1e-3
