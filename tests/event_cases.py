@@ -10,15 +10,17 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+import autoencoder_cases
 import child
 import made_events
 from jaxtrain import config as config_lib, loop, step
-from jaxtrain.experiments.autoencoder import apply
+from jaxtrain.experiments.autoencoder import apply, latents
 from jaxtrain.experiments.autoencoder.problem import Problem
 from jaxtrain.run import setup
 from jaxtrain.types import Experiment, Splits
@@ -28,13 +30,27 @@ KEY = jax.random.key(0)
 
 
 class Case(NamedTuple):
-  """An autoencoder with all that it is made of, at its start."""
+  """An autoencoder with all that it is made of.
+
+  Attributes:
+    start: `() -> state`, the same each time; at the start of a run, whose program takes seconds to compile.
+  """
   config: Any
   splits: Splits
   problem: Problem
   experiment: Experiment
-  state: Any
+  start: Callable[[], Any]
   coder: apply.Coder
+
+  @property
+  def state(self):
+    """The state, made when it is first asked for."""
+    return self.start()
+
+  def filled(self) -> "Case":
+    """The case in a state that NumPy draws, with no parameter of 0: for what is true of any state."""
+    state = filled_state(self.experiment, self.splits, self.problem.plan)
+    return self._replace(start=lambda: state)
 
   def rows(self, part: str = "test") -> dict[str, np.ndarray]:
     """All columns of a part of the data."""
@@ -65,8 +81,30 @@ def made(variant="smoke", **fields) -> Case:
   splits = loop.load(config)
   config = setup.with_horizon(config, 1000)
   problem, experiment = loop.make_problem(config, splits.meta), loop.make(config, splits.meta)
-  sample = step.first_rows(splits.train, jax.device_put(splits.train.data), KEY, loop.INIT_ROWS)
-  return Case(config, splits, problem, experiment, jax.jit(experiment.init)(KEY, sample), apply.make_coder(problem))
+
+  @functools.cache
+  def start():
+    sample = step.first_rows(splits.train, jax.device_put(splits.train.data), KEY, loop.INIT_ROWS)
+    return jax.jit(experiment.init)(KEY, sample)
+  return Case(config, splits, problem, experiment, start, apply.make_coder(problem))
+
+
+def filled_state(experiment: Experiment, splits: Splits, plan: latents.Plan) -> Any:
+  """A state of the shapes of the start, at step 0: parameters are Normal of deviation 0.3, codes at random, latents of
+  mean 0 and deviation 1.
+  """
+  source, draw = splits.train, np.random.RandomState(0)
+  sample = jax.tree.map(lambda x: jnp.asarray(np.repeat(x, 2, axis=0)), source.rows(np.arange(1)))
+  shapes = jax.eval_shape(experiment.init, KEY, sample | {"weight": jnp.ones(2)})
+  params = jax.tree.map(lambda x: jnp.asarray(draw.normal(0, 0.3, x.shape), x.dtype), shapes.params)
+  followed = {"codes": autoencoder_cases.codes_of(plan),
+              "latent_moments": jnp.asarray(np.repeat([[0], [1]], plan.dim, axis=1), jnp.float32)}
+  rest = jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape), x.dtype), shapes.replace(
+      key=None, params=None, model_state=None, ema=None))
+  average = shapes.ema if shapes.ema is None else params if shapes.ema.keys() == params.keys() else {
+      name: params[name] for name in shapes.ema}
+  return rest.replace(key=KEY, params=params, ema=average,
+                      model_state={name: followed[name] for name in shapes.model_state})
 
 
 def outcomes(variant: str, *which: str, **fields) -> dict[str, dict]:

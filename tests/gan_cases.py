@@ -35,9 +35,10 @@ def configured(**fields):
 
 
 class Case(NamedTuple):
-  """An adversarial autoencoder with all that it is made of, at its start.
+  """An adversarial autoencoder with all that it is made of.
 
   Attributes:
+    start: `() -> state`, the same each time; at the start of a run, whose program takes seconds to compile.
     batch: its first batch.
     step: compiled `(values of fields that may be traced, state, batch, key) -> (state, metrics)`.
   """
@@ -45,9 +46,19 @@ class Case(NamedTuple):
   splits: Splits
   game: game.Game
   experiment: Experiment
-  state: Any
+  start: Callable[[], Any]
   batch: dict[str, jax.Array]
   step: Callable
+
+  @property
+  def state(self):
+    """The state, made when it is first asked for."""
+    return self.start()
+
+  def filled(self) -> "Case":
+    """The case in a state that NumPy draws, with no parameter of 0: for what is true of any state."""
+    state = event_cases.filled_state(self.experiment, self.splits, self.game.problem.plan)
+    return self._replace(start=lambda: state)
 
   @property
   def begun(self):
@@ -69,12 +80,15 @@ def made(**fields) -> Case:
   splits = gan_ae.load(config)
   config = setup.with_horizon(config, 1000)
   experiment, data = gan_ae.make(config, splits.meta), jax.device_put(splits.train.data)
-  sample = step.first_rows(splits.train, data, KEY, gan_ae.INIT_ROWS)
+
+  @functools.cache
+  def start():
+    return jax.jit(experiment.init)(KEY, step.first_rows(splits.train, data, KEY, gan_ae.INIT_ROWS))
 
   def one_step(values, state, batch, key):
     traced = gan_ae.make(config_lib.substitute(config, values), splits.meta)
     return traced.train_step(state, batch, key, parallel.over_whole)
-  return Case(config, splits, gan_ae.make_game(config, splits.meta), experiment, jax.jit(experiment.init)(KEY, sample),
+  return Case(config, splits, gan_ae.make_game(config, splits.meta), experiment, start,
               jax.jit(splits.train.batch_at)(data, 0, KEY), jax.jit(one_step))
 
 

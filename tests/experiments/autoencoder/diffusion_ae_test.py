@@ -1,6 +1,7 @@
 """The loop whose decoder denoises: its loss against float64 NumPy, what comes back, what is drawn, what is refused."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,21 +35,53 @@ def made_with(**fields):
 @functools.cache
 def case(name="edm"):
   """(the loop of a process with parameters of which none is 0, a batch with all that is drawn in a step)."""
-  made = made_with(**PROCESSES[name])
-  draw = np.random.RandomState(0)
-  params = jax.tree.map(lambda x: jnp.asarray(draw.normal(0, 0.3, x.shape), jnp.float32), made.state.params)
-  made = made._replace(state=made.state.replace(params=params, ema=params))
+  made = made_with(**PROCESSES[name]).filled()
   batch = made.batch("train")
-  weight = draw.uniform(0.2, 2, len(batch["weight"])).astype(np.float32)
+  weight = np.random.RandomState(0).uniform(0.2, 2, len(batch["weight"])).astype(np.float32)
   batch |= {"event_weight": weight, "weight": (np.arange(len(weight)) % 5 > 0).astype(np.float32)}
-  return made, training.with_draws(made.problem, batch, cases.KEY)
+  return made, jax.jit(functools.partial(training.with_draws, made.problem))(batch, cases.KEY)
+
+
+class Passed(NamedTuple):
+  """What a batch gives: noisy objects in float64; what is decoded of them, and what the network says; and what comes
+  back without noise of the latents of an evaluation.
+  """
+  noisy: np.ndarray
+  out: objective.Output
+  raw: Any
+  plain: objective.Output
+
+
+@functools.cache
+def passed():
+  """`Passed` of the batch, in one program."""
+  made, batch = case()
+  p, given = made.problem, {"params": made.state.params}
+  x, eps, sigma = (np.asarray(batch[name], np.float64) for name in ("cont", "level_noise", "level"))
+  noisy = (np.asarray(batch["ids"]) > 0)[..., None] * (x + sigma[:, None, None] * eps)
+  scaled = (noisy / np.sqrt(sigma**2 + 1)[:, None, None]).astype(np.float32)
+  @jax.jit
+  def applied(batch, scaled):
+    found, out = objective.through(p, given, batch, None)
+    raw = p.model.bind(given).raw(scaled, jnp.log(batch["level"]), found.z, out.mask, batch["ids"])
+    drawn = batch | objective.draw(p, jax.random.split(cases.KEY)[0], len(batch["weight"]))
+    plain = {name: leaf for name, leaf in drawn.items() if not name.startswith("level")}
+    return out, raw, objective.through(p, given, plain, None)[1]
+  return Passed(noisy, *applied(batch, scaled))
 
 
 @functools.cache
 def sums_of(name="edm"):
-  """`objective.loss_sums`, compiled."""
+  """`batch -> (objective.loss_sums, gradients of the sum of the denoising term)`, compiled."""
   made, _ = case(name)
-  return jax.jit(lambda batch: objective.loss_sums(made.problem, made.state.params, made.state, batch, cases.KEY))
+  def sums(params, batch):
+    chunk = objective.loss_sums(made.problem, params, made.state, batch, cases.KEY)
+    return chunk.terms["denoise"], chunk
+  both = jax.jit(jax.value_and_grad(sums, has_aux=True))
+  def found(batch):
+    (_, chunk), grads = both(made.state.params, batch)
+    return chunk, grads
+  return found
 
 
 @functools.cache
@@ -64,19 +97,13 @@ def test_the_loss_is_karras_and_others_in_float64():
   """Noise of deviation sigma, c_in of Karras et al.'s table 1, and the error of the data weighted by lambda(sigma)."""
   made, batch = case()
   p = made.problem
-  x, eps, sigma = (np.asarray(batch[name], np.float64) for name in ("cont", "level_noise", "level"))
+  noisy, out, raw, _ = passed()
+  x, sigma = (np.asarray(batch[name], np.float64) for name in ("cont", "level"))
   sigma, there = sigma[:, None, None], (np.asarray(batch["ids"]) > 0).astype(float)
-  noisy = there[..., None] * (x + sigma * eps)
-  @jax.jit
-  def applied(params, scaled):
-    found, out = objective.through(p, {"params": params}, batch, None)
-    raw = p.model.bind({"params": params}).raw(scaled, jnp.log(batch["level"]), found.z, out.mask, batch["ids"])
-    return out, raw
-  out, raw = applied(made.state.params, (noisy / np.sqrt(sigma**2 + 1)).astype(np.float32))
   back = noisy / (sigma**2 + 1) + sigma / np.sqrt(sigma**2 + 1) * np.asarray(raw.cont, np.float64)
   each = there * np.mean((back - x)**2, axis=2) * ((sigma**2 + 1) / sigma**2)[..., 0]
   weight = np.asarray(batch["weight"] * batch["event_weight"], np.float64)
-  chunk, counts = sums_of()(batch), objective.term_counts(p, batch)
+  (chunk, _), counts = sums_of()(batch), jax.jit(functools.partial(objective.term_counts, p))(batch)
   np.testing.assert_allclose(chunk.terms["denoise"], (weight[:, None] * each).sum(), rtol=1e-3)
   np.testing.assert_allclose(counts["denoise"], (weight[:, None] * there).sum(), rtol=1e-5)
   np.testing.assert_allclose(np.asarray(out.decoded.cont)[there > 0], back[there > 0], rtol=1e-3, atol=1e-3)
@@ -97,9 +124,7 @@ def test_what_stands_in_empty_slots_changes_nothing(name):
 @pytest.mark.parametrize("name", SLOW(PROCESSES, ("edm",)))
 def test_the_encoder_learns_from_denoising_alone(name):
   """All networks but the prior's, and but that of globals, have a finite gradient of the term."""
-  made, batch = case(name)
-  term = lambda params: objective.loss_sums(made.problem, params, made.state, batch, cases.KEY).terms["denoise"]
-  grads = jax.jit(jax.grad(term))(made.state.params)
+  grads = sums_of(name)(case(name)[1])[1]
   for path, x in jax.tree_util.tree_leaves_with_path(grads):
     where = jax.tree_util.keystr(path)
     others = "['prior']" in where or "['globals']" in where
@@ -118,8 +143,9 @@ def test_a_bucket_holds_its_quarter_of_the_levels():
   """Four rows with a level from the middle of each quarter, one object in each."""
   d = made_with().problem.denoising
   level = np.exp(-1.2 + 1.2 * np.array([1.1503, -0.3186, -1.1503, 0.3186])).astype(np.float32)  # 7/8, 3/8, 1/8, 5/8
-  error = jnp.asarray([1.0, 2.0, 3.0, 4.0])
-  found = denoising.bucket_metrics(d, error, {"level": level, "ids": jnp.asarray([[1, 0]] * 4)}, jnp.full(4, 0.5))
+  error = np.array([1.0, 2.0, 3.0, 4.0], np.float32)
+  batch = {"level": level, "ids": np.array([[1, 0]] * 4)}
+  found = jax.jit(functools.partial(denoising.bucket_metrics, d))(error, batch, np.full(4, 0.5, np.float32))
   assert [float(found[f"denoise_{k}"][0]) for k in (1, 2, 3, 4)] == [1.5, 1.0, 2.0, 0.5]
   assert all(float(count) == 0.5 for _, count in found.values())
 
@@ -128,9 +154,7 @@ def test_what_comes_back_is_judged_without_noise():
   """The variance that is not explained is of what the latent alone says; what the noise is does not matter to it."""
   made, batch = case()
   p, totals = made.problem, evaluated()
-  drawn = batch | objective.draw(p, jax.random.split(cases.KEY)[0], len(batch["weight"]))
-  plain = {name: leaf for name, leaf in drawn.items() if not name.startswith("level")}
-  _, out = objective.through(p, {"params": made.state.params}, plain, None)
+  out = passed().plain
   assert out.error is None
   each = (np.asarray(batch["ids"]) > 0) * np.asarray(batch["weight"] * batch["event_weight"], np.float64)[:, None]
   square = np.einsum("nt,ntc->nc", each, (np.asarray(out.decoded.cont, np.float64) - batch["cont"])**2)
@@ -164,7 +188,7 @@ def test_a_step_moves_the_average_that_is_judged():
   step_of = lambda state, batch: made.experiment.train_step(state, batch, cases.KEY, parallel.over_whole)
   new, metrics = jax.jit(step_of)(made.state, bare)
   old, decay = made.state.params, made.config.optim.ema_decay
-  for start, end, mean in zip(*map(jax.tree.leaves, (old, new.params, new.ema))):
+  for start, end, mean in zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (old, new.params, new.ema))):
     np.testing.assert_allclose(mean, decay * start + (1 - decay) * end, rtol=1e-4, atol=1e-6)
   assert new.applied is new.ema and int(new.step) == 1 and set(made.problem.terms) < set(metrics)
 

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special
@@ -16,25 +15,41 @@ from jaxtrain.experiments.autoencoder import adversarial, game, gan_ae, objectiv
 NOISE = 0.1  # of the default
 
 
+@functools.cache
+def case():
+  """(a small autoencoder with its critic, a batch of its own by `drawn`)."""
+  made = cases.made().filled()
+  return made, drawn(made)
+
+
 def drawn(made):
   """The batch with all that is drawn for it, event weights that differ, and some rows of padding."""
   B = len(made.batch["weight"])
   weight = np.random.RandomState(5).uniform(0.2, 2, B).astype(np.float32)
   batch = made.batch | {"event_weight": weight, "weight": (np.arange(B) % 5 > 0).astype(np.float32)}
-  return (batch | objective.draw(made.game.problem, cases.KEY, B) | {"between": jnp.linspace(0, 1, B)}
-          | game.draw_blur(made.game, cases.KEY, B))
+  noise = jax.jit(lambda: objective.draw(made.game.problem, cases.KEY, B) | game.draw_blur(made.game, cases.KEY, B))
+  return batch | noise() | {"between": np.linspace(0, 1, B, dtype=np.float32)}
+
+
+@functools.cache
+def shown():
+  """(what comes back, real and made events without noise, the same with noise, their logits) of the batch."""
+  made, batch = case()
+  sharp = made.game._replace(settings=cases.configured(model__critic__noise=0.0).model.critic)
+  @jax.jit
+  def applied(state, batch):
+    given = {"params": state.params["model"]}
+    _, out = objective.through(made.game.problem, given, batch, objective.codes_of(state))
+    seen = game.both(made.game, batch, out)
+    return out, game.both(sharp, batch, out), seen, [made.game.judge(state.params["critic"], x) for x in seen]
+  return applied(made.state, batch)
 
 
 @functools.cache
 def judged():
   """(case, batch, float64 weights, logits of real and of made events)."""
-  made = cases.made()
-  batch = drawn(made)
-  def logits(state, batch):
-    given = {"params": state.params["model"]}
-    _, out = objective.through(made.game.problem, given, batch, objective.codes_of(state))
-    return [made.game.judge(state.params["critic"], slots) for slots in game.both(made.game, batch, out)]
-  real, fake = (np.asarray(x, np.float64) for x in jax.jit(logits)(made.state, batch))
+  made, batch = case()
+  real, fake = (np.asarray(x, np.float64) for x in shown()[-1])
   return made, batch, np.asarray(batch["weight"] * batch["event_weight"], np.float64), real, fake
 
 
@@ -57,6 +72,7 @@ def test_terms_of_both_sides_are_their_formulas_by_event_weights():
     total, count = critic.metrics[name]
     np.testing.assert_allclose([total, count], [np.sum(weight * rows), np.sum(weight)], rtol=1e-4, err_msg=name)
   assert set(critic.terms) == set(game.critic_counts(made.game, batch)) == {"critic_loss", "r1"}
+  assert made.game.critic_weights == {"critic_loss": 1.0, "r1": 0.5}
   counts = game.model_counts(made.game, batch)
   assert set(model.terms) == set(counts) == {*made.game.problem.terms, "adversarial"}
   np.testing.assert_allclose([counts["adversarial"], game.critic_counts(made.game, batch)["r1"]], np.sum(weight),
@@ -75,54 +91,44 @@ def test_r1_is_the_gradient_at_real_events_as_the_critic_sees_them():
     blurred = (batch[name][row] + NOISE * batch[f"blur_{name}"][row, 0] for name in ("cont", "globals"))
     grads = gradient(*blurred, row)
     total += weight[row] * sum(np.sum(np.square(np.asarray(x, np.float64))) for x in grads)
-  some = batch | {"weight": jnp.where(jnp.arange(len(weight)) <= rows[-1], batch["weight"], 0.0)}
-  found = jax.jit(lambda batch: game.critic_sums(made.game, params, made.state, batch, cases.KEY).terms["r1"])
-  np.testing.assert_allclose(found(some), total, rtol=1e-4)
+  some = batch | {"weight": np.where(np.arange(len(weight)) <= rows[-1], batch["weight"], np.float32(0))}
+  np.testing.assert_allclose(sums()(made.state, some)[0].terms["r1"], total, rtol=1e-4)
 
 
 @pytest.mark.parametrize("fields, weights", [
-    ({}, {"critic_loss": 1.0, "r1": 0.5}),
     ({"model__critic__r2_gamma": 4.0}, {"critic_loss": 1.0, "r1": 0.5, "r2": 2.0}),
-    ({"model__critic__r1_gamma": 0.0}, {"critic_loss": 1.0}),
     ({"model__critic__loss": "wgan_gp"}, {"critic_loss": 1.0, "r1": 0.5, "gradient_penalty": 1.0}),
 ])
-def test_penalties_weigh_half_their_gamma_and_are_not_computed_at_zero(fields, weights):
+def test_penalties_weigh_half_their_gamma(fields, weights):
+  """The first test has the default's, the last one that of a gamma of zero is not computed."""
   config = cases.configured(**fields)
-  made = cases.made()
+  made, batch = case()
   g = made.game._replace(settings=config.model.critic)
   assert g.critic_weights == weights
-  batch = drawn(made)
   sums = jax.eval_shape(lambda state: game.critic_sums(g, state.params["critic"], state, batch, cases.KEY), made.state)
   assert set(sums.terms) == set(weights)
 
 
 def test_what_stands_in_empty_slots_changes_nothing():
   made, batch, *_ = judged()
-  strange = batch | {"cont": jnp.where((batch["ids"] > 0)[..., None], batch["cont"], 1e3)}
+  strange = batch | {"cont": np.where((batch["ids"] > 0)[..., None], batch["cont"], np.float32(1e3))}
   for one, other in zip(jax.tree.leaves(sums()(made.state, batch)), jax.tree.leaves(sums()(made.state, strange))):
     np.testing.assert_array_equal(one, other)
 
 
 def test_what_is_made_keeps_the_types_of_its_objects():
-  made, batch, *_ = judged()
-  given = {"params": made.state.params["model"]}
-  through = lambda batch: objective.through(made.game.problem, given, batch, None)[1]
-  real, fake = jax.jit(lambda batch: game.both(made.game, batch, through(batch)))(batch)
+  _, _, (real, fake), _ = shown()
   np.testing.assert_array_equal(real.ids, fake.ids)
   np.testing.assert_array_equal(real.mask, fake.mask)
-  assert np.abs(real.cont - fake.cont).max() > 0.1 and np.abs(real.globals - fake.globals).max() > 0.1
+  assert all(np.abs(np.subtract(one, two)).max() > 0.1 for one, two in (
+      (real.cont, fake.cont), (real.globals, fake.globals)))
 
 
 def test_azimuths_of_made_events_are_on_their_circle_and_noise_is_of_the_stated_size():
   """Deviations of a sample of some thousand numbers are within 5 % but once in many million times."""
-  made, batch, *_ = judged()
-  given, names = {"params": made.state.params["model"]}, made.splits.meta["scaler"]["names"]
-  sharp = made.game._replace(settings=cases.configured(model__critic__noise=0.0).model.critic)
-  @jax.jit
-  def applied(given):
-    out = objective.through(made.game.problem, given, batch, None)[1]
-    return out, game.both(sharp, batch, out), game.both(made.game, batch, out)
-  out, (real, fake), (seen, seen_fake) = applied(given)
+  made, batch = case()
+  names = made.splits.meta["scaler"]["names"]
+  out, (real, fake), (seen, seen_fake), _ = jax.tree.map(np.asarray, shown())
   cos, sin = (np.asarray(fake.cont[..., names.index(name)], np.float64) for name in ("cos_phi", "sin_phi"))
   np.testing.assert_allclose(np.hypot(cos, sin), 1, rtol=1e-5)
   others = [c for c, name in enumerate(names) if not name.endswith("phi")]
@@ -183,9 +189,11 @@ def test_an_evaluation_adds_up_over_chunks_and_says_what_the_critic_says():
 
 
 def test_the_softplus_game_has_its_formula_too():
-  """Another kind goes through the same sums."""
+  """Another kind goes through the same sums; a penalty of no weight is not computed."""
   made, batch, weight, real, fake = judged()
-  g = made.game._replace(settings=cases.configured(model__critic__loss="nonsat").model.critic)
+  config = cases.configured(model__critic__loss="nonsat", model__critic__r1_gamma=0.0)
+  g = made.game._replace(settings=config.model.critic)
   found = jax.jit(lambda state: game.critic_sums(g, state.params["critic"], state, batch, cases.KEY))(made.state)
+  assert set(found.terms) == set(g.critic_weights) == {"critic_loss"}
   softplus = lambda x: -special.log_expit(-x)
   np.testing.assert_allclose(found.terms["critic_loss"], np.sum(weight * (softplus(-real) + softplus(fake))), rtol=1e-5)
