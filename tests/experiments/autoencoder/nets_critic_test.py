@@ -33,9 +33,9 @@ def made(activation="gelu"):
 def longer(slots, more):
   """The slots with so many empty ones behind them, full of numbers."""
   B, _, C = slots.cont.shape
-  return slots._replace(cont=jnp.concatenate([slots.cont, jnp.full((B, more, C), 9.0)], axis=1),
-                        ids=jnp.pad(slots.ids, ((0, 0), (0, more)), constant_values=3),
-                        mask=jnp.pad(slots.mask, ((0, 0), (0, more))))
+  return slots._replace(cont=np.concatenate([slots.cont, np.full((B, more, C), 9.0, np.float32)], axis=1),
+                        ids=np.pad(slots.ids, ((0, 0), (0, more)), constant_values=3),
+                        mask=np.pad(slots.mask, ((0, 0), (0, more))))
 
 
 def test_the_order_of_slots_changes_no_logit():
@@ -51,7 +51,8 @@ def test_the_order_of_slots_changes_no_logit():
 def test_what_is_in_an_empty_slot_changes_no_bit():
   logits, params = made()
   empty = SLOTS.mask == 0
-  other = SLOTS._replace(cont=jnp.where(empty[..., None], 1e3, SLOTS.cont), ids=jnp.where(empty, 5, SLOTS.ids))
+  other = SLOTS._replace(cont=np.where(empty[..., None], np.float32(1e3), SLOTS.cont),
+                         ids=np.where(empty, np.int32(5), SLOTS.ids))
   np.testing.assert_array_equal(logits(params, other), logits(params, SLOTS))
 
 
@@ -65,22 +66,31 @@ def test_all_of_an_event_has_a_part_in_its_own_logit_alone():
   logits, params = made()
   full = int(np.argmax(np.sum(SLOTS.mask, axis=1)))
   place = int(np.flatnonzero(SLOTS.mask[full])[0])
-  changes = {"cont": SLOTS.cont.at[full, place].add(0.5), "globals": SLOTS.globals.at[full].add(0.5),
-             "ids": SLOTS.ids.at[full, place].set(SLOTS.ids[full, place] % 7 + 1),
-             "mask": SLOTS.mask.at[full, place].set(0.0)}
-  before = logits(params, SLOTS)
-  for name, value in changes.items():
-    after = logits(params, SLOTS._replace(**{name: value}))
+  changed = jax.tree.map(np.copy, SLOTS)
+  changed.cont[full, place] += 0.5
+  changed.globals[full] += 0.5
+  changed.ids[full, place] = changed.ids[full, place] % 7 + 1
+  changed.mask[full, place] = 0
+  before = np.asarray(logits(params, SLOTS))
+  for name in ("cont", "globals", "ids", "mask"):
+    after = np.asarray(logits(params, SLOTS._replace(**{name: getattr(changed, name)})))
     assert abs(after[full] - before[full]) > 1e-3, name
     np.testing.assert_array_equal(np.delete(after, full), np.delete(before, full))
+
+
+@functools.cache
+def penalty_of(activation="gelu"):
+  """(the penalty of all events, its gradients by parameters)."""
+  logits, params = made(activation)
+  penalty = lambda params: jnp.sum(adversarial.penalty_rows(functools.partial(logits, params), SLOTS))
+  return jax.jit(jax.value_and_grad(penalty))(params)
 
 
 def test_events_of_no_object_have_a_logit_and_finite_gradients():
   """Also of second order, where a softmax over no key would have none."""
   logits, params = made()
   assert np.sum(SLOTS.mask[0]) == 0 and np.isfinite(logits(params, SLOTS)).all()
-  penalty = lambda params: jnp.sum(adversarial.penalty_rows(functools.partial(logits, params), SLOTS))
-  value, grads = jax.jit(jax.value_and_grad(penalty))(params)
+  value, grads = penalty_of()
   assert np.isfinite(value) and all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
@@ -128,9 +138,8 @@ def test_the_penaltys_gradient_is_that_of_a_plain_network_in_float64():
 
   The plain network's gradient is itself held to central differences, whose error in float64 is about 1e-6 of it.
   """
-  logits, params = made()
-  ours = lambda params: jnp.sum(adversarial.penalty_rows(functools.partial(logits, params), SLOTS))
-  value, grads = jax.jit(jax.value_and_grad(ours))(params)
+  _, params = made()
+  value, grads = penalty_of()
   with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
     exact = lambda tree: jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64 if x.dtype == np.float32 else
                                                             x.dtype), tree)
@@ -151,11 +160,9 @@ def test_the_penaltys_gradient_is_that_of_a_plain_network_in_float64():
     np.testing.assert_allclose(found, other, rtol=1e-3, atol=1e-5 * largest, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("activation", ["relu", "silu"])
+@pytest.mark.parametrize("activation", [pytest.param("relu", marks=pytest.mark.slow), "silu"])
 def test_other_activations_have_finite_gradients_of_the_penalty(activation):
-  logits, params = made(activation)
-  penalty = lambda params: jnp.sum(adversarial.penalty_rows(functools.partial(logits, params), SLOTS))
-  grads = jax.jit(jax.grad(penalty))(params)
+  grads = penalty_of(activation)[1]
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
   assert max(np.abs(x).max() for x in jax.tree.leaves(grads)) > 0
 
