@@ -84,8 +84,9 @@ def made(variant="smoke", **fields) -> Case:
 
   @functools.cache
   def start():
-    sample = step.first_rows(splits.train, jax.device_put(splits.train.data), KEY, loop.INIT_ROWS)
-    return jax.jit(experiment.init)(KEY, sample)
+    with jax.ensure_compile_time_eval():  # a test may ask for it while it is traced
+      sample = step.first_rows(splits.train, jax.device_put(splits.train.data), KEY, loop.INIT_ROWS)
+      return jax.jit(experiment.init)(KEY, sample)
   return Case(config, splits, problem, experiment, start, apply.make_coder(problem))
 
 
@@ -97,14 +98,14 @@ def filled_state(experiment: Experiment, splits: Splits, plan: latents.Plan) -> 
   sample = jax.tree.map(lambda x: jnp.asarray(np.repeat(x, 2, axis=0)), source.rows(np.arange(1)))
   shapes = jax.eval_shape(experiment.init, KEY, sample | {"weight": jnp.ones(2)})
   params = jax.tree.map(lambda x: jnp.asarray(draw.normal(0, 0.3, x.shape), x.dtype), shapes.params)
-  followed = {"codes": autoencoder_cases.codes_of(plan),
-              "latent_moments": jnp.asarray(np.repeat([[0], [1]], plan.dim, axis=1), jnp.float32)}
+  followed = {"codes": lambda: autoencoder_cases.codes_of(plan),
+              "latent_moments": lambda: jnp.asarray(np.repeat([[0], [1]], plan.dim, axis=1), jnp.float32)}
   rest = jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape), x.dtype), shapes.replace(
       key=None, params=None, model_state=None, ema=None))
   average = shapes.ema if shapes.ema is None else params if shapes.ema.keys() == params.keys() else {
       name: params[name] for name in shapes.ema}
   return rest.replace(key=KEY, params=params, ema=average,
-                      model_state={name: followed[name] for name in shapes.model_state})
+                      model_state={name: followed[name]() for name in shapes.model_state})
 
 
 def outcomes(variant: str, *which: str, **fields) -> dict[str, dict]:

@@ -83,7 +83,8 @@ def made(**fields) -> Case:
 
   @functools.cache
   def start():
-    return jax.jit(experiment.init)(KEY, step.first_rows(splits.train, data, KEY, gan_ae.INIT_ROWS))
+    with jax.ensure_compile_time_eval():  # a test may ask for it while it is traced
+      return jax.jit(experiment.init)(KEY, step.first_rows(splits.train, data, KEY, gan_ae.INIT_ROWS))
 
   def one_step(values, state, batch, key):
     traced = gan_ae.make(config_lib.substitute(config, values), splits.meta)

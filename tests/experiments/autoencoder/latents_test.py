@@ -18,8 +18,16 @@ DRAW = np.random.RandomState(0)
 MASK = (DRAW.uniform(size=(B, S)) < 0.6).astype(np.float32)
 MASK[:2] = 0
 MASK[1, 3] = 1
-QUANTISE = jax.jit(latents.quantise, static_argnums=0)
-START = jax.jit(latents.start, static_argnums=0)
+
+
+def compiled(function):
+  """A function of a plan and arrays, compiled; its results are NumPy's, whose arithmetic compiles nothing."""
+  run = jax.jit(function, static_argnums=0)
+  return lambda *given: jax.tree.map(np.asarray, run(*given))
+
+
+QUANTISE, START, STATISTICS, USAGE, NEAREST = map(compiled, (
+    latents.quantise, latents.start, latents.statistics, latents.usage, latents.nearest))
 
 
 def plan_of(kind, **changes):
@@ -32,6 +40,11 @@ def inputs(width=L, seed=1):
   return (MASK[..., None] * np.random.RandomState(seed).normal(size=(B, S, width))).astype(np.float32)
 
 
+def codes_of(p):
+  """Codes of a plan in NumPy."""
+  return jax.tree.map(np.asarray, cases.codes_of(p))
+
+
 def nearest(codes, x):
   """Index of the nearest of codes [K, L] to x [L], float64."""
   return int(np.argmin([np.sum(np.square(x.astype(np.float64) - code)) for code in codes]))
@@ -42,7 +55,7 @@ def nearest(codes, x):
 def test_empty_slots_are_zero_and_cost_nothing(kind):
   p, empty = plan_of(kind), MASK == 0
   z = inputs({"fsq": 2, "vae": 2 * L}.get(kind, L))
-  found = QUANTISE(p, cases.codes_of(p), z, MASK, DRAW.normal(size=(B, S, L)).astype(np.float32))
+  found = QUANTISE(p, codes_of(p), z, MASK, DRAW.normal(size=(B, S, L)).astype(np.float32))
   assert all(np.all(np.asarray(x)[empty] == 0) for x in (found.z, found.bits, found.commitment, found.kl))
   assert found.index is None or np.all(np.asarray(found.index)[empty] == -1)
   assert found.index is None or np.asarray(found.index)[~empty].min() >= 0
@@ -59,7 +72,7 @@ def test_what_is_not_coded_costs_32_bits_a_number(kind):
 
 def test_a_code_costs_the_logarithm_of_its_share():
   p, z = plan_of("vq"), inputs()
-  codes = cases.codes_of(p)
+  codes = codes_of(p)
   found, share = QUANTISE(p, codes, z, MASK, None), np.asarray(codes.use[0], np.float64) / np.asarray(codes.use).sum()
   for b, s in zip(*np.nonzero(MASK)):
     k = nearest(np.asarray(codes.codes[0]), z[b, s])
@@ -73,15 +86,15 @@ def test_a_code_costs_the_logarithm_of_its_share():
 def test_even_codes_cost_the_logarithm_of_their_number():
   for kind, bits in (("vq", 4), ("rvq", 8), ("fsq", math.log2(12))):
     p = plan_of(kind)
-    codes = cases.codes_of(p)
-    codes = codes.replace(use=jnp.ones_like(codes.use))
+    codes = codes_of(p)
+    codes = codes.replace(use=np.ones_like(codes.use))
     found = QUANTISE(p, codes, inputs(2 if kind == "fsq" else L), MASK, None)
     np.testing.assert_allclose(found.bits, bits * MASK, rtol=1e-5)
 
 
 def test_a_residual_code_codes_what_the_first_left():
   p, z = plan_of("rvq"), inputs()
-  codes = cases.codes_of(p)
+  codes = codes_of(p)
   found = QUANTISE(p, codes, z, MASK, None)
   table = np.asarray(codes.codes, np.float64)
   share = np.asarray(codes.use, np.float64) / np.asarray(codes.use).sum(axis=1, keepdims=True)
@@ -131,7 +144,7 @@ def test_a_sample_costs_its_divergence():
 @pytest.mark.parametrize("gradient", latents.GRADIENTS)
 def test_gradients_pass_the_codes_and_leave_them_alone(kind, gradient):
   p, z = plan_of(kind, gradient=gradient), inputs()
-  codes, slope = cases.codes_of(p), DRAW.normal(size=(B, S, L)).astype(np.float32)
+  codes, slope = codes_of(p), DRAW.normal(size=(B, S, L)).astype(np.float32)
   both = lambda z, codes: jnp.sum(slope * latents.quantise(p, codes, z, MASK, None).z)
   to_z, to_codes = jax.jit(jax.grad(both, argnums=(0, 1)))(z, codes)
   assert all(np.all(np.asarray(x) == 0) for x in jax.tree.leaves(to_codes))
@@ -155,7 +168,7 @@ def test_statistics_are_those_of_real_slots(seed, scale):
   p, draw = plan_of("vq"), np.random.RandomState(seed)
   z, weight = inputs(seed=seed), (draw.uniform(size=B) < 0.7).astype(np.float32)
   dirty = z + (1 - MASK[..., None]) * (scale * draw.normal(size=z.shape)).astype(np.float32)
-  codes = cases.codes_of(p)
+  codes = codes_of(p)
   found = QUANTISE(p, codes, dirty, MASK, None)
   use, total = STATISTICS(p, found, MASK * weight[:, None])
   want_use, want_total = np.zeros(16), np.zeros((16, L))
@@ -166,9 +179,6 @@ def test_statistics_are_those_of_real_slots(seed, scale):
   np.testing.assert_array_equal(use[0], want_use)
   np.testing.assert_allclose(total[0], want_total, rtol=1e-4, atol=1e-5)
   np.testing.assert_array_equal(USAGE(p, found.index, np.repeat(weight[:, None], S, axis=1)), use)
-
-
-STATISTICS, USAGE = (jax.jit(function, static_argnums=0) for function in (latents.statistics, latents.usage))
 
 
 @pytest.mark.parametrize("kind", ["vq", "rvq"])
@@ -191,7 +201,7 @@ def test_a_codebook_starts_at_real_slots_alone(kind):
 
 def test_dead_codes_move_to_real_slots_of_real_rows():
   p, z = plan_of("vq"), inputs()
-  codes = cases.codes_of(p)
+  codes = codes_of(p)
   found = QUANTISE(p, codes, z, MASK, None)
   weight = np.ones(B, np.float32)
   weight[[0, 3]] = 0
@@ -208,11 +218,11 @@ def test_dead_codes_move_to_real_slots_of_real_rows():
 
 def test_codes_follow_what_they_stand_for():
   p, z = plan_of("vq"), inputs()
-  codes, latent = cases.codes_of(p), cases.model(latent__decay=0.8, latent__revive_below=0.0).latent
+  codes, latent = codes_of(p), cases.model(latent__decay=0.8, latent__revive_below=0.0).latent
   found = QUANTISE(p, codes, z, MASK, None)
   use, total = (np.asarray(x, np.float64) / MASK.sum() for x in STATISTICS(p, found, MASK))
-  after = latents.advance(p, codes, jnp.asarray(use, jnp.float32), jnp.asarray(total, jnp.float32),
-                          jnp.zeros((1, 16, L)), latent)
+  advance = compiled(lambda p, *given: latents.advance(p, *given, latent))
+  after = advance(p, codes, use.astype(np.float32), total.astype(np.float32), np.zeros((1, 16, L), np.float32))
   want_use = 0.8 * np.asarray(codes.use, np.float64) + 0.2 * use
   want = (0.8 * np.asarray(codes.total, np.float64) + 0.2 * total) / want_use[..., None]
   np.testing.assert_allclose(after.use, want_use, rtol=1e-5)
@@ -224,7 +234,8 @@ def test_levels_stay_where_they_are_while_their_shares_follow():
   codes = START(p, jax.random.key(0), z, MASK)
   found = QUANTISE(p, codes, z, MASK, None)
   use, total = (x / MASK.sum() for x in STATISTICS(p, found, MASK))
-  after = latents.advance(p, codes, use, total, jnp.zeros((1, 16, 2)), cases.model().latent)
+  advance = compiled(lambda p, *given: latents.advance(p, *given, cases.model().latent))
+  after = advance(p, codes, use, total, np.zeros((1, 16, 2), np.float32))
   np.testing.assert_array_equal(after.codes, codes.codes)
   np.testing.assert_allclose(after.use, 0.9 * codes.use + 0.1 * use, rtol=1e-6)
   np.testing.assert_allclose(np.sum(after.use), 1.0, rtol=1e-5)
@@ -263,12 +274,11 @@ def test_new_latents_are_the_nearest_codes(kind):
   """One that is near what a decoder got in training becomes just that, the outermost levels too."""
   p, z = plan_of(kind, levels=(8, 3)), 3 * np.random.RandomState(3).normal(size=(40, S, 2 if kind == "fsq" else L))
   mask = np.ones((40, S), np.float32)
-  codes = START(p, jax.random.key(0), jnp.asarray(z, jnp.float32), mask)
-  of_training = QUANTISE(p, codes, jnp.asarray(z, jnp.float32), mask, None).z
+  codes = START(p, jax.random.key(0), z.astype(np.float32), mask)
+  of_training = QUANTISE(p, codes, z.astype(np.float32), mask, None).z
   near = of_training + 1e-3 * np.random.RandomState(4).normal(size=of_training.shape).astype(np.float32)
-  moved = jax.jit(latents.nearest, static_argnums=0)
-  np.testing.assert_allclose(moved(p, codes, near), of_training, atol=1e-5)
-  assert np.isfinite(moved(p, codes, 100 * of_training)).all()
+  np.testing.assert_allclose(NEAREST(p, codes, near), of_training, atol=1e-5)
+  assert np.isfinite(NEAREST(p, codes, 100 * of_training)).all()
 
 
 @pytest.mark.parametrize("kind", ["none", "vae"])

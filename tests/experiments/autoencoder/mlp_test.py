@@ -35,12 +35,17 @@ def configured(**fields):
   return config
 
 
+def loaded(**fields):
+  """(config, splits)."""
+  values = {key.replace("__", "."): value for key, value in fields.items()}
+  config = setup.with_horizon(config_lib.resolve(configured(**values)), 99)
+  return config, mlp.load(config)
+
+
 @functools.cache
 def made(**fields):
   """(config, splits, experiment, state) at the start."""
-  values = {key.replace("__", "."): value for key, value in fields.items()}
-  config = setup.with_horizon(config_lib.resolve(configured(**values)), 99)
-  splits = mlp.load(config)
+  config, splits = loaded(**fields)
   experiment = mlp.make(config, splits.meta)
   return config, splits, experiment, jax.jit(experiment.init)(KEY, {})
 
@@ -67,15 +72,15 @@ def test_rows_are_linear_in_their_features_up_to_the_noise():
 
 
 def test_parts_and_meta():
-  _, splits, _, _ = made()
+  _, splits = loaded()
   assert (splits.train.num_rows, splits.val.num_rows, splits.test) == (240, 60, None)
   assert splits.meta["rows"] == {"train": 240, "val": 60, "test": 0} and splits.meta["steps_per_epoch"] == 4
   assert splits.meta["features"] == ["x_0", "x_1", "x_2"] and splits.meta["class_names"] == []
-  _, other, _, _ = made(seed=7)
+  _, other = loaded(seed=7)
   np.testing.assert_array_equal(other.train.data["x"], splits.train.data["x"])  # the data has a seed of its own
-  _, own, _, _ = made(seed=7, data__seed=-1)
+  _, own = loaded(seed=7, data__seed=-1)
   assert not np.array_equal(own.train.data["x"], splits.train.data["x"])
-  assert made(data__split__fractions=(0.5, 0.25, 0.25))[1].test.num_rows == 75
+  assert loaded(data__split__fractions=(0.5, 0.25, 0.25))[1].test.num_rows == 75
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -85,7 +90,8 @@ def test_evaluation_is_over_real_rows(task):
   rows = splits.val.rows(np.arange(60))
   pad = lambda values: np.concatenate([values, np.full((4, *values.shape[1:]), 1e3, np.float32)])
   batch = {"x": pad(rows["x"]), "y": pad(rows["y"]), "weight": np.repeat([1.0, 0.0], [60, 4]).astype(np.float32)}
-  found = experiment.eval_step(state, jax.tree.map(jnp.asarray, batch), KEY, parallel.over_whole)
+  evaluate = jax.jit(lambda state, batch: experiment.eval_step(state, batch, KEY, parallel.over_whole))
+  found = evaluate(state, batch)
   out, y = forward(state.params, rows["x"].astype(np.float64)), rows["y"].astype(np.float64)
   if task == "regression":
     want = {"mse": np.square(out - y).sum()}

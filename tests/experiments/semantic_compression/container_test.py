@@ -77,13 +77,14 @@ def test_what_cannot_be_written(wrong, tmp_path):
   assert not os.listdir(tmp_path)
 
 
-def test_every_flipped_byte_is_seen(tmp_path):
+@pytest.mark.parametrize("stride", (7, pytest.param(1, marks=pytest.mark.slow)))
+def test_every_flipped_byte_is_seen(stride, tmp_path):
   """One of the head loses the file; one of the payload its block, which is named, and no other."""
   path, _, blocks = made(tmp_path / "a.jtc")
   data = pathlib.Path(path).read_bytes()
   start = len(data) - sum(map(len, blocks))
   owner = np.repeat(np.arange(5), [len(block) for block in blocks])
-  for at in range(len(data)):
+  for at in range(0, len(data), stride):
     with open(path, "wb") as file:
       file.write(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1:])
     if at < start:
@@ -99,11 +100,12 @@ def test_every_flipped_byte_is_seen(tmp_path):
         found.block(k)
 
 
-def test_every_cut_is_seen(tmp_path):
+@pytest.mark.parametrize("stride", (7, pytest.param(1, marks=pytest.mark.slow)))
+def test_every_cut_is_seen(stride, tmp_path):
   """A file that ends early, or goes on, at any byte."""
   path, _, _ = made(tmp_path / "a.jtc")
   data = pathlib.Path(path).read_bytes()
-  for length in (*range(len(data)), len(data) + 1):
+  for length in (*range(0, len(data), stride), len(data) - 1, len(data) + 1):
     with open(path, "wb") as file:
       file.write((data + b"x")[:length])
     with pytest.raises(UserError, match="cut off|no file of compressed states") as error:

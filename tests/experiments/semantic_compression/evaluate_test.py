@@ -112,6 +112,7 @@ def test_excess_bits_of_blocks_are_those_at_their_errors(variant, more):
   assert scalars["excess_bits"] == pytest.approx(scalars["bits_per_state"] - line, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_gaussian_source_is_measured_against_reverse_water_filling():
   """Where all components are above the water, R(D) is half the sum of log2(eigenvalue / D)."""
   fields = {"data__source": "gaussian", "data__num_states": 400, "data__num_dims": 4, "data__correlation": 0.5}
@@ -211,6 +212,7 @@ def test_the_evidence_bound_in_float64():
   assert scalars["elbo_bits"] == pytest.approx(one.mean() / np.log(2), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_evidence_bound_is_the_evidence_where_the_posterior_is_right():
   """Normal numbers through a linear map, whose density and posterior are known; any other posterior has less. The
   sample's error is below five standard errors of the states', which chance passes once in two million draws.

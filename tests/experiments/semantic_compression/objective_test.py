@@ -35,8 +35,13 @@ def case(kind="smoke", **fields):
   more |= {"model.compressor.num_slots": 2} if kind == "vq" else {}
   made = cases.of_schema(cases.TOY, X, kind, **more | {key.replace("__", "."): v for key, v in fields.items()})
   random = np.random.RandomState(1)
-  move = lambda leaf: leaf + 0.1 * random.normal(size=leaf.shape).astype(np.float32)
+  move = lambda leaf: np.asarray(leaf) + 0.1 * random.normal(size=leaf.shape).astype(np.float32)
   return made._replace(state=made.state.replace(params=jax.tree.map(move, made.state.params)))
+
+
+def weights_of(problem, state):
+  """{term: weight of the loss}, numbers."""
+  return {name: float(value) for name, value in jax.jit(lambda: objective.weights(problem, state))().items()}
 
 
 def chunk_of(kind):
@@ -135,20 +140,21 @@ def test_an_error_at_the_level_pays_for_one_more_bit(level):
   """lambda = 1 / (2 ln 2 (c / 100)^2) is how fast the bits h - log2(e) fall with the squared error there."""
   made = case()
   problem = made.problem._replace(level=level)
-  weight = objective.weights(problem, made.state)
+  weight = weights_of(problem, made.state)
   error = level / 100
   slope = (np.log2(error * 1.0001) - np.log2(error * 0.9999)) / ((error * 1.0001)**2 - (error * 0.9999)**2)
   assert float(weight["recon"]) == pytest.approx(slope, rel=1e-4)
   assert {name: weight[name] for name in ("rate", "binary", "categorical", "semantic")} == {
       "rate": 1.0, "binary": 20.0, "categorical": 20.0, "semantic": 0.5}
-  assert float(objective.weights(case("vq").problem, case("vq").state)["recon"]) == 12.0
+  assert weights_of(case("vq").problem, case("vq").state)["recon"] == 12.0
 
 
 def test_feature_weights_go_from_equal_ones_to_those_of_the_schema():
   problem = case(loss__feature_epochs=4).problem
   last = np.array([0.5, 0.2, 0.2, 0.1])
+  weights = jax.jit(functools.partial(objective.feature_weights, problem))
   for step, share in ((0, 0.0), (4, 0.0), (5, 0.25), (12, 0.5), (19, 0.75), (20, 1.0), (99, 1.0)):
-    np.testing.assert_allclose(objective.feature_weights(problem, jnp.int32(step)), 0.25 + share * (last - 0.25),
+    np.testing.assert_allclose(weights(np.int32(step)), 0.25 + share * (last - 0.25),
                                rtol=1e-6)
   np.testing.assert_allclose(objective.feature_weights(case().problem, jnp.int32(0)), last, rtol=1e-6)
 
@@ -172,9 +178,9 @@ def test_an_evaluation_is_of_the_latent_as_it_is_coded():
   """The loss is the weighted sum of its terms; the errors are those of the decoded states."""
   made = case()
   found = jax.jit(lambda: evaluated(2.0, made))()
-  weight = objective.weights(made.problem, made.state)
-  assert float(found["loss"]) == pytest.approx(sum(float(weight[name] * found[name]) for name in made.problem.terms),
-                                               rel=1e-5)
+  weight = weights_of(made.problem, made.state)
+  want = sum(weight[name] * float(found[name]) for name in made.problem.terms)
+  assert float(found["loss"]) == pytest.approx(want, rel=1e-5)
   given = {"params": made.state.params, "codes": None, "level": jnp.float32(2.0)}
   back = schema.decode(cases.TOY, jax.jit(made.coder.through)(given, X))
   errors = [np.sqrt(np.mean(np.square((back[name] - cases.toy_record(70)[name]) / width)))
@@ -184,8 +190,9 @@ def test_an_evaluation_is_of_the_latent_as_it_is_coded():
 
 def test_codes_in_use_are_counted():
   """Four of the first slot's, as often each, and one of the second's; both means are over slots."""
-  use = jnp.asarray([[4.0] * 4 + [0.0] * 12, [9.0] + [0.0] * 15])
-  found = objective.summarise(case("vq").problem, {"use": (use, jnp.ones(()))})
+  use = np.array([[4.0] * 4 + [0.0] * 12, [9.0] + [0.0] * 15], np.float32)
+  problem = case("vq").problem
+  found = jax.jit(lambda use: objective.summarise(problem, {"use": (use, jnp.ones(()))}))(use)
   np.testing.assert_allclose([found["perplexity"], found["codes_used"]], [2.5, 2.5], rtol=1e-6)
 
 

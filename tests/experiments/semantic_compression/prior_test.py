@@ -30,19 +30,24 @@ def config_of(variant: str, **values):
   return config_lib.resolve(config)
 
 
+@functools.cache
+def begun(kind: str, **values):
+  """(splits, problem, state) of a codec at its start."""
+  config = config_of("trajectory", model__compressor__kind=kind, **values)
+  splits = codec.load(config)
+  state = jax.jit(codec.make(config, splits.meta).init)(jax.random.key(0), splits.train.rows(np.arange(64)))
+  return splits, codec.make_problem(config, splits.meta), state
+
+
 class Made:
   """A codec that is not trained, whose prior's parameters are moved by `noise` from where they start."""
 
   def __init__(self, kind: str, noise: float = 0.0, **values):
-    config = config_of("trajectory", model__compressor__kind=kind, **values)
-    self.splits = codec.load(config)
+    self.splits, self.problem, self.state = begun(kind, **values)
     self.meta = self.splits.meta
-    self.problem = codec.make_problem(config, self.meta)
-    sample = self.splits.train.rows(np.arange(64))
-    self.state = jax.jit(codec.make(config, self.meta).init)(jax.random.key(0), sample)
     random = np.random.default_rng(0)
-    moved = jax.tree.map(lambda leaf: leaf + noise * random.normal(size=leaf.shape).astype(np.float32),
-                         self.state.params["prior"])
+    draw = lambda leaf: np.float32(noise) * random.normal(size=leaf.shape).astype(np.float32)
+    moved = jax.tree.map(lambda leaf: np.asarray(leaf) + draw(leaf), self.state.params["prior"])
     self.state = self.state.replace(params=self.state.params | {"prior": moved})
     self.coder = apply.make_coder(self.problem)
     self.x = self.splits.train.rows(np.arange(self.splits.train.num_rows))["x"]
@@ -60,17 +65,17 @@ class Made:
   def logistics(self, given):
     """(mean, index of the scale) for side numbers, or for the state before."""
     apply = lambda params, given: self.problem.model.bind({"params": params}).prior.logistics(given, self.steps)
-    return jax.jit(apply)(self.state.params, given)
+    return jax.tree.map(np.asarray, jax.jit(apply)(self.state.params, given))
 
   @property
   def bound(self):
     """The network with its parameters."""
     return self.problem.model.bind({"params": self.state.params})
 
-  @property
+  @functools.cached_property
   def steps(self):
     """[L] steps of a unit of u."""
-    return self.bound.steps(objective.current_level(self.problem, self.state))
+    return np.asarray(jax.jit(lambda: self.bound.steps(objective.current_level(self.problem, self.state)))())
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -86,28 +91,33 @@ def test_bits_of_a_logistic():
   s = 2 ** ((index - 8) / 3)
   sigma = lambda t: 1 / (1 + np.exp(-t))
   want = -np.log2(sigma((y + 0.5 - mean) / s) - sigma((y - 0.5 - mean) / s))
-  np.testing.assert_allclose(prior.logistic_bits(*map(jnp.asarray, (y, mean, index))), want, rtol=2e-5)
-  far = lambda y: prior.logistic_bits(y, jnp.float32(0), jnp.float32(0))
-  assert far(jnp.float32(1e4)) == pytest.approx(28) and np.isfinite(jax.grad(far)(jnp.float32(1e4)))
+  bits = jax.jit(prior.logistic_bits)(*(part.astype(np.float32) for part in (y, mean, index)))
+  np.testing.assert_allclose(bits, want, rtol=2e-5)
+  far = jax.jit(jax.value_and_grad(lambda y: prior.logistic_bits(y, jnp.float32(0), jnp.float32(0))))
+  value, gradient = map(float, far(np.float32(1e4)))
+  assert value == pytest.approx(28) and np.isfinite(gradient)
 
 
 def test_an_index_is_bounded_and_comes_back():
   """A gradient passes outside of the table where a descent leads back."""
-  index = jnp.array([-3.0, -3.0, 5.0, 40.0, 40.0])
-  value, back = jax.vjp(prior.bounded, index)
+  def passed(index, slope):
+    value, back = jax.vjp(prior.bounded, index)
+    return value, back(slope)[0]
+  value, slope = jax.jit(passed)(*np.array([[-3, -3, 5, 40, 40], [1, -1, 1, 1, -1]], np.float32))
   assert value.tolist() == [0, 0, 5, 31, 31]
-  assert back(jnp.array([1.0, -1.0, 1.0, 1.0, -1.0]))[0].tolist() == [0, -1, 1, 1, 0]
+  assert slope.tolist() == [0, -1, 1, 1, 0]
 
 
 def test_the_latent_sees_noise_and_the_logistic_whole_numbers():
   """Value and gradients of the rate in training."""
-  y, noisy, mean, index = jnp.array([2.1]), jnp.array([2.4]), jnp.array([1.0]), jnp.array([7.0])
-  total = lambda *given: jnp.sum(prior.rate_in_training(*given))
-  found = jax.grad(total, (0, 1, 2, 3))(y, noisy, mean, index)
-  at = lambda y: jax.grad(lambda *given: jnp.sum(prior.logistic_bits(*given)), (0, 1, 2))(y, mean, index)
-  assert total(y, noisy, mean, index) == pytest.approx(float(prior.logistic_bits(2.0, 1.0, 7.0)), rel=1e-6)
-  want = (0.0, at(noisy)[0], at(jnp.array([2.0]))[1], at(jnp.array([2.0]))[2])
-  np.testing.assert_allclose(jnp.concatenate(found), np.array([float(np.sum(part)) for part in want]), rtol=1e-5)
+  y, noisy, mean, index = (np.array([value], np.float32) for value in (2.1, 2.4, 1.0, 7.0))
+  rate = lambda *given: jnp.sum(prior.rate_in_training(*given))
+  total, found = jax.jit(jax.value_and_grad(rate, (0, 1, 2, 3)))(y, noisy, mean, index)
+  bits = jax.jit(jax.value_and_grad(lambda *given: jnp.sum(prior.logistic_bits(*given)), (0, 1, 2)))
+  (_, of_noisy), (value, of_whole) = (bits(at, mean, index) for at in (noisy, np.array([2.0], np.float32)))
+  assert float(total) == pytest.approx(float(value), rel=1e-6)
+  want = (0.0, *(float(part[0]) for part in (of_noisy[0], *of_whole[1:])))
+  np.testing.assert_allclose(np.concatenate(found), np.array(want), rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -141,17 +151,17 @@ def test_the_mean_starts_as_the_number_before():
   made, n = Made("previous"), 50
   plan, s = made.problem.model.layout, made.steps
   k = np.random.default_rng(2).integers(-14, 15, (n, plan.size))
-  mean, index = made.logistics(prior.Before(jnp.asarray(k, jnp.float32), jnp.zeros(n)))
+  mean, index = made.logistics(prior.Before(k.astype(np.float32), np.zeros(n, np.float32)))
   np.testing.assert_allclose(mean, k, atol=1e-5)
   at = lambda new, k, first: integer_net.apply(made.code.prior.net, np.array([[new, *k, first]]))
   for row in k:
     assert (at(0, row, 0)[0] == 8 * row).all()
     for one, other in zip(at(1, row, 0), at(0, 0 * row, 1)):
       np.testing.assert_array_equal(one, other)
-  octaves = np.log2((plan.high - plan.low) * np.asarray(s))
+  octaves = np.log2((plan.high - plan.low) * s)
   np.testing.assert_allclose(index, np.tile(np.clip(8 + 3 * (octaves - 4), 0, 31), (n, 1)), atol=1e-4)
   mean, index = at(1, k[0], 0)
-  np.testing.assert_allclose(mean[0] / 8, np.asarray(s) * (plan.low + plan.high) / 2, atol=1 / 16 + 1e-3)
+  np.testing.assert_allclose(mean[0] / 8, s * (plan.low + plan.high) / 2, atol=1 / 16 + 1e-3)
   np.testing.assert_allclose(index[0], 8 + 3 * (octaves - 2), atol=0.51)
 
 

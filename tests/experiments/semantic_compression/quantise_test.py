@@ -83,7 +83,8 @@ def test_symbols_give_the_latent_back(kind):
   assert found.bits.shape[0] == 50 and (np.asarray(found.bits) > -1e-6).all()
 
 
-@pytest.mark.parametrize("kind,num_lattice,num_symbols", [("e8", 8, 12), ("d4", 8, 11)])
+@pytest.mark.parametrize("kind,num_lattice,num_symbols", [
+    ("e8", 8, 12), pytest.param("d4", 8, 11, marks=pytest.mark.slow)])
 def test_numeric_slots_that_fill_points_are_coded_as_points(kind, num_lattice, num_symbols):
   made, plan, _, _ = parts(kind)
   assert plan.num_lattice == num_lattice
