@@ -64,8 +64,9 @@ def test_shares_and_ratios_are_of_the_bins(run):
 
 
 def test_all_observables_stand_in_the_figure(run):
-  assert len(figures.generated(run).axes) == 18
-  assert all(name in texts(figures.generated(run)) for name in ("HT in GeV: 4.6 floors", "m_bjj", "missing ET in GeV"))
+  figure = figures.generated(run)
+  assert len(figure.axes) == 18
+  assert all(name in texts(figure) for name in ("HT in GeV: 4.6 floors", "m_bjj", "missing ET in GeV"))
 
 
 def test_the_peak_stands_above_mixed_events(run):

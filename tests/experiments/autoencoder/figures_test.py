@@ -36,15 +36,20 @@ def with_arrays(run, **arrays):
   return run._replace(arrays={name: values for name, values in (run.arrays | arrays).items() if values is not None})
 
 
-@pytest.mark.parametrize("name", ALL)
+def families(*elsewhere):
+  """All names; those that tests of their own files draw too, and others that are named, are slow here."""
+  slow = {"generated", "generated_peak", "generated_events", "diffusion", "denoising", "adversarial", *elsewhere}
+  return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in ALL]
+
+
+@pytest.mark.parametrize("name", families())
 def test_all_fit_a_page_and_a_phone(run, name):
   """640 pixels at 120 an inch, and a caption that says what to look for."""
   family = ALL[name]
   assert_fits(family, run)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "event_display"))
-                                  for name in ALL])
+@pytest.mark.parametrize("name", families(*ALL.keys() - {"event_display"}))
 def test_all_are_drawn(run, name, monkeypatch):
   """On paper, and for phones of arrays with gaps."""
   monkeypatch.setitem(report_figures.RC_PARAMS, "savefig.dpi", 40)
@@ -75,11 +80,14 @@ def gaps_of(run):
   return few._replace(meta={}), one
 
 
-def test_what_is_not_finite_is_left_out(run):
-  """Figures are drawn of what is left."""
+@pytest.mark.parametrize("name", families())
+def test_figures_are_drawn_of_what_is_finite(run, name):
+  few, _ = gaps_of(run)
+  assert ALL[name](few) is not None
+
+
+def test_events_are_shown_of_what_is_finite(run):
   few, one = gaps_of(run)
-  for name, family in ALL.items():
-    assert name == "event_display" or family(few) is not None
   assert len(figures.event_display(one).axes) == 2 and "type 10" in texts(figures.event_display(few))
 
 

@@ -87,14 +87,14 @@ def test_events_of_one_source_are_at_one_floor(events, monkeypatch, quick):
 
 def test_weights_stand_for_copies(events, quick):
   """W1 and its arrays are of weighted events; drawn ones have no weight left."""
-  weight = np.where(np.arange(900) < 450, 0.0, 2.0).astype(np.float32)
-  real = events._replace(weight=weight)
-  scalars, arrays = generated.compare(real, events, KEY)
-  ht = observables.of_events(events)["ht"].value
-  assert scalars["w1_ht"] == pytest.approx(stats.wasserstein_distance(ht[450:], ht))
-  assert np.isin(arrays["real_ht"], ht[450:]).all()
+  some = events.take(slice(450))
+  real = some._replace(weight=np.where(np.arange(450) < 225, 0.0, 2.0).astype(np.float32))
+  scalars, arrays = generated.compare(real, some, KEY)
+  ht = observables.of_events(some)["ht"].value
+  assert scalars["w1_ht"] == pytest.approx(stats.wasserstein_distance(ht[225:], ht))
+  assert np.isin(arrays["real_ht"], ht[225:]).all()
   drawn = generated.by_weight(real, np.random.RandomState(0))
-  assert len(drawn.ids) == 900 and np.isin(drawn.globals[:, 0], events.globals[450:, 0]).all()
+  assert len(drawn.ids) == 450 and np.isin(drawn.globals[:, 0], some.globals[225:, 0]).all()
 
 
 def test_vectors_are_blind_to_turns_around_the_beam_and_the_order_of_slots(events):
@@ -112,8 +112,9 @@ def test_vectors_are_blind_to_turns_around_the_beam_and_the_order_of_slots(event
 
 def test_events_without_pairs_leave_masses_out(events, quick):
   """Photons alone have neither masses nor a peak; too few events are the user's mistake."""
-  photons = events._replace(ids=np.where(events.ids > 0, events_lib.PHOTON, 0))
-  scalars, arrays = generated.compare(events, photons, KEY)
+  some = events.take(slice(450))
+  photons = some._replace(ids=np.where(some.ids > 0, events_lib.PHOTON, 0))
+  scalars, arrays = generated.compare(some, photons, KEY)
   assert not fnmatch.filter(scalars, "*m_bjj*") and "m_jj_peak_gev" not in scalars
   assert scalars["m_jj_peak_truth_gev"] > 60 and len(arrays["generated_m_jj"]) == 0
   with pytest.raises(UserError, match="5 generated events are too few"):
