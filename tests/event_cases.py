@@ -90,6 +90,12 @@ def made(variant="smoke", **fields) -> Case:
   return Case(config, splits, problem, experiment, start, apply.make_coder(problem))
 
 
+@functools.cache
+def filled(variant="smoke", **fields) -> Case:
+  """`made`, filled."""
+  return made(variant, **fields).filled()
+
+
 def filled_state(experiment: Experiment, splits: Splits, plan: latents.Plan) -> Any:
   """A state of the shapes of the start, at step 0: parameters are Normal of deviation 0.3, codes at random, latents of
   mean 0 and deviation 1.

@@ -182,6 +182,7 @@ def test_chunks_add_up_to_the_batch():
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * max(1e-3, float(np.abs(one).max())))
 
 
+@pytest.mark.slow
 def test_a_step_moves_the_average_that_is_judged():
   made, batch = case()
   bare = {name: batch[name] for name in ("cont", "ids", "globals", "weight", "event_weight")}

@@ -59,7 +59,7 @@ def test_errors_go_around_the_circle_and_only_over_objects():
 @pytest.mark.parametrize("kind", ("vq", pytest.param("vae", marks=pytest.mark.slow)))
 def test_assessment_is_that_of_the_evaluation(kind):
   """Unexplained variance and bits are what the evaluation of every epoch says, but for a vae's sample."""
-  made = cases.made(model__latent__kind=kind)
+  made = cases.filled(model__latent__kind=kind)
   scalars, arrays = made.experiment.assess["test-events"](made.state, made.splits, cases.KEY)
   given = made.rows()
   back = apply.apply(made.coder, made.state, apply.rows_of(given))
@@ -83,7 +83,7 @@ def test_assessment_is_that_of_the_evaluation(kind):
 
 def test_types_and_codes_are_counted_by_event_weights():
   """An event of weight 3 counts as three; a type's row adds up to its effective number of objects."""
-  p = cases.made().problem
+  p = cases.filled().problem
   given = {"ids": np.array([[1, 0], [2, 1]]), "event_weight": np.array([3.0, 1.0], np.float32)}
   back = {"ids": np.array([[1, 4], [2, 2]]), "exists": np.array([[0.9, 0.7], [0.8, 0.6]]),
           "index": np.array([[5, -1, 7], [5, 6, 7]])[..., None]}
@@ -103,7 +103,7 @@ def test_types_and_codes_are_counted_by_event_weights():
 
 
 def test_anomalies_are_ranked_by_errors():
-  made = cases.made()
+  made = cases.filled()
   scalars, arrays = made.experiment.assess["test-anomaly"](made.state, made.splits, cases.KEY)
   assert {f"auroc_{name}" for name in corruptions.CORRUPTIONS} <= set(scalars)
   for name in corruptions.CORRUPTIONS:
@@ -115,7 +115,7 @@ def test_anomalies_are_ranked_by_errors():
 
 
 def test_a_perfect_reconstruction_explains_all():
-  made = cases.made()
+  made = cases.filled()
   given = made.rows()
   found = evaluate.explained(made.splits.meta, given, given["cont"])
   assert found["unexplained_variance"] == 0 and all(found[f"unexplained/{name}"] == 0

@@ -96,7 +96,7 @@ def test_r1_is_the_gradient_at_real_events_as_the_critic_sees_them():
 
 
 @pytest.mark.parametrize("fields, weights", [
-    ({"model__critic__r2_gamma": 4.0}, {"critic_loss": 1.0, "r1": 0.5, "r2": 2.0}),
+    pytest.param({"model__critic__r2_gamma": 4.0}, {"critic_loss": 1.0, "r1": 0.5, "r2": 2.0}, marks=pytest.mark.slow),
     ({"model__critic__loss": "wgan_gp"}, {"critic_loss": 1.0, "r1": 0.5, "gradient_penalty": 1.0}),
 ])
 def test_penalties_weigh_half_their_gamma(fields, weights):

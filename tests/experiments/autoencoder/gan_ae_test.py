@@ -170,7 +170,7 @@ def test_what_is_assessed_and_applied_is_the_autoencoder():
 
 
 def test_without_an_average_the_parameters_themselves_are_applied():
-  state = cases.made().state.replace(ema=None)
+  state = cases.made().filled().state.replace(ema=None)
   assert gan_ae.autoencoder_of(state).applied is state.params["model"]
 
 

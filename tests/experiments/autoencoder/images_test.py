@@ -18,8 +18,8 @@ def made(tmp_path_factory):
   """An autoencoder of small files of images at its start."""
   folder = tmp_path_factory.mktemp("images")
   made_events.write_images(folder, 60, NUM)
-  return cases.made("images", data__path=str(folder), model__encoder__hidden_dims=(4, 6),
-                    model__decoder__hidden_dims=(6, 4))
+  return cases.filled("images", data__path=str(folder), model__encoder__hidden_dims=(4, 6),
+                      model__decoder__hidden_dims=(6, 4))
 
 
 @pytest.mark.slow

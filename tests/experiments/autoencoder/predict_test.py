@@ -26,7 +26,7 @@ def table(made, num=6, **more):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind, stages", [("vq", 1), ("rvq", 2)])
 def test_codes_are_those_of_the_assessment_and_empty_slots_have_none(kind, stages):
-  made = cases.made(model__latent__kind=kind, model__latent__num_stages=2)
+  made = cases.filled(model__latent__kind=kind, model__latent__num_stages=2)
   found = made.experiment.predict["encode"].run(made.state, table(made), 0, cases.KEY)
   given = {name: column[:6] for name, column in made.rows().items()}
   back = apply.apply(made.coder, made.state, apply.rows_of(given))
@@ -40,13 +40,13 @@ def test_codes_are_those_of_the_assessment_and_empty_slots_have_none(kind, stage
 
 @pytest.mark.slow
 def test_latents_that_are_not_coded_have_coordinates():
-  made = cases.made(model__latent__kind="linear")
+  made = cases.filled(model__latent__kind="linear")
   found = made.experiment.predict["encode"].run(made.state, table(made), 0, cases.KEY)
   assert f"emb_event_{7}" in found and len(found) == 19 * 8 + 1
 
 
 def test_a_file_in_the_layout_of_training_goes_in_and_comes_back(tmp_path):
-  made, given = cases.made(), cases.made().rows()
+  made, given = cases.filled(), cases.filled().rows()
   path, out = str(tmp_path / "in.h5"), str(tmp_path / "out.h5")
   events = Events(given["ids"], given["momenta"], given["met"], given["label"], given["event_weight"])
   event_files.write_hdf5(path, {"test": events})
@@ -63,7 +63,7 @@ def test_a_file_in_the_layout_of_training_goes_in_and_comes_back(tmp_path):
 
 
 def test_rows_that_lack_a_cell_are_empty_and_strange_ones_refused():
-  made = cases.made()
+  made = cases.filled()
   pt = table(made).values["pt_0"].copy()
   pt[2] = np.nan
   found = made.experiment.predict["score"].run(made.state, table(made, pt_0=pt), 0, cases.KEY)
@@ -78,7 +78,7 @@ def test_rows_that_lack_a_cell_are_empty_and_strange_ones_refused():
 @pytest.mark.slow
 def test_members_of_an_ensemble_give_events_side_by_side(tmp_path):
   """A mean of types or of azimuths is none; and a file of events has no place for several copies of one."""
-  made = cases.made()
+  made = cases.filled()
   state = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), made.state).replace(key=cases.KEY)
   verb = ensemble.several("reconstruct", made.experiment.predict["reconstruct"], 2)
   found = verb.run(state, table(made), 0, cases.KEY)
@@ -91,7 +91,7 @@ def test_members_of_an_ensemble_give_events_side_by_side(tmp_path):
 
 def test_part_and_process_stand_beside_the_events_of_a_file(tmp_path):
   path = made_events.write_hdf5(tmp_path, 30)
-  found = cases.made().experiment.predict["score"].readers[".h5"](path, None)
+  found = cases.filled().experiment.predict["score"].readers[".h5"](path, None)
   parts = event_files.read_hdf5(path, event_files.DATASETS, 18)
   assert found.values["part"].tolist() == ["train"] * 18 + ["val"] * 6 + ["test"] * 6
   label = np.concatenate([events.label for events in parts.values()])
@@ -99,7 +99,7 @@ def test_part_and_process_stand_beside_the_events_of_a_file(tmp_path):
 
 
 def test_lines_of_the_challenge_are_read_and_other_tables_are_not(tmp_path, capsys):
-  made, path = cases.made(), tmp_path / "events.csv"
+  made, path = cases.filled(), tmp_path / "events.csv"
   path.write_text("0;4top;1;50.0;0.5;j,200.0,100.0,0.1,-1.0;b,90.0,80.0,0.2,2.0\n\n1;ttbar;0.5;20.0;-1.5;\n")
   read = made.experiment.predict["score"].readers[".csv"]
   found = read(str(path), None)
@@ -121,6 +121,6 @@ def test_lines_of_the_challenge_are_read_and_other_tables_are_not(tmp_path, caps
 
 
 def test_a_type_that_the_run_does_not_know_is_refused():
-  made = cases.made()
+  made = cases.filled()
   with pytest.raises(UserError, match="event 1 has an object of type 99, allowed 0 to 7"):
     made.experiment.predict["score"].run(made.state, table(made, id_0=np.full(6, 99)), 0, cases.KEY)
