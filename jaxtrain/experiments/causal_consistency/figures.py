@@ -54,7 +54,8 @@ def effects_caption(scalars: dict, contrast: tuple[str, str], is_posterior: bool
     text += f" Group means differ by {plain:.3g}; what is beyond the effect comes from covariates."
   if agree is not None:
     text += " The estimate without the model agrees." if agree else (
-        " The interval of the estimate without the model does not hold it: distrust both until you know why.")
+        " The interval of the estimate without the model does not hold the model's effect: trust none of the estimates "
+        "until you know why.")
   if (strength := finite(scalars, f"e_value{end}")) is not None:
     limit = finite(scalars, f"e_value_limit{end}")
     text += (f" A hidden confounder would explain the effect away if it were tied to treatment and outcome by risk "

@@ -55,23 +55,23 @@ def agrees(scalars: dict, end: str) -> bool | None:
 
 def which_effect(scalars: dict, contrast: tuple[str, str]) -> str:
   """The effect of a contrast with its interval, by the estimator that needs least where there is one, beside the
-  model's and the difference that is seen without adjusting.
+  model's and the difference that is seen without adjusting; and whether to quote it.
   """
   end, title = contrast
-  own = with_ends(scalars, "ate", end)
+  own, agree = with_ends(scalars, "ate", end), agrees(scalars, end)
   if finite(scalars, f"ate_triply_robust_low{end}") is None:
     text = f"The average effect of {title} is {own} (95 % interval, which leaves out the error of the model itself)."
   else:
     text = (f"The average effect of {title} is {with_ends(scalars, 'ate_triply_robust', end)} by the triply robust "
-            f"estimate (95 % interval): quote this one. The model says {own}, an interval that leaves out the error of "
-            "the model itself.")
+            f"estimate (95 % interval){': quote this one' * (agree is not False)}. The model says {own}, an interval "
+            "that leaves out the error of the model itself.")
   if finite(scalars, f"ate_unadjusted{end}") is not None:
     text += (f" Without adjusting for covariates the groups differ by {with_ends(scalars, 'ate_unadjusted', end)}.")
-  agree = agrees(scalars, end)
   if agree is not None:
     other = with_ends(scalars, "ate_aipw", end)
     text += f" The doubly robust estimate, without the model, is {other}, and " + (
-        "agrees with the model." if agree else "does not agree with it: distrust both until you know why.")
+        "agrees with the model." if agree else
+        "its interval does not hold the model's effect: trust none of these estimates until you know why.")
   return text
 
 
