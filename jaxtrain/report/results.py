@@ -12,8 +12,8 @@ from jaxtrain.report.names import words
 from jaxtrain.report.page import Html, fmt, table, tag, with_interval
 from jaxtrain.statistics import MIN_GROUPS
 from jaxtrain.workdir import reading
-from jaxtrain.workdir.quality import (HALF, Result, data_warnings, few_groups, held_out, is_cut, key_results,
-                                      measured, no_better)
+from jaxtrain.workdir.quality import (HALF, Result, better_end, data_warnings, few_groups, held_out, is_cut,
+                                      key_results, measured, no_better)
 from jaxtrain.workdir.reading import RunData, best_of, newest_event, time_axis, value_of
 
 MAX_KEYS = 6
@@ -76,6 +76,7 @@ def findings(run: RunData) -> list[str]:
   found += [f"{words(one.name, one.said)} ({fmt(one.value)}) is no better than chance ({fmt(one.said['chance'])})."
             for one in no_better(run)]
   found += few_steps(run)
+  found += [f"{sentence[0].upper()}{sentence[1:]}."] if (sentence := better_end(run)) else []
   for say in figures.experiment_families(run.config.get("experiment", ""), "FINDINGS").values():
     found += say(run)
   if majority := majority_share(run):

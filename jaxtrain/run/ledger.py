@@ -20,7 +20,7 @@ from jaxtrain.errors import NonFinite, Stopped, UserError
 from jaxtrain.run import cadence
 from jaxtrain.run.console import SHOWN, Console
 from jaxtrain.types import Experiment, Guard, Splits
-from jaxtrain.workdir import jsonfile, provenance, reading
+from jaxtrain.workdir import jsonfile, provenance, quality, reading
 from jaxtrain.workdir.facts import Facts
 
 OPTIMISER = ("lr", "grad_norm")  # metrics with columns of their own
@@ -268,6 +268,11 @@ class Ledger:
     parts += [f"test {name} {test[name]:.6g}" for name in names[:SHOWN]]
     parts += [f"{len(names) - SHOWN} more in facts/scalars.csv"] * (len(names) > SHOWN and self.workdir is not None)
     self.console.say("jaxtrain: " + ("; ".join(parts) or "nothing evaluated"))
+    if self.monitor.startswith("val_") and not self.plan.is_regular(self.step):
+      best = reading.Best(self.monitor, self.best_value, self.best_step)
+      end = best._replace(value=optional(self.last_means, self.monitor), step=self.step)
+      if words := quality.say_better_end(best, end, self.config.train.monitor_mode):
+        self.console.say(f"jaxtrain: {words}")
 
   def write_process(self) -> None:
     """Writes run.json; not before the first steps are done, because it asks git."""

@@ -165,6 +165,7 @@ def of_run(run: RunData) -> Quality:
   said = reading.description(reading.described(run), best.monitor.partition("_")[2])
   epoch = best.step / per_unit if unit == "epoch" and best.step is not None else None
   found = [*unfinished(run), *unseen(run), *few_groups(run), *(f"data: {words}" for words in data_warnings(run.meta))]
+  found += [words] if (words := better_end(run)) else []
   chance = number(said.get("chance"))
   is_said = best.value is not None and is_chance(best.value, said)
   if is_said:
@@ -202,6 +203,29 @@ def unfinished(run: RunData) -> list[str]:
                                              newest_event(run, "on_start").get("num_steps")))
   where = f" (its newest evaluation is at step {last:,.0f} of {total:,.0f})" if total and 0 < last < total else ""
   return [f"the run is unfinished{where}; the command that trained it goes on with it"]
+
+
+def better_end(run: RunData) -> str:
+  """That a run ends with a validation better than its best, which is not compared, in a sentence; "" where it does not.
+  """
+  best, settings, (unit, per_unit) = reading.best_of(run), run.config.get("eval", {}), reading.time_axis(run)
+  every = settings.get("every_steps") or settings.get("every_epochs", 0) * (per_unit if unit == "epoch" else 0)
+  split, _, name = best.monitor.partition("_")
+  last = max((row["step"] for row in run.rows if row["split"] == "val"), default=0)
+  if split != "val" or not newest_event(run, "on_train_end") or not every or last % every == 0:
+    return ""
+  value = next((reading.value_of(row, name) for row in run.rows if (row["split"], row["step"]) == (split, last)), None)
+  mode = run.config.get("train", {}).get("monitor_mode", "min")
+  return say_better_end(best, reading.Best(best.monitor, value, last), mode)
+
+
+def say_better_end(best: reading.Best, end: reading.Best, mode: str) -> str:
+  """What `better_end` says of the best and of the end of a run; `mode`: whether the least or the largest is best."""
+  if None in (best.value, end.value) or not (end.value < best.value if mode == "min" else end.value > best.value):
+    return ""
+  return (f"the end of the run, at step {end.step:,}, is better ({end.monitor} {end.value:.6g}) but is not compared: a "
+          "run that is made longer is not evaluated there. --checkpoint=last of predict takes it; with an "
+          "eval.every_steps that divides the number of steps it would be compared")
 
 
 def few_groups(run: RunData) -> list[str]:

@@ -9,7 +9,8 @@ import child
 import outside
 from jaxtrain import config as config_lib, loop
 from jaxtrain.errors import NonFinite
-from jaxtrain.workdir import records
+from jaxtrain.report import results
+from jaxtrain.workdir import quality, reading, records
 
 
 def configured(variant="table", **fields):
@@ -50,6 +51,21 @@ def test_a_run_made_longer_has_the_best_of_one_made_in_one_go(case, tmp_path):
     assert [grown.history[name][k] for k in same] == straight.history[name], name
   best = [os.readlink(tmp_path / name / "checkpoints" / "best") for name in ("grown", "straight")]
   assert best == [str(straight.best_step)] * 2
+
+
+def test_an_end_that_is_better_and_not_compared_is_said_to_be_so(tmp_path, capsys):
+  """By the cadence of 40 steps 80 is the best of 100; the loss of least squares falls until the end."""
+  result = loop.train(configured("stream", train__num_steps=100), str(tmp_path))
+  words = f"the end of the run, at step 100, is better (val_loss {result.final_val_loss:.6g}) but is not compared"
+  assert result.best_step == 80 and result.final_val_loss < result.best_value
+  assert f"jaxtrain: {words}" in capsys.readouterr().out
+  assert [said.startswith(words) for said in quality.of_workdir(str(tmp_path), 80).warnings] == [True]
+  run = reading.read_run(str(tmp_path))
+  assert f"T{words[1:]}" in " ".join(results.findings(run))
+  run.config["eval"]["every_steps"] = 50  # where it is one of the cadence
+  assert quality.better_end(run) == ""
+  run.config["eval"]["every_steps"], run.config["train"]["monitor_mode"] = 40, "max"
+  assert quality.better_end(run) == ""
 
 
 @pytest.fixture
