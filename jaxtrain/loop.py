@@ -190,13 +190,13 @@ def conclude(ledger: Ledger, final: str, state: Any, best: Any, test: dict[str, 
     final: digest of the final state; best: the best one, of this process.
     stop: honoured at once while the best state is assessed; `left(reason)` is what to raise then.
   """
-  history = ledger.end(test, int(best.step))
+  history, found = ledger.end(test, int(best.step)), {}
   if ledger.writes and evaluate_lib.parts_to_assess(ledger):
     began = time.perf_counter()
     with stop.at_once(left):
-      evaluate_lib.assess(ledger, best, again=False, beat=evaluate_lib.between_parts(watchdog, stop, left))
+      found = evaluate_lib.assess(ledger, best, again=False, beat=evaluate_lib.between_parts(watchdog, stop, left))
     ledger.facts.process(seconds={"assess": time.perf_counter() - began})
-  ledger.say_final(test)
+  ledger.say_final(evaluate_lib.left_to_say(test, found))
   val_loss = ledger.last_means["val_loss"] if "val_loss" in ledger.last_means else None
   return Result(history, ledger.best_value, ledger.best_step, val_loss,
                 test["loss"] if test and "loss" in test else None, ledger.workdir, state, final,
@@ -252,8 +252,9 @@ def assess_again(config: ConfigDict, workdir: str, init_from: str | None, draw: 
         step = int(best.step)
         state = records.describe_state(step, run.plan.epoch(step), packing.digest(best))
         run.ledger.console.say(f"jaxtrain: assessed is the state of {state}")
-        run.ledger.say_final(evaluate_lib.evaluate_part(run, best, "test") if run.splits.test else None)
-        evaluate_lib.assess(run.ledger, packing.here(best))
+        test = evaluate_lib.evaluate_part(run, best, "test") if run.splits.test else None
+        found = evaluate_lib.assess(run.ledger, packing.here(best))
+        run.ledger.say_final(evaluate_lib.left_to_say(test, found))
       if draw:
         draw(workdir, "end")
     evaluate_lib.end_again(folder)

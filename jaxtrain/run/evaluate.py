@@ -190,7 +190,7 @@ def say_assessed(ledger, name: str, step: int, scalars: dict) -> None:
   what = declared["rows"]["unit"] if "rows" in declared else "rows"  # such as tasks, each of which has rows
   rows = f", {scalars['rows']:,} {what}" if "rows" in scalars else ""
   anew = draws_anew(ledger, name.partition("-")[0], step, scalars)
-  drawn = ", of other samples than the evaluation's" if anew else ""
+  drawn = ", by samples of its own (cite these, not those of facts/scalars.csv)" if anew else ""
   ledger.console.say(f"jaxtrain: assessed {name}{rows}{drawn}: {', '.join(shown)}"
                      + f"; {len(names) - len(shown)} more in eval/{name}.json" * (len(names) > len(shown)))
 
@@ -199,10 +199,21 @@ def draws_anew(ledger, split: str, step: int, scalars: dict) -> bool:
   """Whether a metric differs from that of the evaluation of the same state, which has random numbers of its own."""
   if split == "train":  # its rows are means over the states of an epoch
     return False
-  pairs = [(scalars[name], reading.value_of(row, name)) for row in ledger.facts.rows
-           if (row["split"], row["step"]) == (split, step) for name in scalars]
-  return any(not math.isclose(value, other, rel_tol=1e-3, abs_tol=1e-6) for value, other in pairs
-             if other is not None and isinstance(value, (int, float)))
+  rows = [row for row in ledger.facts.rows if (row["split"], row["step"]) == (split, step)]
+  return any(differs(value, reading.value_of(row, name)) for row in rows for name, value in scalars.items())
+
+
+def differs(value: Any, other: float | None) -> bool:
+  """Whether a scalar of an assessment is another number than that of an evaluation; not where either has none."""
+  return other is not None and isinstance(value, (int, float)) and not math.isclose(value, other, rel_tol=1e-3,
+                                                                                    abs_tol=1e-6)
+
+
+def left_to_say(test: dict[str, float] | None, found: dict[str, dict]) -> dict[str, float] | None:
+  """Test metrics of an evaluation without those that an assessment has another value of, which is the one to cite."""
+  assessed = [scalars for name, scalars in found.items() if name.partition("-")[0] == "test"]
+  return test and {name: value for name, value in test.items()
+                   if not any(differs(scalars.get(name), value) for scalars in assessed)}
 
 
 def report_assessed(ledger, found: dict[str, dict]) -> None:

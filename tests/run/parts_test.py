@@ -167,3 +167,17 @@ def test_what_was_assessed_is_counted_in_its_own_word(declared, words):
                                  console=types.SimpleNamespace(say=said.append))
   evaluate.say_assessed(ledger, "test", 3, {"rows": 16, "mse": 0.5})
   assert said == [f"jaxtrain: {words}"]
+
+
+def test_of_two_values_of_one_quantity_that_of_the_assessment_is_said():
+  """The evaluation has drawn other graphs: 0.56 and 0.57 of one metric, and one value of the others."""
+  said, test = [], {"loss": 0.25, "f1": 0.56, "auroc": 0.75}
+  ledger = types.SimpleNamespace(
+      declared_metrics=dict, console=types.SimpleNamespace(say=said.append),
+      facts=types.SimpleNamespace(rows=[{"split": "test", "step": 3} | {f"metric_{k}": v for k, v in test.items()}]))
+  found = {"test-id": {"f1": 0.57, "auroc": 0.75}, "test-other": {"f1/other": 0.3}, "val": {"auroc": 0.8}}
+  evaluate.say_assessed(ledger, "test-id", 3, found["test-id"])
+  assert said == ["jaxtrain: assessed test-id, by samples of its own (cite these, not those of facts/scalars.csv): "
+                  "f1 0.57, auroc 0.75"]
+  assert evaluate.left_to_say(test, found) == {"loss": 0.25, "auroc": 0.75}
+  assert evaluate.left_to_say(test, {}) == test and evaluate.left_to_say(None, found) is None
