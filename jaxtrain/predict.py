@@ -202,11 +202,12 @@ def run(argv: list[str]) -> dict:
   run = trained.restore(workdir, flags.checkpoint, (flags.experiment, *flags.code))
   verb = verbs.pick(run, flags.verb)
   check_flags(flags, verb)
-  verb = verbs.settle(run, flags.verb, verb, {name: flags[name].value for name in OPTIONS if flags[name].present})
+  options = {name: flags[name].value for name in OPTIONS if flags[name].present}
+  verb = verbs.settle(run, flags.verb, verb, options)
   worth = quality.of_workdir(workdir, run.step)
   done, made, lines = export(flags, verb, run.state) if flags.export else apply(flags, verb, run)
   summary = {"workdir": flags.workdir, "step": run.step, "epoch": run.epoch, "digest": f"sha256:{run.digest}",
-             "verb": flags.verb, "quality": jsonable.clean(worth._asdict())} | done
+             "verb": flags.verb, "options": options, "quality": jsonable.clean(worth._asdict())} | done
   if flags.json:
     streams.answer(json.dumps(summary))
   else:

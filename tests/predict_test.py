@@ -307,8 +307,8 @@ def test_the_summary_as_json(run, tmp_path, capsys):
   step = steps_of(run)[0]
   record = records.read_record(f"{run}/checkpoints", step)
   assert summary == {"workdir": run, "step": step, "epoch": record["epoch"], "digest": f"sha256:{record['digest']}",
-                     "verb": "embed", "rows": 5, "rows_incomplete": 0, "output": str(tmp_path / "out.csv"),
-                     "replaced": False, "lost": []}
+                     "verb": "embed", "options": {}, "rows": 5, "rows_incomplete": 0,
+                     "output": str(tmp_path / "out.csv"), "replaced": False, "lost": []}
   with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
     assert next(csv.reader(file)) == [*columns(1), "emb_0", "emb_1", "emb_2", "novelty"]
 

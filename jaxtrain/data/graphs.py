@@ -1,11 +1,13 @@
 """Graphs with probabilities of edges, written to files: a picture (.png), a page (.html), Graphviz (.dot), GraphML.
 
 A graph is a dict of columns `cause`, `effect` and `prob`, a row for each ordered pair, and, where that is known,
-`pair`: what the cause is to the effect, `causes`, `caused by`, `none` or `undecided`. `about` are sentences on what
-made it, and `notes` on what speaks against it, such as that its table is unlike those of training. Pictures, pages and
-.dot show the edges with a probability of at least a threshold (1/2: more likely than not), dashed where the pair is
-`none` or `undecided`, or, dashed, the ten strongest where no edge reaches the threshold; .graphml holds every pair. Of
-two edges between one pair the drawing has one line, with a head where the pair says which causes the other.
+`pair`: what the cause is to the effect, `causes`, `caused by`, `none` or `undecided`. Where its user has told edges
+beforehand, `given` is not empty for the pairs that this decides: they are no findings, and stand apart, dotted. `about`
+are sentences on what made it, and `notes` on what speaks against it, such as that its table is unlike those of
+training. Pictures, pages and .dot show the edges with a probability of at least a threshold (1/2: more likely than
+not), dashed where the pair is `none` or `undecided`, or, dashed, the ten strongest where no edge reaches the threshold;
+.graphml holds every pair. Of two edges between one pair the drawing has one line, with a head where the pair says which
+causes the other.
 
 **Source:** layers by the longest path, nodes ordered by the mean place of their neighbours: Sugiyama, Tagawa & Toda
 1981 (Methods for visual understanding of hierarchical system structures). Cycles are broken at their weakest edge.
@@ -15,11 +17,11 @@ import html
 import re
 import textwrap
 from typing import NamedTuple, Sequence
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
 
 import numpy as np
 
-from jaxtrain.data import graph_curves
+from jaxtrain.data import graph_curves, graph_texts
 
 LIKELY, MOST_STRONG = 0.5, 10
 NUM_SWEEPS = 6  # of ordering the nodes of the layers
@@ -28,14 +30,13 @@ DOUBTFUL = ("none", "undecided")  # pairs whose edge is dashed
 LEAST_WIDE, PAGE_WIDE, SMALLEST = 520, 900, 0.7  # pixels of a graph in a page; share of its size that can be read
 DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # of SHA-256
 BLUE, INK, MUTED, WARN = "#1f6fb4", "#22262b", "#667079", "#9a4a00"
-NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 CSS = """:root{color-scheme:light dark;--ink:#1d2329;--soft:#59646e;--line:#dde2e7;--card:#fff;--edge:31,111,180;
 --warn:#9a4a00}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa6b1;--line:#333b44;--card:#1c2127;--edge:122,181,234;
 --warn:#f0b06a}}
 body{margin:auto;max-width:70rem;padding:1.5rem;font:16px/1.5 system-ui,sans-serif;color:var(--ink);
 background:var(--card)}h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin-top:2rem}
-p{color:var(--soft);max-width:46rem;overflow-wrap:anywhere}.warn{color:var(--warn)}svg{display:block;
+p,.told{color:var(--soft);max-width:46rem;overflow-wrap:anywhere}.warn{color:var(--warn)}svg{display:block;
 width:100%;height:auto}
 svg text{font-size:13px;fill:var(--ink);text-anchor:middle;dominant-baseline:middle}
 svg rect{fill:var(--card);stroke:var(--soft)}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
@@ -48,8 +49,8 @@ hidden;text-overflow:ellipsis}}"""
 
 
 class Link(NamedTuple):
-  """A line of a drawing: its nodes, the probability of the edge, whether it has a head, whether it is dashed, and a
-  text on it.
+  """A line of a drawing: its nodes, the probability of the edge, whether it has a head, whether it is dashed, a text on
+  it, and whether it was given, not found.
   """
   cause: int
   effect: int
@@ -57,22 +58,29 @@ class Link(NamedTuple):
   headed: bool
   dashed: bool
   title: str
+  given: bool = False
 
 
 class Graph(NamedTuple):
   """Nodes by name, probabilities [D, D] of edges from the first axis to the second, the edges shown, the threshold,
-  what the cause is to the effect of each pair of which that is known.
+  what the cause is to the effect of each pair of which that is known, and the pairs that were given with the reason.
   """
   names: list[str]
   probs: np.ndarray
   shown: list[tuple[int, int]]
   threshold: float
   verdicts: dict[tuple[int, int], str] = {}
+  given: dict[tuple[int, int], str] = {}
+
+  @property
+  def found(self) -> list[tuple[int, int]]:
+    """The edges shown that were not given, the strongest first."""
+    return [pair for pair in self.shown if pair not in self.given]
 
   @property
   def is_sure(self) -> bool:
-    """Whether the edges that are shown reach the threshold."""
-    return bool(self.shown) and self.probs[self.shown[0]] >= self.threshold
+    """Whether the edges that were found and are shown reach the threshold."""
+    return bool(self.found) and self.probs[self.found[0]] >= self.threshold
 
   def links(self) -> list[Link]:
     """The lines that are drawn, the strongest first."""
@@ -85,13 +93,15 @@ class Graph(NamedTuple):
           f", {self.names[j]} -> {self.names[i]}: {self.probs[j, i]:.3f}" * both + f" ({verdict})" * bool(verdict))
       if both and verdict == "caused by":
         i, j = j, i
+      dashed, given = not self.is_sure or verdict in DOUBTFUL, (i, j) in self.given
+      title = f"{self.names[i]} -> {self.names[j]}: given, not found" if given else title
       found.append(Link(i, j, float(max(self.probs[i, j], self.probs[j, i] if both else 0)),
-                        not both or verdict in ("causes", "caused by"), not self.is_sure or verdict in DOUBTFUL, title))
+                        not both or verdict in ("causes", "caused by"), dashed and not given, title, given))
     return found
 
 
 def read(columns: dict[str, np.ndarray], threshold: float = LIKELY) -> Graph:
-  """The graph of columns `cause`, `effect` and `prob`, and `pair` where there is one."""
+  """The graph of columns `cause`, `effect` and `prob`, and `pair` and `given` where there are such."""
   names = list(dict.fromkeys([*columns["cause"].tolist(), *columns["effect"].tolist()]))
   place = {name: k for k, name in enumerate(names)}
   pairs = [(place[cause], place[effect]) for cause, effect in zip(columns["cause"], columns["effect"])]
@@ -100,14 +110,19 @@ def read(columns: dict[str, np.ndarray], threshold: float = LIKELY) -> Graph:
     probs[pair] = prob
   ranked = [divmod(int(k), len(names)) for k in np.argsort(-probs, axis=None, kind="stable")]
   ranked = [pair for pair in ranked if pair[0] != pair[1] and probs[pair] > 0]
-  likely = [pair for pair in ranked if probs[pair] >= threshold]
   verdicts = dict(zip(pairs, map(str, columns["pair"]))) if "pair" in columns else {}
-  return Graph(names, probs, likely or ranked[:MOST_STRONG], threshold, verdicts)
+  given = {pair: str(why) for pair, why in zip(pairs, columns["given"]) if why} if "given" in columns else {}
+  told, found = ([pair for pair in ranked if (pair in given) == is_given] for is_given in (True, False))
+  likely = [pair for pair in found if probs[pair] >= threshold]
+  return Graph(names, probs, told + (likely or found[:MOST_STRONG]), threshold, verdicts, given)
 
 
 def strongest(columns: dict[str, np.ndarray]) -> list[str]:
-  """The ten most probable edges as lines of a table, the most probable first; those of probability 0 are left out."""
-  order = [k for k in np.argsort(-columns["prob"], kind="stable")[:MOST_STRONG] if columns["prob"][k] > 0]
+  """The ten most probable edges as lines of a table, the most probable first; those of probability 0, and those that
+  were given, are left out.
+  """
+  found = columns["given"] == "" if "given" in columns else np.ones(len(columns["prob"]), bool)
+  order = [k for k in np.argsort(-columns["prob"], kind="stable") if columns["prob"][k] > 0 and found[k]][:MOST_STRONG]
   if not order:
     return ["no edge has a probability above 0"]
   width = max(len(str(columns["cause"][k])) for k in order)
@@ -160,13 +175,14 @@ def layers(graph: Graph) -> list[int]:
 def sentence(graph: Graph) -> str:
   """Which edges are shown, in words."""
   what = "more likely than not" if graph.threshold == LIKELY else f"of probability {graph.threshold:g} or more"
+  links, num_told = graph.links(), len(graph.shown) - len(graph.found)
+  told = f"; dotted: {num_told} given by you, not found" * bool(num_told)
   if not graph.is_sure:
-    return f"no edge is {what}: the {len(graph.shown)} strongest are drawn, dashed"
-  links = graph.links()
-  return (f"{len(graph.shown)} edges that are {what}; darker is more probable"
+    return f"no edge is {what}" + f": the {len(graph.found)} strongest are drawn, dashed" * bool(graph.found) + told
+  return (f"{len(graph.found)} edges that are {what}; darker is more probable"
           + "; dashed: doubtful, as neither direction has more than half of the probability of the pair"
           * any(link.dashed for link in links)
-          + "; without a head: both directions are there" * any(not link.headed for link in links))
+          + "; without a head: both directions are there" * any(not link.headed for link in links) + told)
 
 
 def write_png(path: str, columns: dict[str, np.ndarray], threshold: float = LIKELY, *,
@@ -197,13 +213,17 @@ def write_png(path: str, columns: dict[str, np.ndarray], threshold: float = LIKE
     left.set(xlim=(-0.15, 1.15), ylim=(-0.1, 1.1))
     left.axis("off")
     left.set_title("\n".join(textwrap.wrap(sentence(graph), int(13 * wide))), fontsize=9, color=MUTED)
-    image = right.imshow(np.where(np.eye(D, dtype=bool), np.nan, graph.probs), cmap="Blues", vmin=0, vmax=1)
+    blank = np.eye(D, dtype=bool)
+    for (i, j) in graph.given:
+      blank[i, j] = True
+      right.plot(j, i, "o" if graph.probs[i, j] else "x", color=MUTED, markersize=min(6.0, 60 / D))
+    image = right.imshow(np.where(blank, np.nan, graph.probs), cmap="Blues", vmin=0, vmax=1)
     ticks = {"fontsize": 8 if D <= 20 else 6}
     right.set_xticks(range(D), names, rotation=90, **ticks)
     right.set_yticks(range(D), names, **ticks)
-    right.set(xlabel="effect", ylabel="cause")
+    right.set(xlabel="effect" + "\n● given by you, × ruled out by you" * bool(graph.given), ylabel="cause")
     for i, j in np.ndindex(D, D) if D <= 12 else ():
-      if i != j:
+      if not blank[i, j]:
         right.text(j, i, f"{graph.probs[i, j]:.2f}", ha="center", va="center", fontsize=7,
                    color="white" if graph.probs[i, j] > 0.6 else INK)
     figure.colorbar(image, ax=right, label="probability of the edge", shrink=0.8)
@@ -224,10 +244,12 @@ def draw_links(figure, ax, graph: Graph, boxes: list) -> None:
   bends = graph_curves.choose_bends(at, half, [(link.cause, link.effect) for link in links], frame[:2], frame[2:])
   for link, bend in list(zip(links, bends))[::-1]:
     style = "-|>,head_width=0.25,head_length=0.5" if link.headed else "-"
-    arrow = {"arrowstyle": style, "color": BLUE, "alpha": 0.25 + 0.75 * link.prob,
-             "linestyle": (0, (4, 2)) if link.dashed else "-", "linewidth": 0.8 + 1.6 * link.prob,
-             "patchA": boxes[link.cause].get_bbox_patch(), "patchB": boxes[link.effect].get_bbox_patch(), "shrinkA": 1,
-             "shrinkB": 2, "connectionstyle": f"arc3,rad={-bend}"}
+    look = {"color": MUTED, "linestyle": (0, (1, 2)), "linewidth": 1.6} if link.given else {
+        "color": BLUE, "alpha": 0.25 + 0.75 * link.prob, "linestyle": (0, (4, 2)) if link.dashed else "-",
+        "linewidth": 0.8 + 1.6 * link.prob}
+    ends = {"patchA": boxes[link.cause].get_bbox_patch(), "patchB": boxes[link.effect].get_bbox_patch(), "shrinkA": 1,
+            "shrinkB": 2}
+    arrow = look | ends | {"arrowstyle": style, "connectionstyle": f"arc3,rad={-bend}"}
     place = lambda k: boxes[k].get_position()
     ax.annotate("", place(link.effect), place(link.cause), arrowprops=arrow, zorder=2)  # below the names
 
@@ -240,17 +262,20 @@ def svg_of(graph: Graph) -> str:
   at = place_nodes(graph) * (width - 16, -(height - 70)) + (8, height - 35)
   at[:, 0] = np.clip(at[:, 0], np.array(wide) / 2 + 2, width - np.array(wide) / 2 - 2)
   half = np.array([[across / 2 + 4, 17] for across in wide])  # with room for the tip of an arrow
-  parts = ['<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
-           'orient="auto-start-reverse"><path d="M0 0L10 5L0 10z" style="fill:rgb(var(--edge))"/></marker></defs>']
+  parts = [f'<defs><marker id="{name}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
+           f'orient="auto-start-reverse"><path d="M0 0L10 5L0 10z" style="fill:{color}"/></marker></defs>'
+           for name, color in (("tip", "rgb(var(--edge))"), ("told", "var(--soft)"))]
   links = graph.links()
   edges = [(link.cause, link.effect) for link in links]
   bends = graph_curves.choose_bends(at, half, edges, np.zeros(2), np.array([width, height]))
   for link, edge, bend in list(zip(links, edges, bends))[::-1]:
     start, middle, end = graph_curves.between_boxes(at, half, edge, bend)
-    head, dashes = ' marker-end="url(#tip)"' * link.headed, ";stroke-dasharray:6 4" * link.dashed
+    head = f' marker-end="url(#{"told" if link.given else "tip"})"' * link.headed
+    style = "stroke:var(--soft);stroke-width:2;stroke-dasharray:2 4" if link.given else (
+        f"stroke:rgb(var(--edge));stroke-width:{0.8 + 2 * link.prob:.2f};opacity:{0.25 + 0.75 * link.prob:.2f}"
+        + ";stroke-dasharray:6 4" * link.dashed)
     parts.append(f'<path d="M{start[0]:.1f} {start[1]:.1f}Q{middle[0]:.1f} {middle[1]:.1f} {end[0]:.1f} {end[1]:.1f}" '
-                 f'fill="none"{head} style="stroke:rgb(var(--edge));stroke-width:{0.8 + 2 * link.prob:.2f};'
-                 f'opacity:{0.25 + 0.75 * link.prob:.2f}{dashes}"><title>{escape(link.title)}</title></path>')
+                 f'fill="none"{head} style="{style}"><title>{escape(link.title)}</title></path>')
   for name, across, (x, y) in zip(graph.names, wide, at):
     parts.append(f'<g><title>{escape(str(name))}</title><rect x="{x - across / 2:.1f}" y="{y - 13:.1f}" '
                  f'width="{across}" height="26" rx="8"/><text x="{x:.1f}" y="{y:.1f}">{escape(clip(name))}</text></g>')
@@ -265,7 +290,8 @@ def write_html(path: str, columns: dict[str, np.ndarray], threshold: float = LIK
   and the strongest edges.
   """
   graph = read(columns, threshold)
-  cell = lambda i, j: "<td></td>" if i == j else (
+  of_given = lambda pair: f'<td class="told">{"given" if graph.probs[pair] else "ruled out"}</td>'
+  cell = lambda i, j: "<td></td>" if i == j else of_given((i, j)) if (i, j) in graph.given else (
       f'<td style="background:rgba(var(--edge),{0.75 * graph.probs[i, j]:.2f})">{graph.probs[i, j]:.2f}</td>')
   D, text = len(graph.names), lambda name: html.escape(str(name))
   name_of = lambda k: f'<th class="name" scope="row" title="{text(graph.names[k])}">{text(graph.names[k])}</th>'
@@ -273,8 +299,9 @@ def write_html(path: str, columns: dict[str, np.ndarray], threshold: float = LIK
                  for name in graph.names)
   rows = "".join(f"<tr>{name_of(i)}{''.join(cell(i, j) for j in range(D))}</tr>" for i in range(D))
   verdict = lambda pair: f"<td>{text(graph.verdicts.get(pair, ''))}</td>" * bool(graph.verdicts)
-  edges = "".join(f"<tr><td>{text(graph.names[i])}</td><td>{text(graph.names[j])}</td><td>{graph.probs[i, j]:.3f}</td>"
-                  f"{verdict((i, j))}</tr>" for i, j in graph.shown)
+  prob = lambda pair: of_given(pair) if pair in graph.given else f"<td>{graph.probs[pair]:.3f}</td>"
+  edges = "".join(f"<tr><td>{text(graph.names[i])}</td><td>{text(graph.names[j])}</td>{prob((i, j))}"
+                  f"{verdict((i, j))}</tr>" for i, j in sorted(graph.shown, key=lambda pair: pair in graph.given))
   said = "".join(f'<p class="warn">{text(note)}</p>' for note in notes)
   short = lambda line: DIGEST.sub(lambda found: f'<span title="{found[0]}">{found[1]}</span>', text(line))
   made = "<h2>What this is</h2>" * bool(about) + "".join(f"<p>{short(line)}</p>" for line in about)
@@ -293,37 +320,14 @@ def write_html(path: str, columns: dict[str, np.ndarray], threshold: float = LIK
 
 def write_dot(path: str, columns: dict[str, np.ndarray], threshold: float = LIKELY, *,
               notes: Sequence[str] = (), about: Sequence[str] = ()) -> None:
-  """A digraph of Graphviz, with the lines that are drawn labelled by their probability, and what is said as its label.
-  """
-  graph = read(columns, threshold)
-  quoted = lambda name: '"' + str(name).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-  lines = [f"  label={quoted(chr(10).join([*notes, *about]))};"] * bool(notes or about)
-  lines += [f"  {quoted(name)};" for name in graph.names]
-  lines += [f'  {quoted(graph.names[link.cause])} -> {quoted(graph.names[link.effect])} [label="{link.prob:.2f}", '
-            f"weight={1 + round(99 * link.prob)}, penwidth={0.5 + 2 * link.prob:.2f}"
-            f"{', style=dashed' * link.dashed}{'' if link.headed else ', dir=none'}];" for link in graph.links()]
-  with open(path, "w", encoding="utf-8", errors="replace") as file:
-    file.write("\n".join(["digraph {", "  node [shape=box, style=rounded];", *lines, "}", ""]))
+  """A digraph of Graphviz: `graph_texts.dot`."""
+  graph_texts.write(path, graph_texts.dot(read(columns, threshold), [*notes, *about]))
 
 
 def write_graphml(path: str, columns: dict[str, np.ndarray], threshold: float = LIKELY, *,
                   notes: Sequence[str] = (), about: Sequence[str] = ()) -> None:
-  """GraphML of all pairs, with the attribute `probability` and what is said as its description; letters that XML does
-  not allow are left out.
-  """
-  graph = read(columns, threshold)
-  lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">',
-           '<key id="name" for="node" attr.name="name" attr.type="string"/>',
-           '<key id="probability" for="edge" attr.name="probability" attr.type="double"/>',
-           '<graph edgedefault="directed">']
-  said = NOT_XML.sub("", " ".join([*notes, *about]))
-  lines += [f"<desc>{escape(said)}</desc>"] * bool(said)
-  lines += [f'<node id={quoteattr(f"n{k}")}><data key="name">{escape(NOT_XML.sub("", str(name)))}</data></node>'
-            for k, name in enumerate(graph.names)]
-  lines += [f'<edge source="n{i}" target="n{j}"><data key="probability">{float(graph.probs[i, j])!r}</data></edge>'
-            for i, j in np.ndindex(*graph.probs.shape) if i != j]
-  with open(path, "w", encoding="utf-8", errors="replace") as file:
-    file.write("\n".join([*lines, "</graph>", "</graphml>", ""]))
+  """GraphML of all pairs: `graph_texts.graphml`."""
+  graph_texts.write(path, graph_texts.graphml(read(columns, threshold), [*notes, *about]))
 
 
 WRITERS = {".png": write_png, ".html": write_html, ".dot": write_dot, ".graphml": write_graphml}

@@ -100,11 +100,16 @@ def test_no_line_runs_behind_a_box():
 
 
 def test_picture_is_drawn(tmp_path, chain):
-  path, ink = str(tmp_path / "g.png"), []
-  for notes in ((), NOTES):
-    graphs.WRITERS[".png"](path, chain, notes=notes)
-    ink.append((matplotlib.image.imread(path)[..., :3] < 0.9).any(axis=-1))
-  assert 0.01 < ink[0].mean() < 0.5 and ink[1][-20:].sum() > ink[0][-20:].sum() + 100  # the notes stand below
+  """Notes stand below, and edges that were given have not the colour of those that were found."""
+  path, ink, blue = str(tmp_path / "g.png"), [], []
+  given = {"given": np.where(chain["prob"] > 0.5, "required", "").astype(object)}
+  for notes, columns in (((), chain), (NOTES, chain | given)):
+    graphs.WRITERS[".png"](path, columns, notes=notes)
+    picture = matplotlib.image.imread(path)[..., :3]
+    ink.append((picture < 0.9).any(axis=-1))
+    blue.append(int((picture[..., 2] - picture[..., 0] > 0.3)[:, :picture.shape[1] // 3].sum()))  # of the graph
+  assert 0.01 < ink[0].mean() < 0.5 and ink[1][-20:].sum() > ink[0][-20:].sum() + 100
+  assert blue[0] > 100 and 10 * blue[1] < blue[0]
 
 
 def test_page_holds_all_and_is_escaped(tmp_path, chain):
@@ -142,3 +147,30 @@ def test_dot_quotes_names(tmp_path, chain):
   assert '  "a\\"b" -> "<c> & $d$" [label="0.99"' in text and '"e\\\\f\\ng";' in text
   for line in text.splitlines()[2:8]:
     assert json.loads(line.strip().rstrip(";")) in HARD  # the escapes of .dot are among those of JSON
+
+
+def test_what_was_given_is_no_finding(tmp_path):
+  """b -> c was given and c -> b ruled out; a -> b is all that was found, though b -> c has the probability 1."""
+  probs = np.zeros((3, 3))
+  probs[0, 1], probs[1, 2] = 0.75, 1.0
+  columns = columns_of(["a", "b", "c"], probs)
+  given = {("b", "c"): "required", ("c", "b"): "circle"}
+  columns["given"] = np.array([given.get(pair, "") for pair in zip(columns["cause"], columns["effect"])], object)
+  graph = graphs.read(columns)
+  assert graphs.strongest(columns)[1:] == ["  a -> b  0.750"] and graph.found == [(0, 1)] and graph.is_sure
+  assert [(one.cause, one.effect, one.given, one.dashed) for one in graph.links()] == [
+      (1, 2, True, False), (0, 1, False, False)]
+  assert graphs.sentence(graph).startswith("1 edges") and "dotted: 1 given by you" in graphs.sentence(graph)
+  doubtful = graphs.read(columns, 0.9)
+  assert not doubtful.is_sure and [one.dashed for one in doubtful.links()] == [False, True]
+  texts = {}
+  for suffix in (".html", ".dot", ".graphml"):
+    graphs.WRITERS[suffix](str(tmp_path / f"g{suffix}"), columns)
+    texts[suffix] = (tmp_path / f"g{suffix}").read_text(encoding="utf-8")
+  assert '"b" -> "c" [label="given", style=dotted' in texts[".dot"] and texts[".dot"].count("dotted") == 1
+  assert texts[".graphml"].count('<data key="given">') == 2 and '<data key="given">circle<' in texts[".graphml"]
+  page = Page(str(tmp_path / "g.html"))
+  assert [["a", "", "0.75", "0.00"], ["b", "0.00", "", "given"], ["c", "0.00", "ruled out", ""]] == page.rows[1:4]
+  assert page.rows[5:] == [["a", "b", "0.750"], ["b", "c", "given"]]
+  (line,) = re.findall(r'style="([^"]*)"><title>b -&gt; c: given, not found', texts[".html"])
+  assert "stroke-dasharray:2 4" in line and "--edge" not in line

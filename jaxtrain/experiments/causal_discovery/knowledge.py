@@ -15,6 +15,10 @@ from jaxtrain.errors import UserError
 
 ARROW = "->"
 REQUIRED, FORBIDDEN = 1, -1  # entries of the matrix of what is known; 0 is not known
+GIVEN, RULED_OUT = "given by you", "ruled out by you"  # in place of a label of a pair
+REASONS = {"required": "given by --required", "forbidden": "ruled out by --forbidden", "tiers": "ruled out by --tiers",
+           "circle": "ruled out, as it would close a circle with --required"}
+MOST_NAMED = 4  # edges in a line
 Edge = tuple[str, str]
 
 
@@ -110,3 +114,36 @@ def matrix(known: Knowledge, names: list[str], left_out: dict[str, str]) -> np.n
     circle = [names[k] for k in range(D) if reach[i, k] and reach[k, i]]
     raise UserError(f"--required: got edges in a circle through {', '.join(circle)}")
   return np.where(required, REQUIRED, np.where(ruled_out | reach.T, FORBIDDEN, 0)).astype(np.int8)
+
+
+def reasons(known: Knowledge, names: list[str]) -> dict[Edge, str]:
+  """Edge -> the key of `REASONS` that decides it, of all edges that what is known decides."""
+  found, of_tiers = (matrix(one, names, {}) for one in (known, Knowledge(tiers=known.tiers)))
+
+  def reason(i: int, j: int) -> str:
+    if found[i, j] == REQUIRED:
+      return "required"
+    return "forbidden" if (names[i], names[j]) in known.forbidden else "tiers" if of_tiers[i, j] else "circle"
+  return {(names[i], names[j]): reason(i, j) for i, j in np.argwhere(found) if i != j}
+
+
+def mark(known: Knowledge, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Of columns `cause`, `effect` and `pair` of all ordered pairs, the column `given`, the reason or "", and `pair` with
+  the words for those that were given; nothing where nothing is known.
+  """
+  if not any(known):
+    return {}
+  why = reasons(known, list(dict.fromkeys(columns["cause"].tolist())))
+  given = np.asarray([why.get(edge, "") for edge in zip(columns["cause"], columns["effect"])], object)
+  words = np.where(given == "required", GIVEN, RULED_OUT).astype(object)
+  return {"pair": np.where(given == "", columns["pair"], words), "given": given}
+
+
+def say(known: Knowledge, names: list[str]) -> list[str]:
+  """A line for each reason on the edges that it decides."""
+  why, lines = reasons(known, names), []
+  for reason, words in REASONS.items():
+    edges = [f"{cause} {ARROW} {effect}" for (cause, effect), one in why.items() if one == reason]
+    if edges:
+      lines.append(f"{words}: {', '.join(edges) if len(edges) <= MOST_NAMED else f'{len(edges):,} pairs'}")
+  return lines

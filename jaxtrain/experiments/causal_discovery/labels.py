@@ -45,7 +45,9 @@ def decide(ordered: bool, threshold: float, columns: dict[str, np.ndarray]) -> d
 def say(threshold: float, origin: str, found: dict[str, np.ndarray]) -> list[str]:
   """A line on the graph at a threshold."""
   those = f"a probability of {threshold:g} or more" if threshold else "any probability"
-  lines = [f"the graph has {int(found['edge'].sum()):,} edges, those with {those} ({origin})"]
+  given = int(found["edge"][found["given"] != ""].sum()) if "given" in found else 0
+  lines = [f"the graph has {int(found['edge'].sum()):,} edges, those with {those} ({origin})"
+           + f", {given:,} of them given by you" * bool(given)]
   doubtful = [k for k in np.flatnonzero(found["edge"]) if found["pair"][k] in (LABELS[2], UNDECIDED)]
   if doubtful:
     some = ", ".join(f"{found['cause'][k]} -> {found['effect'][k]} ({found['pair'][k]})" for k in doubtful[:MOST_NAMED])

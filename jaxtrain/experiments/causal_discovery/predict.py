@@ -113,7 +113,12 @@ class Reader(NamedTuple):
     """Each ordered pair with the probability of its edge, and what follows from all of them."""
     table = self.table(columns)
     found = pairs_of(table.names, self.posterior(settings, state, table, key, NUM_ORDERS)[0])
-    return found | labels.decide(self.model.ordered, settings.threshold, found)
+    return found | self.decide(settings, found)
+
+  def decide(self, settings: Settings, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What follows from `cause`, `effect` and `prob` of all pairs, and which of them were given."""
+    decided = labels.decide(self.model.ordered, settings.threshold, columns)
+    return decided | knowledge.mark(settings.known, columns | decided)
 
   def sample_graphs(self, settings: Settings, state, columns, num, key) -> dict[str, np.ndarray]:
     """A graph a row, a column a pair."""
@@ -134,19 +139,26 @@ class Reader(NamedTuple):
     """A sentence on what the model takes for granted."""
     return labels.say_assumptions(self.model.ordered, self.config.data.num_nodes, self.trained_on())
 
+  def say_samples(self, settings: Settings, columns, found) -> list[str]:
+    """Lines on a table and on what was given of its graphs."""
+    return [*self.say(columns, found), *knowledge.say(settings.known, self.table(columns).names)]
+
   def say_graph(self, settings: Settings, columns, found) -> list[str]:
     """Lines on a table and on its graph."""
     return [*self.say(columns, found), *graphs.strongest(found),
+            *knowledge.say(settings.known, self.table(columns).names),
             *labels.say(settings.threshold, settings.origin, found), *self.assumptions()]
 
   def draw(self, write: Callable, settings: Settings, path: str, state: Any, columns: Any,
            found: dict[str, np.ndarray]) -> None:
     """Writes a graph with the edges of the threshold, what is to be said of its table, and what it is."""
-    n, D = self.table(columns).values.shape
+    table = self.table(columns)
+    n, D = table.values.shape
     made_by = self.config.experiment.removeprefix("jaxtrain.experiments.")
     of_state = f", state of {settings.state}" * bool(settings.state)
     about = [f"Made by {made_by}{of_state}, from {columns.path}: {n:,} rows and {D} variables.", *self.assumptions(),
-             f"An edge is drawn from a probability of {settings.threshold:g} on ({settings.origin})."]
+             f"An edge is drawn from a probability of {settings.threshold:g} on ({settings.origin}).",
+             *(f"{line[0].upper()}{line[1:]}." for line in knowledge.say(settings.known, table.names))]
     write(path, found, settings.threshold, notes=self.say(columns, found), about=about)
 
 
@@ -160,14 +172,14 @@ def make_verbs(config, model: training.Model, incomplete: bool = False, num_rows
 
   def graph_verb(settings):
     writers = {suffix: functools.partial(reader.draw, write, settings) for suffix, write in graphs.WRITERS.items()}
-    decide = functools.partial(labels.decide, model.ordered, settings.threshold)
+    decide = functools.partial(reader.decide, settings)
     return Verb(functools.partial(reader.graph, settings), None, "mean", carries=False, writers=writers,
                 companions=(user_table.SUFFIX,), decide=decide, say=functools.partial(reader.say_graph, settings),
                 makes="pairs", options=("threshold", *KNOWN), settle=lambda *told: graph_verb(settings_of(*told)))
 
   def sampling_verb(settings):
     return Verb(functools.partial(reader.sample_graphs, settings), None, "turns", counts=True, carries=False,
-                companions=(user_table.SUFFIX,), say=reader.say, makes="graphs", options=(*KNOWN, "acyclic"),
-                settle=lambda *told: sampling_verb(settings_of(*told)))
+                companions=(user_table.SUFFIX,), say=functools.partial(reader.say_samples, settings), makes="graphs",
+                options=(*KNOWN, "acyclic"), settle=lambda *told: sampling_verb(settings_of(*told)))
 
   return {"graph": graph_verb(Settings()), "sample_graphs": sampling_verb(Settings())}

@@ -39,6 +39,25 @@ def test_later_tiers_do_not_cause_earlier_ones():
   assert pairs_with(matrix(tiers="a;b;d"), -1) == {"ba", "da", "db"}
 
 
+def test_what_was_given_is_marked_with_its_reason_and_said():
+  """d is of the last tier, and b -> a would close a circle."""
+  known = knowledge.parse({"required": "a->b", "forbidden": "c->b", "tiers": "a,b,c;d"})
+  edges = [(cause, effect) for cause in NAMES for effect in NAMES if cause != effect]
+  columns = {"cause": np.array([a for a, _ in edges], object), "effect": np.array([b for _, b in edges], object),
+             "pair": np.array(["none"] * 12, object)}
+  marked = knowledge.mark(known, columns)
+  want = {("a", "b"): "required", ("b", "a"): "circle", ("c", "b"): "forbidden", ("d", "a"): "tiers",
+          ("d", "b"): "tiers", ("d", "c"): "tiers"}
+  assert {edge: why for edge, why in zip(edges, marked["given"]) if why} == want
+  assert dict(zip(edges, marked["pair"])) == {
+      edge: {"": "none", "required": "given by you"}.get(want.get(edge, ""), "ruled out by you") for edge in edges}
+  assert knowledge.say(known, NAMES) == [
+      "given by --required: a -> b", "ruled out by --forbidden: c -> b", "ruled out by --tiers: d -> a, d -> b, d -> c",
+      "ruled out, as it would close a circle with --required: b -> a"]
+  assert knowledge.say(knowledge.parse({"tiers": "a;b;c;d"}), NAMES) == ["ruled out by --tiers: 6 pairs"]
+  assert knowledge.mark(knowledge.Knowledge(), columns) == {} and knowledge.say(knowledge.Knowledge(), NAMES) == []
+
+
 @pytest.mark.parametrize("options, words", [
     ({"required": "a->z"}, "--required: got 'z', allowed a, b, c, d"),
     ({"forbidden": "e->a"}, "--forbidden: got 'e', a column that is left out: it is constant"),

@@ -159,7 +159,7 @@ def test_a_task_with_missing_cells_keeps_its_rows_and_standardises_over_what_is_
 def test_a_graph_in_python_is_that_of_the_command(trained):
   run, frame = jaxtrain.load(trained / "run"), pd.read_csv(trained / "marked.csv", index_col=False)
   read = lambda row: (row["cause"], row["effect"], float(row["prob"]), int(row["edge"]), row["pair"],
-                      float(row["prob_none"]))
+                      float(row["prob_none"]), *([row["given"]] if "given" in row else []))
   want = [read(row) for row in apply(trained, "graph", "marked", "--required=b->a")]
   found = run.graph(frame, required=[("b", "a")])
   assert list(found.itertuples(index=False, name=None)) == want and list(found.index) == list(range(12))
@@ -187,12 +187,19 @@ def test_what_is_known_holds_in_probabilities_and_in_graphs(trained):
   rows, said = answer(trained, "graph", "plain", "--required=b->a,a->c", "--forbidden=d->a", "--tiers=d;c",
                       "--threshold=0.99")
   free, known = by_pair(apply(trained, "graph", "plain")), by_pair(rows)
-  assert "the graph has 2 edges, those with a probability of 0.99 or more (as given)" in said
+  assert "the graph has 2 edges, those with a probability of 0.99 or more (as given), 2 of them given by you" in said
+  lines = said.splitlines()
+  found = lines[lines.index("the strongest edges:") + 1:][:7]
+  assert found[5:] == ["given by --required: a -> c, b -> a", "ruled out by --forbidden: d -> a"]  # 12 pairs, 7 decided
+  assert not {tuple(line.split()[:3:2]) for line in found[:5]} & {("b", "a"), ("a", "c")}
   fixed = {("b", "a"): 1, ("a", "c"): 1, ("a", "b"): 0, ("c", "a"): 0, ("c", "b"): 0, ("d", "a"): 0, ("c", "d"): 0}
   for pair, row in known.items():
     want = fixed[pair] if pair in fixed else float(free[pair]["prob"])
     assert float(row["prob"]) == pytest.approx(want, abs=1e-12) and int(row["edge"]) == (want == 1), pair
-  assert known["b", "a"]["pair"] == "causes" and known["c", "a"]["pair"] == "caused by"
+  assert known["b", "a"]["pair"] == "given by you" and known["c", "a"]["pair"] == "ruled out by you"
+  assert {pair: row["given"] for pair, row in known.items() if row["given"]} == {
+      ("b", "a"): "required", ("a", "c"): "required", ("a", "b"): "circle", ("c", "a"): "circle", ("c", "b"): "circle",
+      ("d", "a"): "forbidden", ("c", "d"): "tiers"} and "given" not in free["b", "a"]
   rows = apply(trained, "sample_graphs", "plain", "--num=200", "--required=b->a,a->c", "--forbidden=d->a",
                "--tiers=d;c", "--acyclic")
   assert len(rows) == 200
