@@ -209,7 +209,8 @@ def better_end(run: RunData) -> str:
   """That a run ends with a validation better than its best, which is not compared, in a sentence; "" where it does not.
   """
   best, settings, (unit, per_unit) = reading.best_of(run), run.config.get("eval", {}), reading.time_axis(run)
-  every = settings.get("every_steps") or settings.get("every_epochs", 0) * (per_unit if unit == "epoch" else 0)
+  in_epochs = (number(settings.get("every_epochs")) or 0) * (per_unit if unit == "epoch" else 0)
+  every = number(settings.get("every_steps")) or in_epochs
   split, _, name = best.monitor.partition("_")
   last = max((row["step"] for row in run.rows if row["split"] == "val"), default=0)
   if split != "val" or not newest_event(run, "on_train_end") or not every or last % every == 0:
