@@ -233,7 +233,9 @@ def test_imputing_fills_gaps_and_leaves_the_rest_to_the_bit(masked, run, average
   want = forward.impute(x, 1 if masked else vae_predict.NUM_IMPUTE)
   np.testing.assert_allclose(got[gaps], want[gaps], rtol=1e-3)
   assert found["num_imputed"].tolist() == gaps.sum(axis=1).tolist() and summary["rows_incomplete"] == 0
-  spread = [f"{name}_sd" for d, name in enumerate(FEATURES) if gaps[:, d].any()]
+  ends = {"log1p": ("sd", "mean", "low", "high"), "signed_log1p": ("sd", "mean", "low", "high")}
+  spread = [f"{name}_{end}" for d, name in enumerate(FEATURES) if gaps[:, d].any()
+            for end in ends.get(forward.scaler["transforms"][d], ("sd",))]
   assert list(found) == [*table, "num_imputed", "imputed", *spread] and found["note"].tolist() == table["note"].tolist()
   assert found["imputed"].tolist() == [";".join(np.asarray(FEATURES)[row]) for row in gaps]
   for d, name in enumerate(FEATURES):

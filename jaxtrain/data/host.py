@@ -146,7 +146,8 @@ def open_hdf5(path: str, features: tuple[str, ...], label: str, group: str, *, f
       datasets, bad = hdf5.usable(hdf5.datasets(path, file))
       hdf5.check_claims(datasets)
       names = files.lay_out({name: (item.shape, hdf5.part_names(item)) for name, item in datasets.items()}, bad)
-      columns = files.Columns(path, {part: np.empty(0) for parts in names.values() for part in parts},
+      unread = {part: np.empty(0, datasets[name].dtype) for name, parts in names.items() for part in parts}
+      columns = files.Columns(path, unread,
                               {name: parts for name, parts in names.items() if datasets[name].ndim > 1}, None, form,
                               bad)
       features = tables.pick_features(columns, features, label, group, leave_out)

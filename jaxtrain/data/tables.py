@@ -196,8 +196,7 @@ def numeric_words(columns: files.Columns, but: tuple[str, ...]) -> str:
   known, numeric = [*columns.values, *columns.wide], []
   for name in (name for name in columns.values if name not in but):
     with contextlib.suppress(UserError):
-      columns.numbers(name)
-      numeric.append(name)
+      numeric += [name] if len(columns.numbers(name)) or columns.values[name].dtype != object else []  # or not read
   if not numeric:
     return f"{columns.path} has {spelling.listed(known)}, of which none holds numbers alone"
   flag = shlex.quote(",".join(numeric[:spelling.MOST])) + ",..." * (len(numeric) > spelling.MOST)
