@@ -42,12 +42,12 @@ CASES = [(path, variant) for path in FILES for variant in config_lib.list_varian
 NAMES = [f"{os.path.basename(path)[:-3]}-{variant}" for path, variant in CASES]
 # What is trained twice over, resumed and checked by the fast tests beside each config's `smoke`: other kinds of network
 # and of data; the slow tests do all others. Those that differ from another in size alone are checked and lowered only.
-QUICK = ("vae-standard_semisup",)
+QUICK = ()
 SIZES = tuple(f"causal_discovery-{variant}" for variant in
               ("cpu", "pairs20", "avici_cpu", "avici", "bcnp_local_large", "benchmark"))
 # What is lowered by the fast tests beside `smoke`: each kind of network that differs in shape.
-SHAPES = (*QUICK, "vae-tfds", "vae-digits", "causal_discovery-bcnp_pl", "causal_discovery-random",
-          "causal_consistency-iv")
+SHAPES = (*QUICK, "vae-standard_semisup", "vae-tfds", "vae-digits", "causal_discovery-bcnp_pl",
+          "causal_discovery-random", "causal_consistency-iv")
 
 
 def cases(fast: tuple[str, ...], without: tuple[str, ...] = ()) -> list:

@@ -301,6 +301,7 @@ def test_round_values(span):
   assert (np.diff(places) > (span[1] - span[0]) / 6.5).all()
 
 
+@pytest.mark.slow
 def test_same_run_same_bytes(tmp_path, monkeypatch):
   monkeypatch.setitem(figures.RC_PARAMS, "savefig.dpi", 40)
   folder = make_run(tmp_path / "run")
