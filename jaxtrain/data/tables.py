@@ -196,7 +196,9 @@ def numeric_words(columns: files.Columns, but: tuple[str, ...]) -> str:
   known, numeric = [*columns.values, *columns.wide], []
   for name in (name for name in columns.values if name not in but):
     with contextlib.suppress(UserError):
-      numeric += [name] if len(columns.numbers(name)) or columns.values[name].dtype != object else []  # or not read
+      # of a table that stays in its file the kind alone is known
+      if len(columns.numbers(name)) or columns.values[name].dtype != object:
+        numeric.append(name)
   if not numeric:
     return f"{columns.path} has {spelling.listed(known)}, of which none holds numbers alone"
   flag = shlex.quote(",".join(numeric[:spelling.MOST])) + ",..." * (len(numeric) > spelling.MOST)
