@@ -50,9 +50,10 @@ SHAPES = (*QUICK, "vae-standard_semisup", "vae-tfds", "vae-digits", "causal_disc
           "causal_discovery-random", "causal_consistency-iv")
 
 
-def cases(fast: tuple[str, ...], without: tuple[str, ...] = ()) -> list:
-  """Variants as parameters, of which `smoke` and those of `fast` are no slow tests."""
-  mark = lambda case, name: pytest.mark.smoke if case[1] == "smoke" or name in fast else pytest.mark.slow
+def cases(fast: tuple[str, ...], without: tuple[str, ...] = (), slow: tuple[str, ...] = ()) -> list:
+  """Variants as parameters, of which `smoke` and those of `fast` are no slow tests, but for those of `slow`."""
+  is_fast = lambda case, name: (case[1] == "smoke" or name in fast) and name not in slow
+  mark = lambda case, name: pytest.mark.smoke if is_fast(case, name) else pytest.mark.slow
   return [pytest.param(case, id=name, marks=mark(case, name)) for case, name in zip(CASES, NAMES)
           if name not in without]
 
@@ -177,7 +178,7 @@ def test_trains_resumes_and_repeats(case, table, shared, tmp_path):
   assert goes_on and child.resume_steps(folder)[-1] > 0
 
 
-@pytest.mark.parametrize("case", cases(QUICK))
+@pytest.mark.parametrize("case", cases(QUICK, slow=("causal_discovery-smoke",)))
 def test_check_describes(case, table):
   described = check.describe(config_trained(*case, table))
   assert described["parameters"] > 0 or case[1] == "random"

@@ -89,7 +89,12 @@ def nodes_of(tree: ast.AST) -> tuple[tuple[ast.AST, bool], ...]:
   for node, late in todo:
     late = late or isinstance(node, FUNCTIONS)
     found.append((node, late))
-    todo += [(child, late) for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr_context)]
+    for name in node._fields:  # of 700,000 nodes ast.iter_child_nodes takes twice as long
+      value = getattr(node, name)
+      if isinstance(value, list):
+        todo += [(child, late) for child in value if isinstance(child, ast.AST)]
+      elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
+        todo.append((value, late))
   return tuple(found)
 
 

@@ -11,6 +11,7 @@ import pytest
 from jax import export as jax_export
 
 import outside
+import runs
 from jaxtrain import config as config_lib, errors, loop, predict, rng
 from jaxtrain.data import blocks, cells, files, writing
 from jaxtrain.experiments.tabular_vae import predict as vae_predict
@@ -51,7 +52,9 @@ def make_run(folder, name, **overrides):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  return make_run(tmp_path_factory.mktemp("predict"), "run")
+  folder = make_run(tmp_path_factory.mktemp("predict"), "run")
+  with runs.restored_once():
+    yield folder
 
 
 @pytest.fixture(scope="module")
@@ -222,15 +225,15 @@ def test_a_file_without_a_complete_row_has_no_results(run, tmp_path):
   assert summary["rows_incomplete"] == 3 and np.isnan(found["prob_clay"]).all() and set(found["pred_label"]) == {""}
 
 
-@pytest.mark.parametrize("masked", [True, False])
-def test_imputing_fills_gaps_and_leaves_the_rest_to_the_bit(masked, run, averaged, tmp_path):
-  workdir = run if masked else averaged
+@pytest.mark.parametrize("is_averaged", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_imputing_fills_gaps_and_leaves_the_rest_to_the_bit(is_averaged, tmp_path, request):
+  workdir = request.getfixturevalue("averaged" if is_averaged else "run")
   table, gaps = with_gaps()
   summary, found = call(workdir, "impute", tmp_path, table)
   x, got = features_of(table), features_of(found)
   np.testing.assert_array_equal(got[~gaps].view(np.uint64), x[~gaps].view(np.uint64))
-  forward = Forward(workdir, steps_of(workdir)[0], "params" if masked else "ema")
-  want = forward.impute(x, 1 if masked else vae_predict.NUM_IMPUTE)
+  forward = Forward(workdir, steps_of(workdir)[0], "ema" if is_averaged else "params")
+  want = forward.impute(x, vae_predict.NUM_IMPUTE if is_averaged else 1)
   np.testing.assert_allclose(got[gaps], want[gaps], rtol=1e-3)
   assert found["num_imputed"].tolist() == gaps.sum(axis=1).tolist() and summary["rows_incomplete"] == 0
   ends = {"log1p": ("sd", "mean", "low", "high"), "signed_log1p": ("sd", "mean", "low", "high")}
@@ -255,6 +258,7 @@ def test_samples_are_means_for_draws_of_the_prior(run, tmp_path):
   assert not np.allclose(features_of(other), features_of(found))
 
 
+@pytest.mark.slow
 def test_the_average_of_the_parameters_is_what_predicts(averaged, tmp_path):
   table, step = columns(50, 1), steps_of(averaged)[1]
   _, found = call(averaged, "embed", tmp_path, table, checkpoint="last")

@@ -209,7 +209,7 @@ PREDICT = {
     "wrong verb": (EMBED | {"verb": "embedd"}, "--verb: got 'embedd', allowed embed | impute | reconstruct | sample"),
     "classify without classes": (EMBED | {"verb": "classify"}, "--verb: got 'classify', allowed embed"),
     "no workdir": (EMBED | {"workdir": "{}/absent"}, "--workdir: '{}/absent' holds no run"),
-    "no such step": (EMBED | {"checkpoint": "7"}, "'{}/run' holds no checkpoint of step 7, allowed 4"),
+    "no such step": (EMBED | {"checkpoint": "7"}, "'{}/run' holds no checkpoint of step 7, allowed 5"),
     "no such checkpoint": (EMBED | {"checkpoint": "newest"}, "--checkpoint: got 'newest', allowed best | last | STEP"),
     "sample without num": (SAMPLE | {"num": 0}, "--num: got 0, allowed 1 or more with --verb=sample"),
     "negative num": (SAMPLE | {"num": -3}, "--num: got -3, allowed 1 or more"),
@@ -274,8 +274,9 @@ def answers(tmp_path_factory):
   (folder / "foreign" / "config.json").write_text('{"experiment": "outside"}', encoding="utf-8")
   made = child.run("--config=configs/vae.py:csv", f"--workdir={folder}/run", f"--config.data.path={folder}/good.csv",
                    "--config.data.features=a,b", "--config.data.transforms=log1p,identity",
-                   "--config.train.batch_size=8", "--config.train.num_epochs=1", "--config.data.split.kind=random",
-                   "--config.model.hidden_dims=4",
+                   "--config.train.batch_size=8", "--config.train.num_epochs=1", "--config.data.split.kind=none",
+                   "--config.train.monitor=train_loss", "--config.optim.plateau.factor=0.0",
+                   "--config.model.hidden_dims=4", "--config.eval.importance_samples=0",
                    "--config.log.figures=none", "--config.log.progress=False")
   assert made.returncode == 0, made.stderr
   before = sorted(os.listdir(folder))

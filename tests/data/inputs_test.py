@@ -8,6 +8,7 @@ import sqlite3
 import numpy as np
 import pytest
 
+import runs
 from jaxtrain import config as config_lib, loop, predict
 from jaxtrain.data import inputs, writing
 from jaxtrain.errors import UserError
@@ -93,7 +94,8 @@ def run(tmp_path_factory):
   rows = "".join(f"{i % 7},5;{i * i % 11};h{i % 4}\n" for i in range(40))
   path = write(folder / "t.txt", "a;b;hole\n" + rows)
   loop.train(configured(path), str(folder / "run"))
-  return folder
+  with runs.restored_once():
+    yield folder
 
 
 def configured(path, epochs=1):

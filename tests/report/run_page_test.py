@@ -339,7 +339,7 @@ def test_command(tmp_path):
 
 
 def test_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
-  folder = make_run(tmp_path / "run", config={"log": {"figures": "none", "families": []}})
+  folder = make_run(tmp_path / "run", config=MINIMAL)
   os.mkdir(os.path.join(folder, "report.html"))
   monkeypatch.setattr(sys, "argv", ["report", folder])
   assert __main__.main() == 2 and sorted(os.listdir(tmp_path)) == ["run"]

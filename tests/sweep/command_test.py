@@ -119,6 +119,7 @@ def test_the_time_left_is_that_of_the_members_after_the_first():
   assert course.time_left([0.0, 40.0], 90) == ", about 1:00:00 left"
 
 
+@pytest.mark.slow
 def test_the_best_is_of_all_members_whichever_were_asked_for(swept, tmp_path):
   folder, said = swept
   best, = (line for line in said.splitlines() if "best of 2" in line)

@@ -183,7 +183,8 @@ def test_every_combination_has_finite_gradients(encoder, decoder, latent):
     assert np.isfinite(x).all() and np.abs(x).max() > 0, jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("mlp", marks=pytest.mark.slow), "gan"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mlp", "gan"])
 def test_events_of_no_object_have_finite_gradients(kind):
   """All kinds: the slow test above, of events of which the first has no object; only attention is in danger."""
   net, plan, params = make(cases.model(kind, "mlp", "vq", latent__gradient="rotation", encoder__num_blocks=1))
