@@ -18,7 +18,7 @@ import re
 import sys
 import tempfile
 import warnings
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 from ml_collections import ConfigDict
 
@@ -166,7 +166,7 @@ class Loaded:
 
   def __init__(self, workdir: str, run: Any):
     self.workdir, self.config, self.step, self.epoch, self.digest = workdir, run.config, run.step, run.epoch, run.digest
-    self.verbs = {name: VerbFunction(name, run) for name in run.experiment.predict or {}}
+    self.verbs = {name: VerbFunction(name, run, lambda: self.quality) for name in run.experiment.predict or {}}
 
   @functools.cached_property
   def history(self) -> dict[str, list]:
@@ -224,8 +224,8 @@ class VerbFunction:
     counts: whether it takes `num`, a number of rows to make.
   """
 
-  def __init__(self, name: str, run: Any):
-    self.run, self.verb, self.name = run, run.experiment.predict[name], name
+  def __init__(self, name: str, run: Any, worth: Callable[[], quality_lib.Quality]):
+    self.run, self.verb, self.name, self.worth = run, run.experiment.predict[name], name, worth
     inputs = self.verb.inputs
     self.needs = None if inputs is None else tuple(column.name for column in inputs)
     self.optional = tuple(column.name for column in inputs or () if not column.required)
@@ -259,7 +259,7 @@ class VerbFunction:
       data = self.run.config.data if "data" in self.run.config else {}
       if form and form not in self.verb.writers:
         raise UserError(f"{self.name}: got form={form!r}, allowed {' | '.join(self.verb.writers) or 'none'}")
-      verb = verbs.settle(self.run, self.name, self.verb, options)
+      verb = verbs.settle(self.run, self.name, self.verb, options, self.worth())
       columns = self.read(rows, data) if self.verb.reads else None
       found = verbs.compute(self.run, verb, columns, num, seed)
       if lost := verbs.in_short(verb.lost(columns) if verb.lost else []):

@@ -203,8 +203,8 @@ def run(argv: list[str]) -> dict:
   verb = verbs.pick(run, flags.verb)
   check_flags(flags, verb)
   options = {name: flags[name].value for name in OPTIONS if flags[name].present}
-  verb = verbs.settle(run, flags.verb, verb, options)
   worth = quality.of_workdir(workdir, run.step)
+  verb = verbs.settle(run, flags.verb, verb, options, worth)
   done, made, lines = export(flags, verb, run.state) if flags.export else apply(flags, verb, run)
   summary = {"workdir": flags.workdir, "step": run.step, "epoch": run.epoch, "digest": f"sha256:{run.digest}",
              "verb": flags.verb, "options": options, "quality": jsonable.clean(worth._asdict())} | done

@@ -21,6 +21,8 @@ def near(name: str, known: Iterable[str]) -> str:
   small = name.casefold()
   if small in by_small:
     return by_small[small]
+  if turned := [one for one in by_small if sorted(one) == sorted(small)]:  # letters that changed places
+    return by_small[turned[-1]]
   if close := difflib.get_close_matches(small, by_small, n=1, cutoff=NEAR):
     return by_small[close[0]]
   within = [one for one in by_small if min(len(one), len(small)) >= SHORTEST and (small in one or one in small)]

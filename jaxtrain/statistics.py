@@ -28,6 +28,7 @@ GROUP_RESAMPLES = 1000
 MIN_GROUPS = 5  # fewest groups that are resampled: fewer tell nothing of the spread between them
 MIN_SPREAD = 0.3  # 0.4 holds means of 3 skewed values in 91 % of cases, 0.2 makes intervals of 3 values twice as long
 CALIBRATION_BINS = 15
+FEW, FEW_SHARE = 10, 0.05  # rows, and share of them, below which those that differ say nothing of how a column varies
 MAX_REPLICATES = 1000  # the largest number that `replicates_needed` looks at
 
 
@@ -49,6 +50,20 @@ class Pairs(NamedTuple):
   p: np.ndarray
   verdict: np.ndarray
   more: np.ndarray
+
+
+def varies(x: np.ndarray) -> np.ndarray:
+  """Whether each column of x [N, D] varies in enough rows, NaN left out, for a share of its variance to mean anything:
+  at least `FEW` rows, or `FEW_SHARE` of them, differ from its most frequent value [D].
+  """
+  x, there = np.asarray(x), ~np.isnan(x)
+  if not len(x):
+    return np.zeros(x.shape[1], bool)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # of a column without a number
+    usual = np.nanquantile(x, 0.5, axis=0, method="lower")  # what most rows have, where most have the same
+  differ = (there & (x != usual)).sum(axis=0)
+  return (differ > 0) & ((differ >= FEW) | (differ >= FEW_SHARE * there.sum(axis=0)))
 
 
 def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

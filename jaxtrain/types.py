@@ -134,8 +134,8 @@ class Verb(NamedTuple):
     say: `(columns, result) -> lines` for the screen; None where the file of the result says it all.
     makes: what the rows of its result are, for the screen, where they are not those of the file.
     options: what may be said to it beside the rows, by name: flags of `jaxtrain.predict`, arguments in Python.
-    settle: `({option: value} of those that were given, {split: scalars}, state in words) -> Verb`: the verb as they
-      say, and as the assessment of this very state says; None where neither matters.
+    settle: `({option: value} of those that were given, {split: scalars}, state in words, workdir.quality.Quality) ->
+      Verb`: the verb as they say, and as the assessment of this very state says; None where neither matters.
     lost: `columns -> lines` on what could not be read of a damaged file; where there are any the command fails, with
       the rest written. None where a file is read whole or refused.
   """
@@ -153,7 +153,7 @@ class Verb(NamedTuple):
   say: Callable[[Any, dict[str, np.ndarray]], list[str]] | None = None
   makes: str = "rows"
   options: tuple[str, ...] = ()
-  settle: Callable[[dict[str, Any], dict[str, dict[str, Any]], str], "Verb"] | None = None
+  settle: Callable[[dict[str, Any], dict[str, dict[str, Any]], str, Any], "Verb"] | None = None
   lost: Callable[[Any], list[str]] | None = None
 
   @property

@@ -99,7 +99,7 @@ def test_a_verb_says_which_labels_a_column_takes():
             Input("many", kind="label", values=tuple("abcdefgh")))
   verb = Verb(run=None, pure=None, several="each", inputs=inputs)
   run = types.SimpleNamespace(experiment=types.SimpleNamespace(predict={"ask": verb}))
-  assert repr(notebook.VerbFunction("ask", run)) == (
+  assert repr(notebook.VerbFunction("ask", run, lambda: None)) == (
       "ask(rows of 3 columns: a, group (low | high), many (a | b | c | d | e | f | ...); cells may be missing)")
 
 

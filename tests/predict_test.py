@@ -15,7 +15,7 @@ import runs
 from jaxtrain import config as config_lib, errors, loop, predict, rng
 from jaxtrain.data import blocks, cells, files, writing
 from jaxtrain.experiments.tabular_vae import predict as vae_predict
-from jaxtrain.run import checkpoints, verbs
+from jaxtrain.run import checkpoints, trained, verbs
 from jaxtrain.workdir import records
 
 FEATURES, CLASSES, LATENT = ("depth [m]", "density", "redness"), ("clay", "nannofossil ooze", "sand"), 3
@@ -248,6 +248,8 @@ def test_imputing_fills_gaps_and_leaves_the_rest_to_the_bit(is_averaged, tmp_pat
 
 def test_samples_are_means_for_draws_of_the_prior(run, tmp_path):
   summary, found = call(run, "sample", tmp_path, num=200)
+  [line] = trained.restore(run, "best").experiment.predict["sample"].say(None, found)
+  assert "without the noise" in line and "vary less" in line
   assert summary["rows"] == 200 and list(found) == list(FEATURES)
   noise = np.asarray(jax.random.normal(rng.stream_key(rng.root_key(SEED), "report"), (200, LATENT)), np.float64)
   forward = Forward(run, steps_of(run)[0])
@@ -388,7 +390,7 @@ def test_an_exported_verb_gives_what_the_command_gives(verb, run, tmp_path):
 def test_the_first_lines_say_how_good_the_model_is(run, tmp_path, capsys):
   capsys.readouterr()
   call(run, "sample", tmp_path, num=3)
-  best, results, *warnings, done = capsys.readouterr().out.splitlines()
+  best, results, *warnings, done, _ = capsys.readouterr().out.splitlines()
   with open(f"{run}/history.json", encoding="utf-8") as file:
     values = json.load(file)["val_loss"]
   epoch = values.index(min(values)) + 1

@@ -10,7 +10,8 @@ COLUMNS = ["hole", "rock", "Bulk density", "p-wave, km/s", "x"]
 
 @pytest.mark.parametrize("name, meant", [
     ("rok", "rock"), ("ROCK", "rock"), ("Bulk", "Bulk density"), ("bulk_density", "Bulk density"),
-    ("density", "Bulk density"), ("max", ""), ("temperature", "")])  # x is within max, and no name for it
+    ("density", "Bulk density"), ("kcor", "rock"), ("max", ""),
+    ("temperature", "")])  # x is within max, and no name for it
 def test_the_nearest_name(name, meant):
   assert spelling.near(name, COLUMNS) == meant
 

@@ -149,6 +149,19 @@ def test_undecided_needs_at_least_one_more():
   assert undecided.any() and (pairs.more[undecided] >= 1).all() and np.isnan(pairs.more[~undecided]).all()
 
 
+def test_a_column_varies_where_ten_rows_or_one_in_twenty_differ_from_its_usual_value():
+  few = lambda count, rows: (np.arange(rows) < count).astype(float)
+  cases = [(few(0, 1000), False), (few(9, 1000), False), (few(10, 1000), True), (few(4, 100), False),
+           (few(5, 100), True), (1 - few(9, 1000), False), (np.arange(1000.0), True), (np.full(1000, np.nan), False)]
+  x = np.full((1000, len(cases)), np.nan)
+  for d, (column, _) in enumerate(cases):
+    x[:len(column), d] = column
+  assert statistics.varies(x).tolist() == [found for _, found in cases]
+  assert statistics.varies(x.astype(np.float32)[::-1]).tolist() == [found for _, found in cases]
+  assert statistics.varies(x[:0]).tolist() == [False] * len(cases)
+  assert statistics.varies(np.array([[1.0], [2.0], [3.0]])).tolist() == [True]
+
+
 def test_calibration_by_a_loop():
   random = np.random.default_rng(5)
   label = random.integers(0, 8, 2000)

@@ -175,12 +175,13 @@ def layers(graph: Graph) -> list[int]:
 def sentence(graph: Graph) -> str:
   """Which edges are shown, in words."""
   what = "more likely than not" if graph.threshold == LIKELY else f"of probability {graph.threshold:g} or more"
-  links, num_told = graph.links(), len(graph.shown) - len(graph.found)
+  links, num_told, D = graph.links(), len(graph.shown) - len(graph.found), len(graph.names)
   told = f"; dotted: {num_told} given by you, not found" * bool(num_told)
   if not graph.is_sure:
     return f"no edge is {what}" + f": the {len(graph.found)} strongest are drawn, dashed" * bool(graph.found) + told
   return (f"{len(graph.found)} edges that are {what}; darker is more probable"
-          + "; dashed: doubtful, as neither direction has more than half of the probability of the pair"
+          + "; all pairs in both directions, so that the graph says nothing" * (2 < len(graph.shown) == D * (D - 1))
+          + "; dashed: doubtful, as neither direction alone has more than half of the probability"
           * any(link.dashed for link in links)
           + "; without a head: both directions are there" * any(not link.headed for link in links) + told)
 

@@ -11,7 +11,9 @@ CODES = (-99.0, -999.0, -999.25, -9999.0, -9999.25, -99999.0, 999.0, 999.25, 999
 REPEATED = 3  # rows with the same value at an end of a column, to be worth a word
 MIN_ROWS = 2  # with which a column can vary
 COUNTED = 8  # rows from which on a column that counts them is no accident
+MOST_ALIKE = 0.99  # share of the rows with one value from which a column hardly varies
 COUNTED_SHARE = 0.5  # of the rows, one more than the row before, from which a column counts: some may be taken out
+MOST_NAMED = 3  # columns that hardly vary, each in a sentence of its own
 MOST_WARNINGS = 20
 
 
@@ -63,6 +65,38 @@ class Counts(NamedTuple):
     return Counts(x[-1:], self.rising & whole.all(axis=0), self.ones + (steps == 1).sum(axis=0))
 
 
+class Usual(NamedTuple):
+  """How many rows have the usual value of each column.
+
+  Attributes:
+    value: [D], the median of the first rows with one, which most rows have where most have the same; NaN before.
+    there, same: [D], rows that have a number, and that number.
+  """
+  value: np.ndarray
+  there: np.ndarray
+  same: np.ndarray
+
+  def followed_by(self, x: np.ndarray, seen: np.ndarray) -> "Usual":
+    """The same once the rows x [n, D] were seen too, those of `seen`."""
+    value = self.value.copy()
+    for d in np.flatnonzero(np.isnan(value) & seen.any(axis=0)):
+      value[d] = np.quantile(x[seen[:, d], d], 0.5, method="lower")
+    return Usual(value, self.there + seen.sum(axis=0), self.same + (seen & (x == value)).sum(axis=0))
+
+  def sentences(self, names: tuple[str, ...], wide: set[str], cures: "Cures") -> list[str]:
+    """On columns that hardly vary, but for parts of `wide` ones; one on all where they are many."""
+    few = (self.same >= MOST_ALIKE * self.there) & (self.same < self.there)
+    found = [d for d in np.flatnonzero(few) if names[d] not in wide]
+    if len(found) > MOST_NAMED:
+      some = ", ".join(repr(names[d]) for d in found[:MOST_NAMED])
+      return [f"{len(found):,} columns have one value in {MOST_ALIKE:.0%} of the rows or more: {some} and "
+              f"{len(found) - MOST_NAMED:,} more; the other rows lie far out once they are scaled"]
+    return [f"column {names[d]!r} is {self.value[d]:.10g} in all but {self.there[d] - self.same[d]:,} of "
+            f"{self.there[d]:,} rows, which lie far out once it is scaled; {cures.leave_out}, unless they mean "
+            "something"
+            for d in found]
+
+
 def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: bool,
          cures: Cures = FIELDS) -> Survey:
   """Looks at all features, block [n, D] by block.
@@ -80,6 +114,7 @@ def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: 
   keep, D, incomplete = [], len(names), 0
   missing, counts = np.zeros(D, int), Counts(np.zeros((0, D)), np.ones(D, bool), np.zeros(D, int))
   low, high = no_end(D), no_end(D)
+  usual = Usual(np.full(D, np.nan), np.zeros(D, int), np.zeros(D, int))
   for x in blocks:
     start = sum(map(len, keep))
     for r, d in np.argwhere(np.isinf(x))[:1]:
@@ -92,7 +127,7 @@ def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: 
     incomplete += int((some & ~whole).sum()) if masked else 0
     seen = ~gap & keep[-1][:, None]
     low, high = join_ends(low, end_of(x, seen)), join_ends(high, end_of(-x, seen))
-    counts = counts.followed_by(x)
+    counts, usual = counts.followed_by(x), usual.followed_by(x, seen)
   used = np.concatenate(keep)
   for d in np.flatnonzero(missing == len(used)):
     raise UserError(f"{columns.path}: column {names[d]!r} is empty in every row")
@@ -112,6 +147,7 @@ def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: 
   gaps = [" with gaps" if ones < len(used) - 1 else "" for ones in counts.ones]
   found = [f"column {names[d]!r} counts the rows{gaps[d]}, as an index that pandas writes does; {cures.leave_out}, "
            "unless the order of the rows means something" for d in np.flatnonzero(counting)]
+  found += usual.sentences(names, parts, cures)
   found += [words for d, name in enumerate(names) for words in repeats(name, low[:, d], high[:, d], cures)]
   return Survey(used, bounds_of(low, high), missing, incomplete, shortened(found))
 

@@ -87,8 +87,8 @@ def findings(run: RunData) -> list[str]:
   constant = constant_items(run)
   if constant:
     some = ", ".join(constant[:5]) + (f" and {len(constant) - 5} more" if len(constant) > 5 else "")
-    found.append(f"{len(constant)} feature{'s are' if len(constant) > 1 else ' is'} constant in the {run.split} part: "
-                 f"{some}. They have no R² and can be left out of the table.")
+    found.append(f"{len(constant)} feature{'s are' if len(constant) > 1 else ' is'} constant in the {run.split} part, "
+                 f"or in all but a few of its rows: {some}. They have no R² and can be left out of the table.")
   return found
 
 
@@ -132,7 +132,7 @@ def course(run: RunData) -> list[str]:
 
 
 def constant_items(run: RunData) -> list[str]:
-  """Features that do not vary in the part that is shown, so that they have no R2."""
+  """Features that do not vary, or hardly, in the part that is shown, so that they have no R2."""
   return [name.partition("/")[2] for name, value in reading.scalars(run.evals.get(run.split, {})).items()
           if name.startswith("r2_raw/") and math.isnan(value or 0.0)]
 
@@ -216,7 +216,7 @@ def items_table(run: RunData) -> list[Html]:
   def cell(measure: str, item: str) -> Html:
     value, half = values.get((measure, item)), values.get((measure + HALF, item))
     if item in constant and measure.startswith("r2"):
-      return tag("td", "constant", class_="soft")
+      return tag("td", "hardly varies", class_="soft")
     bar = {"style": f"--v:{100 * value:.1f}%"} if measure.startswith("r2") and value and 0 < value <= 1 else {}
     return tag("td", with_interval(value, half, limits[measure]), **bar)
 

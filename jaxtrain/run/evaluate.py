@@ -193,6 +193,8 @@ def say_assessed(ledger, name: str, step: int, scalars: dict) -> None:
   drawn = ", by samples of its own (cite these, not those of facts/scalars.csv)" if anew else ""
   ledger.console.say(f"jaxtrain: assessed {name}{rows}{drawn}: {', '.join(shown)}"
                      + f"; {len(names) - len(shown)} more in eval/{name}.json" * (len(names) > len(shown)))
+  for text in (value for value in scalars.values() if isinstance(value, str)):
+    ledger.console.say(f"jaxtrain: {name}: {text}")
 
 
 def draws_anew(ledger, split: str, step: int, scalars: dict) -> bool:

@@ -10,7 +10,7 @@ from jaxtrain.data.files import Columns
 from jaxtrain.errors import UserError
 from jaxtrain.run.trained import Trained
 from jaxtrain.types import Verb
-from jaxtrain.workdir import records
+from jaxtrain.workdir import quality, records
 
 
 def pick(run: Trained, name: str) -> Verb:
@@ -22,13 +22,15 @@ def pick(run: Trained, name: str) -> Verb:
   return verbs[name]
 
 
-def settle(run: Trained, name: str, verb: Verb, options: dict[str, Any]) -> Verb:
-  """The verb as options say, and as the assessment of the run's state says. Raises UserError for one it has not."""
+def settle(run: Trained, name: str, verb: Verb, options: dict[str, Any], worth: quality.Quality) -> Verb:
+  """The verb as options say, and as the assessment of the run's state and its worth say. Raises UserError for an option
+  that it has not.
+  """
   for option, value in options.items():
     if option not in verb.options:
       raise UserError(f"--{option}: got {value!r}, allowed nothing with --verb={name}")
   state = records.describe_state(run.step, run.epoch, run.digest)
-  return verb.settle(options, run.assessed, state) if verb.settle else verb
+  return verb.settle(options, run.assessed, state, worth) if verb.settle else verb
 
 
 def check_numbers(name: str, verb: Verb, num: int, seed: int | None) -> None:

@@ -39,6 +39,10 @@ class Quality(NamedTuple):
 
   def lines(self) -> list[str]:
     """The best value in a line, the key results in a second, then a line for each warning."""
+    return [*self.results_in_words(), *(f"warning: {words}" for words in self.warnings)]
+
+  def results_in_words(self) -> list[str]:
+    """The best value in a line, and the key results in a second where there are some."""
     if self.value is None:
       best = "nothing was evaluated, so how good the model is is not known"
     else:
@@ -50,8 +54,7 @@ class Quality(NamedTuple):
              for name, one in list(self.results.items())[:MOST_SHOWN]]
     where = {"test": "held-out test part of its own data", "val": "validation part, by which the best state was chosen",
              "train": "training rows"}[self.part]
-    return [best, *[f"on the {where}: {', '.join(shown)}"] * bool(shown),
-            *(f"warning: {words}" for words in self.warnings)]
+    return [best, *[f"on the {where}: {', '.join(shown)}"] * bool(shown)]
 
 
 class Result(NamedTuple):

@@ -78,6 +78,9 @@ def test_two_edges_of_a_pair_are_one_line_and_doubt_is_dashed():
   graph = graphs.read(columns, 0.4)
   assert [link.dashed for link in graph.links()] == [True, True]
   assert "dashed: doubtful" in graphs.sentence(graph) and "without a head" in graphs.sentence(graph)
+  assert "says nothing" not in graphs.sentence(graph)
+  whole = graphs.read(columns_of(["a", "b", "c"], 1 - np.eye(3)), 0.4)
+  assert "so that the graph says nothing" in graphs.sentence(whole)
   verdict |= {("a", "b"): "caused by", ("b", "a"): "causes"}
   columns["pair"] = np.asarray([verdict.get(pair, "none") for pair in zip(columns["cause"], columns["effect"])], object)
   assert (1, 0, True, False) in [(one.cause, one.effect, one.headed, one.dashed)

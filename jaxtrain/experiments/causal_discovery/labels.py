@@ -48,12 +48,14 @@ def say(threshold: float, origin: str, found: dict[str, np.ndarray]) -> list[str
   given = int(found["edge"][found["given"] != ""].sum()) if "given" in found else 0
   lines = [f"the graph has {int(found['edge'].sum()):,} edges, those with {those} ({origin})"
            + f", {given:,} of them given by you" * bool(given)]
+  if len(found["edge"]) > 2 and found["edge"].all():
+    lines.append("these are all pairs in both directions: at this threshold the graph says nothing")
   doubtful = [k for k in np.flatnonzero(found["edge"]) if found["pair"][k] in (LABELS[2], UNDECIDED)]
   if doubtful:
     some = ", ".join(f"{found['cause'][k]} -> {found['effect'][k]} ({found['pair'][k]})" for k in doubtful[:MOST_NAMED])
-    lines.append(f"of these {len(doubtful):,} are doubtful, drawn dashed: no direction has more than half of the "
-                 f"probability of the pair: {some}" + f" and {len(doubtful) - MOST_NAMED} more" * (
-                     len(doubtful) > MOST_NAMED))
+    more = f" and {len(doubtful) - MOST_NAMED} more" * (len(doubtful) > MOST_NAMED)
+    lines.append(f"of these {len(doubtful):,} are doubtful, drawn dashed: neither direction alone has more than half "
+                 f"of the probability, in which both at once do not count: {some}{more}")
   return lines
 
 

@@ -15,6 +15,7 @@ from jaxtrain.data import graphs, inputs
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import knowledge, labels, rows, threshold, training, user_table
 from jaxtrain.types import Batch, Verb
+from jaxtrain.workdir import quality
 
 NUM_ORDERS = 200  # orders that edge probabilities are averaged over, where a model has orders
 MOST_DRAWS = 50  # times that graphs are drawn until enough of them are acyclic
@@ -29,17 +30,21 @@ class Settings(NamedTuple):
     acyclic: whether cyclic graphs are drawn again.
     threshold: edge probability from which a graph has an edge. origin: where it comes from, in words.
     state: of the model, in words.
+    worth: of the model; None where it is not known.
   """
   known: knowledge.Knowledge = knowledge.Knowledge()
   acyclic: bool = False
   threshold: float = threshold.DEFAULT
   origin: str = "none was chosen for this state"
   state: str = ""
+  worth: quality.Quality | None = None
 
 
-def settings_of(options: dict[str, Any], assessed: dict[str, dict[str, Any]], state: str = "") -> Settings:
-  """What options and the assessment of the state say. Raises UserError for options that do not fit."""
-  told = Settings(knowledge.parse(options), "acyclic" in options and bool(options["acyclic"]), state=state)
+def settings_of(options: dict[str, Any], assessed: dict[str, dict[str, Any]], state: str = "",
+                worth: quality.Quality | None = None) -> Settings:
+  """What options, the assessment of the state and its worth say. Raises UserError for options that do not fit."""
+  told = Settings(knowledge.parse(options), "acyclic" in options and bool(options["acyclic"]), state=state,
+                  worth=worth)
   if "threshold" in options:
     return told._replace(threshold=threshold.parse(options["threshold"]), origin="as given")
   of_tasks = assessed["val"] if "val" in assessed else {}
@@ -158,8 +163,17 @@ class Reader(NamedTuple):
     of_state = f", state of {settings.state}" * bool(settings.state)
     about = [f"Made by {made_by}{of_state}, from {columns.path}: {n:,} rows and {D} variables.", *self.assumptions(),
              f"An edge is drawn from a probability of {settings.threshold:g} on ({settings.origin}).",
-             *(f"{line[0].upper()}{line[1:]}." for line in knowledge.say(settings.known, table.names))]
-    write(path, found, settings.threshold, notes=self.say(columns, found), about=about)
+             *map(sentence, knowledge.say(settings.known, table.names))]
+    notes = self.say(columns, found)
+    if settings.worth is not None:
+      about += map(sentence, settings.worth.results_in_words())
+      notes = [*map(sentence, settings.worth.warnings), *notes]
+    write(path, found, settings.threshold, notes=notes, about=about)
+
+
+def sentence(line: str) -> str:
+  """A line for the screen as a sentence."""
+  return f"{line[0].upper()}{line[1:]}."
 
 
 def make_verbs(config, model: training.Model, incomplete: bool = False, num_rows: tuple[int, int] | None = None,

@@ -51,7 +51,7 @@ def pick_rows(source, width: int, key) -> np.ndarray:
 
 def errors(x: np.ndarray, x_mean: np.ndarray, names: list[str], suffix: str) -> dict[str, float]:
   """R2, half of its 95 % interval, root mean squared and mean absolute error of each column [N, D], in float64, over
-  the entries that are no NaN. A constant column has no R2, and one entry no interval.
+  the entries that are no NaN. A column that hardly varies (`statistics.varies`) has no R2, and one entry no interval.
   """
   x, x_mean = np.asarray(x, np.float64), np.asarray(x_mean, np.float64)
   scalars = {}
@@ -65,29 +65,30 @@ def errors(x: np.ndarray, x_mean: np.ndarray, names: list[str], suffix: str) -> 
 
 
 def column_errors(x: np.ndarray, x_mean: np.ndarray) -> tuple[float, float, float, float]:
-  """R2 and half of its interval (NaN for a constant), root mean squared and mean absolute error of a column [N].
+  """R2 and half of its interval (NaN for one that hardly varies), root mean squared and mean absolute error of a column
+  [N].
   """
   largest = np.abs(x).max()
   unit = 1.0 if largest == 0 or 1e-100 < largest < 1e100 else 2.0 ** np.floor(np.log2(largest))  # squares stay numbers
   x, x_mean = x / unit, x_mean / unit
   squares, deviation, half = np.square(x - x_mean), np.square(x - x.mean()), float("nan")
-  square, var = squares.mean(), max(x.var(), 1e-300)
-  r2 = float(1 - square / var) if x.std() > 0 else float("nan")
-  if x.std() > 0:
+  square, var, r2 = squares.mean(), max(x.var(), 1e-300), float("nan")
+  if statistics.varies(x[:, None])[0]:
+    r2 = float(1 - square / var)
     half = statistics.t_half_width((square / var * deviation - squares) / var)  # as of `mean_r2`
   return r2, half, float(square ** 0.5 * unit), float(np.abs(x - x_mean).mean() * unit)
 
 
 def mean_r2(x: np.ndarray, x_mean: np.ndarray) -> dict[str, float]:
-  """Mean R2 of the columns [N, D] that vary, and half of its 95 % interval over independent rows; {} where none varies.
-  Rows with a NaN are left out.
+  """Mean R2 of the columns [N, D] that vary (`statistics.varies`), and half of its 95 % interval over independent rows;
+  {} where none does. Rows with a NaN are left out.
 
   The interval is that of the linearised estimator: R2 = 1 - mean s / mean v with squared errors s and squared
   deviations v, so that a row moves it by (mean s / mean v) v / mean v - s / mean v.
   """
   there = ~np.isnan(x).any(axis=1)
   x, x_mean = np.asarray(x, np.float64)[there], np.asarray(x_mean, np.float64)[there]
-  varies = x.std(axis=0) > 0
+  varies = statistics.varies(x)
   if not len(x) or not varies.any():
     return {}
   x, x_mean = x[:, varies], x_mean[:, varies]

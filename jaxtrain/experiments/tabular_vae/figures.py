@@ -64,7 +64,7 @@ def reconstruction(run: RunData, narrow: bool = False) -> Figure | None:
 def r2_text(raw: float | None, scaled: float | None) -> str:
   """R2 in raw units, and in standardised units where a transform makes them differ."""
   if raw is None or not np.isfinite(raw):
-    return "constant here, no R²"
+    return "hardly varies here, no R²"
   more = scaled is not None and abs(scaled - raw) > 5e-4
   return (f"R² {raw:.3f}" + (f"   (scaled {scaled:.3f})" if more else "")).replace("-", "−")
 

@@ -189,7 +189,7 @@ def r2_comparison(runs: list[RunData], labels: list[str], narrow: bool = False) 
   constant = int((~finite).sum())
   more = f"{len(shown)} of {len(features)} features are shown, from the best mean to the worst." * (
       len(shown) < int(finite.sum()))
-  more += f" {constant} feature{'s have' if constant > 1 else ' has'} no R², being constant there." * bool(constant)
+  more += f" {constant} feature{'s have' if constant > 1 else ' has'} no R², hardly varying there." * bool(constant)
   return say(figure, r2_comparison, runs, labels, values, more, of_first=False)
 
 

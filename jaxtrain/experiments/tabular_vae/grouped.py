@@ -110,10 +110,10 @@ def class_totals(groups: Groups, predicted: np.ndarray, label: np.ndarray, num_c
 
 def r2_totals(groups: Groups, x: np.ndarray, x_mean: np.ndarray) -> np.ndarray:
   """What `r2` takes of rows [N, D], of each group [G, 4, D]: entries that are no NaN, their sum and squares about the
-  column's mean, and their squared errors.
+  column's mean, and their squared errors; zeros of a column that hardly varies (`statistics.varies`).
   """
   x, x_mean = np.asarray(x, np.float64), np.asarray(x_mean, np.float64)
-  there = ~np.isnan(x)
+  there = ~np.isnan(x) & statistics.varies(x)
   middle = ratio(np.where(there, x, 0).sum(axis=0), there.sum(axis=0))
   about = np.where(there, x - middle, 0)
   error = np.where(there, x - x_mean, 0)

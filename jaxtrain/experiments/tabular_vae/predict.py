@@ -34,6 +34,8 @@ NUM_IMPUTE = 10
 NUM_DRAWS = 32  # from the posterior, for the deviation of imputed cells
 HOW_GOOD = ("how good that is was not assessed; the command that trained the run does it with --mode=eval "
             "--init_from=RUN --workdir=NEW --config.eval.parts=imputation")
+MEANS = ("these rows are what the decoder expects for draws of the prior, without the noise about it: they vary less "
+         "than rows of the table do")
 NOT_OWN = "pred_group: group of lithologies, not the table's groups"
 
 
@@ -165,7 +167,8 @@ def say_impute(meta: dict, assessable: bool, assessed: dict[str, dict], found: d
   said = [] if doubt.has_noise(meta) else [doubt.NO_NOISE]
   bent = [name for name in meta["features"] if f"{name}_mean" in found]
   said += [f"{name}: what fills a cell is the median, as a logarithm was taken; its expected value is {name}_mean, "
-           f"and 95 % of such cells lie between {name}_low and {name}_high" for name in bent]
+           "if errors of the logarithm spread alike in all rows: where the tail is long, sums may be far off, most "
+           f"often too low; 95 % of such cells lie between {name}_low and {name}_high" for name in bent]
   own = [words for scalars in assessed.values() if (words := imputation.sentence(scalars, meta["features"]))]
   return said + (own or [HOW_GOOD] * assessable)
 
@@ -178,13 +181,14 @@ def with_lines(verbs: dict[str, Verb], meta: dict, assessable: bool) -> dict[str
     unseen = lambda columns: inputs.say_unseen(categories, columns) if categories else []
     return verbs[name]._replace(say=lambda columns, found: [*unseen(columns), *more(found)])
 
-  def settle_impute(options, assessed, state):
+  def settle_impute(options, assessed, state, worth):
     return saying("impute", functools.partial(say_impute, meta, assessable, assessed))
 
   lithologies = bool(groups.groups_of(meta["class_names"]))
   more = {"classify": lambda _: [NOT_OWN] * lithologies, "impute": functools.partial(say_impute, meta, assessable, {})}
   said = {name: saying(name, more[name] if name in more else lambda _: []) for name, verb in verbs.items()
           if verb.reads and (categories or name in more)}
+  said |= {} if "kinds" in meta else {"sample": verbs["sample"]._replace(say=lambda columns, found: [MEANS])}
   return verbs | said | {"impute": said["impute"]._replace(settle=settle_impute)}
 
 

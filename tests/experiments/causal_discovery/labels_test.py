@@ -42,6 +42,14 @@ def test_a_graph_at_threshold_zero_has_every_edge_but_those_ruled_out():
   assert labels.say(0.0, "as given", found)[0] == "the graph has 4 edges, those with any probability (as given)"
 
 
+def test_a_graph_of_all_pairs_in_both_directions_is_said_to_say_nothing():
+  found = columns(0.4, 0.3, 0.2, 0.3, 0.2, 0.2)
+  found |= labels.decide(False, 0.05, found)
+  says = "these are all pairs in both directions: at this threshold the graph says nothing"
+  assert says in labels.say(0.05, "as given", found)
+  assert says not in labels.say(0.25, "as given", found | labels.decide(False, 0.25, found))
+
+
 def test_edges_whose_pair_is_not_decided_for_them_are_named():
   """Of 0.45 and 0.42 neither has half, and of a lone 0.45 no edge has 0.55."""
   found = columns(0.45, 0.9, 0.42, 0.45, 0.0, 0.0)

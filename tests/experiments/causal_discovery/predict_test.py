@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import functools
+import html
 import io
 import os
 
@@ -17,6 +18,7 @@ from jaxtrain.data import files, inputs, writing
 from jaxtrain.errors import UserError
 from jaxtrain.experiments.causal_discovery import predict as verbs, training, user_table
 from jaxtrain.run import trained as run_state
+from jaxtrain.workdir import quality
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,18 @@ def test_graph_lists_each_ordered_pair(trained):
   assert len(rows) == 12 and len({(row["cause"], row["effect"]) for row in rows}) == 12
   probs = [float(row["prob"]) for row in rows]
   assert 0 <= min(probs) < max(probs) <= 1
+
+
+@pytest.mark.parametrize("suffix", [".html", ".dot"])
+def test_a_drawing_says_what_the_model_is_worth(suffix, trained):
+  """As the screen does: what was measured, and each warning, here that the run is no better than chance."""
+  path = trained / f"worth{suffix}"
+  worth = quality.of_workdir(str(trained / "run"))
+  with contextlib.redirect_stdout(io.StringIO()):
+    command.run([f"--workdir={trained / 'run'}", "--verb=graph", f"--input={trained / 'plain.csv'}",
+                 f"--output={path}"])
+  text = html.unescape(path.read_text(encoding="utf-8"))
+  assert worth.warnings and all(line[1:] in text for line in (*worth.warnings, *worth.results_in_words()))
 
 
 def test_rows_with_missing_cells_are_left_out_and_counted(trained):

@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 from sklearn.decomposition import PCA
 
 from jaxtrain.data import arrays, scaling
-from jaxtrain.experiments.tabular_vae import evaluate, nets
+from jaxtrain.experiments.tabular_vae import evaluate, grouped, nets
 from jaxtrain.types import Splits, TrainState
 
 
@@ -187,6 +187,18 @@ def test_the_mean_r2_leaves_out_constant_features_and_has_the_width_of_a_bootstr
   spread = np.std([each(x[rows], x_mean[rows]) for rows in again])
   assert found["r2_mean_ci95"] == pytest.approx(1.966 * spread, rel=0.1)
   assert evaluate.mean_r2(x[:, 2:], x_mean[:, 2:]) == {}
+
+
+def test_a_column_of_which_two_rows_differ_has_no_r2_and_is_in_no_mean():
+  random = np.random.default_rng(0)
+  x = np.column_stack([random.normal(size=400), np.where(np.arange(400) % 200, 5.0, 5.01)])
+  x_mean = x + 0.1 * random.normal(size=x.shape)
+  found = evaluate.errors(x, x_mean, ["a", "offset"], "raw")
+  assert np.isnan(found["r2_raw/offset"]) and found["rmse_raw/offset"] > 0 and "r2_raw_ci95/offset" not in found
+  assert evaluate.mean_r2(x, x_mean)["r2_mean"] == pytest.approx(found["r2_raw/a"])
+  groups = grouped.of_rows({"group": np.arange(400) // 40}, 400)
+  totals = grouped.r2_totals(groups, x, x_mean).sum(axis=0, keepdims=True)
+  assert grouped.mean_r2(totals)[0] == pytest.approx(found["r2_raw/a"])
 
 
 def test_intervals_of_held_out_rows_resample_their_groups(trained):
