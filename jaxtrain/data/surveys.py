@@ -148,7 +148,8 @@ def look(columns, names: tuple[str, ...], blocks: Iterable[np.ndarray], masked: 
   found = [f"column {names[d]!r} counts the rows{gaps[d]}, as an index that pandas writes does; {cures.leave_out}, "
            "unless the order of the rows means something" for d in np.flatnonzero(counting)]
   found += usual.sentences(names, parts, cures)
-  found += [words for d, name in enumerate(names) for words in repeats(name, low[:, d], high[:, d], cures)]
+  among = f" of the {used.sum():,} without a missing cell" if not masked and not used.all() else ""
+  found += [words for d, name in enumerate(names) for words in repeats(name, low[:, d], high[:, d], among, cures)]
   return Survey(used, bounds_of(low, high), missing, incomplete, shortened(found))
 
 
@@ -181,8 +182,8 @@ def join_ends(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   return np.stack([value, count, following])
 
 
-def repeats(name: str, low: np.ndarray, high: np.ndarray, cures: Cures) -> list[str]:
-  """A sentence for each end of a column at which a value repeats that may mean missing.
+def repeats(name: str, low: np.ndarray, high: np.ndarray, among: str, cures: Cures) -> list[str]:
+  """A sentence for each end of a column at which a value repeats that may mean missing; `among`: which rows were seen.
 
   It stands apart from the others by more than these spread, or is one of `CODES`.
   """
@@ -193,8 +194,8 @@ def repeats(name: str, low: np.ndarray, high: np.ndarray, cures: Cures) -> list[
       apart = following < -other[0] and following - value > -other[0] - following
     if count >= REPEATED and np.isfinite(following) and (apart or sign * value in CODES):
       inner = sorted((sign * following, -sign * other[0]))
-      found.append(f"column {name!r}: {sign * value:.10g} stands in {int(count):,} rows, at the {side} end of the "
-                   f"others ({inner[0]:.5g} to {inner[1]:.5g}); if it means missing, name it in {cures.missing}")
+      found.append(f"column {name!r}: {sign * value:.10g} stands in {int(count):,} rows{among}, at the {side} end of "
+                   f"the others ({inner[0]:.5g} to {inner[1]:.5g}); if it means missing, name it in {cures.missing}")
   return found
 
 

@@ -257,6 +257,14 @@ def test_an_index_is_noticed_also_where_rows_were_taken_out(left_out, words, wri
   assert warned.startswith(f"column 'id' {words} an index")
 
 
+def test_repeated_values_are_counted_among_the_rows_that_are_used(write):
+  path = write("a,b\n" + "".join(f"{-999 if i % 8 == 0 else i},{'' if i % 2 else i * i % 7}\n" for i in range(40)))
+  [warned] = read(path).facts["warnings"]
+  assert warned.startswith("column 'a': -999 stands in 5 rows of the 20 without a missing cell, at the lower end of")
+  [warned] = read(path, masked=True).facts["warnings"]
+  assert warned.startswith("column 'a': -999 stands in 5 rows, at the lower end of")
+
+
 def test_a_column_that_hardly_varies_is_warned_of_with_its_rows(write):
   """Of 400 rows 4 differ, one of which has no cell; of another 6 do, too many for a word."""
   cell = lambda i: "" if i == 50 else "5.01" if i % 100 == 50 else "5"
