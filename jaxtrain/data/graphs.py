@@ -181,7 +181,7 @@ def sentence(graph: Graph) -> str:
     return f"no edge is {what}" + f": the {len(graph.found)} strongest are drawn, dashed" * bool(graph.found) + told
   return (f"{len(graph.found)} edges that are {what}; darker is more probable"
           + "; all pairs in both directions, so that the graph says nothing" * (2 < len(graph.shown) == D * (D - 1))
-          + "; dashed: doubtful, as neither direction alone has more than half of the probability"
+          + "; dashed: doubtful, as neither direction has more than half of the probability, both at once not counted"
           * any(link.dashed for link in links)
           + "; without a head: both directions are there" * any(not link.headed for link in links) + told)
 

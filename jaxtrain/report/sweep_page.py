@@ -165,7 +165,12 @@ def conclusion(compared: Compared, labels: list[str], word: str) -> str:
     each = (f"{count} {'is' if count == 1 else 'are'} {what}" for what, count in told.items())
     rest = f"Of the {num_others} other groups, {', '.join(each)}"
   else:
-    rest = f"{f'All {num_others} other groups are' if num_others > 1 else 'The other group is'} {next(iter(told))}"
+    who = {1: "The other group is", 2: "Both other groups are"}.get(int(num_others), f"All {num_others} others are")
+    rest = f"{who} {next(iter(told))}"
+  holds_0 = (pairs.low[row][others] < 0) & (pairs.high[row][others] > 0) & (verdict != 0)
+  if holds_0.any():
+    rest += (". One of these tests is a close call" if holds_0.sum() == 1 else ". Some of these tests are close calls")
+    rest += ": the interval of its difference, which takes nothing for Normal, holds 0"
   return f"{'Highest' if compared.higher else 'Lowest'} mean {name}: {found}. {rest}."
 
 

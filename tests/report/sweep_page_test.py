@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from made_sweeps import VAE, make_run, make_sweep, metric_of, page_of, row_of, run_main, write_lines
+from jaxtrain import statistics
 from jaxtrain.errors import UserError
 from jaxtrain.report import collection, sweep_page
 from jaxtrain.workdir.fields import short_names
@@ -53,6 +54,18 @@ def test_table_of_runs(tmp_path):
       "time in steps, s": "2.000"}
   assert page.all("a", "href") == [f"s/runs/{k:03d}/report.html" for k in range(8)]
   assert page.all("td", "data-v")[:6] == ["0", "done", "0.1", "0", "0.0", "3.0"]
+
+
+@pytest.mark.parametrize("low, says", [(-0.05, True), (0.05, False)])
+def test_a_verdict_whose_interval_holds_0_is_said_to_be_close(low, says):
+  three, row = np.full(3, 3), lambda *values: np.array([[0.0, *values]])
+  pairs = statistics.Pairs(row(3, 3), row(0.33, 0.5), row(low, 0.3), row(0.74, 0.7), row(0.047, 0.01), row(-1, -1),
+                           row(np.nan, np.nan))
+  compared = sweep_page.Compared("test_loss", False, "lower is better", [], three, np.array([0.4, 0.7, 0.9]),
+                                 np.full(3, 0.1), np.full(3, np.nan), np.full(3, np.nan), 0, [0], pairs)
+  said = sweep_page.conclusion(compared, ["a", "b", "c"], "seed")
+  assert "Both other groups are worse than the best." in said
+  assert ("One of these tests is a close call: the interval" in said) == says
 
 
 def test_groups_and_conclusion(tmp_path):

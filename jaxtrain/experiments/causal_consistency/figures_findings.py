@@ -78,9 +78,12 @@ def which_effect(scalars: dict, contrast: tuple[str, str]) -> str:
 def what_changes_it(scalars: dict, end: str) -> list[str]:
   """What a hidden confounder would need, and which rows were recorded: the assumptions that data cannot check."""
   found = []
-  if (strength := finite(scalars, f"e_value{end}")) is not None:
+  strengths = {"the model's effect": finite(scalars, f"e_value{end}"),
+               "the triply robust estimate": finite(scalars, f"e_value_triply_robust{end}")}
+  if known := [(what, strength) for what, strength in strengths.items() if strength is not None]:
+    what, strength = known[-1]  # of the estimate that `which_effect` opens with
     found.append("The effect assumes that the covariates hold all that drives both treatment and outcome. To explain "
-                 f"it away, a hidden confounder would have to make both of them {strength:.2f} times as likely "
+                 f"{what} away, a hidden confounder would have to make both of them {strength:.2f} times as likely "
                  "(E-value).")
   rows, recorded = finite(scalars, "rows"), finite(scalars, "rows_recorded")
   if rows and recorded is not None and recorded < rows:

@@ -81,21 +81,23 @@ def column_errors(x: np.ndarray, x_mean: np.ndarray) -> tuple[float, float, floa
 
 def mean_r2(x: np.ndarray, x_mean: np.ndarray) -> dict[str, float]:
   """Mean R2 of the columns [N, D] that vary (`statistics.varies`), and half of its 95 % interval over independent rows;
-  {} where none does. Rows with a NaN are left out.
+  {} where none does. NaN of x is left out, cell by cell.
 
   The interval is that of the linearised estimator: R2 = 1 - mean s / mean v with squared errors s and squared
   deviations v, so that a row moves it by (mean s / mean v) v / mean v - s / mean v.
   """
-  there = ~np.isnan(x).any(axis=1)
-  x, x_mean = np.asarray(x, np.float64)[there], np.asarray(x_mean, np.float64)[there]
+  x, x_mean = np.asarray(x, np.float64), np.asarray(x_mean, np.float64)
   varies = statistics.varies(x)
   if not len(x) or not varies.any():
     return {}
   x, x_mean = x[:, varies], x_mean[:, varies]
-  deviation = np.square(x - x.mean(axis=0))
-  square, var = np.square(x - x_mean), deviation.mean(axis=0)
-  lost = square.mean(axis=0) / var
-  by_row = ((lost * deviation - square) / var).mean(axis=1)
+  there = ~np.isnan(x)
+  mean = lambda values: np.where(there, values, 0.0).sum(axis=0) / there.sum(axis=0)
+  deviation, squares = np.square(x - mean(x)), np.square(x - x_mean)
+  var = mean(deviation)
+  lost = mean(squares) / var
+  share = there.mean(axis=0)  # of the rows, which a cell stands for
+  by_row = np.where(there, (lost * deviation - squares) / (var * share), 0.0).mean(axis=1)
   return {"r2_mean": float(1 - lost.mean()), "r2_mean_ci95": statistics.t_half_width(by_row)}
 
 

@@ -131,6 +131,11 @@ def roc_comparison(runs: list[RunData], labels: list[str], narrow: bool = False)
   return say(figure, roc_comparison, runs, labels, found)
 
 
+def held_out(run: RunData) -> str:
+  """The part whose rows took no part in training, where one was assessed: test, else val, else train."""
+  return next((split for split in ("test", "val", "train") if split in run.evals), "")
+
+
 def mean_r2(runs: list[RunData], labels: list[str], drawn: Iterable[str], features: list[str]
             ) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
   """Mean R2 [D] of each label's runs, half its interval [D], and how many runs there are; NaN for a feature that has
@@ -140,7 +145,7 @@ def mean_r2(runs: list[RunData], labels: list[str], drawn: Iterable[str], featur
   for label in drawn:
     some = []
     for run in (run for run, one in zip(runs, labels) if one == label):
-      scalars = reading.scalars(run.evals[next(iter(run.evals))]) if run.evals else {}
+      scalars = reading.scalars(run.evals.get(held_out(run), {}))
       some.append([[scalars.get(f"r2_raw{end}/{name}") for name in features] for end in ("", "_ci95")])
     numbers = np.array(some, float)  # [runs, 2, D]
     numbers = numbers[np.isfinite(numbers[:, 0]).any(axis=1)]  # a run that was not evaluated has none
@@ -155,7 +160,7 @@ def mean_r2(runs: list[RunData], labels: list[str], drawn: Iterable[str], featur
 def r2_comparison(runs: list[RunData], labels: list[str], narrow: bool = False) -> Figure | None:
   """Look for features whose dots differ by more than their intervals: one model keeps more of them. Of one run the
   interval is that of 95 % over its rows, of several with one label the mean and its interval over runs. Rows of one
-  hole are alike, so that an interval over rows is too narrow.
+  group are alike, so that an interval over rows is too narrow.
   """
   features = next((names for run in runs if run.evals and (names := reading.known_meta(run).get("features"))), [])
   drawn = set(chosen_labels(runs, labels)[:MAX_LABELS])
@@ -189,6 +194,7 @@ def r2_comparison(runs: list[RunData], labels: list[str], narrow: bool = False) 
   constant = int((~finite).sum())
   more = f"{len(shown)} of {len(features)} features are shown, from the best mean to the worst." * (
       len(shown) < int(finite.sum()))
+  more += f" Of rows of the part {', '.join(dict.fromkeys(held_out(run) for run in runs if run.evals))}."
   more += f" {constant} feature{'s have' if constant > 1 else ' has'} no R², hardly varying there." * bool(constant)
   return say(figure, r2_comparison, runs, labels, values, more, of_first=False)
 

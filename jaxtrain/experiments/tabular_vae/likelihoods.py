@@ -132,6 +132,11 @@ def split(layout: Layout, raw: jax.Array, log_sd: jax.Array) -> Given:
   return Given(mean, whole, jnp.clip(log_scale, *LOG_SCALES), odds, tuple(logits), jnp.clip(log_sd, *LOG_SCALES))
 
 
+def has_spike(columns: tuple[Column, ...]) -> np.ndarray:
+  """Which columns have a spike [1, n], also of none."""
+  return np.asarray([[column.spike is not None for column in columns]], bool)
+
+
 def is_spike(columns: tuple[Column, ...], x: jax.Array) -> jax.Array:
   """Which numbers x [B, n] are at the spike of their column; none where it has none."""
   return x == jnp.asarray([[np.nan if column.spike is None else column.spike for column in columns]], jnp.float32)
@@ -204,7 +209,7 @@ def edges(columns: tuple[Column, ...], x: jax.Array) -> tuple[jax.Array, jax.Arr
 
 def spiked_nats(columns: tuple[Column, ...], x: jax.Array, odds: jax.Array, lost: jax.Array, whole: bool) -> jax.Array:
   """-log-likelihood [B, n] of columns some of which have a spike, from that of the rest, `lost`."""
-  at, has = is_spike(columns, x), np.asarray([[column.spike is not None for column in columns]])
+  at, has = is_spike(columns, x), has_spike(columns)
   log_spike, log_rest = -jax.nn.softplus(-odds), -jax.nn.softplus(odds)
   in_spike = jnp.logaddexp(log_spike, log_rest - lost) if whole else log_spike
   return jnp.where(has, -jnp.where(at, in_spike, log_rest - jnp.where(at, 0.0, lost)), lost)
@@ -231,7 +236,7 @@ def point(layout: Layout, given: Given) -> jax.Array:
 def with_spikes(columns: tuple[Column, ...], x: jax.Array, at: jax.Array) -> jax.Array:
   """Numbers x [B, n] with that of the spike where `at` [B, n], in columns that have one."""
   value = np.asarray([[0.0 if column.spike is None else column.spike for column in columns]], np.float32)
-  return jnp.where(at & np.asarray([[column.spike is not None for column in columns]]), value, x)
+  return jnp.where(at & has_spike(columns), value, x)
 
 
 def draw(layout: Layout, given: Given, uniform: jax.Array) -> jax.Array:
@@ -243,7 +248,7 @@ def draw(layout: Layout, given: Given, uniform: jax.Array) -> jax.Array:
     own, columns = uniform[:, layout.places(kind)], layout.of(kind)
     at, rest = jnp.zeros(own.shape, bool), own
     if layout.spiked:
-      has = np.asarray([[column.spike is not None for column in columns]])
+      has = has_spike(columns)
       share = jnp.where(has, jax.nn.sigmoid(odds), 0.0)
       at = own < share
       rest = jnp.clip((own - share) / jnp.maximum(1.0 - share, 1e-6), 1e-6, 1 - 1e-6)

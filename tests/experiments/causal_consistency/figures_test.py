@@ -160,10 +160,12 @@ def test_the_page_opens_on_the_effect_and_what_would_change_it(run):
       "The average effect of drug against none on pain is 1.00 ± 0.10 (95 % interval, which leaves out the error of "
       "the model itself). Without adjusting for covariates the groups differ by 1.800. The doubly robust estimate, "
       "without the model, is 1.05 ± 0.15, and agrees with the model.",
-      "The effect assumes that the covariates hold all that drives both treatment and outcome. To explain it away, a "
-      "hidden confounder would have to make both of them 4.00 times as likely (E-value).",
+      "The effect assumes that the covariates hold all that drives both treatment and outcome. To explain the "
+      "model's effect away, a hidden confounder would have to make both of them 4.00 times as likely (E-value).",
       "The treatment is recorded in 50 % of these rows. The effect assumes that whether it is recorded depends on "
       "covariates and outcomes alone, not on the treatment itself."]
+  assert "explain the triply robust estimate away, a hidden confounder would have to make both of them 6.00" in say(
+      e_value_triply_robust=6.0)[1]
   assert say(ate_triply_robust=0.9, ate_triply_robust_low=0.5, ate_triply_robust_high=1.3)[0].startswith(
       "The average effect of drug against none on pain is 0.90 ± 0.40 by the triply robust estimate (95 % interval): "
       "quote this one. The model says 1.00 ± 0.10, ")

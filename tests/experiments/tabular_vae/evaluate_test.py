@@ -189,6 +189,20 @@ def test_the_mean_r2_leaves_out_constant_features_and_has_the_width_of_a_bootstr
   assert evaluate.mean_r2(x[:, 2:], x_mean[:, 2:]) == {}
 
 
+def test_the_mean_r2_of_rows_with_holes_is_that_of_the_cells_that_are_there():
+  random = np.random.default_rng(0)
+  x = random.normal(size=(400, 2)) * [1.0, 3.0]
+  x_mean = x + random.normal(size=x.shape) * [0.5, 2.0]
+  x[random.random(x.shape) < [0.1, 0.5]] = np.nan
+  each = lambda x, y: np.mean(1 - np.nanmean((x - y) ** 2, axis=0) / np.nanvar(x, axis=0))
+  found, of_columns = evaluate.mean_r2(x, x_mean), evaluate.errors(x, x_mean, ["a", "b"], "raw")
+  assert found["r2_mean"] == pytest.approx(each(x, x_mean))
+  assert found["r2_mean"] == pytest.approx((of_columns["r2_raw/a"] + of_columns["r2_raw/b"]) / 2)
+  again = (random.integers(0, 400, 400) for _ in range(2000))
+  spread = np.std([each(x[rows], x_mean[rows]) for rows in again])
+  assert found["r2_mean_ci95"] == pytest.approx(1.966 * spread, rel=0.1)
+
+
 def test_a_column_of_which_two_rows_differ_has_no_r2_and_is_in_no_mean():
   random = np.random.default_rng(0)
   x = np.column_stack([random.normal(size=400), np.where(np.arange(400) % 200, 5.0, 5.01)])

@@ -63,6 +63,15 @@ def with_r2(runs, *rows):
           for run, each in zip(runs, metrics)]
 
 
+def test_r2_is_that_of_held_out_rows(runs, monkeypatch):
+  monkeypatch.setattr(figures_compare.reading, "known_meta", lambda run: run.meta)
+  seen = [run._replace(evals={"train": {"scalars": {"r2_raw/f0": 0.99}}} | run.evals)
+          for run in with_r2(runs, [0.25], [0.75])]
+  figure = vae_figures.r2_comparison(seen, LABELS)
+  said = texts(figure)
+  assert "0.250" in said and "0.750" in said and "0.990" not in said and "part test" in figure.get_label()
+
+
 def test_a_constant_feature_is_left_out_and_does_not_blank_the_others(runs, monkeypatch):
   monkeypatch.setattr(figures_compare.reading, "known_meta", lambda run: run.meta)
   figure = vae_figures.r2_comparison(with_r2(runs, [float("nan"), 0.5, 0.1], [float("nan"), 0.7, float("nan")]), LABELS)

@@ -87,6 +87,17 @@ def test_categories_cost_their_cross_entropy():
   np.testing.assert_allclose(point, [[3.0, 0.1, 1.0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["continuous", "integer"])
+def test_a_spike_needs_no_column_of_another_kind(kind):
+  """The guess, and draws, of a lone column with a spike that is likelier than not."""
+  column = Column("continuous", spike=4.0) if kind == "continuous" else whole("standardise", spike=2.0)[0]
+  layout, at = Layout((column,), False), column.spike
+  given = given_of(layout, [0.5, 3.0], 1, [0.0]) if kind == "continuous" else given_of(layout, [0.5, 0.3, 3.0])
+  assert float(likelihoods.point(layout, given)[0, 0]) == pytest.approx(at)
+  found = [float(likelihoods.draw(layout, given, np.full((1, 1), u, np.float32))[0, 0]) for u in (0.5, 0.99)]
+  assert [value == pytest.approx(at) for value in found].count(True) == 1
+
+
 def test_draws_have_the_shares_that_the_likelihood_says():
   """20,000 draws: shares of spike, category and counts within 5 standard errors (false alarm below 1e-4 together)."""
   column, scaler = whole("standardise", spike=2.0)
