@@ -215,7 +215,7 @@ def items_table(run: RunData) -> list[Html]:
 
   def cell(measure: str, item: str) -> Html:
     value, half = values.get((measure, item)), values.get((measure + HALF, item))
-    if item in constant and measure.startswith("r2"):
+    if item in constant and measure.startswith(("r2", "impute_r2")):
       return tag("td", "hardly varies", class_="soft")
     bar = {"style": f"--v:{100 * value:.1f}%"} if measure.startswith("r2") and value and 0 < value <= 1 else {}
     return tag("td", with_interval(value, half, limits[measure]), **bar)

@@ -188,7 +188,8 @@ def with_lines(verbs: dict[str, Verb], meta: dict, assessable: bool) -> dict[str
   more = {"classify": lambda _: [NOT_OWN] * lithologies, "impute": functools.partial(say_impute, meta, assessable, {})}
   said = {name: saying(name, more[name] if name in more else lambda _: []) for name, verb in verbs.items()
           if verb.reads and (categories or name in more)}
-  said |= {} if "kinds" in meta else {"sample": verbs["sample"]._replace(say=lambda columns, found: [MEANS])}
+  if "sample" in verbs and "kinds" not in meta:
+    said["sample"] = verbs["sample"]._replace(say=lambda columns, found: [MEANS])
   return verbs | said | {"impute": said["impute"]._replace(settle=settle_impute)}
 
 
