@@ -4,6 +4,7 @@ Also the main file of the py_test targets in BUILD: `python tests/conftest.py te
 """
 
 import atexit
+import gc
 import os
 import pathlib
 import shutil
@@ -35,6 +36,9 @@ is_first = "PYTEST_XDIST_WORKER" not in os.environ
 if is_first and "slow" not in sys.argv and "XLA_FLAGS" not in os.environ and version("jaxlib") < "0.11":
   os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
   os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+
+# Python looks for unreachable cycles after each 700 new objects; a worker holds millions, and makes few of them.
+gc.set_threshold(100_000)
 
 import jax
 

@@ -8,6 +8,7 @@ that was asked for.
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
@@ -112,5 +113,7 @@ if __name__ == "__main__":
   sys.path[0] = ROOT  # as `python -m` has it
   for name in IMPORTS:
     importlib.import_module(name)
+  gc.freeze()  # what all forks share is not looked through, and so not copied, by each of them
+  gc.set_threshold(100_000)  # as in tests/conftest.py
   for line in sys.stdin:
     print(json.dumps(answer(json.loads(line))), flush=True)

@@ -29,6 +29,12 @@ def read_runs(members: list[Member], labels: list[str]) -> tuple[list[RunData], 
   return runs, kept
 
 
+def are_wanted(members: list[Member]) -> bool:
+  """Whether a run that has begun, if any has, asks for figures of its own."""
+  begun = [member for member in members if member.curves]
+  return not begun or any(collection.value_of(member, "log.figures") != "none" for member in begun)
+
+
 def draw(members: list[Member], labels: list[str], folder: str = "") -> list[Html]:
   """The figures that the experiment of these runs has for several, written to <folder>/<name>.png too where a folder
   is given; [] where they are of several experiments.

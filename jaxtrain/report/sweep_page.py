@@ -296,9 +296,10 @@ def runs_table(members: list[Member], fields: Fields, metrics: list[str], judge:
   return [table(head, rows, "runs", most=len(rows)), *pages_note(members), *rest, *why]
 
 
-def write(paths: list[str], output: str) -> str:
+def write(paths: list[str], output: str, asked: bool = True) -> str:
   """Writes the page that compares all runs of run folders and sweep folders into the file `output`; returns its path.
 
+  Unless `asked` for, figures of several runs are left out where all runs have `log.figures` none.
   Raises UserError for a path that is neither and where there is no run, and OSError where it cannot be written.
   """
   members = collection.gather(paths)
@@ -324,8 +325,12 @@ def write(paths: list[str], output: str) -> str:
           "t": numbers(statistics.t_quantile(np.arange(1, 101)))}
   beside = os.path.realpath(os.path.dirname(output) or ".")
   own = len(paths) == 1 and journal.is_sweep(paths[0]) and beside == os.path.realpath(paths[0])
-  drawn = comparisons.draw(members, [labels[of_group[index]] for index in range(len(members))],
-                           os.path.join(paths[0], "figures") if own else "")
+  if asked or comparisons.are_wanted(members):
+    drawn = comparisons.draw(members, [labels[of_group[index]] for index in range(len(members))],
+                             os.path.join(paths[0], "figures") if own else "")
+  else:
+    drawn = [tag("p", "None were drawn: log.figures is none. ", tag("code", "python -m jaxtrain.report"),
+                 " with this folder draws them.")]
   sections = {
       "Groups": [tag("div", id="groups"), sweep_notes.method(word, len(groups), MAX_ALL_PAIRS)],
       **({"Figures": drawn} if drawn else {}),

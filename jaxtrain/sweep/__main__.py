@@ -209,7 +209,8 @@ def write_report(folder: str) -> None:
   from jaxtrain.errors import UserError
   from jaxtrain.report import sweep_page
   try:
-    streams.say(f"jaxtrain: report: {sweep_page.write([folder], os.path.join(folder, 'report.html'))}")
+    page = sweep_page.write([folder], os.path.join(folder, "report.html"), asked=False)
+    streams.say(f"jaxtrain: report: {page}")
   except (UserError, OSError) as error:
     streams.say(f"jaxtrain: no report: {error}", error=True)
 

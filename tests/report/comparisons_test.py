@@ -5,8 +5,9 @@ import os
 
 import made_assessments as made
 import made_sweeps
-from jaxtrain.report import collection, comparisons, figures, pictures
+from jaxtrain.report import collection, comparisons, figures, pictures, sweep_page
 from made_sweeps import page_of
+from pages import Page
 
 FIELDS = [("vq", 0), ("vq", 1), ("none", 0), ("none", 1)]
 
@@ -34,6 +35,20 @@ def test_figures_stand_on_the_page_with_captions_and_words_for_those_who_do_not_
   assert len(page.all("source", "srcset")) == 3  # one for phones each
   assert "compare latents . Look for points near the lower left corner" in page.text and "Figures" in page.text
   assert all(": Look for " in alt for alt in alts)
+
+
+def test_a_sweep_draws_none_where_no_run_has_figures_and_the_report_command_does(tmp_path, monkeypatch):
+  family = lambda runs, labels: figures.new_figure(2, 2)
+  monkeypatch.setattr(figures, "experiment_families", lambda *_: {"only": family})
+  base = {"experiment": made.EXPERIMENT, "log": {"figures": "none", "families": []}}
+  paths = [str(tmp_path / name) for name in "ab"]
+  for k, path in enumerate(paths):
+    made_sweeps.make_run(path, 1.0, config=base | {"seed": k})
+  pages = [Page(sweep_page.write(paths, str(tmp_path / f"{asked}.html"), asked=asked)) for asked in (False, True)]
+  assert [len(page.all("img", "src")) for page in pages] == [0, 1]
+  assert "None were drawn: log.figures is none. python -m jaxtrain.report" in pages[0].text
+  made_sweeps.make_run(tmp_path / "c", 1.0)  # says nothing of figures: has the standard ones
+  assert comparisons.are_wanted(collection.gather([str(tmp_path / "c"), *paths]))
 
 
 def test_runs_that_differ_in_their_seed_share_a_label(tmp_path, monkeypatch):

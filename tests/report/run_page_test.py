@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 
 from made_runs import CURVES, make_run, replace_text
 from pages import Page
@@ -19,18 +20,26 @@ from jaxtrain.report.page import fmt, tag, with_interval
 from jaxtrain.workdir import reading
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-MINIMAL = {"log": {"figures": "minimal", "families": []}}  # one picture, for speed
+MINIMAL = {"log": {"figures": "minimal", "families": []}}  # one picture, of losses
 
 
-def page_of(folder):
-  """Writes and reads a run's page."""
-  path = run_page.write_run(folder, "end")
+def blank(run):
+  """A picture that takes no time."""
+  return Figure(figsize=(1, 1))
+
+
+def page_of(folder, drawn=False):
+  """Writes and reads a run's page; unless `drawn`, a blank picture stands for the losses."""
+  with pytest.MonkeyPatch.context() as patch:
+    if not drawn:
+      patch.setitem(figures.FAMILIES, "losses", blank)
+    path = run_page.write_run(folder, "end")
   assert path == os.path.join(folder, "report.html")
   return Page(path)
 
 
 def test_page_is_self_contained(tmp_path):
-  page = page_of(make_run(tmp_path / "run"))
+  page = page_of(make_run(tmp_path / "run"), drawn=True)
   assert page.source.startswith("<!doctype html>\n<html lang=\"en\">")
   assert len(page.all("img", "src")) == 10 and all(alt for alt in page.all("img", "alt"))
   assert all(source.startswith("data:image/png;base64,") for source in page.all("img", "src"))
@@ -58,7 +67,7 @@ def test_panels_stand_below_each_other_on_a_phone(tmp_path):
   families = ["losses", "latent", "architecture"]
   folder = make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": families}, "model": {
       "kind": "unsup", "latent_dim": 3, "hidden_dims": [8, 4], "batch_norm": True, "head_dim": 4}})
-  page = page_of(folder)
+  page = page_of(folder, drawn=True)
   assert page.all("source", "media") == ["(max-width:40rem)"] * 2 and len(page.all("img", "src")) == 3
   size = lambda address: [int.from_bytes(base64.b64decode(address.partition(",")[2])[k:k + 4], "big") for k in (16, 20)]
   for one, other in zip(page.all("source", "srcset"), page.all("img", "src")):
@@ -75,13 +84,13 @@ def test_a_picture_for_phones_that_fails_leaves_the_wide_one_where_the_disk_is_n
       raise fails
     return losses(run)
   monkeypatch.setitem(figures.FAMILIES, "losses", draw)
-  page = page_of(make_run(tmp_path / "run", config=MINIMAL))
+  page = page_of(make_run(tmp_path / "run", config=MINIMAL), drawn=True)
   assert not page.all("source", "media") and len(page.all("img", "src")) == 1
   assert "figure losses was not drawn for phones: ValueError: too narrow" in page.text
   assert "figure losses was not drawn for phones" in capsys.readouterr().err
   fails = OSError(errno.ENOSPC, "No space left on device")
   with pytest.raises(OSError, match="No space left"):
-    page_of(tmp_path / "run")
+    page_of(tmp_path / "run", drawn=True)
 
 
 def test_text_of_the_run_is_escaped(tmp_path):
@@ -275,7 +284,7 @@ def test_command_to_repeat_the_run(tmp_path):
 
 def test_little_known(tmp_path):
   (tmp_path / "config.json").write_text("{\"seed\": 1}")
-  page = page_of(str(tmp_path))
+  page = page_of(str(tmp_path), drawn=True)
   assert "incomplete" in page.text and "None were drawn" in page.text and "no run.json" in page.text
 
 
@@ -283,7 +292,8 @@ def test_problems_are_told(tmp_path, monkeypatch, capsys):
   def broken(run):
     raise ValueError("<no> luck")
   monkeypatch.setitem(figures.FAMILIES, "losses", broken)
-  page = page_of(make_run(tmp_path / "run", config={"log": {"figures": "standard", "families": ["losses", "metrics"]}}))
+  config = {"log": {"figures": "standard", "families": ["losses", "metrics"]}}
+  page = page_of(make_run(tmp_path / "run", config=config), drawn=True)
   assert "Note: figure losses was not drawn: ValueError: <no> luck" in page.text and len(page.all("img", "src")) == 1
   assert capsys.readouterr().err == "jaxtrain: figure losses was not drawn: ValueError: <no> luck\n"
 

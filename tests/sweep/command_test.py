@@ -252,7 +252,7 @@ BAD = {
     "set twice": ((CONFIG, "--sweep=seed=1", "--config.seed=2"), "--sweep=seed: the flag sets it too"),
     "two axes": ((CONFIG, "--sweep=seed=1", "--sweep=seed=2"), "seed has two axes"),
     "mode": ((CONFIG, "--sweep=seed=1", "--mode=eval"), "--mode: got 'eval', allowed train | check"),
-    "no such sweep": ((CONFIG, "--name=x"), "--name: got 'x', allowed seeds, bootstrap"),
+    "no such sweep": ((CONFIG, "--name=x"), "--name: got 'x', allowed pair, seeds, bootstrap"),
     "no named sweeps": (("--config=tests/outside.py", "--name=x"), "no function sweep(name)"),
     "fold of no folds": ((CONFIG, "--sweep=data.split.fold=0..4"),
                          "fold: got 1, allowed 0 with config.data.split.kind"),
